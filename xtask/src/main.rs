@@ -1,2 +1,94 @@
-//! xtask
-fn main() {}
+//! `cargo xtask VERB`: the one way to build, show, test and measure this repository.
+//!
+//! This binary decides in which order things run and what counts as a failure. What is measured, and how, is left to
+//! the crates it starts (bascule-suite, bascule-sim, bascule-bench).
+
+mod bench;
+mod check;
+mod docs;
+mod drill;
+mod fuzz;
+mod report;
+mod setup;
+mod sh;
+mod tally;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, show, test and measure Bascule", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing: Debian packages and bpf-linker. Every other verb does it by itself.
+    Setup,
+    /// Three daemons on one LAN lose their owner in every way; prints a table of client gaps.
+    Demo {
+        /// Arguments of the demo (`--scene NAME`, `--json FILE`).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Everything CI runs: unit tests, simulator, suite, timing tests, checks; ends with `N passed, N failed`.
+    Test(test::Args),
+    /// Long matrices, resumable; results go to bench/results.
+    Drill(drill::Args),
+    /// Format, lints, dependency rules, licences, generated docs, tests named in docs, file sizes.
+    Check(check::Args),
+    /// Build the eBPF object.
+    Ebpf,
+    /// Run one bench of bascule-bench (`failover`, ...).
+    Bench {
+        /// Name of the bench; without it the benches are listed.
+        name: Option<String>,
+        /// Arguments of the bench (`--runs N`, `--json FILE`, ...).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Fuzz one target, or all of them one after another.
+    Fuzz {
+        /// Name of the target; all when absent.
+        target: Option<String>,
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Write the executions as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Regenerate the references under docs/reference from the daemon's own description of itself.
+    Docs {
+        /// Only compare; fail when a file differs.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let ok = match Args::parse().verb {
+        Verb::Setup => setup::all().map(|()| true),
+        Verb::Demo { args } => bench::demo(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Drill(args) => drill::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Ebpf => setup::ebpf().map(|()| true),
+        Verb::Bench { name, args } => bench::bench(name.as_deref(), &args),
+        Verb::Fuzz { target, seconds, json } => fuzz::run(target.as_deref(), seconds, json.as_deref()),
+        Verb::Docs { check } => docs::run(check),
+    };
+    match ok {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `drill`: matrices too long for CI. Each part of a drill is a command that writes one result; a part done at this
+//! commit is not run again, so an interrupted drill goes on where it stopped. A finished drill is merged into
+//! bench/results/NAME.json, which is committed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::sh;
+use crate::{bench, fuzz, report};
+
+/// Options of `drill`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Print the table of drills and what is done.
+    #[arg(long)]
+    list: bool,
+    /// Run only this drill (may be given several times).
+    #[arg(long)]
+    only: Vec<String>,
+    /// Go on where an earlier run at this commit stopped (the default; this flag only says so).
+    #[arg(long, conflicts_with = "fresh")]
+    resume: bool,
+    /// Run parts again that are done.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// One drill: what it shows, how long it takes, and its parts.
+struct Drill {
+    name: &'static str,
+    shows: &'static str,
+    minutes: u32,
+    parts: Vec<Part>,
+}
+
+/// One command; `--json FILE` is appended.
+struct Part {
+    name: String,
+    program: Program,
+    args: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Program {
+    /// A binary that cargo builds into target/debug.
+    Built(&'static str),
+    /// This program with another verb.
+    Xtask,
+}
+
+fn part(name: &str, program: Program, args: &str) -> Part {
+    Part { name: name.to_owned(), program, args: args.split_whitespace().map(str::to_owned).collect() }
+}
+
+/// The table. Minutes are estimates for two cores.
+fn drills() -> Result<Vec<Drill>> {
+    use Program::{Built, Xtask};
+    let fuzzed = fuzz::targets()?.into_iter().map(|name| part(&name, Xtask, &format!("fuzz {name} --seconds 300")));
+    // Seeds in ten parts: an interrupted run loses at most a tenth.
+    let seeds = (0..10).map(|tenth| {
+        part(&format!("{tenth}"), Built("bascule-sim"), &format!("run --first {} --seeds 1000", tenth * 1000))
+    });
+    let failover = [("1s", 10), ("100ms", 5), ("10ms", 5)].map(|(interval, _)| {
+        part(interval, Built("failover"), &format!("--peer keepalived --runs 30 --interval {interval}"))
+    });
+    Ok(vec![
+        Drill {
+            name: "sim-seeds",
+            shows: "10,000 seeds without a broken invariant",
+            minutes: 20,
+            parts: seeds.collect(),
+        },
+        Drill {
+            name: "sim-mutations",
+            shows: "each planted bug is found within 1,000 seeds",
+            minutes: 10,
+            parts: vec![part("all", Built("bascule-sim"), "mutations --seeds 1000")],
+        },
+        Drill {
+            name: "failover",
+            shows: "client gaps beside keepalived, 30 runs",
+            minutes: 60,
+            parts: failover.into(),
+        },
+        Drill {
+            name: "default-cut",
+            shows: "default configuration, cut: 200 runs within 400 ms",
+            minutes: 20,
+            parts: vec![part("all", Built("failover"), "--scene default-cut --runs 200")],
+        },
+        Drill {
+            name: "dual-ownership",
+            shows: "200 seeded lab runs, frames of a second owner",
+            minutes: 60,
+            parts: vec![part("all", Built("dual"), "--runs 200")],
+        },
+        Drill {
+            name: "kills",
+            shows: "100 SIGKILLs and restarts leak nothing",
+            minutes: 10,
+            parts: vec![part("all", Built("kills"), "--runs 100")],
+        },
+        Drill {
+            name: "fuzz",
+            shows: "5 minutes for each target without a crash",
+            minutes: 30,
+            parts: fuzzed.collect(),
+        },
+    ])
+}
+
+/// Run the chosen drills; true when every row of every result is within its bound.
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let drills = drills()?;
+    if let Some(unknown) = args.only.iter().find(|name| !drills.iter().any(|drill| drill.name == *name)) {
+        let names: Vec<_> = drills.iter().map(|drill| drill.name).collect();
+        bail!("there is no drill `{unknown}`; there are: {}", names.join(", "));
+    }
+    let commit = report::commit();
+    let state = State { dir: sh::target_dir().join("drill"), commit, fresh: args.fresh };
+    if args.list {
+        drills.iter().for_each(|drill| println!("{}", state.line(drill)));
+        return Ok(true);
+    }
+    let programs = bench::build()?;
+    let mut ok = true;
+    for drill in drills.iter().filter(|drill| args.only.is_empty() || args.only.iter().any(|name| name == drill.name)) {
+        println!("drill {}: {} (about {} minutes)", drill.name, drill.shows, drill.minutes);
+        match one(drill, &state, &programs) {
+            Ok(good) => ok &= good,
+            Err(error) => {
+                println!("drill {}: FAILED: {error:#}", drill.name);
+                ok = false;
+            }
+        }
+    }
+    Ok(ok)
+}
+
+fn one(drill: &Drill, state: &State, programs: &Path) -> Result<bool> {
+    let mut rows = Vec::new();
+    let mut first = None;
+    for part in &drill.parts {
+        let result = match state.done(drill, part) {
+            Some(result) => {
+                println!("  {}: done before", part.name);
+                result
+            }
+            None => run_part(drill, part, state, programs)?,
+        };
+        rows.extend(result["rows"].as_array().cloned().unwrap_or_default());
+        first = first.or(Some(result));
+    }
+    let mut merged = first.context("a drill without parts")?;
+    merged["rows"] = Value::Array(rows);
+    let file = sh::root().join("bench/results").join(format!("{}.json", drill.name));
+    report::write(&file, &merged)?;
+    let ok = report::all_ok(&merged);
+    println!("drill {}: {}, bench/results/{0}.json", drill.name, if ok { "ok" } else { "NOT within bounds" });
+    Ok(ok)
+}
+
+fn run_part(drill: &Drill, part: &Part, state: &State, programs: &Path) -> Result<Value> {
+    let (started, clock) = (report::now(), Instant::now());
+    let raw = state.dir.join(format!("{}-{}.raw.json", drill.name, part.name));
+    std::fs::create_dir_all(&state.dir).with_context(|| format!("cannot create {}", state.dir.display()))?;
+    if raw.exists() {
+        std::fs::remove_file(&raw).with_context(|| format!("cannot remove {}", raw.display()))?;
+    }
+    let program = match part.program {
+        Program::Built(name) => programs.join(name),
+        Program::Xtask => std::env::current_exe().context("own path")?,
+    };
+    let mut command = Command::new(&program);
+    command.current_dir(sh::root()).args(&part.args).arg("--json").arg(&raw).stdin(Stdio::null());
+    command.env("BASCULE_BIN", programs.join("bascule"));
+    println!("  {}: {}", part.name, part.args.join(" "));
+    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+    let text =
+        std::fs::read_to_string(&raw).with_context(|| format!("part {} wrote no result ({status})", part.name))?;
+    let result = report::complete(&text, started)?;
+    if status.success() != report::all_ok(&result) {
+        bail!("part {}: exit status ({status}) and the rows' `ok` disagree", part.name);
+    }
+    // Only what held is kept as done: a part that failed runs again.
+    if report::all_ok(&result) {
+        let seconds = clock.elapsed().as_secs();
+        let entry = json!({"commit": state.commit, "seconds": seconds, "result": result});
+        report::write(&state.file(drill, part), &entry)?;
+    }
+    Ok(result)
+}
+
+/// What is done, under target/drill.
+struct State {
+    dir: PathBuf,
+    commit: String,
+    fresh: bool,
+}
+
+impl State {
+    fn file(&self, drill: &Drill, part: &Part) -> PathBuf {
+        self.dir.join(format!("{}-{}.json", drill.name, part.name))
+    }
+
+    /// The result of a part that held at this very commit. A changed tree has no name, so nothing counts as done in it.
+    fn done(&self, drill: &Drill, part: &Part) -> Option<Value> {
+        if self.fresh || self.commit.ends_with("-dirty") {
+            return None;
+        }
+        let text = std::fs::read_to_string(self.file(drill, part)).ok()?;
+        let mut entry: Value = serde_json::from_str(&text).ok()?;
+        (entry["commit"] == self.commit).then(|| entry["result"].take())
+    }
+
+    fn line(&self, drill: &Drill) -> String {
+        let done = drill.parts.iter().filter(|part| self.done(drill, part).is_some()).count();
+        format!("{:16} {:>3} min  {done}/{} done  {}", drill.name, drill.minutes, drill.parts.len(), drill.shows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drill() -> Drill {
+        Drill { name: "d", shows: "s", minutes: 1, parts: vec![part("p", Program::Xtask, "a b")] }
+    }
+
+    #[test]
+    fn a_part_counts_as_done_only_at_the_same_clean_commit() {
+        let dir = std::env::temp_dir().join(format!("bascule-drill-{}", std::process::id()));
+        let state = |commit: &str, fresh| State { dir: dir.clone(), commit: commit.to_owned(), fresh };
+        let (drill, here) = (drill(), state("abc", false));
+        report::write(&here.file(&drill, &drill.parts[0]), &json!({"commit": "abc", "result": {"rows": []}})).unwrap();
+        assert!(here.done(&drill, &drill.parts[0]).is_some());
+        assert!(state("abd", false).done(&drill, &drill.parts[0]).is_none());
+        assert!(state("abc", true).done(&drill, &drill.parts[0]).is_none());
+        assert!(state("abc-dirty", false).done(&drill, &drill.parts[0]).is_none());
+        assert!(here.line(&drill).contains("1/1 done"));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn drills_have_names_of_their_own() {
+        let mut names: Vec<_> = drills().unwrap().iter().map(|drill| drill.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), drills().unwrap().len());
+    }
+}
