@@ -73,7 +73,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let ok = match Args::parse().verb {
-        Verb::Setup => setup::all().map(|()| true),
+        Verb::Setup => setup::verb().map(|()| true),
         Verb::Demo { args } => bench::demo(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Drill(args) => drill::run(&args),

@@ -26,8 +26,21 @@ const LLVM_CONFIG: &str = "llvm-config-22";
 /// Debian asks this file whether a package may start its service while it is being installed; 101 means no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// `cargo xtask setup`: as the other verbs do it, and a word when there was nothing to do.
+pub(crate) fn verb() -> Result<()> {
+    if !install()? {
+        println!("setup: nothing is missing");
+    }
+    Ok(())
+}
+
 /// Everything a verb needs before it builds: packages, then the linker.
 pub(crate) fn all() -> Result<()> {
+    install().map(drop)
+}
+
+/// Returns whether something was installed.
+fn install() -> Result<bool> {
     let started = Instant::now();
     let _turn = one_at_a_time()?;
     let ordinary = ordinary_route();
@@ -37,7 +50,7 @@ pub(crate) fn all() -> Result<()> {
     if packages || linker {
         println!("setup: done in {:.1} s", started.elapsed().as_secs_f32());
     }
-    Ok(())
+    Ok(packages || linker)
 }
 
 /// `cargo xtask ebpf`: what building the object needs, then the object.

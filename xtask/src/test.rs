@@ -216,7 +216,8 @@ impl Run {
     fn close(&self) {
         if !self.failures.is_empty() {
             println!("\nfailed:");
-            self.failures.iter().for_each(|failure| println!("  {failure}"));
+            // The whole text stands above, where it happened; here one line each.
+            self.failures.iter().for_each(|failure| println!("  {}", failure.lines().next().unwrap_or_default()));
         }
         let minutes = self.started.elapsed().as_secs_f32() / 60.0;
         println!("\ntook {minutes:.1} minutes, {} ignored", self.sum.ignored);

@@ -64,9 +64,10 @@ fn room_of(inside: &Path) -> Option<String> {
     Some(first.strip_suffix(".rs").unwrap_or(first).to_owned())
 }
 
-/// `x/tests.rs` and `tests/y.rs` hold tests only.
+/// `x/tests.rs`, `tests/y.rs` and `x_tests.rs` hold tests only.
 fn is_test(inside: &Path) -> bool {
-    inside.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+    let name = inside.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    name == "tests" || name.ends_with("_tests") || inside.components().any(|part| part.as_os_str() == "tests")
 }
 
 fn room(inside: &Path, source: &str, rooms: &[String]) -> Vec<(usize, String)> {
@@ -131,6 +132,14 @@ mod tests {
     fn the_driver_and_the_own_room_are_free() {
         assert!(in_room("driver/mod.rs", "use crate::{net::Udp, dataplane::Fence};").is_empty());
         assert!(in_room("net/udp.rs", "use crate::net::raw; use super::metrics::Own;").is_empty());
+    }
+
+    #[test]
+    fn only_files_of_tests_are_left_out() {
+        for test in ["net/tests.rs", "net/tests/udp.rs", "election/vrrp_tests.rs"] {
+            assert!(is_test(Path::new(test)), "{test}");
+        }
+        assert!(!is_test(Path::new("net/udp.rs")) && !is_test(Path::new("net/contests.rs")));
     }
 
     #[test]

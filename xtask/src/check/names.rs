@@ -47,6 +47,7 @@ fn violations(page: &str, read: impl Fn(&str) -> Option<String>) -> (usize, Vec<
             }
         }
     }
+    wrong.dedup();
     (count, wrong)
 }
 
