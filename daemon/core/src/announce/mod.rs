@@ -1,0 +1,3 @@
+//! How the network learns where a VIP is.
+
+pub mod l2;

@@ -1,0 +1,210 @@
+//! The fence: what it promises, and an exact model of the programs that keep the promise in the kernel.
+//!
+//! The model is used by the simulator and, in the suite, compared with the eBPF programs over random sequences. It decides nothing
+//! for the daemon: there the kernel is the judge.
+
+use core::time::Duration;
+
+use serde::Serialize;
+
+use crate::time::Instant;
+use crate::types::{Centis, Slot, Term};
+
+/// How long a claim stands without a further proof: 3A - max(A/4, 2 ms).
+///
+/// A Backup takes over no earlier than 3A after it heard the last advert (RFC 9568 section 6.1, Active_Down_Interval, without the
+/// skew). The quarter interval, at least 2 ms, covers what lies between this clock reading and the frame on the wire, and clocks
+/// that run at different rates.
+pub fn window(interval: Centis) -> Duration {
+    let a = interval.duration();
+    a * 3 - (a / 4).max(Duration::from_millis(2))
+}
+
+/// What user space tells the kernel about one slot. The kernel never writes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct FenceCtl {
+    /// What the slot may do at most.
+    pub role: FenceRole,
+    /// The claim this belongs to.
+    pub term: Term,
+    /// End of the right to answer as long as no advert has left under `term`.
+    pub deadline: Instant,
+    /// While `Leaving`: until when frames that still arrive are served.
+    pub deliver_until: Instant,
+    /// Advertisement interval at the time of the claim.
+    pub interval: Centis,
+    /// Close `answer` in the kernel as soon as somebody else announces one of the addresses.
+    pub handover: bool,
+    /// False: frames for the addresses are not delivered to this host (RFC 9568 Accept_Mode off).
+    pub accept: bool,
+}
+
+/// What a slot may do at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FenceRole {
+    /// Nothing: answer and deliver are closed, adverts are dropped.
+    Backup,
+    /// Answer, deliver and advertise until the deadline.
+    Active,
+    /// Deliver until `deliver_until`; adverts of priority 0 pass until the deadline.
+    Leaving,
+}
+
+/// A change of one slot that the driver owes to the kernel, in order with the other actions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum FenceWrite {
+    /// The slot guards these addresses on this link, and adverts of these virtual routers extend it.
+    Register {
+        /// Slot to set up; what it guarded before is forgotten.
+        slot: Slot,
+        /// The link that may answer for the addresses.
+        link: crate::types::LinkId,
+        /// Every guarded address.
+        addresses: Vec<core::net::IpAddr>,
+        /// Virtual routers whose adverts prove the right to own.
+        routers: Vec<(crate::types::Family, u8)>,
+    },
+    /// Write the control word of a slot.
+    Ctl(Slot, FenceCtl),
+    /// The slot guards nothing any more.
+    Unregister(Slot),
+}
+
+/// The kernel's side of one slot, with the rules of the eBPF programs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelSlot {
+    ctl: Option<FenceCtl>,
+    term: Term,
+    deadline: Instant,
+    interval: Option<Centis>,
+    muted: Option<Term>,
+}
+
+impl KernelSlot {
+    /// User space writes the control word.
+    pub fn write(&mut self, ctl: FenceCtl) {
+        self.ctl = Some(ctl);
+    }
+
+    /// End of the right to own: the later of the claim's own and of the last extension under the same term.
+    pub fn deadline(&self) -> Instant {
+        match self.ctl {
+            Some(ctl) if ctl.term == self.term => ctl.deadline.max(self.deadline),
+            Some(ctl) => ctl.deadline,
+            None => Instant::ZERO,
+        }
+    }
+
+    fn active(&self, now: Instant) -> Option<FenceCtl> {
+        self.ctl.filter(|ctl| ctl.role == FenceRole::Active && now < self.deadline())
+    }
+
+    /// May this node answer for the addresses in ARP and NDP, or announce them?
+    pub fn answer(&self, now: Instant) -> bool {
+        self.active(now).is_some_and(|ctl| self.muted != Some(ctl.term))
+    }
+
+    /// May frames for the addresses be delivered, and local sockets reply from them?
+    pub fn deliver(&self, now: Instant) -> bool {
+        self.active(now).is_some_and(|ctl| ctl.accept)
+            || self.ctl.is_some_and(|ctl| ctl.role == FenceRole::Leaving && now < ctl.deliver_until)
+    }
+
+    /// An advert is about to leave: true when it may, and then a priority above 0 extends the deadline.
+    pub fn egress_advert(&mut self, priority: u8, interval: Centis, now: Instant) -> bool {
+        let Some(ctl) = self.ctl else { return false };
+        if priority == 0 {
+            return ctl.role != FenceRole::Backup && now < self.deadline();
+        }
+        if self.active(now).is_none() {
+            return false;
+        }
+        // A longer interval is not known to the Backups before one advert has carried it: the smaller of the two holds until then.
+        let previous = if self.term == ctl.term { self.interval } else { Some(ctl.interval) };
+        let effective = previous.map_or(interval, |p| p.min(interval));
+        self.deadline = now + window(effective);
+        self.interval = Some(interval);
+        self.term = ctl.term;
+        true
+    }
+
+    /// Somebody else announced one of the addresses.
+    pub fn ingress_announcement(&mut self) {
+        if let Some(ctl) = self.ctl.filter(|ctl| ctl.handover && ctl.role == FenceRole::Active) {
+            self.muted = Some(ctl.term);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    fn centis(v: u16) -> Centis {
+        Centis::new(v).expect("in range")
+    }
+
+    fn claim(term: u64, deadline: Instant, interval: Centis) -> FenceCtl {
+        FenceCtl {
+            role: FenceRole::Active,
+            term: Term(term),
+            deadline,
+            deliver_until: Instant::ZERO,
+            interval,
+            handover: false,
+            accept: true,
+        }
+    }
+
+    #[test]
+    fn window_stays_short_of_what_makes_a_backup_take_over() {
+        assert_eq!(window(centis(10)), Duration::from_millis(275));
+        assert_eq!(window(centis(1)), Duration::from_micros(27_500));
+        assert_eq!(window(centis(100)), Duration::from_millis(2750));
+    }
+
+    #[test]
+    fn only_a_new_term_reopens_a_closed_slot() {
+        let mut slot = KernelSlot::default();
+        slot.write(claim(1, at(275), centis(10)));
+        assert!(slot.egress_advert(200, centis(10), at(100)));
+        assert!(slot.answer(at(374)) && slot.deliver(at(374)));
+        assert!(!slot.answer(at(375)) && !slot.deliver(at(375)));
+        assert!(!slot.egress_advert(200, centis(10), at(375)), "a stale advert must not leave");
+        assert!(!slot.egress_advert(0, centis(10), at(375)), "nor a stale release");
+        slot.write(claim(2, at(700), centis(10)));
+        assert!(slot.answer(at(699)));
+    }
+
+    #[test]
+    fn smaller_interval_holds_until_one_advert_with_the_longer_is_out() {
+        let mut slot = KernelSlot::default();
+        slot.write(claim(1, at(275), centis(10)));
+        assert!(slot.egress_advert(200, centis(10), at(0)));
+        assert!(slot.egress_advert(200, centis(100), at(100)));
+        assert_eq!(slot.deadline(), at(375));
+        assert!(slot.egress_advert(200, centis(100), at(200)));
+        assert_eq!(slot.deadline(), at(2950));
+    }
+
+    #[test]
+    fn handover_mutes_answers_but_goes_on_delivering() {
+        let mut slot = KernelSlot::default();
+        slot.write(claim(1, at(275), centis(10)));
+        slot.ingress_announcement();
+        assert!(slot.answer(at(1)), "a rival alone must not mute the owner");
+        slot.write(FenceCtl { handover: true, ..claim(1, at(275), centis(10)) });
+        slot.ingress_announcement();
+        assert!(!slot.answer(at(1)) && slot.deliver(at(1)));
+        let leaving = FenceCtl { role: FenceRole::Leaving, deliver_until: at(1000), ..claim(1, at(275), centis(10)) };
+        slot.write(leaving);
+        assert!(slot.deliver(at(999)) && !slot.deliver(at(1000)) && !slot.answer(at(1)));
+        assert!(slot.egress_advert(0, centis(10), at(274)) && !slot.egress_advert(200, centis(10), at(1)));
+    }
+}

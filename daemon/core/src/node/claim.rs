@@ -1,0 +1,241 @@
+//! What a change of role means: fence, adverts, addresses and announcements, each in its place.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use super::event::{Event, seconds};
+use super::group::{Claim, Env, Group, Timer};
+use super::io::Action;
+use crate::election::{Reason, vrrp};
+use crate::fence::{FenceCtl, FenceRole, FenceWrite, window};
+use crate::handover;
+use crate::time::Instant;
+use crate::types::{Family, Role, Term};
+use crate::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PRIORITY_RELEASE};
+
+/// How long the first announcement waits for the addresses. Adding them takes well below a millisecond; a stuck kernel lock must not
+/// keep the network from learning the new place.
+const ANNOUNCE_WAIT: Duration = Duration::from_millis(5);
+
+impl Group {
+    /// Turns everything that the machines owe into actions.
+    pub(super) fn drain_outputs(&mut self, env: &Env<'_>, now: Instant) {
+        loop {
+            if let Some(output) = self.vrrp.poll_output() {
+                self.on_vrrp(output, env, now);
+            } else if let Some(output) = self.handover.poll_output() {
+                self.on_handover(output, env, now);
+            } else {
+                break;
+            }
+        }
+        if let Some((link, mac)) = self.link.as_ref().map(|l| (l.id, l.mac)) {
+            if self.announcer.poll_timeout().is_some_and(|at| at <= now) {
+                self.announcer.handle_timeout(mac, now);
+            }
+            while let Some(frame) = self.announcer.poll_frame() {
+                let (kind, address, bytes) = (frame.kind, frame.address, frame.bytes);
+                self.out.push_back(Action::SendFrame { link, kind, address, bytes });
+            }
+        }
+    }
+
+    fn on_vrrp(&mut self, output: vrrp::Output, env: &Env<'_>, now: Instant) {
+        match output {
+            vrrp::Output::SendAdvert { priority, interval } => {
+                if priority == PRIORITY_RELEASE {
+                    self.begin_leaving(env, now);
+                }
+                self.send_advert(priority, interval);
+            }
+            vrrp::Output::Role { from, to, reason } => {
+                if to == Role::Active {
+                    self.on_claim(reason, env, now);
+                } else if from == Role::Active {
+                    self.on_step_down(reason, env, now);
+                }
+                self.since = now;
+                let event = Event::Role {
+                    group: self.config.name.clone(),
+                    from,
+                    to,
+                    reason,
+                    term: self.term,
+                    owner: self.vrrp.owner().map(|o| o.address),
+                };
+                self.report(event);
+            }
+            vrrp::Output::Rival { source, .. } => {
+                self.note_rival(None, None, Some(source), now);
+                // Whoever stays Active says so at once; if it is not us, the announcer is stopped by the change of role.
+                self.announcer.restart(now);
+            }
+        }
+    }
+
+    fn on_claim(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
+        // Unique on this host for a whole boot, over restarts too: the pinned slot may still know the last term.
+        self.term = Term((self.term.0 + 1).max(now.as_nanos()));
+        self.timers.stop(Timer::Drained);
+        self.timers.stop(Timer::Probe);
+        self.handover.reset();
+        self.rival_seen = None;
+        let deadline = now + window(self.config.interval);
+        self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
+        let detect = self.heard.take().map(|at| now.since(at));
+        self.claim = Some(Claim { at: now, reason, detect, installed: None, announced: false });
+        if let Some(link) = self.link.as_ref().map(|l| l.id) {
+            let addresses = self.config.owned();
+            self.installed = Some((link, addresses.clone()));
+            self.out.push_back(Action::Install { slot: self.slot, link, addresses });
+            self.timers.set(Timer::Announce, now + ANNOUNCE_WAIT);
+        }
+    }
+
+    fn on_step_down(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
+        self.announcer.stop();
+        self.claim = None;
+        self.timers.stop(Timer::Announce);
+        let planned = matches!(reason, Reason::Handover | Reason::Stopped | Reason::Unhealthy);
+        match reason {
+            Reason::FenceExpired => {
+                self.report(Event::FenceClosed { group: self.config.name.clone(), term: self.term });
+            }
+            Reason::OneWay => {
+                let source = self.vrrp.owner().map(|o| o.address);
+                self.report(Event::OneWay { group: self.config.name.clone(), source });
+            }
+            Reason::Handover => {
+                let to = self.vrrp.owner().map(|o| o.address);
+                self.report(Event::Handover { group: self.config.name.clone(), to, error: None });
+            }
+            _ => {}
+        }
+        self.handover.reset();
+        if planned && !self.config.drain_time.is_zero() {
+            let until = now + self.config.drain_time;
+            self.write_fence(env, FenceRole::Leaving, now, until, false);
+            self.timers.set(Timer::Drained, until);
+        } else {
+            self.finish_drain(env);
+        }
+    }
+
+    /// Answers close before the release leaves; the release itself and stragglers still pass.
+    fn begin_leaving(&mut self, env: &Env<'_>, now: Instant) {
+        self.announcer.stop();
+        let deadline = self.vrrp.fence_deadline().unwrap_or(now);
+        self.write_fence(env, FenceRole::Leaving, deadline, now + self.config.drain_time, false);
+    }
+
+    /// Nothing is served any more: close the fence, then take the addresses off.
+    pub(super) fn finish_drain(&mut self, env: &Env<'_>) {
+        self.timers.stop(Timer::Drained);
+        self.write_fence(env, FenceRole::Backup, Instant::ZERO, Instant::ZERO, false);
+        if let Some((link, addresses)) = self.installed.take() {
+            self.out.push_back(Action::Remove { link, addresses });
+        }
+    }
+
+    pub(super) fn write_fence(
+        &mut self,
+        env: &Env<'_>,
+        role: FenceRole,
+        deadline: Instant,
+        deliver_until: Instant,
+        handover: bool,
+    ) {
+        if env.fenced() {
+            let (term, interval, accept) = (self.term, self.config.interval, self.config.accept);
+            let ctl = FenceCtl { role, term, deadline, deliver_until, interval, handover, accept };
+            self.out.push_back(Action::Fence(FenceWrite::Ctl(self.slot, ctl)));
+        }
+    }
+
+    fn send_advert(&mut self, priority: u8, interval: crate::types::Centis) {
+        let Some(link) = self.link.as_ref().map(|l| l.id) else { return };
+        let routers = [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())];
+        for (family, addresses) in routers {
+            let Some(src) = self.own_address(family).filter(|_| !addresses.is_empty()) else { continue };
+            let advert = Advert { vrid: self.config.vrid, priority, interval, addresses };
+            for dst in self.destinations(family) {
+                let payload = advert.encode(src, dst);
+                self.out.push_back(Action::SendVrrp { slot: self.slot, link, src, dst, payload });
+            }
+        }
+        self.sent += 1;
+    }
+
+    /// Where adverts of a family go: the listed peers, else the group.
+    fn destinations(&self, family: Family) -> Vec<IpAddr> {
+        if self.config.unicast_peers.is_empty() {
+            return vec![match family {
+                Family::V4 => IpAddr::V4(GROUP_V4),
+                Family::V6 => IpAddr::V6(GROUP_V6),
+            }];
+        }
+        self.config.unicast_peers.iter().copied().filter(|p| Family::of(p) == family).collect()
+    }
+
+    /// The addresses are on the link, or have had their time: let the network know.
+    pub(super) fn announce(&mut self, installed: bool, env: &Env<'_>, now: Instant) {
+        let Some(claim) = self.claim.as_mut() else { return };
+        if installed && claim.installed.is_none() {
+            claim.installed = Some(now);
+        }
+        if claim.announced {
+            return;
+        }
+        claim.announced = true;
+        let claim = *claim;
+        self.timers.stop(Timer::Announce);
+        self.announcer.start(now);
+        self.drain_outputs(env, now);
+        self.report(Event::Takeover {
+            group: self.config.name.clone(),
+            term: self.term,
+            reason: claim.reason,
+            detect: claim.detect.map(seconds),
+            claim: claim.installed.map(|at| seconds(at.since(claim.at))),
+            announce: seconds(now.since(claim.at)),
+        });
+    }
+
+    pub(super) fn start_handover(&mut self, wanted: handover::Wanted, now: Instant) {
+        let nonce = self.nonce();
+        self.handover.start(wanted, nonce, now);
+    }
+
+    fn on_handover(&mut self, output: handover::Output, env: &Env<'_>, now: Instant) {
+        match output {
+            handover::Output::Send(to, message) => self.send_peer(to, &message, env),
+            handover::Output::Claim => self.vrrp.claim(now),
+            handover::Output::Granted(_) => {
+                let deadline = self.vrrp.fence_deadline().unwrap_or(now);
+                self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, true);
+            }
+            handover::Output::Failed(failure) => {
+                // The successor may have muted us in the kernel and vanished: only a new term lets us answer again.
+                if self.vrrp.role() == Role::Active && matches!(failure, handover::Failure::NotTaken { .. }) {
+                    self.reclaim(env, now);
+                }
+                let (group, error) = (self.config.name.clone(), Some(failure.to_string()));
+                self.report(Event::Handover { group, to: None, error });
+                self.evaluate(env, now);
+            }
+            handover::Output::MoveRequested(node) => {
+                if self.vrrp.role() == Role::Active && !self.handover.in_progress() {
+                    self.start_handover(handover::Wanted::Node(node), now);
+                }
+            }
+        }
+    }
+
+    /// Still the owner after a hand-over that failed half-way: a fresh term, its deadline that of the last advert.
+    fn reclaim(&mut self, env: &Env<'_>, now: Instant) {
+        self.term = Term((self.term.0 + 1).max(now.as_nanos()));
+        let deadline = self.vrrp.fence_deadline().unwrap_or(now);
+        self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
+        self.announcer.restart(now);
+    }
+}

@@ -1,0 +1,141 @@
+//! What a node is told to do. The daemon's configuration room makes this from YAML; nothing here is parsed.
+
+use core::net::{IpAddr, Ipv6Addr};
+use core::time::Duration;
+
+use crate::announce::l2::AnnounceConfig;
+use crate::health::GateConfig;
+use crate::types::Centis;
+use crate::wire::peer::Keys;
+
+/// The whole node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeConfig {
+    /// Name of this node among its peers, at most 63 bytes.
+    pub node: String,
+    /// What to do when the fence cannot be armed.
+    pub fence: FencePolicy,
+    /// Keys of the peer channel; empty = no planned hand-over.
+    pub keys: Keys,
+    /// Health gates, by unique name.
+    pub gates: Vec<GateConfig>,
+    /// Groups, by unique name.
+    pub groups: Vec<GroupConfig>,
+}
+
+/// What to do when the fence cannot be armed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FencePolicy {
+    /// Not ready, and no claim.
+    #[default]
+    Required,
+    /// Claim without it, and say so.
+    Preferred,
+    /// Never load it.
+    Off,
+}
+
+/// What a sick node does when no healthy one takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenAllFail {
+    /// The holder keeps the addresses.
+    #[default]
+    Keep,
+    /// A sick node leaves the election.
+    Release,
+}
+
+/// One group: the addresses that move together, and their virtual router.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupConfig {
+    /// Name, unique on the node.
+    pub name: String,
+    /// VIPs of both families, without the link-local of the IPv6 router.
+    pub addresses: Vec<IpAddr>,
+    /// First address of the IPv6 virtual router; derived from the VRID when absent.
+    pub link_local: Option<Ipv6Addr>,
+    /// Link by name; found by the subnet of the first address otherwise.
+    pub interface: Option<String>,
+    /// Virtual router id, 1..=255.
+    pub vrid: u8,
+    /// Priority of this node while healthy, 100..=254.
+    pub priority: u8,
+    /// Advertisement_Interval.
+    pub interval: Centis,
+    /// Preempt_Mode.
+    pub preempt: bool,
+    /// Accept_Mode.
+    pub accept: bool,
+    /// No yielding to a lower-priority Active.
+    pub strict_rfc: bool,
+    /// Unicast peers; empty = multicast.
+    pub unicast_peers: Vec<IpAddr>,
+    /// Probe for a foreign holder once before the first participation.
+    pub conflict_probe: bool,
+    /// Names of the gates that must all be open.
+    pub gates: Vec<String>,
+    /// What to do while sick.
+    pub when_all_fail: WhenAllFail,
+    /// Schedule of announcements.
+    pub announce: AnnounceConfig,
+    /// How long frames that still arrive are served after a planned move.
+    pub drain_time: Duration,
+}
+
+impl GroupConfig {
+    /// A group with every default, for callers that set the rest.
+    pub fn new(name: &str, vrid: u8, addresses: Vec<IpAddr>) -> Self {
+        Self {
+            name: name.to_owned(),
+            addresses,
+            link_local: None,
+            interface: None,
+            vrid,
+            priority: crate::types::HEALTHY_MIN,
+            interval: Centis::new(10).expect("10 cs is in range"),
+            preempt: false,
+            accept: true,
+            strict_rfc: false,
+            unicast_peers: Vec::new(),
+            conflict_probe: true,
+            gates: Vec::new(),
+            when_all_fail: WhenAllFail::Keep,
+            announce: AnnounceConfig::default(),
+            drain_time: Duration::from_secs(1),
+        }
+    }
+
+    /// The addresses of the IPv4 virtual router, as advertised.
+    pub fn router_v4(&self) -> Vec<IpAddr> {
+        self.addresses.iter().copied().filter(IpAddr::is_ipv4).collect()
+    }
+
+    /// The addresses of the IPv6 virtual router as advertised: a link-local first (RFC 9568 section 5.2.9).
+    pub fn router_v6(&self) -> Vec<IpAddr> {
+        let mut rest: Vec<IpAddr> = self.addresses.iter().copied().filter(IpAddr::is_ipv6).collect();
+        if rest.is_empty() {
+            return rest;
+        }
+        let derived = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0200, 0x5eff, 0xfe00, 0x0200 | u16::from(self.vrid));
+        rest.insert(0, IpAddr::V6(self.link_local.unwrap_or(derived)));
+        rest
+    }
+
+    /// Every address that the group owns, the derived link-local included.
+    pub fn owned(&self) -> Vec<IpAddr> {
+        let mut all = self.router_v4();
+        all.extend(self.router_v6());
+        all
+    }
+
+    /// True when `other` can be reached from this configuration without leaving the election.
+    pub fn updatable_to(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.vrid == other.vrid
+            && self.interface == other.interface
+            && self.unicast_peers == other.unicast_peers
+            && self.router_v4().is_empty() == other.router_v4().is_empty()
+            && self.router_v6().is_empty() == other.router_v6().is_empty()
+    }
+}

@@ -1,0 +1,430 @@
+//! One group on this node: the election of its virtual router, its fence slot, its addresses and their announcement.
+//!
+//! Decides when the group takes part at all, and turns a change of role into effects in the one safe order: fence before frames when
+//! claiming, fence before everything when giving up.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use super::config::{FencePolicy, GroupConfig, WhenAllFail};
+use super::event::Event;
+use super::io::{Action, FenceState, LinkInfo};
+use super::status::GroupStatus;
+use crate::announce::l2::Announcer;
+use crate::election::Reason;
+use crate::election::vrrp::{Vrrp, VrrpConfig};
+use crate::fence::FenceWrite;
+use crate::handover::{Handover, Wanted};
+use crate::time::{Instant, TimerTable};
+use crate::types::{Family, LinkId, Role, Slot, Term, sick_priority};
+use crate::wire::peer::Keys;
+
+/// Between conflict probes, and after the last (RFC 5227 sends 3; its seconds are far too long before a claim).
+pub(super) const PROBE_GAP: Duration = Duration::from_millis(200);
+/// Number of conflict probes (PROBE_NUM, RFC 5227 section 1.1).
+pub(super) const PROBE_COUNT: u32 = 3;
+/// A group that met a foreign holder, or could not install its addresses, tries again after this.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Timer {
+    /// Next conflict probe, or the end of probing.
+    Probe,
+    /// Announce although the driver has not confirmed the addresses.
+    Announce,
+    /// Stragglers have been served long enough.
+    Drained,
+    /// A condition that blocks the group is looked at again.
+    Retry,
+    /// The foreign virtual router has been silent long enough.
+    Foreign,
+}
+
+/// What the node knows and every group needs.
+pub(super) struct Env<'a> {
+    pub(super) node: &'a str,
+    pub(super) policy: FencePolicy,
+    pub(super) fence: &'a FenceState,
+    pub(super) keys: &'a Keys,
+    pub(super) drained: bool,
+    pub(super) links: &'a [LinkInfo],
+}
+
+impl Env<'_> {
+    /// Writes to the fence have an effect.
+    pub(super) fn fenced(&self) -> bool {
+        self.policy != FencePolicy::Off && *self.fence == FenceState::Ready
+    }
+}
+
+/// A claim on its way to the first announcement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) at: Instant,
+    pub(super) reason: Reason,
+    pub(super) detect: Option<Duration>,
+    pub(super) installed: Option<Instant>,
+    pub(super) announced: bool,
+}
+
+/// One group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) config: GroupConfig,
+    pub(super) slot: Slot,
+    pub(super) link: Option<LinkInfo>,
+    pub(super) vrrp: Vrrp,
+    pub(super) handover: Handover,
+    pub(super) announcer: Announcer,
+    pub(super) term: Term,
+    pub(super) since: Instant,
+    /// Gates are all open.
+    pub(super) healthy: bool,
+    /// The conflict probe is behind us.
+    pub(super) probed: bool,
+    /// Probes sent while probing.
+    pub(super) probes: u32,
+    /// A foreign holder was met by the probe, or the kernel refused: why the group waits.
+    pub(super) setback: Option<(Reason, String)>,
+    /// Condition last reported.
+    pub(super) condition: Option<String>,
+    /// What the fence slot guards now.
+    pub(super) registered: Option<(LinkId, Vec<IpAddr>)>,
+    /// Addresses on the link, and that link, while we hold them.
+    pub(super) installed: Option<(LinkId, Vec<IpAddr>)>,
+    pub(super) claim: Option<Claim>,
+    /// Last advert of another Active.
+    pub(super) heard: Option<Instant>,
+    /// When the Active that we hear became another one.
+    pub(super) owner_since: Option<Instant>,
+    /// The foreign virtual router on our VRID.
+    pub(super) foreign: Option<IpAddr>,
+    /// A rival was reported in this series.
+    pub(super) rival_seen: Option<Instant>,
+    /// The planned way out was tried.
+    pub(super) farewell: bool,
+    pub(super) timers: TimerTable<Timer>,
+    pub(super) out: VecDeque<Action>,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// Key and counter of the nonces: unpredictable for others, repeatable for a seed.
+    seed: u64,
+    drawn: u64,
+}
+
+impl Group {
+    pub(super) fn new(config: GroupConfig, slot: Slot, seed: u64, env: &Env<'_>, now: Instant) -> Self {
+        let vrrp = Vrrp::new(VrrpConfig {
+            priority: config.priority,
+            interval: config.interval,
+            preempt: config.preempt,
+            strict_rfc: config.strict_rfc,
+            fenced: env.fenced(),
+        });
+        Self {
+            handover: Handover::new(config.vrid, env.node.to_owned()),
+            announcer: Announcer::new(config.announce, config.owned()),
+            vrrp,
+            slot,
+            link: None,
+            term: Term(0),
+            since: now,
+            healthy: config.gates.is_empty(),
+            probed: !config.conflict_probe,
+            probes: 0,
+            setback: None,
+            condition: None,
+            registered: None,
+            installed: None,
+            claim: None,
+            heard: None,
+            owner_since: None,
+            foreign: None,
+            rival_seen: None,
+            farewell: false,
+            timers: TimerTable::default(),
+            out: VecDeque::new(),
+            sent: 0,
+            received: 0,
+            seed,
+            drawn: 0,
+            config,
+        }
+    }
+
+    /// A number that nobody else can guess.
+    pub(super) fn nonce(&mut self) -> u64 {
+        use core::hash::Hasher as _;
+        self.drawn += 1;
+        let mut hasher = siphasher::sip::SipHasher13::new_with_keys(self.seed, u64::from(self.slot.0));
+        hasher.write_u64(self.drawn);
+        hasher.finish()
+    }
+
+    /// Priority in force: the sick band while a gate is closed.
+    pub(super) fn priority(&self) -> u8 {
+        if self.healthy { self.config.priority } else { sick_priority(self.config.priority) }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        [self.vrrp.poll_timeout(), self.handover.poll_timeout(), self.announcer.poll_timeout(), self.timers.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn report(&mut self, event: Event) {
+        self.out.push_back(Action::Report(event));
+    }
+
+    /// True when nothing is owed any more: not in the election, no stragglers, no addresses.
+    pub(super) fn at_rest(&self) -> bool {
+        self.vrrp.role() == Role::Initialize && self.timers.get(Timer::Drained).is_none() && self.installed.is_none()
+    }
+
+    /// The other owner was first heard within the two seconds before `deadline` as somebody else than before.
+    pub(super) fn owner_changed(&self, deadline: Instant) -> bool {
+        self.owner_since.is_some_and(|at| at + Duration::from_secs(2) > deadline)
+    }
+
+    /// Our own address of a family on the link: the source of adverts and the tie-break.
+    pub(super) fn own_address(&self, family: Family) -> Option<IpAddr> {
+        let link = self.link.as_ref()?;
+        let owned = self.config.owned();
+        let fits = |net: &&ipnet::IpNet| !owned.contains(&net.addr());
+        match family {
+            Family::V4 => {
+                let v4 = || link.addresses.iter().filter(|n| n.addr().is_ipv4()).filter(fits);
+                v4().find(|n| self.config.addresses.iter().any(|vip| n.contains(vip))).or_else(|| v4().next())
+            }
+            // RFC 9568 section 5.1.2.1: the source is a link-local address.
+            Family::V6 => link.addresses.iter().filter(fits).find(|n| is_link_local(&n.addr())),
+        }
+        .map(ipnet::IpNet::addr)
+    }
+
+    /// The link of the group among those that exist: by name, else by the subnet of the first address.
+    fn find_link<'a>(&self, links: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
+        match &self.config.interface {
+            Some(name) => links.iter().find(|l| l.name == *name),
+            None => {
+                let owned = self.config.owned();
+                let first = self.config.addresses.first()?;
+                links.iter().find(|l| l.addresses.iter().any(|n| n.contains(first) && !owned.contains(&n.addr())))
+            }
+        }
+    }
+
+    /// Why the group must not take part, and what to call it; `None` when it may.
+    fn obstacle(&self, env: &Env<'_>) -> Option<(Reason, String)> {
+        let Some(link) = &self.link else {
+            let text = match &self.config.interface {
+                Some(name) => format!("interface {name} does not exist"),
+                None => "no interface has a subnet with the first address".to_owned(),
+            };
+            return Some((Reason::LinkDown, text));
+        };
+        if !link.up {
+            return Some((Reason::LinkDown, format!("interface {} is down", link.name)));
+        }
+        for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
+            if !list.is_empty() && self.own_address(family).is_none() {
+                let what = if family == Family::V4 { "IPv4" } else { "IPv6 link-local" };
+                return Some((Reason::LinkDown, format!("interface {} has no {what} address of its own", link.name)));
+            }
+        }
+        if let (FencePolicy::Required, FenceState::Unavailable(why)) = (env.policy, env.fence) {
+            return Some((Reason::FenceUnavailable, format!("fence: {why}")));
+        }
+        if env.drained {
+            return Some((Reason::Stopped, "drained".to_owned()));
+        }
+        if !self.healthy && self.config.when_all_fail == WhenAllFail::Release {
+            return Some((Reason::Unhealthy, "a gate is closed and whenAllFail is release".to_owned()));
+        }
+        self.setback.clone()
+    }
+
+    /// Looks at everything that decides whether the group takes part, and brings it in or out.
+    pub(super) fn evaluate(&mut self, env: &Env<'_>, now: Instant) {
+        let link = self.find_link(env.links).cloned();
+        if self.link.as_ref().map(|l| l.id) != link.as_ref().map(|l| l.id) && self.vrrp.role() != Role::Initialize {
+            // The link was replaced under us: nothing of the old one can be trusted.
+            self.vrrp.stop(Reason::LinkDown, false);
+            self.drain_outputs(env, now);
+        }
+        self.link = link;
+        self.register(env);
+        let obstacle = self.obstacle(env);
+        let condition = obstacle.as_ref().map(|(_, text)| text.clone());
+        if condition != self.condition {
+            self.condition.clone_from(&condition);
+            // A drain was asked for and is reported as such; every other obstacle is news.
+            if !env.drained {
+                self.report(Event::Blocked { group: self.config.name.clone(), condition });
+            }
+        }
+        match obstacle {
+            Some((reason, _)) => self.withdraw(reason, env, now),
+            None => self.join(now),
+        }
+        self.drain_outputs(env, now);
+    }
+
+    /// Leaves the election; the planned way when somebody may take over and we are still able to.
+    fn withdraw(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
+        self.timers.stop(Timer::Probe);
+        if self.vrrp.role() == Role::Initialize {
+            return;
+        }
+        let planned = matches!(reason, Reason::Stopped | Reason::Unhealthy);
+        if planned && self.vrrp.role() == Role::Active && !env.keys.is_empty() {
+            if !self.farewell {
+                self.farewell = true;
+                self.start_handover(Wanted::Best, now);
+            }
+            if self.handover.in_progress() {
+                return;
+            }
+        }
+        self.vrrp.stop(reason, planned || reason == Reason::InstallFailed);
+    }
+
+    fn join(&mut self, now: Instant) {
+        self.farewell = false;
+        if self.vrrp.role() != Role::Initialize || self.timers.get(Timer::Probe).is_some() {
+            return;
+        }
+        if self.probed {
+            self.vrrp.start(now);
+        } else {
+            self.probes = 0;
+            self.timers.set(Timer::Probe, now);
+        }
+    }
+
+    /// Tells the fence what the slot guards, when that changed.
+    fn register(&mut self, env: &Env<'_>) {
+        let Some(link) = self.link.as_ref().filter(|_| env.fenced()) else {
+            self.registered = None;
+            return;
+        };
+        let wanted = (link.id, self.config.owned());
+        if self.registered.as_ref() == Some(&wanted) {
+            return;
+        }
+        let mut routers = Vec::new();
+        for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
+            if !list.is_empty() {
+                routers.push((family, self.config.vrid));
+            }
+        }
+        let (slot, addresses) = (self.slot, wanted.1.clone());
+        self.registered = Some(wanted);
+        let write = FenceWrite::Register { slot, link: link.id, addresses, routers };
+        self.out.push_back(Action::Fence(write));
+    }
+
+    /// New health of the gates as a whole.
+    pub(super) fn set_healthy(&mut self, healthy: bool, env: &Env<'_>, now: Instant) {
+        if self.healthy == healthy {
+            return;
+        }
+        self.healthy = healthy;
+        let (group, priority) = (self.config.name.clone(), self.priority());
+        self.report(Event::Health { group, healthy, priority });
+        self.apply_vrrp(env, now);
+        let sick_owner = !healthy && self.vrrp.role() == Role::Active;
+        if sick_owner && self.config.when_all_fail == WhenAllFail::Keep && !env.keys.is_empty() {
+            self.start_handover(Wanted::Healthy, now);
+        }
+        self.evaluate(env, now);
+    }
+
+    /// Brings the election's configuration up to date with ours, the gates and the fence.
+    pub(super) fn apply_vrrp(&mut self, env: &Env<'_>, now: Instant) {
+        let config = VrrpConfig {
+            priority: self.priority(),
+            interval: self.config.interval,
+            preempt: self.config.preempt,
+            strict_rfc: self.config.strict_rfc,
+            fenced: env.fenced(),
+        };
+        self.vrrp.reconfigure(config, now);
+        self.drain_outputs(env, now);
+    }
+
+    /// A new stanza that [`GroupConfig::updatable_to`] allows: the election goes on.
+    pub(super) fn update(&mut self, config: GroupConfig, env: &Env<'_>, now: Instant) {
+        let before = self.config.owned();
+        self.config = config;
+        let after = self.config.owned();
+        self.announcer.reconfigure(self.config.announce, after.clone());
+        self.register(env);
+        if let Some((link, held)) = self.installed.as_mut().filter(|_| before != after) {
+            let gone: Vec<IpAddr> = held.iter().copied().filter(|a| !after.contains(a)).collect();
+            let link = *link;
+            held.clone_from(&after);
+            if !gone.is_empty() {
+                self.out.push_back(Action::Remove { link, addresses: gone });
+            }
+            self.out.push_back(Action::Install { slot: self.slot, link, addresses: after });
+            self.announcer.restart(now);
+        }
+        self.apply_vrrp(env, now);
+        self.evaluate(env, now);
+    }
+
+    /// Leaves at once and for good, without a farewell; the slot is free afterwards.
+    pub(super) fn abandon(&mut self, env: &Env<'_>, now: Instant) {
+        self.config.drain_time = Duration::ZERO;
+        self.vrrp.stop(Reason::Reconfigured, true);
+        self.drain_outputs(env, now);
+        self.finish_drain(env);
+    }
+
+    pub(super) fn status(&self, now: Instant) -> GroupStatus {
+        let active = self.vrrp.role() == Role::Active;
+        let own = self.own_address(self.config.addresses.first().map_or(Family::V4, Family::of));
+        let other = self.vrrp.owner();
+        GroupStatus {
+            name: self.config.name.clone(),
+            addresses: self.config.owned(),
+            families: [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())]
+                .into_iter()
+                .filter(|(_, list)| !list.is_empty())
+                .map(|(family, _)| family)
+                .collect(),
+            interface: self.link.as_ref().map(|l| l.name.clone()),
+            vrid: self.config.vrid,
+            role: self.vrrp.role(),
+            term: self.term,
+            owner: if active { own } else { other.map(|o| o.address) },
+            owner_priority: if active { Some(self.priority()) } else { other.map(|o| o.priority) },
+            since_seconds: now.since(self.since).as_secs_f64(),
+            fence_margin_seconds: self.vrrp.fence_deadline().map(|at| at.since(now).as_secs_f64()),
+            priority: self.priority(),
+            healthy: self.healthy,
+            draining: self.timers.get(Timer::Drained).is_some(),
+            condition: self.visible_condition(),
+            adverts_sent: self.sent,
+            adverts_heard: self.received,
+        }
+    }
+
+    fn visible_condition(&self) -> Option<String> {
+        let foreign = self
+            .foreign
+            .map(|who| format!("vrid_in_use: {who} advertises VRID {} with other addresses", self.config.vrid));
+        let probing = self.timers.get(Timer::Probe).map(|_| "probing for a foreign holder".to_owned());
+        self.condition.clone().or(foreign).or(probing)
+    }
+}
+
+pub(super) fn is_link_local(addr: &IpAddr) -> bool {
+    match addr {
+        IpAddr::V6(a) => a.segments()[0] & 0xffc0 == 0xfe80,
+        IpAddr::V4(_) => false,
+    }
+}

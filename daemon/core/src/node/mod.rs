@@ -1,0 +1,428 @@
+//! The whole node as one sans-IO machine: the daemon links it, the simulator runs it by the dozen.
+//!
+//! Contract: feed [`Node::handle_input`] with a `now` that never goes back; take [`Node::poll_action`] until `None` and carry out each
+//! action in order; call [`Node::handle_timeout`] at or after [`Node::poll_timeout`]. Before `handle_timeout` the driver reads its
+//! sockets until they are empty, with the `now` that it took before reading: an expiry must not be declared over an unread advert.
+
+mod claim;
+pub mod config;
+pub mod event;
+mod group;
+pub mod io;
+mod receive;
+pub mod status;
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use config::{FencePolicy, NodeConfig};
+use event::Event;
+use group::{Env, Group};
+use io::{Action, Command, FenceState, Input, LinkInfo};
+use status::{GateStatus, NodeStatus};
+
+use crate::fence::FenceWrite;
+use crate::handover::Wanted;
+use crate::health::Gate;
+use crate::time::Instant;
+use crate::types::{LinkId, Role, Slot};
+use crate::wire::arp::Arp;
+use crate::wire::ndp::Ndp;
+use crate::wire::peer::Message;
+use crate::wire::vrrp::{Advert, HOP_LIMIT, VrrpError};
+
+/// Lifetime of an address that we put on a link: the kernel removes it by itself when nobody renews it.
+pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(10);
+/// Addresses are renewed this often, all in one batch: two renewals may be lost.
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(4);
+/// Slots of the fence.
+pub const SLOTS: u32 = 1024;
+/// Refused packets of one channel are one series while they come at least this often.
+const REFUSED_SERIES: Duration = Duration::from_secs(10);
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    seed: u64,
+    fence: FenceState,
+    drained: bool,
+    stopping: bool,
+    stopped: bool,
+    links: Vec<LinkInfo>,
+    groups: Vec<Group>,
+    /// Groups whose stanza is gone and that still give something away.
+    leaving: Vec<Group>,
+    gates: Vec<Gate>,
+    renew: Instant,
+    /// Moves that wait for the group's owner to change: (command, group, wanted node, deadline).
+    moves: Vec<PendingMove>,
+    refused: [Option<Instant>; 2],
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+struct PendingMove {
+    id: u64,
+    group: String,
+    to: String,
+    was_active: bool,
+    deadline: Instant,
+}
+
+/// How long a move may take before the operator is told that it did not happen: three queries, a grant and a take-over.
+const MOVE_DEADLINE: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// A node without configuration, links or fence. `seed` must be random in production: nonces come from it.
+    pub fn new(seed: u64, now: Instant) -> Self {
+        Self {
+            config: NodeConfig::default(),
+            seed,
+            fence: FenceState::Unavailable("not loaded yet".to_owned()),
+            drained: false,
+            stopping: false,
+            stopped: false,
+            links: Vec::new(),
+            groups: Vec::new(),
+            leaving: Vec::new(),
+            gates: Vec::new(),
+            renew: now + RENEW_INTERVAL,
+            moves: Vec::new(),
+            refused: [None; 2],
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Something happened.
+    pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::Config(config) => self.configure(*config, now),
+            Input::Link(link) => {
+                match self.links.iter_mut().find(|l| l.id == link.id) {
+                    Some(known) if *known == link => return,
+                    Some(known) => *known = link,
+                    None => self.links.push(link),
+                }
+                self.each(now, |g, env, now| g.evaluate(env, now));
+            }
+            Input::LinkGone(id) => {
+                self.links.retain(|l| l.id != id);
+                self.each(now, |g, env, now| g.evaluate(env, now));
+            }
+            Input::Fence(state) => self.set_fence(state, now),
+            Input::Vrrp { link, src, dst, ttl, payload } => self.handle_vrrp(link, src, dst, ttl, payload, now),
+            Input::Neighbor { link, frame } => self.handle_neighbor(link, frame, now),
+            Input::Peer { link, src, payload } => self.handle_peer(link, src, payload, now),
+            Input::Installed(slot) => self.at_slot(slot, now, |g, env, now| g.announce(true, env, now)),
+            Input::InstallFailed { slot, error } => {
+                self.at_slot(slot, now, |g, env, now| g.handle_install_failed(&error, env, now));
+            }
+            Input::AddressLost { link, address } => {
+                self.on_link(link, now, |g, _, _| g.handle_address_lost(address));
+            }
+            Input::SendFailed { slot, .. } => self.at_slot(slot, now, |g, _, _| g.vrrp.advert_failed()),
+            Input::Probed { gate, ok, detail } => self.handle_probed(&gate, ok, &detail, now),
+            Input::Command { id, command } => self.handle_command(id, command, now),
+        }
+        self.collect(now);
+    }
+
+    /// A deadline passed; see the contract above for what the driver does first.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.start_probes(now);
+        self.each(now, |g, env, now| {
+            if g.poll_timeout().is_some_and(|at| at <= now) {
+                g.handle_timeout(env, now);
+            }
+        });
+        if self.renew <= now {
+            self.renew = now + RENEW_INTERVAL;
+            let held: Vec<(LinkId, IpAddr)> = self
+                .groups
+                .iter()
+                .chain(&self.leaving)
+                .filter_map(|g| g.installed.as_ref())
+                .flat_map(|(link, list)| list.iter().map(|a| (*link, *a)))
+                .collect();
+            if !held.is_empty() {
+                self.actions.push_back(Action::Renew(held));
+            }
+        }
+        self.collect(now);
+    }
+
+    /// Next thing the driver owes.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Next time [`Self::handle_timeout`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let groups = self.groups.iter().chain(&self.leaving).filter_map(Group::poll_timeout);
+        let gates = self.gates.iter().filter_map(Gate::poll_timeout);
+        let moves = self.moves.iter().map(|m| m.deadline);
+        groups.chain(gates).chain(moves).chain([self.renew]).min()
+    }
+
+    /// A snapshot for people and gauges.
+    pub fn status(&self, now: Instant) -> NodeStatus {
+        let fence_error = match &self.fence {
+            FenceState::Ready => None,
+            FenceState::Unavailable(why) => Some(why.clone()),
+        };
+        let groups: Vec<_> = self.groups.iter().map(|g| g.status(now)).collect();
+        let fence_ok = fence_error.is_none() || self.config.fence != FencePolicy::Required;
+        let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize);
+        NodeStatus {
+            node: self.config.node.clone(),
+            fence_policy: self.config.fence,
+            fence_ready: fence_error.is_none(),
+            fence_error,
+            drained: self.drained,
+            ready: fence_ok && taking_part && !self.stopping,
+            gates: self
+                .gates
+                .iter()
+                .map(|g| GateStatus { name: g.config().name.clone(), up: g.is_up(), detail: g.detail().to_owned() })
+                .collect(),
+            groups,
+        }
+    }
+
+    /// Runs `f` on every group with what it must know, those that are leaving included.
+    fn each(&mut self, now: Instant, mut f: impl FnMut(&mut Group, &Env<'_>, Instant)) {
+        let mut env = Env {
+            node: &self.config.node,
+            policy: self.config.fence,
+            fence: &self.fence,
+            keys: &self.config.keys,
+            drained: self.drained || self.stopping,
+            links: &self.links,
+        };
+        for group in &mut self.groups {
+            f(group, &env, now);
+        }
+        env.drained = true;
+        for group in &mut self.leaving {
+            f(group, &env, now);
+        }
+    }
+
+    fn at_slot(&mut self, slot: Slot, now: Instant, f: impl Fn(&mut Group, &Env<'_>, Instant)) {
+        self.each(now, |g, env, now| {
+            if g.slot == slot {
+                f(g, env, now);
+            }
+        });
+    }
+
+    fn on_link(&mut self, link: LinkId, now: Instant, f: impl Fn(&mut Group, &Env<'_>, Instant)) {
+        self.each(now, |g, env, now| {
+            if g.link.as_ref().is_some_and(|l| l.id == link) {
+                f(g, env, now);
+            }
+        });
+    }
+
+    /// Gathers what the groups owe, lets go of those that are done, settles moves.
+    fn collect(&mut self, now: Instant) {
+        for group in self.groups.iter_mut().chain(&mut self.leaving) {
+            self.actions.append(&mut group.out);
+        }
+        let fenced = self.config.fence != FencePolicy::Off && self.fence == FenceState::Ready;
+        let actions = &mut self.actions;
+        self.leaving.retain(|g| {
+            if g.at_rest() && fenced {
+                actions.push_back(Action::Fence(FenceWrite::Unregister(g.slot)));
+            }
+            !g.at_rest()
+        });
+        self.settle_moves(now);
+        if self.stopping && !self.stopped && self.groups.iter().all(Group::at_rest) && self.leaving.is_empty() {
+            self.stopped = true;
+            self.actions.push_back(Action::Stopped);
+        }
+    }
+
+    fn set_fence(&mut self, state: FenceState, now: Instant) {
+        if self.fence == state {
+            return;
+        }
+        self.fence = state;
+        let error = match &self.fence {
+            FenceState::Ready => None,
+            FenceState::Unavailable(why) => Some(why.clone()),
+        };
+        self.actions.push_back(Action::Report(Event::Fence { ready: error.is_none(), error }));
+        self.each(now, |g, env, now| {
+            g.registered = None;
+            g.apply_vrrp(env, now);
+            g.evaluate(env, now);
+        });
+    }
+
+    fn handle_vrrp(&mut self, link: LinkId, src: IpAddr, dst: IpAddr, ttl: u8, payload: &[u8], now: Instant) {
+        // Our own adverts come back where the network loops multicast.
+        if self.links.iter().any(|l| l.addresses.iter().any(|n| n.addr() == src)) {
+            return;
+        }
+        let parsed = if ttl == HOP_LIMIT { Advert::parse(payload, src, dst) } else { Err(VrrpError::HopLimit { ttl }) };
+        match parsed {
+            Ok(advert) => self.on_link(link, now, |g, env, now| {
+                if g.config.vrid == advert.vrid {
+                    g.handle_advert(src, &advert, env, now);
+                }
+            }),
+            Err(error) => self.refuse(0, "vrrp", src, error.to_string(), now),
+        }
+    }
+
+    fn handle_neighbor(&mut self, link: LinkId, frame: &[u8], now: Instant) {
+        let (address, mac) = if let Some(arp) = Arp::parse(frame) {
+            (IpAddr::V4(arp.sender), arp.sender_mac)
+        } else if let Some(Ndp::Advertisement { target, mac, .. }) = Ndp::parse(frame) {
+            (IpAddr::V6(target), mac)
+        } else {
+            return;
+        };
+        if self.links.iter().any(|l| l.mac == mac) {
+            return;
+        }
+        self.on_link(link, now, |g, env, now| {
+            if g.config.owned().contains(&address) {
+                g.handle_claim_by(address, mac, env, now);
+            }
+        });
+    }
+
+    fn handle_peer(&mut self, link: LinkId, src: IpAddr, payload: &[u8], now: Instant) {
+        if self.config.keys.is_empty() || self.links.iter().any(|l| l.addresses.iter().any(|n| n.addr() == src)) {
+            return;
+        }
+        match Message::parse(payload, &self.config.keys) {
+            Ok(message) => self.on_link(link, now, |g, env, now| {
+                if g.config.vrid == message.vrid {
+                    g.handle_peer(src, &message, env, now);
+                }
+            }),
+            Err(error) => self.refuse(1, "peer", src, error.to_string(), now),
+        }
+    }
+
+    fn refuse(&mut self, series: usize, channel: &'static str, source: IpAddr, error: String, now: Instant) {
+        let first = self.refused[series].is_none_or(|at| now.since(at) >= REFUSED_SERIES);
+        self.refused[series] = Some(now);
+        self.actions.push_back(Action::Report(Event::Refused { channel, source, error, first }));
+    }
+
+    fn start_probes(&mut self, now: Instant) {
+        for gate in &mut self.gates {
+            if gate.start_due(now) {
+                let (gate, kind, timeout) =
+                    (gate.config().name.clone(), gate.config().probe.clone(), gate.config().timeout);
+                self.actions.push_back(Action::Probe { gate, kind, timeout });
+            }
+        }
+    }
+
+    fn handle_probed(&mut self, name: &str, ok: bool, detail: &str, now: Instant) {
+        let Some(gate) = self.gates.iter_mut().find(|g| g.config().name == name) else { return };
+        if let Some(up) = gate.handle_result(ok, detail) {
+            let (gate, detail) = (name.to_owned(), detail.to_owned());
+            self.actions.push_back(Action::Report(Event::Gate { gate, up, detail }));
+            self.update_health(now);
+        }
+    }
+
+    fn update_health(&mut self, now: Instant) {
+        let open: Vec<String> = self.gates.iter().filter(|g| g.is_up()).map(|g| g.config().name.clone()).collect();
+        self.each(now, |g, env, now| {
+            let healthy = g.config.gates.iter().all(|name| open.contains(name));
+            g.set_healthy(healthy, env, now);
+        });
+    }
+
+    fn handle_command(&mut self, id: u64, command: Command, now: Instant) {
+        match command {
+            Command::Drain | Command::Undrain => {
+                let on = command == Command::Drain;
+                if self.drained != on {
+                    self.drained = on;
+                    self.actions.push_back(Action::Report(Event::Drain { on }));
+                    self.each(now, |g, env, now| g.evaluate(env, now));
+                }
+                let text = if on { "drained: every group is being given away" } else { "taking part again" };
+                self.actions.push_back(Action::CommandDone { id, result: Ok(text.to_owned()) });
+            }
+            Command::Stop => {
+                self.stopping = true;
+                self.each(now, |g, env, now| g.evaluate(env, now));
+                self.actions.push_back(Action::CommandDone { id, result: Ok("stopping".to_owned()) });
+            }
+            Command::Move { vip, to } => self.start_move(id, &vip, to, now),
+        }
+    }
+
+    fn start_move(&mut self, id: u64, vip: &str, to: String, now: Instant) {
+        let address: Option<IpAddr> = vip.parse().ok();
+        let wanted = |g: &Group| g.config.name == vip || address.is_some_and(|a| g.config.owned().contains(&a));
+        let known: Vec<&str> = self.groups.iter().map(|g| g.config.name.as_str()).collect();
+        let refusal = match self.groups.iter().find(|g| wanted(g)) {
+            _ if self.config.keys.is_empty() => {
+                Some("no peer key is configured (peers.keyFile): a move needs one".to_owned())
+            }
+            None => Some(format!("no group or address {vip}; known groups: {}", known.join(", "))),
+            Some(g) if g.vrrp.role() == Role::Active && to == self.config.node => {
+                Some(format!("{} is owned by {to} already", g.config.name))
+            }
+            Some(g) if g.handover.in_progress() => Some(format!("{} is being handed over already", g.config.name)),
+            Some(_) => None,
+        };
+        if let Some(why) = refusal {
+            self.actions.push_back(Action::CommandDone { id, result: Err(why) });
+            return;
+        }
+        let deadline = now + MOVE_DEADLINE;
+        let mut pending = None;
+        for group in self.groups.iter_mut().filter(|g| wanted(g)) {
+            let was_active = group.vrrp.role() == Role::Active;
+            pending = Some(PendingMove { id, group: group.config.name.clone(), to: to.clone(), was_active, deadline });
+            if was_active {
+                group.start_handover(Wanted::Node(to.clone()), now);
+            } else {
+                let nonce = group.nonce();
+                group.handover.ask_move(to.clone(), nonce, now);
+            }
+        }
+        self.moves.extend(pending);
+        self.each(now, |g, env, now| g.drain_outputs(env, now));
+    }
+
+    /// A move is done when the group changed hands as seen from here.
+    fn settle_moves(&mut self, now: Instant) {
+        let (groups, actions, own) = (&self.groups, &mut self.actions, &self.config.node);
+        self.moves.retain(|m| {
+            let Some(group) = groups.iter().find(|g| g.config.name == m.group) else { return false };
+            let active = group.vrrp.role() == Role::Active;
+            let arrived =
+                if m.was_active { !active } else { active || *own != m.to && group.owner_changed(m.deadline) };
+            let failed = m.was_active && active && !group.handover.in_progress();
+            let result = if arrived {
+                Ok(format!("{} moved to {}", m.group, m.to))
+            } else if failed || now >= m.deadline {
+                Err(format!("{} did not move to {}", m.group, m.to))
+            } else {
+                return true;
+            };
+            actions.push_back(Action::CommandDone { id: m.id, result });
+            false
+        });
+    }
+}
+
+mod reload;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! A snapshot of a node for `/state`, `bascule status` and gauges.
+
+use core::net::IpAddr;
+
+use serde::Serialize;
+
+use super::config::FencePolicy;
+use crate::types::{Family, Role, Term};
+
+/// The node.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// Policy in force.
+    pub fence_policy: FencePolicy,
+    /// The fence is armed.
+    pub fence_ready: bool,
+    /// Why it is not.
+    pub fence_error: Option<String>,
+    /// Out of the election by `bascule drain` or a stop.
+    pub drained: bool,
+    /// True when every group takes part or is deliberately out, and the fence is as the policy demands.
+    pub ready: bool,
+    /// Groups in the order of the configuration.
+    pub groups: Vec<GroupStatus>,
+    /// Gates in the order of the configuration.
+    pub gates: Vec<GateStatus>,
+}
+
+/// One group.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupStatus {
+    /// Name.
+    pub name: String,
+    /// Every address, the link-local of the IPv6 router included.
+    pub addresses: Vec<IpAddr>,
+    /// Families with an address.
+    pub families: Vec<Family>,
+    /// Link name, when found.
+    pub interface: Option<String>,
+    /// VRID.
+    pub vrid: u8,
+    /// Role.
+    pub role: Role,
+    /// Last claim.
+    pub term: Term,
+    /// The owner's address: our own while Active, the last Active heard otherwise.
+    pub owner: Option<IpAddr>,
+    /// The owner's priority.
+    pub owner_priority: Option<u8>,
+    /// Seconds in this role.
+    pub since_seconds: f64,
+    /// While Active and fenced: seconds until the fence closes unless an advert leaves before.
+    pub fence_margin_seconds: Option<f64>,
+    /// Priority in force, in the sick band when a gate is closed.
+    pub priority: u8,
+    /// All gates open.
+    pub healthy: bool,
+    /// Serving stragglers after a planned move.
+    pub draining: bool,
+    /// Why it does not take part.
+    pub condition: Option<String>,
+    /// Adverts sent and heard since start.
+    pub adverts_sent: u64,
+    /// Adverts heard from others since start.
+    pub adverts_heard: u64,
+}
+
+/// One gate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// Name.
+    pub name: String,
+    /// Open.
+    pub up: bool,
+    /// Last probe in words.
+    pub detail: String,
+}
