@@ -1,0 +1,75 @@
+//! The golden layout: a change of any field, size or map shows here, before it meets a pinned map of another build.
+
+use std::fmt::Write as _;
+use std::mem::offset_of;
+
+use bascule_ebpf_common::{
+    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, LinkInfo, MAX_ADVERTS, MAX_LINKS, MAX_SHARDS, MAX_VIPS,
+    ShardCtl, ShardKernel, VipEntry, VipKey, active, answer_open, deadline_ns, deliver_open, fence_ns,
+};
+
+macro_rules! describe {
+    ($out:ident, $t:ident: $($f:ident),*) => {
+        write!($out, "{} size={} align={}", stringify!($t), size_of::<$t>(), align_of::<$t>()).unwrap();
+        $( write!($out, " {}@{}", stringify!($f), offset_of!($t, $f)).unwrap(); )*
+        $out.push('\n');
+    };
+}
+
+fn layout() -> String {
+    let mut out = format!("bascule map abi v{ABI_VERSION}\n");
+    describe!(out, VipKey: addr);
+    describe!(out, VipEntry: shard, ifindex);
+    describe!(out, AdvertKey: ifindex, family, vrid, pad);
+    describe!(out, ShardCtl: role, flags, term, deadline_ns, deliver_until_ns, interval_ns);
+    describe!(out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts);
+    describe!(out, LinkInfo: mac, pad);
+    writeln!(out, "map VIPS hash {MAX_VIPS} VipKey VipEntry").unwrap();
+    writeln!(out, "map ADVERTS hash {MAX_ADVERTS} AdvertKey u32").unwrap();
+    writeln!(out, "map CTL array {MAX_SHARDS} u32 ShardCtl").unwrap();
+    writeln!(out, "map KERNEL array {MAX_SHARDS} u32 ShardKernel").unwrap();
+    writeln!(out, "map LINKS hash {MAX_LINKS} u32 LinkInfo").unwrap();
+    writeln!(out, "map COUNTERS percpu_array {COUNTERS} u32 u64").unwrap();
+    out.push_str("map STAMP array 1 u32 u64\n");
+    out.push_str("counter 0 adverts_passed\n");
+    for reason in DropReason::ALL {
+        writeln!(out, "counter {} {}", reason as u32, reason.name()).unwrap();
+    }
+    out
+}
+
+#[test]
+fn layout_matches_the_golden_file() {
+    assert_eq!(layout(), include_str!("../layout-v1.txt"), "raise ABI_VERSION and write a new golden file");
+    assert_eq!(ABI_STAMP >> 32, u64::from(ABI_VERSION));
+    assert_ne!(ABI_STAMP & 0xffff_ffff, 0);
+}
+
+#[test]
+fn fence_is_three_intervals_less_a_quarter_and_never_less_than_two_milliseconds_short() {
+    const MS: u64 = 1_000_000;
+    assert_eq!(fence_ns(100 * MS), 275 * MS);
+    assert_eq!(fence_ns(1000 * MS), 2750 * MS);
+    assert_eq!(fence_ns(10 * MS), 27_500_000);
+    assert_eq!(fence_ns(4 * MS), 10 * MS, "below 8 ms the 2 ms floor holds");
+    assert_eq!(fence_ns(0), 0);
+    assert_eq!(fence_ns(40_950 * MS), 3 * 40_950 * MS - 10_237_500_000, "the largest interval an advert can carry");
+}
+
+#[test]
+fn bits_close_at_the_deadline_and_a_foreign_term_does_not_extend() {
+    let ctl = ShardCtl { role: 1, term: 7, deadline_ns: 100, ..ShardCtl::default() };
+    let kernel = ShardKernel { term: 7, deadline_ns: 200, ..ShardKernel::default() };
+    assert_eq!(deadline_ns(&ctl, &kernel), 200);
+    assert!(active(&ctl, &kernel, 199) && !active(&ctl, &kernel, 200));
+    let stale = ShardKernel { term: 6, ..kernel };
+    assert!(active(&ctl, &stale, 99) && !active(&ctl, &stale, 100));
+
+    let muted = ShardKernel { answer_closed_term: 7, ..kernel };
+    assert!(!answer_open(&ctl, &muted, 150) && deliver_open(&ctl, &muted, 150));
+    let refusing = ShardCtl { flags: 2, ..ctl };
+    assert!(answer_open(&refusing, &kernel, 150) && !deliver_open(&refusing, &kernel, 150));
+    let leaving = ShardCtl { role: 2, deliver_until_ns: 300, ..ctl };
+    assert!(!answer_open(&leaving, &kernel, 150) && deliver_open(&leaving, &kernel, 299));
+    assert!(!deliver_open(&leaving, &kernel, 300));
+}
