@@ -1,0 +1,60 @@
+//! What this node may say.
+
+use aya_ebpf::programs::TcContext;
+use bascule_ebpf_common::{AdvertKey, DropReason};
+
+use crate::Verdict;
+use crate::frame::{self, Ip, NDP_ADVERT, Network};
+use crate::maps;
+use crate::shard::{Shard, need_answer, need_deliver};
+
+/// Judges a frame that is about to leave.
+#[inline(always)]
+pub(crate) fn judge(ctx: &TcContext) -> Verdict {
+    let Some(frame) = frame::parse(ctx) else { return Verdict::Pass };
+    // SAFETY: `skb` is the program's context; `ifindex` is readable in a classifier.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    match frame.network {
+        // Asking for a VIP is free, speaking for one is not: only the sender counts.
+        Network::Arp(arp) => match maps::vip(&arp.sender) {
+            Some(entry) => need_answer(entry, ifindex, DropReason::EgressSecondLink, DropReason::EgressAnswer),
+            None => Verdict::Pass,
+        },
+        Network::Ip(ip) => judge_ip(ctx, &ip, ifindex),
+    }
+}
+
+#[inline(always)]
+fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32) -> Verdict {
+    if let Some(advert) = frame::advert(ctx, ip) {
+        // An advert of ours is judged by this rule alone: with NO_ACCEPT it may leave although `deliver` is closed.
+        if let Some(slot) = maps::advert_shard(&AdvertKey::new(ifindex, ip.family, advert.vrid)) {
+            return match Shard::look(slot) {
+                Some(shard) => shard.advert_leaves(&advert),
+                None => Verdict::Drop(DropReason::AdvertRole),
+            };
+        }
+    }
+    let source = maps::vip(&ip.source);
+    let Some(kind) = frame::ndp_type(ctx, ip) else {
+        return match source {
+            Some(entry) => need_deliver(entry, DropReason::EgressDeliver),
+            None => Verdict::Pass,
+        };
+    };
+    // Neighbour discovery speaks for its source (it may carry the link-layer address) and, as an advertisement, for its
+    // target.
+    if let Some(entry) = source {
+        let verdict = need_answer(entry, ifindex, DropReason::EgressSecondLink, DropReason::EgressAnswer);
+        if let Verdict::Drop(_) = verdict {
+            return verdict;
+        }
+    }
+    if kind != NDP_ADVERT {
+        return Verdict::Pass;
+    }
+    match frame::ndp_target(ctx, ip).and_then(|target| maps::vip(&target)) {
+        Some(entry) => need_answer(entry, ifindex, DropReason::EgressSecondLink, DropReason::EgressAnswer),
+        None => Verdict::Pass,
+    }
+}

@@ -1,0 +1,213 @@
+//! Reading a frame: link header with tags, ARP, IPv4, IPv6 with its extension headers, VRRP, NDP.
+//!
+//! Nothing here judges. A header that is not there in full is `None`, and what follows from that is the caller's.
+
+use aya_ebpf::programs::TcContext;
+use bascule_ebpf_common::VipKey;
+
+/// EtherTypes (IEEE 802 numbers).
+const ETH_IPV4: u16 = 0x0800;
+const ETH_ARP: u16 = 0x0806;
+const ETH_VLAN: u16 = 0x8100;
+const ETH_IPV6: u16 = 0x86dd;
+const ETH_QINQ: u16 = 0x88a8;
+/// VLAN identifier in the tag control information.
+const VID_MASK: u32 = 0x0fff;
+/// Priority tags (VLAN 0) read over. Linux strips them one by one; nobody sends more than one.
+const MAX_PRIORITY_TAGS: usize = 2;
+
+/// IP protocol numbers (IANA).
+pub(crate) const IPPROTO_ICMPV6: u8 = 58;
+pub(crate) const IPPROTO_VRRP: u8 = 112;
+/// Given when the upper protocol is not in this frame (a later fragment) or lies too deep. 255 is reserved by IANA.
+const IPPROTO_NONE: u8 = 255;
+
+/// Extension headers (IANA protocol numbers) and how many are walked: more than any stack sends.
+const EXT_HOP_BY_HOP: u8 = 0;
+const EXT_ROUTING: u8 = 43;
+const EXT_FRAGMENT: u8 = 44;
+const EXT_AUTH: u8 = 51;
+const EXT_DESTINATION: u8 = 60;
+const MAX_EXT_HEADERS: usize = 8;
+
+/// Neighbour discovery message types (RFC 4861): 133 router solicitation to 137 redirect.
+pub(crate) const NDP_FIRST: u8 = 133;
+pub(crate) const NDP_SOLICIT: u8 = 135;
+pub(crate) const NDP_ADVERT: u8 = 136;
+pub(crate) const NDP_LAST: u8 = 137;
+
+/// ARP operation "request" (RFC 826).
+pub(crate) const ARP_REQUEST: u16 = 1;
+
+/// The protocols the fence looks into.
+pub(crate) enum Network {
+    Arp(Arp),
+    Ip(Ip),
+}
+
+/// One frame, as far as the fence cares.
+pub(crate) struct Frame {
+    pub(crate) source_mac: [u8; 6],
+    pub(crate) network: Network,
+}
+
+/// An ARP packet for Ethernet and IPv4.
+pub(crate) struct Arp {
+    pub(crate) operation: u16,
+    pub(crate) sender: VipKey,
+    pub(crate) target: VipKey,
+}
+
+/// An IP packet of either version.
+pub(crate) struct Ip {
+    /// 4 or 6.
+    pub(crate) family: u8,
+    pub(crate) source: VipKey,
+    pub(crate) destination: VipKey,
+    /// Upper protocol.
+    pub(crate) protocol: u8,
+    /// Offset of the upper protocol in the frame.
+    pub(crate) offset: usize,
+}
+
+/// The fields of a VRRPv3 advertisement (RFC 9568 section 5.2) that the fence reads.
+pub(crate) struct Advert {
+    pub(crate) vrid: u8,
+    pub(crate) priority: u8,
+    pub(crate) interval_ns: u64,
+}
+
+/// Reads a frame; `None`: not ARP or IP of this link, or too short to be.
+#[inline(always)]
+pub(crate) fn parse(ctx: &TcContext) -> Option<Frame> {
+    // A tag the device has taken off: another VLAN is another link with a fence of its own; VLAN 0 is this link.
+    // SAFETY: `skb` is the program's context; both fields are readable in a classifier.
+    let (present, tci) = unsafe { ((*ctx.skb.skb).vlan_present, (*ctx.skb.skb).vlan_tci) };
+    if present != 0 && tci & VID_MASK != 0 {
+        return None;
+    }
+    let ethernet: [u8; 14] = ctx.load(0).ok()?;
+    let source_mac = [ethernet[6], ethernet[7], ethernet[8], ethernet[9], ethernet[10], ethernet[11]];
+    // From the frame and not from skb->protocol: a packet socket may give any protocol to what it sends.
+    let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    let mut offset = 14;
+    for _ in 0..MAX_PRIORITY_TAGS {
+        if ethertype != ETH_VLAN && ethertype != ETH_QINQ {
+            break;
+        }
+        let tag: [u8; 4] = ctx.load(offset).ok()?;
+        if u32::from(u16::from_be_bytes([tag[0], tag[1]])) & VID_MASK != 0 {
+            return None;
+        }
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        offset += 4;
+    }
+    let network = match ethertype {
+        ETH_ARP => Network::Arp(arp(ctx, offset)?),
+        ETH_IPV4 => Network::Ip(ipv4(ctx, offset)?),
+        ETH_IPV6 => Network::Ip(ipv6(ctx, offset)?),
+        _ => return None,
+    };
+    Some(Frame { source_mac, network })
+}
+
+#[inline(always)]
+fn arp(ctx: &TcContext, offset: usize) -> Option<Arp> {
+    let p: [u8; 28] = ctx.load(offset).ok()?;
+    // Hardware type 1, protocol 0x0800, lengths 6 and 4 (RFC 826).
+    if p[0] != 0 || p[1] != 1 || p[2] != 8 || p[3] != 0 || p[4] != 6 || p[5] != 4 {
+        return None;
+    }
+    Some(Arp {
+        operation: u16::from_be_bytes([p[6], p[7]]),
+        sender: VipKey::v4([p[14], p[15], p[16], p[17]]),
+        target: VipKey::v4([p[24], p[25], p[26], p[27]]),
+    })
+}
+
+#[inline(always)]
+fn ipv4(ctx: &TcContext, offset: usize) -> Option<Ip> {
+    let h: [u8; 20] = ctx.load(offset).ok()?;
+    if h[0] >> 4 != 4 {
+        return None;
+    }
+    let later_fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0;
+    Some(Ip {
+        family: 4,
+        source: VipKey::v4([h[12], h[13], h[14], h[15]]),
+        destination: VipKey::v4([h[16], h[17], h[18], h[19]]),
+        protocol: if later_fragment { IPPROTO_NONE } else { h[9] },
+        offset: offset + usize::from(h[0] & 0x0f) * 4,
+    })
+}
+
+#[inline(always)]
+fn ipv6(ctx: &TcContext, offset: usize) -> Option<Ip> {
+    let h: [u8; 40] = ctx.load(offset).ok()?;
+    if h[0] >> 4 != 6 {
+        return None;
+    }
+    let mut source = [0; 16];
+    source.copy_from_slice(&h[8..24]);
+    let mut destination = [0; 16];
+    destination.copy_from_slice(&h[24..40]);
+    let (protocol, offset) = upper_protocol(ctx, h[6], offset + 40);
+    Some(Ip { family: 6, source: VipKey::v6(source), destination: VipKey::v6(destination), protocol, offset })
+}
+
+/// Walks the extension headers (RFC 8200 section 4) to the upper protocol.
+#[inline(always)]
+fn upper_protocol(ctx: &TcContext, first: u8, start: usize) -> (u8, usize) {
+    let mut next = first;
+    let mut offset = start;
+    for _ in 0..MAX_EXT_HEADERS {
+        if !matches!(next, EXT_HOP_BY_HOP | EXT_ROUTING | EXT_FRAGMENT | EXT_AUTH | EXT_DESTINATION) {
+            return (next, offset);
+        }
+        let Ok(h) = ctx.load::<[u8; 4]>(offset) else { return (IPPROTO_NONE, offset) };
+        offset += match next {
+            EXT_FRAGMENT => {
+                if u16::from_be_bytes([h[2], h[3]]) & 0xfff8 != 0 {
+                    return (IPPROTO_NONE, offset);
+                }
+                8
+            }
+            // Counted in words of four bytes, less two (RFC 4302).
+            EXT_AUTH => (usize::from(h[1]) + 2) * 4,
+            _ => (usize::from(h[1]) + 1) * 8,
+        };
+        next = h[0];
+    }
+    (IPPROTO_NONE, offset)
+}
+
+/// Reads an advertisement of VRRP version 3, type 1; `None` for anything else.
+#[inline(always)]
+pub(crate) fn advert(ctx: &TcContext, ip: &Ip) -> Option<Advert> {
+    if ip.protocol != IPPROTO_VRRP {
+        return None;
+    }
+    let h: [u8; 6] = ctx.load(ip.offset).ok()?;
+    if h[0] != 0x31 {
+        return None;
+    }
+    // Twelve bits of centiseconds (RFC 9568 section 5.2.7); the upper four are reserved.
+    let centiseconds = u16::from_be_bytes([h[4] & 0x0f, h[5]]);
+    Some(Advert { vrid: h[1], priority: h[2], interval_ns: u64::from(centiseconds) * 10_000_000 })
+}
+
+/// Type of a neighbour discovery message, 133 to 137; `None` for anything else.
+#[inline(always)]
+pub(crate) fn ndp_type(ctx: &TcContext, ip: &Ip) -> Option<u8> {
+    if ip.family != 6 || ip.protocol != IPPROTO_ICMPV6 {
+        return None;
+    }
+    let kind: [u8; 1] = ctx.load(ip.offset).ok()?;
+    if kind[0] < NDP_FIRST || kind[0] > NDP_LAST { None } else { Some(kind[0]) }
+}
+
+/// Target address of a neighbour solicitation or advertisement (RFC 4861 sections 4.3 and 4.4).
+#[inline(always)]
+pub(crate) fn ndp_target(ctx: &TcContext, ip: &Ip) -> Option<VipKey> {
+    Some(VipKey::v6(ctx.load(ip.offset + 8).ok()?))
+}

@@ -1,0 +1,73 @@
+//! What this node may hear.
+
+use aya_ebpf::programs::TcContext;
+use bascule_ebpf_common::{DropReason, VipEntry};
+
+use crate::Verdict;
+use crate::frame::{self, ARP_REQUEST, Arp, Ip, NDP_ADVERT, NDP_SOLICIT, Network};
+use crate::maps;
+use crate::shard::{Shard, need_answer, need_deliver};
+
+/// Judges a frame that arrived.
+#[inline(always)]
+pub(crate) fn judge(ctx: &TcContext) -> Verdict {
+    let Some(frame) = frame::parse(ctx) else { return Verdict::Pass };
+    // SAFETY: `skb` is the program's context; `ifindex` is readable in a classifier.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    match frame.network {
+        Network::Arp(arp) => judge_arp(&arp, ifindex, &frame.source_mac),
+        Network::Ip(ip) => judge_ip(ctx, &ip, ifindex, &frame.source_mac),
+    }
+}
+
+#[inline(always)]
+fn judge_arp(arp: &Arp, ifindex: u32, source_mac: &[u8; 6]) -> Verdict {
+    if let Some(entry) = maps::vip(&arp.sender) {
+        notice_rival(entry, ifindex, source_mac);
+    }
+    // A reply is never an order to answer; a request by the VIP for itself is an announcement.
+    if arp.operation != ARP_REQUEST || arp.sender.addr == arp.target.addr {
+        return Verdict::Pass;
+    }
+    match maps::vip(&arp.target) {
+        Some(entry) => need_answer(entry, ifindex, DropReason::IngressSecondLink, DropReason::IngressAnswer),
+        None => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) -> Verdict {
+    if let Some(kind) = frame::ndp_type(ctx, ip)
+        && (kind == NDP_SOLICIT || kind == NDP_ADVERT)
+        && let Some(target) = frame::ndp_target(ctx, ip)
+        && let Some(entry) = maps::vip(&target)
+    {
+        if kind == NDP_ADVERT {
+            notice_rival(entry, ifindex, source_mac);
+            return Verdict::Pass;
+        }
+        if ip.source.addr == target.addr {
+            return Verdict::Pass;
+        }
+        return need_answer(entry, ifindex, DropReason::IngressSecondLink, DropReason::IngressAnswer);
+    }
+    match maps::vip(&ip.destination) {
+        Some(entry) => need_deliver(entry, DropReason::IngressDeliver),
+        None => Verdict::Pass,
+    }
+}
+
+/// Somebody speaks for a VIP on its link: not us, if the frame does not come from our own MAC (a switch may reflect it).
+#[inline(always)]
+fn notice_rival(entry: VipEntry, ifindex: u32, source_mac: &[u8; 6]) {
+    if entry.ifindex != ifindex {
+        return;
+    }
+    match maps::link_mac(ifindex) {
+        Some(own) if own != *source_mac => {}
+        _ => return,
+    }
+    if let Some(shard) = Shard::look(entry.shard) {
+        shard.rival_announces();
+    }
+}

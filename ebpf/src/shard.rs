@@ -1,0 +1,103 @@
+//! The state of one shard at one instant, and the two bits that follow from it.
+
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use bascule_ebpf_common::{
+    COUNTER_ADVERTS_PASSED, DropReason, FLAG_HANDOVER, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl, ShardKernel, VipEntry,
+    answer_open, deadline_ns, deliver_open, fence_ns,
+};
+
+use crate::Verdict;
+use crate::frame::Advert;
+use crate::maps;
+
+/// One look at a shard.
+pub(crate) struct Shard {
+    ctl: ShardCtl,
+    kernel: ShardKernel,
+    /// Where the programs keep their half.
+    cell: *mut ShardKernel,
+    now: u64,
+}
+
+impl Shard {
+    /// Reads both halves. `None`: no such slot, which the rules take for closed.
+    ///
+    /// An update by user space is not atomic: a mix of two claims can be read. It can open nothing that the newer claim
+    /// does not open: the role alone has no deadline, and a new deadline is written only by a claim already made.
+    #[inline(always)]
+    pub(crate) fn look(slot: u32) -> Option<Self> {
+        let ctl = maps::CTL.get_ptr(slot)?;
+        let cell = maps::KERNEL.get_ptr_mut(slot)?;
+        // SAFETY: valid map values of these types; volatile, so that each field is read once.
+        let (ctl, kernel) = unsafe { (ctl.read_volatile(), cell.read_volatile()) };
+        // SAFETY: the helper has no precondition.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        Some(Self { ctl, kernel, cell, now })
+    }
+
+    /// An own advert is about to leave: judge it and, with the right to own, extend the deadline.
+    #[inline(always)]
+    pub(crate) fn advert_leaves(&self, advert: &Advert) -> Verdict {
+        let in_time = self.now < deadline_ns(&self.ctl, &self.kernel);
+        let role = self.ctl.role;
+        if role != ROLE_ACTIVE && !(role == ROLE_LEAVING && advert.priority == 0) {
+            return Verdict::Drop(DropReason::AdvertRole);
+        }
+        if !in_time {
+            return Verdict::Drop(DropReason::AdvertExpired);
+        }
+        // Priority 0 gives the VIP up (RFC 9568 section 6.4.3): it must not lengthen what it ends. An interval of 0 is
+        // no interval.
+        if advert.priority != 0 && advert.interval_ns != 0 {
+            self.extend(advert.interval_ns);
+        }
+        maps::count(COUNTER_ADVERTS_PASSED);
+        Verdict::Pass
+    }
+
+    #[inline(always)]
+    fn extend(&self, interval_ns: u64) {
+        let same_term = self.kernel.term == self.ctl.term;
+        let before = if same_term { self.kernel.interval_ns } else { self.ctl.interval_ns };
+        // The peers still count with the interval of the advert before this one until they have this one.
+        let effective = if before != 0 && before < interval_ns { before } else { interval_ns };
+        // SAFETY: `cell` is a valid map value; only the advert path of these programs writes these fields, and one
+        // shard's adverts come from one thread. Term last: until then the fields belong to no term.
+        unsafe {
+            (&raw mut (*self.cell).deadline_ns).write_volatile(self.now + fence_ns(effective));
+            (&raw mut (*self.cell).interval_ns).write_volatile(interval_ns);
+            (&raw mut (*self.cell).adverts).write_volatile(self.kernel.adverts + 1);
+            (&raw mut (*self.cell).term).write_volatile(self.ctl.term);
+        }
+    }
+
+    /// Another node announced a VIP of this shard: if that is the successor we wait for, stop answering.
+    #[inline(always)]
+    pub(crate) fn rival_announces(&self) {
+        if self.ctl.role == ROLE_ACTIVE && self.ctl.flags & FLAG_HANDOVER != 0 {
+            // SAFETY: a valid map value; every writer writes the same value in one term.
+            unsafe { (&raw mut (*self.cell).answer_closed_term).write_volatile(self.ctl.term) };
+        }
+    }
+}
+
+/// ARP or NDP speaks for, or asks for, the VIP on `ifindex`: needs the right link and `answer`.
+#[inline(always)]
+pub(crate) fn need_answer(entry: VipEntry, ifindex: u32, second_link: DropReason, closed: DropReason) -> Verdict {
+    if entry.ifindex != ifindex {
+        return Verdict::Drop(second_link);
+    }
+    match Shard::look(entry.shard) {
+        Some(s) if answer_open(&s.ctl, &s.kernel, s.now) => Verdict::Pass,
+        _ => Verdict::Drop(closed),
+    }
+}
+
+/// An IP packet to or from the VIP: needs `deliver`.
+#[inline(always)]
+pub(crate) fn need_deliver(entry: VipEntry, closed: DropReason) -> Verdict {
+    match Shard::look(entry.shard) {
+        Some(s) if deliver_open(&s.ctl, &s.kernel, s.now) => Verdict::Pass,
+        _ => Verdict::Drop(closed),
+    }
+}
