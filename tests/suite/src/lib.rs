@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the functional tests share beyond the lab.
+
+pub mod fence;

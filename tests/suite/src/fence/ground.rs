@@ -1,0 +1,98 @@
+//! A thread with network, mounts and a bpffs of its own: nothing a test pins or attaches can outlive it or meet another.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use bascule::dataplane::{Fence, FenceOptions};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::time::{ClockId, clock_gettime};
+
+/// The private surroundings of one test.
+#[derive(Debug)]
+pub struct Ground {
+    root: PathBuf,
+    /// Keeps the mount point; the mount itself goes with the thread's mount namespace.
+    _dir: tempfile::TempDir,
+}
+
+impl Ground {
+    /// Runs `body` on a new thread in new network and mount namespaces, with a bpffs mounted.
+    ///
+    /// # Errors
+    /// What `body` returns, or why the namespaces could not be made. A panic of the body goes on in the caller.
+    pub fn run<T: Send + 'static>(body: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let thread = std::thread::spawn(move || {
+            let ground = Self::enter()?;
+            body(&ground)
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn enter() -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("unshare (root needed)")?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("private mounts")?;
+        let dir = tempfile::tempdir()?;
+        mount(Some("bpf"), dir.path(), Some("bpf"), MsFlags::empty(), none).context("bpffs")?;
+        // Names of links under /sys are those of the namespace that mounted it; the fence does not read them.
+        let ground = Self { root: dir.path().join("bascule").join("v1"), _dir: dir };
+        ground.ip("link set lo up")?;
+        Ok(ground)
+    }
+
+    /// The pin root of this ground.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens the fence here.
+    ///
+    /// # Errors
+    /// As [`Fence::open`].
+    pub fn fence(&self) -> Result<Fence> {
+        Ok(Fence::open(&FenceOptions { pin_root: self.root.clone() })?)
+    }
+
+    /// Runs `ip` with these words.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn ip(&self, words: &str) -> Result<String> {
+        tool("ip", words)
+    }
+
+    /// Runs `tc` with these words.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn tc(&self, words: &str) -> Result<String> {
+        tool("tc", words)
+    }
+
+    /// Index of a link.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn ifindex(&self, name: &str) -> Result<u32> {
+        Ok(nix::net::if_::if_nametoindex(name)?)
+    }
+}
+
+fn tool(name: &str, words: &str) -> Result<String> {
+    let output = Command::new(name).args(words.split_whitespace()).output().with_context(|| name.to_owned())?;
+    if !output.status.success() {
+        bail!("{name} {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Now on the clock of the fence, nanoseconds.
+#[must_use]
+pub fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
+    u64::try_from(now.tv_sec()).expect("boot time is positive") * 1_000_000_000
+        + u64::try_from(now.tv_nsec()).expect("nanoseconds are positive")
+}

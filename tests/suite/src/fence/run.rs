@@ -1,0 +1,76 @@
+//! `BPF_PROG_TEST_RUN` with a chosen device: aya has no call for it.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What the program said about a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// TC_ACT_UNSPEC, TCX_NEXT.
+    Pass,
+    /// TC_ACT_SHOT, TCX_DROP.
+    Drop,
+}
+
+/// Command number of linux/bpf.h.
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+/// Position of `ifindex` in `struct __sk_buff`, in words.
+const SKB_IFINDEX: usize = 10;
+
+/// The part of `union bpf_attr` that the command reads (linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct Attr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    pad: u32,
+}
+
+/// Runs the program once on `frame` as if on link `ifindex`, and asserts that the frame is left as it was.
+///
+/// # Errors
+/// What the kernel says: frames shorter than an Ethernet header are refused.
+///
+/// # Panics
+/// When the program returns a third verdict or changes the frame.
+pub fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<Outcome> {
+    let mut out = vec![0u8; frame.len() + 64];
+    let mut context = [0u32; 48];
+    context[SKB_IFINDEX] = ifindex;
+    let size = |n: usize| u32::try_from(n).map_err(io::Error::other);
+    let mut attr = Attr {
+        prog_fd: u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?,
+        data_size_in: size(frame.len())?,
+        data_size_out: size(out.len())?,
+        data_in: frame.as_ptr() as u64,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: size(size_of_val(&context))?,
+        ctx_in: context.as_ptr() as u64,
+        ..Attr::default()
+    };
+    // SAFETY: every pointer in `attr` leads to memory of the size stated beside it that lives through the call.
+    let rc = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<Attr>()) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    assert_eq!(&out[..attr.data_size_out as usize], frame, "the fence never changes a frame");
+    match attr.retval.cast_signed() {
+        -1 => Ok(Outcome::Pass),
+        2 => Ok(Outcome::Drop),
+        other => panic!("verdict {other} is neither NEXT nor DROP"),
+    }
+}

@@ -1,0 +1,136 @@
+//! Standing on links: tcx and clsact, again and again, beside foreign programs, and gone without a trace.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use bascule::dataplane::{Attach, AttachKind, CleanReport, FenceError, clean};
+use bascule_suite::fence::Ground;
+
+/// A veth pair `va`-`vb` in the ground's namespace; the index of `va`.
+fn veth(ground: &Ground) -> Result<u32> {
+    ground.ip("link add va type veth peer name vb")?;
+    ground.ip("link set va up")?;
+    ground.ip("link set vb up")?;
+    ground.ifindex("va")
+}
+
+fn pins(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+const MAPS: [&str; 7] = ["ADVERTS", "COUNTERS", "CTL", "KERNEL", "LINKS", "STAMP", "VIPS"];
+
+#[test]
+fn tcx_is_pinned_renewed_and_taken_off() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let mut fence = ground.fence()?;
+        for _ in 0..3 {
+            assert_eq!(fence.attach(a, Attach::Auto)?, AttachKind::Tcx);
+        }
+        let links = [format!("link-{a}-egress"), format!("link-{a}-ingress")];
+        let all: Vec<String> = MAPS.iter().map(|s| (*s).to_owned()).chain(links.clone()).collect();
+        assert_eq!(pins(fence.pin_dir()), all);
+
+        let dir = fence.pin_dir().to_owned();
+        drop(fence);
+        assert_eq!(pins(&dir), all, "the end of the daemon takes nothing away");
+        let mut again = ground.fence()?;
+        again.attach(a, Attach::Tcx)?;
+        assert_eq!(pins(&dir), all);
+        again.detach(a)?;
+        assert_eq!(pins(&dir), MAPS);
+        again.detach(a)?;
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn clsact_leaves_foreign_filters_and_a_foreign_qdisc_alone() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        ground.tc("qdisc add dev va clsact")?;
+        ground.tc("filter add dev va ingress protocol ip prio 1 u32 match u32 0 0 flowid 1:1")?;
+        let mut fence = ground.fence()?;
+        for _ in 0..3 {
+            assert_eq!(fence.attach(a, Attach::Clsact)?, AttachKind::Clsact);
+        }
+        let filters = ground.tc("filter show dev va ingress")?;
+        assert_eq!(filters.matches("handle 0xba5c bascule_ingress").count(), 1, "{filters}");
+        assert!(filters.contains("u32"), "{filters}");
+        assert_eq!(ground.tc("filter show dev va egress")?.matches("handle 0xba5c bascule_egress").count(), 1);
+        drop(fence);
+
+        let report = clean(ground.root())?;
+        assert_eq!(report, CleanReport { filters: 2, maps: 7, ..CleanReport::default() });
+        let filters = ground.tc("filter show dev va ingress")?;
+        assert!(filters.contains("u32") && !filters.contains("bascule"), "{filters}");
+        assert!(ground.tc("qdisc show dev va")?.contains("clsact"), "the qdisc was there before us");
+        assert!(clean(ground.root())?.is_empty());
+        assert!(!ground.root().exists(), "and no folder is left");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn our_own_qdisc_goes_when_empty_and_stays_while_used() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let mut fence = ground.fence()?;
+        fence.attach(a, Attach::Clsact)?;
+        fence.detach(a)?;
+        assert!(!ground.tc("qdisc show dev va")?.contains("clsact"));
+
+        fence.attach(a, Attach::Clsact)?;
+        ground.tc("filter add dev va egress protocol ip prio 40 u32 match u32 0 0 flowid 1:1")?;
+        drop(fence);
+        let report = clean(ground.root())?;
+        assert_eq!(report, CleanReport { filters: 2, maps: 7, ..CleanReport::default() });
+        assert!(ground.tc("qdisc show dev va")?.contains("clsact"), "somebody else's filter hangs in it by now");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_kind_can_change_and_only_one_stands() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let mut fence = ground.fence()?;
+        fence.attach(a, Attach::Clsact)?;
+        assert_eq!(fence.attach(a, Attach::Tcx)?, AttachKind::Tcx);
+        assert!(!ground.tc("qdisc show dev va")?.contains("clsact"));
+        assert_eq!(pins(fence.pin_dir()).len(), MAPS.len() + 2);
+        assert_eq!(fence.attach(a, Attach::Clsact)?, AttachKind::Clsact);
+        assert_eq!(pins(fence.pin_dir()).len(), MAPS.len() + 1, "the mark of our qdisc, no links");
+        drop(fence);
+        let report = clean(ground.root())?;
+        assert_eq!(report, CleanReport { links: 0, filters: 2, qdiscs: 1, maps: 7 });
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_new_device_with_an_old_index_is_fenced_anew() {
+    Ground::run(|ground| {
+        ground.ip("link add va index 77 type veth peer name vb")?;
+        let mut fence = ground.fence()?;
+        fence.attach(77, Attach::Tcx)?;
+        ground.ip("link del va")?;
+        ground.ip("link add vc index 77 type veth peer name vd")?;
+        assert_eq!(fence.attach(77, Attach::Tcx)?, AttachKind::Tcx);
+        ground.ip("link del vc")?;
+        assert!(matches!(fence.attach(77, Attach::Auto), Err(FenceError::NoLink { ifindex: 77 })));
+        fence.detach(77)?;
+        assert_eq!(pins(fence.pin_dir()), MAPS);
+        Ok(())
+    })
+    .unwrap();
+}
