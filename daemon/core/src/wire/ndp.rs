@@ -84,12 +84,13 @@ impl Ndp {
         if target.is_multicast() {
             return None;
         }
+        let target_mac = target_option(&message[24..])?;
         match message[0] {
             NEIGHBOR_SOLICITATION => Some(Self::Solicitation { source, target, mac: src_mac }),
             NEIGHBOR_ADVERTISEMENT => Some(Self::Advertisement {
                 source,
                 target,
-                mac: target_option(&message[24..]).unwrap_or(src_mac),
+                mac: target_mac.unwrap_or(src_mac),
                 solicited: message[4] & FLAG_SOLICITED != 0,
             }),
             _ => None,
@@ -97,17 +98,19 @@ impl Ndp {
     }
 }
 
-/// The target link-layer address option, if there is a whole one.
-fn target_option(mut options: &[u8]) -> Option<Mac> {
-    while let [kind, units, ..] = *options {
-        let len = usize::from(units) * 8;
-        let option = options.get(..len).filter(|o| !o.is_empty())?;
-        if kind == OPTION_TARGET && len == 8 {
-            return option[2..8].try_into().ok().map(Mac);
+/// The target link-layer address option, if there is one; the outer `None` when an option has no length or is cut short, for which
+/// RFC 4861 sections 7.1.1 and 7.1.2 have the whole message discarded.
+fn target_option(mut options: &[u8]) -> Option<Option<Mac>> {
+    let mut found = None;
+    while let Some(&kind) = options.first() {
+        let len = usize::from(*options.get(1)?) * 8;
+        let (option, rest) = options.split_at_checked(len).filter(|_| len > 0)?;
+        if kind == OPTION_TARGET && len == 8 && found.is_none() {
+            found = option[2..8].try_into().ok().map(Mac);
         }
-        options = &options[len..];
+        options = rest;
     }
-    None
+    Some(found)
 }
 
 /// Unsolicited advertisement to all nodes with the override flag (RFC 4861 section 7.2.6): the gratuitous ARP of IPv6.
@@ -185,6 +188,18 @@ mod tests {
             bad[at] = value;
             assert_eq!(Ndp::parse(&bad), None, "byte {at}");
         }
+    }
+
+    #[test]
+    fn an_option_without_length_or_cut_short_discards_the_message() {
+        let with = |units: u8| {
+            let mut message = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, FLAG_OVERRIDE, 0, 0, 0];
+            message.extend(vip().octets());
+            message.extend([OPTION_TARGET, units, 2, 0, 0, 0, 0, 9]);
+            Ndp::parse(&build(MAC, vip(), ALL_NODES, message))
+        };
+        assert!(matches!(with(1), Some(Ndp::Advertisement { mac: Mac([2, 0, 0, 0, 0, 9]), .. })));
+        assert_eq!((with(0), with(2)), (None, None));
     }
 
     proptest! {
