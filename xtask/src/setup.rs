@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::ebpf_route::{self, LINKER_VERSION};
 use crate::sh;
 
 /// For the eBPF object by Debian's own compiler (platform.md, "Building the eBPF programs").
@@ -19,8 +20,7 @@ const BUILD_PACKAGES: &[&str] =
 const LAB_PACKAGES: &[&str] =
     &["keepalived", "tcpdump", "nftables", "ethtool", "iputils-arping", "iputils-ping", "iproute2", "prometheus"];
 
-/// The linker's version and the LLVM it is built against move together with the Debian packages above.
-const LINKER_VERSION: &str = "0.13.0";
+/// The LLVM that the linker is built against moves together with the Debian packages above.
 const LLVM_CONFIG: &str = "llvm-config-22";
 
 /// Debian asks this file whether a package may start its service while it is being installed; 101 means no.
@@ -55,7 +55,14 @@ fn install() -> Result<bool> {
 
 /// `cargo xtask ebpf`: what building the object needs, then the object.
 pub(crate) fn ebpf() -> Result<()> {
-    all()
+    all()?;
+    let route = ebpf_route::detect()?;
+    let linker = sh::output(Command::new(&route.linker).arg("--version"))?;
+    println!("ebpf: building by {}, {}", route.name, linker.trim());
+    let object = ebpf_route::build(&route, &sh::root().join("ebpf"))?;
+    let size = fs::metadata(&object).with_context(|| format!("no object at {}", object.display()))?.len();
+    println!("ebpf: {} ({size} bytes)", object.strip_prefix(sh::root()).unwrap_or(&object).display());
+    Ok(())
 }
 
 /// Two verbs started at once must not both call apt-get or cargo install.
@@ -67,11 +74,9 @@ fn one_at_a_time() -> Result<fs::File> {
     Ok(file)
 }
 
-/// The ordinary way: a nightly with rust-src, and bpf-linker on PATH. Where it is there, no compiler is installed.
+/// The ordinary way, a nightly with rust-src and bpf-linker on PATH: where it is there, no compiler is installed.
 fn ordinary_route() -> bool {
-    let has_source = sh::output(Command::new("rustc").args(["+nightly", "--print", "sysroot"]))
-        .is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir());
-    has_source && on_path("bpf-linker")
+    ebpf_route::detect().is_ok_and(|route| route.name == "rustup nightly")
 }
 
 fn on_path(program: &str) -> bool {
@@ -155,15 +160,10 @@ impl Drop for NoServices {
     }
 }
 
-/// Where the linker lives: outside the checkout, so that it is built once per machine.
-pub(crate) fn linker_dir() -> Result<PathBuf> {
-    Ok(sh::cache_dir()?.join(format!("bpf-linker-{LINKER_VERSION}")))
-}
-
 /// Returns whether the linker was built.
 fn linker() -> Result<bool> {
-    let dir = linker_dir()?;
-    let program = dir.join("bin/bpf-linker");
+    let bin = ebpf_route::linker_cache().context("neither XDG_CACHE_HOME nor HOME is set: no place for bpf-linker")?;
+    let program = bin.join("bpf-linker");
     // "--version" and not only "exists": a cache carried to a machine with another LLVM must be rebuilt, not believed.
     let version = |program: &Path| sh::output(Command::new(program).arg("--version")).unwrap_or_default();
     if version(&program).contains(LINKER_VERSION) {
@@ -180,7 +180,7 @@ fn linker() -> Result<bool> {
     install
         .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
         .args(["--no-default-features", "--features", "llvm-22", "--root"])
-        .arg(&dir)
+        .arg(bin.parent().unwrap_or(&bin))
         .env("LLVM_PREFIX", prefix.trim())
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTFLAGS");
