@@ -272,5 +272,5 @@ fn link_mac(ground: &Ground, link: &str) -> Result<[u8; 6]> {
     let text = ground.ip(&format!("-o link show dev {link}"))?;
     let mac = text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
     let bytes: Vec<u8> = mac.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    Ok(bytes.try_into().map_err(|_| anyhow::anyhow!("no MAC in {text}"))?)
+    bytes.try_into().map_err(|_| anyhow::anyhow!("no MAC in {text}"))
 }
