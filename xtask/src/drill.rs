@@ -182,7 +182,7 @@ fn run_part(drill: &Drill, part: &Part, state: &State, programs: &Path) -> Resul
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     let text =
         std::fs::read_to_string(&raw).with_context(|| format!("part {} wrote no result ({status})", part.name))?;
-    let result = report::complete(&text, started)?;
+    let result = report::complete(&text, &started)?;
     if status.success() != report::all_ok(&result) {
         bail!("part {}: exit status ({status}) and the rows' `ok` disagree", part.name);
     }

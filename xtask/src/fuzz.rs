@@ -35,7 +35,7 @@ pub(crate) fn run(target: Option<&str>, seconds: u32, json: Option<&Path>) -> Re
     };
     let tool = tool()?;
     let rows: Vec<Value> = chosen.iter().map(|name| one(&tool, name, seconds)).collect::<Result<_>>()?;
-    let object = report::object(started, rows);
+    let object = report::object(&started, rows);
     if let Some(file) = json {
         report::write(file, &object)?;
     }

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -21,7 +20,9 @@ pub(crate) fn machine() -> String {
         .and_then(|text| text.lines().next()?.split_whitespace().nth(1)?.parse::<u64>().ok())
         .map_or(0, |kib| kib / 1024 / 1024);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("Linux {}, {cores} cores, {memory} GiB", kernel.trim())
+    // What follows the dash is the builder's name of the kernel, not its version.
+    let version = kernel.trim().split('-').next().unwrap_or_default();
+    format!("Linux {version}, {cores} cores, {memory} GiB")
 }
 
 /// The commit, with `-dirty` when tracked files differ from it.
@@ -34,13 +35,14 @@ pub(crate) fn commit() -> String {
     format!("{}{}", head.trim(), if dirty { "-dirty" } else { "" })
 }
 
-/// Seconds since the epoch, UTC.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+/// The time now in UTC, RFC 3339. coreutils has a calendar; std has none.
+pub(crate) fn now() -> String {
+    let stamp = sh::output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]));
+    stamp.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// A complete object from rows.
-pub(crate) fn object(started: u64, rows: Vec<Value>) -> Value {
+pub(crate) fn object(started: &str, rows: Vec<Value>) -> Value {
     json!({ "machine": machine(), "commit": commit(), "started": started, "rows": rows })
 }
 
@@ -54,7 +56,7 @@ pub(crate) fn write(file: &Path, value: &Value) -> Result<()> {
 }
 
 /// Check a result's shape and fill in machine and commit when the program that wrote it left them out.
-pub(crate) fn complete(text: &str, started: u64) -> Result<Value> {
+pub(crate) fn complete(text: &str, started: &str) -> Result<Value> {
     let value: Value = serde_json::from_str(text).context("the result is not JSON")?;
     let Value::Object(mut object) = value else { bail!("the result is not one JSON object") };
     let rows = object.get("rows").and_then(Value::as_array).context("the result has no `rows`")?;
@@ -69,7 +71,7 @@ pub(crate) fn complete(text: &str, started: u64) -> Result<Value> {
     }
     fill(&mut object, "machine", machine);
     fill(&mut object, "commit", commit);
-    object.entry("started").or_insert_with(|| started.into());
+    fill(&mut object, "started", || started.to_owned());
     Ok(Value::Object(object))
 }
 
@@ -97,9 +99,9 @@ mod tests {
     #[test]
     fn a_complete_result_passes_and_keeps_its_own_machine() {
         let text = json!({"machine": "theirs", "rows": [row(true)]}).to_string();
-        let value = complete(&text, 7).unwrap();
+        let value = complete(&text, "then").unwrap();
         assert_eq!(value["machine"], "theirs");
-        assert_eq!(value["started"], 7);
+        assert_eq!(value["started"], "then");
         assert!(value["commit"].as_str().is_some_and(|commit| !commit.is_empty()));
         assert!(all_ok(&value));
     }
@@ -108,13 +110,13 @@ mod tests {
     fn a_row_without_a_field_is_refused_by_name() {
         let mut broken = row(true);
         broken.as_object_mut().unwrap().remove("runs");
-        let error = complete(&json!({"rows": [broken]}).to_string(), 0).unwrap_err().to_string();
+        let error = complete(&json!({"rows": [broken]}).to_string(), "").unwrap_err().to_string();
         assert_eq!(error, "row 0 has no `runs`");
     }
 
     #[test]
     fn no_rows_is_not_a_success() {
-        assert!(complete(r#"{"rows": []}"#, 0).is_err());
+        assert!(complete(r#"{"rows": []}"#, "").is_err());
         assert!(!all_ok(&json!({"rows": []})));
         assert!(!all_ok(&json!({"rows": [row(true), row(false)]})));
     }
