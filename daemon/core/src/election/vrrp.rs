@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use super::Reason;
 use crate::fence;
 use crate::time::{Instant, TimerTable};
-use crate::types::{Centis, HEALTHY_MIN, Role};
+use crate::types::{Centis, Family, HEALTHY_MIN, Role};
 use crate::wire::vrrp::PRIORITY_RELEASE;
 
 /// What the machine must know of its own configuration.
@@ -30,6 +30,9 @@ pub struct VrrpConfig {
     pub strict_rfc: bool,
     /// The fence guards this router: the machine steps down when its window has passed.
     pub fenced: bool,
+    /// Family of the group's first address. A dual-stack node speaks from two addresses: the one of this family names it and settles
+    /// ties, so that both nodes compare the same pair.
+    pub family: Family,
 }
 
 /// An advert of the same virtual router, already checked: not our own, addresses as ours.
@@ -95,15 +98,17 @@ pub struct Owner {
     pub address: IpAddr,
     /// Its priority in the last advert.
     pub priority: u8,
-    /// When that advert came.
+    /// When an advert last came from that address.
     pub heard: Instant,
 }
 
-/// A lower-priority Active that we told about us.
+/// A lower-priority Active that we told about us, or an equal one that only its other family's address can settle.
 #[derive(Clone, Copy, Debug)]
 struct Rival {
-    source: IpAddr,
-    priority: u8,
+    /// Its latest advert.
+    advert: Heard,
+    /// Equal priority, heard in the family that does not settle ties.
+    tie: bool,
     first: Instant,
     last: Instant,
 }
@@ -122,8 +127,8 @@ pub struct Vrrp {
     pending: Option<Reason>,
     /// The rival that we re-asserted against.
     rival: Option<Rival>,
-    /// The Active that we yielded to because it cannot hear us: not preempted while it is heard.
-    yielded: Option<IpAddr>,
+    /// The Active that we yielded to because it cannot hear us, and when it was heard: not preempted while it is.
+    yielded: Option<(IpAddr, Instant)>,
     /// The deadline of the fence before the last advert, in case that advert turns out not to have left.
     fence_before: Option<Instant>,
     timers: TimerTable<Timer>,
@@ -212,9 +217,14 @@ impl Vrrp {
 
     /// Applies a new configuration. Timers keep running; an Active tells the others at once.
     pub fn reconfigure(&mut self, config: VrrpConfig, now: Instant) {
-        let changed = (self.config.priority, self.config.interval) != (config.priority, config.interval);
+        let key = |c: &VrrpConfig| (c.priority, c.interval, c.fenced);
+        let changed = key(&self.config) != key(&config);
         let was_sick = self.config.priority < HEALTHY_MIN;
         self.config = config;
+        if !self.config.fenced {
+            self.timers.stop(Timer::Fence);
+            self.fence_before = None;
+        }
         if !changed {
             return;
         }
@@ -222,7 +232,7 @@ impl Vrrp {
             Role::Active => self.advertise(now),
             Role::Backup if was_sick && self.config.priority >= HEALTHY_MIN => {
                 // Recovered while the Active is sick: the next advert would say the same, but "at once" is what is promised.
-                if self.owner.is_some_and(|o| o.priority < HEALTHY_MIN && o.priority > 0) {
+                if self.yielded.is_none() && self.owner.is_some_and(|o| o.priority < HEALTHY_MIN) {
                     self.hurry(Reason::SickActive, now);
                 }
             }
@@ -241,7 +251,9 @@ impl Vrrp {
     pub fn hold_off(&mut self, interval: Centis, now: Instant) {
         if self.role == Role::Backup {
             self.pending = None;
-            self.timers.set(Timer::ActiveDown, now + interval.duration() * 3 + self.skew());
+            let at = now + interval.duration() * 3 + self.skew();
+            // It says nothing about our own Active, whose interval may be longer.
+            self.timers.set(Timer::ActiveDown, self.timers.get(Timer::ActiveDown).map_or(at, |armed| armed.max(at)));
         }
     }
 
@@ -261,11 +273,10 @@ impl Vrrp {
         }
     }
 
-    /// We granted the group and saw the successor: go to Backup whatever the priorities are.
-    pub fn handed_over(&mut self, successor: IpAddr, priority: u8, now: Instant) {
+    /// We granted the group and this is the successor's advert: go to Backup whatever the priorities are.
+    pub fn handed_over(&mut self, successor: Heard, now: Instant) {
         if self.role == Role::Active {
-            self.owner = Some(Owner { address: successor, priority, heard: now });
-            self.enter_backup(Reason::Handover, now);
+            self.follow(successor, Reason::Handover, now);
         }
     }
 
@@ -303,12 +314,40 @@ impl Vrrp {
         }
     }
 
+    fn is_main(&self, address: IpAddr) -> bool {
+        Family::of(&address) == self.config.family
+    }
+
+    /// The address of the main family names the owner; the other one only while that is silent.
     fn note_owner(&mut self, heard: Heard, now: Instant) {
-        self.owner = (heard.priority != PRIORITY_RELEASE).then_some(Owner {
-            address: heard.source,
-            priority: heard.priority,
-            heard: now,
-        });
+        let (source, priority) = (heard.source, heard.priority);
+        let named = self.owner.filter(|o| self.is_main(o.address) && now.since(o.heard) < self.active_down_interval());
+        self.owner = match named {
+            _ if priority == PRIORITY_RELEASE => None,
+            Some(owner) if !self.is_main(source) => Some(Owner { priority, ..owner }),
+            _ => Some(Owner { address: source, priority, heard: now }),
+        };
+    }
+
+    /// Goes from Active to Backup behind the sender of this advert (section 6.4.3).
+    fn follow(&mut self, heard: Heard, reason: Reason, now: Instant) {
+        self.note_owner(heard, now);
+        self.active_interval = heard.interval;
+        self.enter_backup(reason, now);
+    }
+
+    /// True for adverts of the Active that we yielded to, for as long as it is heard without a break.
+    fn yields_to(&mut self, source: IpAddr, now: Instant) -> bool {
+        let down = self.active_down_interval();
+        let Some((to, heard)) = self.yielded.as_mut().filter(|(_, heard)| now.since(*heard) < down) else {
+            self.yielded = None;
+            return false;
+        };
+        if *to == source {
+            *heard = now;
+        }
+        // The other family's adverts are taken for its own: both families of a group move together.
+        *to == source || Family::of(to) != Family::of(&source)
     }
 
     fn advert_as_backup(&mut self, heard: Heard, now: Instant) {
@@ -319,7 +358,7 @@ impl Vrrp {
             return;
         }
         let own = self.config.priority;
-        let yielded = self.yielded == Some(heard.source);
+        let yielded = self.yields_to(heard.source, now);
         if !yielded && heard.priority < HEALTHY_MIN && own >= HEALTHY_MIN {
             self.active_interval = heard.interval;
             self.hurry(Reason::SickActive, now);
@@ -345,37 +384,54 @@ impl Vrrp {
         }
         self.outputs.push_back(Output::Rival { source: heard.source, priority: heard.priority });
         let own = self.config.priority;
-        if heard.priority > own || (heard.priority == own && heard.source > heard.own) {
-            self.note_owner(heard, now);
-            self.active_interval = heard.interval;
-            self.enter_backup(Reason::HigherPriority, now);
+        let stronger = heard.priority > own || (heard.priority == own && heard.source > heard.own);
+        let tie = heard.priority == own && !self.is_main(heard.source);
+        if stronger && !tie {
+            self.follow(heard, Reason::HigherPriority, now);
             return;
         }
+        self.track_rival(heard, tie, now);
+        // Section 6.4.3: assert ourselves at once. Not in a tie that is settled elsewhere: both would answer each other for ever.
+        if !tie {
+            self.advertise(now);
+        }
+    }
+
+    /// One series at a time: from the first advert of one address to two intervals later.
+    fn track_rival(&mut self, advert: Heard, tie: bool, now: Instant) {
+        // Of a dual-stack rival the main address is watched. A second rival has its turn when this series is over.
+        let named = self.is_main(advert.source) && self.rival.is_some_and(|r| !self.is_main(r.advert.source));
         match &mut self.rival {
-            Some(rival) if rival.source == heard.source => {
-                rival.last = now;
-                rival.priority = heard.priority;
+            Some(rival) if rival.advert.source == advert.source => {
+                (rival.advert, rival.tie, rival.last) = (advert, tie, now);
             }
+            Some(_) if !named => {}
             _ => {
-                let Heard { source, priority, .. } = heard;
-                self.rival = Some(Rival { source, priority, first: now, last: now });
-                self.timers.set(Timer::Yield, now + self.config.interval.duration() * 2);
+                self.rival = Some(Rival { advert, tie, first: now, last: now });
+                self.timers.set(Timer::Yield, now + self.rival_interval(advert) * 2);
             }
         }
-        // Section 6.4.3: assert ourselves at once.
-        self.advertise(now);
+    }
+
+    /// A rival with a longer interval than ours needs that long to be heard again.
+    fn rival_interval(&self, advert: Heard) -> Duration {
+        self.config.interval.max(advert.interval).duration()
     }
 
     /// The rival was told two intervals ago: one that still advertises does not hear us, and both of us answer. Yield (ADR 0002).
     fn yield_if_unheard(&mut self, now: Instant) {
-        let Some(Rival { source, priority, first, last }) = self.rival.take() else { return };
-        let interval = self.config.interval.duration();
+        let Some(Rival { advert, tie, first, last }) = self.rival.take() else { return };
+        let interval = self.rival_interval(advert);
         // Its advert that crossed our first assertion does not count, nor does one that it stopped repeating.
         let persisted = last.since(first) >= interval / 2 && now.since(last) <= interval * 3 / 2;
-        if persisted && !self.config.strict_rfc {
-            self.owner = Some(Owner { address: source, priority, heard: last });
-            self.enter_backup(Reason::OneWay, now);
-            self.yielded = Some(source);
+        if persisted && tie {
+            // The main family, which settles ties, is not heard.
+            if advert.source > advert.own {
+                self.follow(advert, Reason::HigherPriority, now);
+            }
+        } else if persisted && !self.config.strict_rfc {
+            self.follow(advert, Reason::OneWay, now);
+            self.yielded = Some((advert.source, last));
         }
     }
 
@@ -441,5 +497,5 @@ impl Vrrp {
 }
 
 #[cfg(test)]
-#[path = "vrrp_tests.rs"]
+#[path = "vrrp_tests/mod.rs"]
 mod tests;

@@ -1,0 +1,403 @@
+//! What the house adds to RFC 9568: sick band, one-way rule, fence, change of interval, grants, dual stack.
+
+use super::harness::{active, advert, at, backup, centis, config, heard, ip, ip6, ns, role, run, take};
+use super::*;
+
+const A: Duration = Duration::from_millis(100);
+
+/// (own priority, heard priority) -> takes over after skew, whatever Preempt_Mode says.
+const SICK: [(u8, u8, bool); 6] =
+    [(200, 60, true), (100, 99, true), (254, 1, true), (60, 50, false), (99, 1, false), (200, 100, false)];
+
+#[test]
+fn sick_band_only_the_healthy_take_from_the_sick_and_only_after_skew() {
+    for (own, other, takes) in SICK {
+        for preempt in [false, true] {
+            if preempt && other >= HEALTHY_MIN {
+                continue;
+            }
+            let mut machine = backup(VrrpConfig { preempt, ..config(own) });
+            machine.handle_advert(heard(ip(9), other), at(10));
+            let wait = if takes { machine.skew() } else { machine.active_down_interval() };
+            assert_eq!(machine.poll_timeout(), Some(at(10) + wait), "own {own}, heard {other}, preempt {preempt}");
+            // Each further advert of the sick Active changes nothing for one that takes, and all for one that does not.
+            machine.handle_advert(heard(ip(9), other), at(10) + wait / 2);
+            let want = if takes { at(10) + wait } else { at(10) + wait / 2 + wait };
+            assert_eq!(machine.poll_timeout(), Some(want), "own {own}, heard {other}, preempt {preempt}");
+            let owed = run(&mut machine, want);
+            let reason = if takes { Reason::SickActive } else { Reason::ActiveDown };
+            assert_eq!(owed[0].1, role(Role::Backup, Role::Active, reason));
+        }
+    }
+}
+
+#[test]
+fn sick_band_best_healthy_backup_is_first() {
+    let due = |p: u8| {
+        let mut machine = backup(config(p));
+        machine.handle_advert(heard(ip(9), 60), at(10));
+        machine.poll_timeout().expect("armed")
+    };
+    assert!(due(254) < due(206) && due(206) < due(158) && due(158) < due(110));
+}
+
+#[test]
+fn sick_band_pending_takeover_is_cancelled_by_another_healthy_owner() {
+    let mut machine = backup(config(158));
+    machine.handle_advert(heard(ip(9), 60), at(10));
+    machine.handle_advert(heard(ip(8), 206), at(20));
+    assert_eq!(machine.poll_timeout(), Some(at(20) + machine.active_down_interval()));
+    let owed = run(&mut machine, at(2000));
+    assert_eq!(owed[0].1, role(Role::Backup, Role::Active, Reason::ActiveDown), "the pending reason is gone too");
+}
+
+#[test]
+fn sick_band_recovery_while_the_active_is_sick_takes_over() {
+    let mut machine = backup(config(60));
+    machine.handle_advert(heard(ip(9), 50), at(10));
+    machine.reconfigure(config(200), at(40));
+    assert_eq!(machine.poll_timeout(), Some(ns(40_000_000 + 21_875_000)));
+    // Not when the Active is healthy.
+    let mut other = backup(config(60));
+    other.handle_advert(heard(ip(9), 110), at(10));
+    let before = other.poll_timeout();
+    other.reconfigure(config(200), at(40));
+    assert_eq!(other.poll_timeout(), before);
+}
+
+#[test]
+fn sick_band_a_backup_that_falls_sick_drops_its_takeover() {
+    let mut machine = backup(config(200));
+    machine.handle_advert(heard(ip(9), 50), at(10));
+    machine.reconfigure(config(60), at(15));
+    assert_eq!(machine.poll_timeout(), Some(at(15) + machine.active_down_interval()));
+}
+
+#[test]
+fn sick_band_active_tells_its_new_priority_at_once() {
+    let (mut machine, start) = active(config(200));
+    machine.reconfigure(config(60), start + A / 4);
+    assert_eq!(take(&mut machine), [advert(60)]);
+    machine.reconfigure(config(60), start + A / 2);
+    assert_eq!(take(&mut machine), [], "the same again is no change");
+}
+
+/// Adverts of a lower-priority rival from `start` every `A`, until `n` were heard; deadlines in between are served.
+fn rival_persists(machine: &mut Vrrp, sources: &[IpAddr], start: Instant, n: u32) -> Vec<(Instant, Output)> {
+    let mut owed = Vec::new();
+    for i in 0..n {
+        let now = start + A * i;
+        owed.extend(run(machine, Instant::from_nanos(now.as_nanos() - 1)));
+        for source in sources {
+            machine.handle_advert(heard(*source, 110), now);
+        }
+        owed.extend(take(machine).into_iter().map(|o| (now, o)));
+        machine.handle_timeout(now);
+        owed.extend(take(machine).into_iter().map(|o| (now, o)));
+    }
+    owed
+}
+
+fn one_way_at(owed: &[(Instant, Output)]) -> Option<Instant> {
+    owed.iter().find(|(_, o)| *o == role(Role::Active, Role::Backup, Reason::OneWay)).map(|(at, _)| *at)
+}
+
+#[test]
+fn one_way_yields_at_two_intervals_and_not_before() {
+    let (mut machine, start) = active(config(200));
+    let first = start + A / 3;
+    let owed = rival_persists(&mut machine, &[ip(9)], first, 3);
+    assert_eq!(one_way_at(&owed), Some(first + A * 2));
+    assert_eq!(machine.owner().map(|o| o.address), Some(ip(9)));
+}
+
+#[test]
+fn one_way_counts_a_dual_stack_rival_once() {
+    let (mut machine, start) = active(config(200));
+    let first = start + A / 3;
+    let owed = rival_persists(&mut machine, &[ip(9), ip6(9)], first, 3);
+    assert_eq!(one_way_at(&owed), Some(first + A * 2));
+    let mut v6_first = active(config(200)).0;
+    let owed = rival_persists(&mut v6_first, &[ip6(9), ip(9)], first, 3);
+    assert_eq!(one_way_at(&owed), Some(first + A * 2));
+}
+
+#[test]
+fn one_way_a_second_rival_does_not_keep_the_first_one_alive() {
+    let (mut machine, start) = active(config(200));
+    let first = start + A / 3;
+    let owed = rival_persists(&mut machine, &[ip(9), ip(8)], first, 3);
+    assert_eq!(one_way_at(&owed), Some(first + A * 2));
+}
+
+#[test]
+fn one_way_not_for_a_rival_that_heard_us() {
+    let (mut machine, start) = active(config(200));
+    // Its advert crossed ours, one more was on the way, then it is quiet.
+    machine.handle_advert(heard(ip(9), 110), start + A / 3);
+    machine.handle_advert(heard(ip(9), 110), start + A / 3 + A / 4);
+    let owed = run(&mut machine, start + A * 20);
+    assert_eq!((one_way_at(&owed), machine.role()), (None, Role::Active));
+}
+
+#[test]
+fn one_way_waits_two_intervals_of_a_slower_rival() {
+    let (mut machine, start) = active(config(200));
+    let slow = |last| Heard { interval: centis(100), ..heard(ip(last), 110) };
+    machine.handle_advert(slow(9), start);
+    let mut owed = run(&mut machine, start + A * 10);
+    machine.handle_advert(slow(9), start + A * 10);
+    owed.extend(run(&mut machine, start + A * 20));
+    assert_eq!(one_way_at(&owed), Some(start + A * 20));
+    assert_eq!(machine.poll_timeout(), Some(start + A * 20 + machine.active_down_interval()));
+    assert_eq!(machine.active_down_interval(), Duration::from_nanos(3_218_750_000), "its interval is learned");
+}
+
+#[test]
+fn one_way_never_with_strict_rfc() {
+    let (mut machine, start) = active(VrrpConfig { strict_rfc: true, ..config(200) });
+    let owed = rival_persists(&mut machine, &[ip(9)], start + A / 3, 50);
+    assert_eq!((one_way_at(&owed), machine.role()), (None, Role::Active));
+    let asserted = owed.iter().filter(|(_, o)| *o == advert(200)).count();
+    assert!(asserted >= 50, "every advert of the rival is answered: {asserted}");
+}
+
+/// Yielded to 10.9.0.9; returns when.
+fn yielded(config: VrrpConfig, sources: &[IpAddr]) -> (Vrrp, Instant) {
+    let (mut machine, start) = active(config);
+    let first = start + A / 3;
+    let owed = rival_persists(&mut machine, sources, first, 3);
+    (machine, one_way_at(&owed).expect("yields"))
+}
+
+#[test]
+fn one_way_stays_backup_while_it_hears_the_rival_even_with_preempt() {
+    for sources in [&[ip(9)][..], &[ip(9), ip6(9)], &[ip6(9), ip(9)]] {
+        let (mut machine, start) = yielded(VrrpConfig { preempt: true, ..config(200) }, sources);
+        for i in 1..100 {
+            let now = start + A * i;
+            assert_eq!(run(&mut machine, now), [], "round {i}");
+            for source in sources {
+                machine.handle_advert(heard(*source, 60), now);
+            }
+        }
+        assert_eq!(machine.role(), Role::Backup);
+    }
+}
+
+#[test]
+fn one_way_takes_over_again_when_the_rival_is_silent() {
+    let (mut machine, start) = yielded(config(200), &[ip(9)]);
+    let owed = run(&mut machine, start + A * 4);
+    assert_eq!(
+        owed[0],
+        (start + Duration::from_nanos(321_875_000), role(Role::Backup, Role::Active, Reason::ActiveDown))
+    );
+}
+
+#[test]
+fn one_way_preempts_the_rival_again_after_a_break() {
+    let (mut machine, start) = yielded(VrrpConfig { preempt: true, ..config(200) }, &[ip(9)]);
+    // A higher node owns for a while, then the former rival again: now it is one like others.
+    let mut now = start;
+    for _ in 0..10 {
+        now = now + A;
+        assert_eq!(run(&mut machine, now), []);
+        machine.handle_advert(heard(ip(7), 254), now);
+    }
+    for _ in 0..3 {
+        now = now + A;
+        machine.handle_advert(heard(ip(9), 110), now);
+    }
+    let owed = run(&mut machine, now + A);
+    assert_eq!(owed.first().map(|(_, o)| *o), Some(role(Role::Backup, Role::Active, Reason::ActiveDown)));
+}
+
+#[test]
+fn fence_deadline_follows_every_advert() {
+    let (machine, start) = active(config(200));
+    assert_eq!(machine.fence_deadline(), Some(start + Duration::from_millis(275)));
+    let (unfenced, _) = active(VrrpConfig { fenced: false, ..config(200) });
+    assert_eq!(unfenced.fence_deadline(), None);
+}
+
+#[test]
+fn fence_expiry_steps_down_before_anything_else() {
+    let late = Duration::from_millis(275);
+    let step = role(Role::Active, Role::Backup, Reason::FenceExpired);
+    // A late loop: the advert is overdue as well, and must not leave.
+    let (mut machine, start) = active(config(200));
+    machine.handle_timeout(start + late);
+    assert_eq!(take(&mut machine), [step]);
+    assert_eq!(machine.poll_timeout(), Some(start + late + machine.active_down_interval()));
+    // An unread advert: it is heard as a Backup, so it is neither a rival nor answered.
+    let (mut machine, start) = active(config(200));
+    machine.handle_advert(heard(ip(9), 110), start + late);
+    assert_eq!(take(&mut machine), [step]);
+    assert_eq!(machine.owner().map(|o| o.address), Some(ip(9)));
+    // One nanosecond earlier nothing is lost.
+    let (mut machine, start) = active(config(200));
+    machine.handle_timeout(ns((start + late).as_nanos() - 1));
+    assert_eq!(take(&mut machine), [advert(200)]);
+}
+
+#[test]
+fn fence_found_closed_steps_down() {
+    let (mut machine, start) = active(config(200));
+    machine.fence_closed(start + A);
+    assert_eq!(take(&mut machine), [role(Role::Active, Role::Backup, Reason::FenceExpired)]);
+    machine.fence_closed(start + A);
+    assert_eq!(take(&mut machine), []);
+}
+
+#[test]
+fn fence_that_goes_away_under_an_active_does_not_step_it_down() {
+    let (mut machine, start) = active(config(200));
+    machine.reconfigure(VrrpConfig { fenced: false, ..config(200) }, start + A / 2);
+    let owed = run(&mut machine, start + A * 10);
+    assert_eq!((machine.role(), machine.fence_deadline()), (Role::Active, None));
+    assert!(owed.iter().all(|(_, o)| *o == advert(200)), "{owed:?}");
+}
+
+#[test]
+fn fence_that_comes_under_an_active_is_proven_by_an_advert_at_once() {
+    let (mut machine, start) = active(VrrpConfig { fenced: false, ..config(200) });
+    machine.reconfigure(config(200), start + A / 2);
+    assert_eq!(take(&mut machine).last(), Some(&advert(200)));
+    assert_eq!(machine.fence_deadline(), Some(start + A / 2 + Duration::from_millis(275)));
+}
+
+#[test]
+fn an_advert_that_did_not_leave_extends_nothing() {
+    let (mut machine, start) = active(config(200));
+    assert_eq!(run(&mut machine, start + A).len(), 1);
+    assert_eq!(machine.fence_deadline(), Some(start + A + Duration::from_millis(275)));
+    machine.advert_failed();
+    assert_eq!(machine.fence_deadline(), Some(start + Duration::from_millis(275)));
+    machine.advert_failed();
+    assert_eq!(machine.fence_deadline(), Some(start + Duration::from_millis(275)), "the other family's failure");
+    for i in [2, 3] {
+        machine.handle_timeout(start + A * i);
+        machine.advert_failed();
+    }
+    assert_eq!(machine.role(), Role::Backup, "275 ms without a single advert on the wire");
+}
+
+#[test]
+fn a_longer_interval_binds_one_round_later() {
+    let (mut machine, start) = active(config(200));
+    let long = |cs| Output::SendAdvert { priority: 200, interval: centis(cs) };
+    machine.reconfigure(VrrpConfig { interval: centis(100), ..config(200) }, start + A / 2);
+    assert_eq!(take(&mut machine), [long(100)]);
+    assert_eq!(machine.fence_deadline(), Some(start + A / 2 + Duration::from_millis(275)), "the shorter holds");
+    assert_eq!(machine.advert_due(), Some(start + A / 2 + A));
+    let owed = run(&mut machine, start + A / 2 + A);
+    assert_eq!(owed, [(start + A / 2 + A, long(100))]);
+    assert_eq!(machine.advert_due(), Some(start + A / 2 + A * 11));
+    assert_eq!(machine.fence_deadline(), Some(start + A / 2 + A + Duration::from_millis(2750)));
+    // The way back is immediate.
+    machine.reconfigure(config(200), start + A * 3);
+    assert_eq!(machine.fence_deadline(), Some(start + A * 3 + Duration::from_millis(275)));
+    assert_eq!(machine.advert_due(), Some(start + A * 4));
+}
+
+#[test]
+fn a_granted_claim_is_immediate_and_survives_the_advert_that_crosses_it() {
+    let mut machine = backup(config(110));
+    machine.handle_advert(heard(ip(9), 254), at(10));
+    machine.claim(at(20));
+    assert_eq!(take(&mut machine), [role(Role::Backup, Role::Active, Reason::Handover), advert(110)]);
+    machine.handle_advert(heard(ip(9), 254), at(21));
+    assert_eq!(take(&mut machine), [advert(110)], "said again, in case the first was lost");
+    machine.handle_timeout(at(70));
+    machine.handle_advert(heard(ip(9), 254), at(71));
+    assert_eq!(machine.role(), Role::Backup, "the grace is half an interval, not for ever");
+}
+
+#[test]
+fn a_grant_counts_for_a_backup_only() {
+    let mut machine = Vrrp::new(config(110));
+    machine.claim(at(1));
+    assert_eq!((machine.role(), take(&mut machine)), (Role::Initialize, vec![]));
+}
+
+#[test]
+fn the_granter_follows_its_successor_whatever_the_priorities() {
+    let (mut machine, start) = active(config(254));
+    machine.handed_over(Heard { interval: centis(100), ..heard(ip(9), 110) }, start + A / 2);
+    assert_eq!(take(&mut machine), [role(Role::Active, Role::Backup, Reason::Handover)]);
+    assert_eq!(machine.owner().map(|o| (o.address, o.priority)), Some((ip(9), 110)));
+    assert_eq!(machine.poll_timeout(), Some(start + A / 2 + Duration::from_nanos(3_007_812_500)), "by its interval");
+}
+
+#[test]
+fn hold_off_only_postpones() {
+    let mut machine = backup(config(200));
+    machine.hold_off(centis(20), at(100));
+    assert_eq!(machine.poll_timeout(), Some(ns(100_000_000 + 600_000_000 + 21_875_000)));
+    // A fast foreign router must not shorten the wait for our own, slower Active.
+    machine.handle_advert(Heard { interval: centis(100), ..heard(ip(9), 254) }, at(200));
+    let before = machine.poll_timeout();
+    machine.hold_off(centis(1), at(300));
+    assert_eq!(machine.poll_timeout(), before);
+    // It cancels a take-over that was under way.
+    machine.handle_advert(heard(ip(9), 0), at(400));
+    machine.hold_off(centis(100), at(401));
+    let owed = run(&mut machine, at(9000));
+    assert!(owed[0].0 > at(3400), "{owed:?}");
+    assert_eq!(owed[0].1, role(Role::Backup, Role::Active, Reason::ActiveDown));
+}
+
+#[test]
+fn dual_stack_owner_is_named_by_the_main_family() {
+    let mut machine = backup(config(110));
+    let owner = |m: &Vrrp| m.owner().map(|o| (o.address, o.priority));
+    for i in 0..5 {
+        machine.handle_advert(heard(ip6(9), 254), at(100 * i));
+        machine.handle_advert(heard(ip(9), 254), at(100 * i));
+        machine.handle_advert(heard(ip6(9), 253), at(100 * i + 1));
+        assert_eq!(owner(&machine), Some((ip(9), 253)));
+    }
+    machine.handle_advert(heard(ip6(9), 0), at(500));
+    assert_eq!(owner(&machine), None);
+    let mut v6 = backup(VrrpConfig { family: Family::V6, ..config(110) });
+    v6.handle_advert(heard(ip(9), 254), at(0));
+    assert_eq!(owner(&v6), Some((ip(9), 254)), "better than nobody");
+    v6.handle_advert(heard(ip6(9), 254), at(0));
+    v6.handle_advert(heard(ip(9), 254), at(100));
+    assert_eq!(owner(&v6), Some((ip6(9), 254)));
+    // Its main family is silent: it is named by what is heard.
+    for i in 2..6 {
+        v6.handle_advert(heard(ip(9), 254), at(100 * i));
+    }
+    assert_eq!(owner(&v6), Some((ip(9), 254)));
+}
+
+#[test]
+fn dual_stack_tie_is_settled_in_the_main_family_only() {
+    // We are .5 in both families; the other is higher in IPv6 and lower in IPv4: it gives way, we do not.
+    let (mut machine, start) = active(config(200));
+    machine.handle_advert(heard(ip6(9), 200), start);
+    assert_eq!(
+        take(&mut machine),
+        [Output::Rival { source: ip6(9), priority: 200 }],
+        "no answer that would be answered"
+    );
+    machine.handle_advert(heard(ip(4), 200), start);
+    assert_eq!(take(&mut machine), [Output::Rival { source: ip(4), priority: 200 }, advert(200)]);
+    let owed = run(&mut machine, start + A * 10);
+    assert!(owed.iter().all(|(_, o)| *o == advert(200)), "{owed:?}");
+}
+
+#[test]
+fn dual_stack_tie_is_settled_in_the_other_family_when_the_main_one_is_silent() {
+    for (last, stays) in [(9, false), (4, true)] {
+        let (mut machine, start) = active(config(200));
+        for i in 0..3 {
+            let _ = run(&mut machine, start + A * i);
+            machine.handle_advert(heard(ip6(last), 200), start + A * i);
+        }
+        let _ = run(&mut machine, start + A * 2);
+        assert_eq!(machine.role() == Role::Active, stays, "fe80::{last}");
+    }
+}
