@@ -51,6 +51,11 @@ impl Group {
             vrrp::Output::Role { from, to, reason } => {
                 if to == Role::Active {
                     self.on_claim(reason, env, now);
+                    // The first advert, which is next, keeps other Backups quiet: it must not wait for netlink.
+                    if let Some(advert) = self.vrrp.poll_output() {
+                        self.on_vrrp(advert, env, now);
+                    }
+                    self.install(now);
                 } else if from == Role::Active {
                     self.on_step_down(reason, env, now);
                 }
@@ -84,6 +89,9 @@ impl Group {
         self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
         let detect = self.heard.take().map(|at| now.since(at));
         self.claim = Some(Claim { at: now, reason, detect, installed: None, announced: false });
+    }
+
+    fn install(&mut self, now: Instant) {
         if let Some(link) = self.link.as_ref().map(|l| l.id) {
             let addresses = self.config.owned();
             self.installed = Some((link, addresses.clone()));

@@ -14,7 +14,7 @@ use super::status::GroupStatus;
 use crate::announce::l2::Announcer;
 use crate::election::Reason;
 use crate::election::vrrp::{Vrrp, VrrpConfig};
-use crate::fence::FenceWrite;
+use crate::fence::{FenceRole, FenceWrite, window};
 use crate::handover::{Handover, Wanted};
 use crate::time::{Instant, TimerTable};
 use crate::types::{Family, LinkId, Role, Slot, Term, sick_priority};
@@ -115,13 +115,8 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(config: GroupConfig, slot: Slot, seed: u64, env: &Env<'_>, now: Instant) -> Self {
-        let vrrp = Vrrp::new(VrrpConfig {
-            priority: config.priority,
-            interval: config.interval,
-            preempt: config.preempt,
-            strict_rfc: config.strict_rfc,
-            fenced: env.fenced(),
-        });
+        let healthy = config.gates.is_empty();
+        let vrrp = Vrrp::new(vrrp_config(&config, healthy, env));
         Self {
             handover: Handover::new(config.vrid, env.node.to_owned()),
             announcer: Announcer::new(config.announce, config.owned()),
@@ -130,7 +125,7 @@ impl Group {
             link: None,
             term: Term(0),
             since: now,
-            healthy: config.gates.is_empty(),
+            healthy,
             probed: !config.conflict_probe,
             probes: 0,
             setback: None,
@@ -164,7 +159,7 @@ impl Group {
 
     /// Priority in force: the sick band while a gate is closed.
     pub(super) fn priority(&self) -> u8 {
-        if self.healthy { self.config.priority } else { sick_priority(self.config.priority) }
+        priority(&self.config, self.healthy)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -255,7 +250,7 @@ impl Group {
             self.drain_outputs(env, now);
         }
         self.link = link;
-        self.register(env);
+        self.register(env, now);
         let obstacle = self.obstacle(env);
         let condition = obstacle.as_ref().map(|(_, text)| text.clone());
         if condition != self.condition {
@@ -305,7 +300,7 @@ impl Group {
     }
 
     /// Tells the fence what the slot guards, when that changed.
-    fn register(&mut self, env: &Env<'_>) {
+    pub(super) fn register(&mut self, env: &Env<'_>, now: Instant) {
         let Some(link) = self.link.as_ref().filter(|_| env.fenced()) else {
             self.registered = None;
             return;
@@ -324,6 +319,12 @@ impl Group {
         self.registered = Some(wanted);
         let write = FenceWrite::Register { slot, link: link.id, addresses, routers };
         self.out.push_back(Action::Fence(write));
+        if self.vrrp.role() == Role::Active {
+            // What the slot knew is forgotten: the claim goes on in it. A fence that became available under a running claim opens
+            // for one window, which the advert that follows proves.
+            let deadline = self.vrrp.fence_deadline().unwrap_or(now + window(self.config.interval));
+            self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, self.handover.granted_to().is_some());
+        }
     }
 
     /// New health of the gates as a whole.
@@ -344,14 +345,7 @@ impl Group {
 
     /// Brings the election's configuration up to date with ours, the gates and the fence.
     pub(super) fn apply_vrrp(&mut self, env: &Env<'_>, now: Instant) {
-        let config = VrrpConfig {
-            priority: self.priority(),
-            interval: self.config.interval,
-            preempt: self.config.preempt,
-            strict_rfc: self.config.strict_rfc,
-            fenced: env.fenced(),
-        };
-        self.vrrp.reconfigure(config, now);
+        self.vrrp.reconfigure(vrrp_config(&self.config, self.healthy, env), now);
         self.drain_outputs(env, now);
     }
 
@@ -361,7 +355,7 @@ impl Group {
         self.config = config;
         let after = self.config.owned();
         self.announcer.reconfigure(self.config.announce, after.clone());
-        self.register(env);
+        self.register(env, now);
         if let Some((link, held)) = self.installed.as_mut().filter(|_| before != after) {
             let gone: Vec<IpAddr> = held.iter().copied().filter(|a| !after.contains(a)).collect();
             let link = *link;
@@ -386,7 +380,7 @@ impl Group {
 
     pub(super) fn status(&self, now: Instant) -> GroupStatus {
         let active = self.vrrp.role() == Role::Active;
-        let own = self.own_address(self.config.addresses.first().map_or(Family::V4, Family::of));
+        let own = self.own_address(main_family(&self.config));
         let other = self.vrrp.owner();
         GroupStatus {
             name: self.config.name.clone(),
@@ -419,6 +413,26 @@ impl Group {
             .map(|who| format!("vrid_in_use: {who} advertises VRID {} with other addresses", self.config.vrid));
         let probing = self.timers.get(Timer::Probe).map(|_| "probing for a foreign holder".to_owned());
         self.condition.clone().or(foreign).or(probing)
+    }
+}
+
+/// The family whose address names a node: that of the first VIP.
+fn main_family(config: &GroupConfig) -> Family {
+    config.addresses.first().map_or(Family::V4, Family::of)
+}
+
+fn priority(config: &GroupConfig, healthy: bool) -> u8 {
+    if healthy { config.priority } else { sick_priority(config.priority) }
+}
+
+fn vrrp_config(config: &GroupConfig, healthy: bool, env: &Env<'_>) -> VrrpConfig {
+    VrrpConfig {
+        priority: priority(config, healthy),
+        interval: config.interval,
+        preempt: config.preempt,
+        strict_rfc: config.strict_rfc,
+        fenced: env.fenced(),
+        family: main_family(config),
     }
 }
 

@@ -258,6 +258,7 @@ impl Node {
         self.actions.push_back(Action::Report(Event::Fence { ready: error.is_none(), error }));
         self.each(now, |g, env, now| {
             g.registered = None;
+            g.register(env, now);
             g.apply_vrrp(env, now);
             g.evaluate(env, now);
         });

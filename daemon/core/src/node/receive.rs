@@ -35,7 +35,12 @@ impl Group {
         };
         let same = ours.len() == advert.addresses.len() && ours.iter().all(|a| advert.addresses.contains(a));
         let disjoint = !ours.iter().any(|a| advert.addresses.contains(a));
-        if !same && advert.priority != PRIORITY_RELEASE {
+        let release = advert.priority == PRIORITY_RELEASE;
+        if disjoint && release {
+            // A foreign router says nothing about ours by leaving.
+            return;
+        }
+        if !same && !release {
             self.note_foreign(src, advert, now);
             if self.vrrp.role() != Role::Active || disjoint {
                 self.vrrp.hold_off(advert.interval, now);
@@ -43,15 +48,15 @@ impl Group {
             }
         }
         self.heard = Some(now);
-        if self.vrrp.owner().is_none_or(|o| o.address != src) && advert.priority != PRIORITY_RELEASE {
-            self.owner_since = Some(now);
-        }
-        let granted = self.handover.granted_to().is_some();
-        if granted && self.vrrp.role() == Role::Active && advert.priority != PRIORITY_RELEASE {
-            self.vrrp.handed_over(src, advert.priority, now);
+        let known = self.vrrp.owner().map(|o| o.address);
+        let heard = Heard { source: src, own, priority: advert.priority, interval: advert.interval };
+        if self.handover.granted_to().is_some() && self.vrrp.role() == Role::Active && !release {
+            self.vrrp.handed_over(heard, now);
         } else {
-            let (priority, interval) = (advert.priority, advert.interval);
-            self.vrrp.handle_advert(Heard { source: src, own, priority, interval }, now);
+            self.vrrp.handle_advert(heard, now);
+        }
+        if self.vrrp.owner().is_some_and(|o| known != Some(o.address)) {
+            self.owner_since = Some(now);
         }
         self.drain_outputs(env, now);
         if env.drained && self.vrrp.role() == Role::Backup {

@@ -40,6 +40,7 @@ impl Node {
         if policy_changed {
             self.each(now, |g, env, now| {
                 g.registered = None;
+                g.register(env, now);
                 g.apply_vrrp(env, now);
             });
         }
