@@ -146,3 +146,33 @@ pub fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
     frame.truncate(length);
     frame
 }
+
+/// A neighbour solicitation as a kernel accepts it: to the solicited-node group, with checksum and source option.
+#[must_use]
+pub fn solicitation(mac: Mac, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let t = target.octets();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(t[13]), u16::from_be_bytes([t[14], t[15]]));
+    let mut p = ndp(135, target);
+    // Source link-layer address, one word of eight bytes (RFC 4861 section 4.6.1).
+    p.extend([1, 1]);
+    p.extend(mac);
+    let sum = icmpv6_checksum(source, group, &p);
+    p[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = ipv6_from(mac, source, group, 58, &p);
+    frame[..6].copy_from_slice(&[0x33, 0x33, 0xff, t[13], t[14], t[15]]);
+    frame
+}
+
+/// RFC 4443 section 2.3: one's complement over pseudo-header and message.
+fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+    let length = u32::try_from(message.len()).expect("a test frame is short");
+    let pseudo = [&source.octets()[..], &destination.octets(), &length.to_be_bytes(), &[0, 0, 0, 58]].concat();
+    let sum: u32 = [&pseudo[..], message]
+        .concat()
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    !u16::try_from(folded).expect("folded twice")
+}

@@ -1,12 +1,14 @@
 //! A thread with network, mounts and a bpffs of its own: nothing a test pins or attaches can outlive it or meet another.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use bascule::dataplane::{Fence, FenceOptions};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
 
 /// The private surroundings of one test.
@@ -78,6 +80,44 @@ impl Ground {
     /// When there is none of that name.
     pub fn ifindex(&self, name: &str) -> Result<u32> {
         Ok(nix::net::if_::if_nametoindex(name)?)
+    }
+}
+
+/// Another network namespace beside the ground's, for the neighbours of the node.
+#[derive(Debug)]
+pub struct Netns {
+    home: File,
+    there: File,
+}
+
+impl Netns {
+    /// Makes one; the calling thread stays where it is.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    pub fn new() -> Result<Self> {
+        let home = File::open("/proc/thread-self/ns/net")?;
+        unshare(CloneFlags::CLONE_NEWNET).context("unshare (root needed)")?;
+        let there = File::open("/proc/thread-self/ns/net")?;
+        setns(&home, CloneFlags::CLONE_NEWNET)?;
+        Ok(Self { home, there })
+    }
+
+    /// Runs `body` with the calling thread inside. Sockets opened there stay there.
+    ///
+    /// # Errors
+    /// What `body` returns, or why the namespace could not be entered or left.
+    pub fn inside<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        setns(&self.there, CloneFlags::CLONE_NEWNET)?;
+        let result = body();
+        setns(&self.home, CloneFlags::CLONE_NEWNET)?;
+        result
+    }
+
+    /// A path that names this namespace for `ip link set ... netns`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.there.as_raw_fd())
     }
 }
 

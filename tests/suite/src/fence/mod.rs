@@ -3,6 +3,8 @@
 pub mod frames;
 pub mod ground;
 pub mod run;
+pub mod wire;
 
-pub use ground::{Ground, boot_ns};
+pub use ground::{Ground, Netns, boot_ns};
 pub use run::{Outcome, test_run};
+pub use wire::Wire;
