@@ -1,0 +1,137 @@
+//! Every metric family: its name, labels, what it says, what it does not prove, and what makes it move.
+//!
+//! The registry and the reference (docs/reference/metrics.md) are both made from this table, so neither can forget a family.
+
+/// The type of a family, in the words of the exposition format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One family.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+    /// The fault or act that makes it move.
+    pub(super) moved_by: &'static str,
+}
+
+/// Buckets in seconds, 1 ms to 60 s: a single millisecond matters for the first announcement (bound: 10 ms), the region around 0.3 s
+/// for detection at the default interval, and tens of seconds for intervals at the upper end.
+pub(super) const SECONDS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// The values of `failover_seconds{phase}`.
+pub(super) const PHASES: [&str; 3] = ["detect", "claim", "announce"];
+/// The values of `refused_total{channel}`.
+pub(super) const CHANNELS: [&str; 2] = ["vrrp", "peer"];
+/// The values of `config_reload_total{result}`.
+pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
+
+macro_rules! families {
+    ($($ident:ident = $kind:ident $name:literal [$($label:literal),*], $help:literal, $moved:literal;)*) => {
+        $(pub(super) const $ident: Family = Family {
+            name: concat!("bascule_", $name),
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+            moved_by: $moved,
+        };)*
+        /// Every family, in the order of the reference.
+        pub(super) const ALL: &[&Family] = &[$(&$ident),*];
+    };
+}
+
+families! {
+    VIP_HELD = Gauge "vip_held" ["vip", "group"],
+        "1 while this node is Active for the address, 0 otherwise. The node's own view at the scrape: it does not prove that a client \
+         reaches the address, nor that no other node holds it (see rival_claims_total).",
+        "any change of owner";
+    ELECTION_ROLE = Gauge "election_role" ["group", "role"],
+        "1 for the role the group has at the scrape (initialize, backup, active), 0 for the others. A role held for less than a scrape \
+         interval is not seen here; vip_transitions_total counts it.",
+        "any change of owner";
+    TRANSITIONS = Counter "vip_transitions_total" ["group", "reason"],
+        "Changes of role, by the reason of the change. Both the way up and the way down count; by itself it does not say that a client \
+         lost a packet.",
+        "any change of owner";
+    FAILOVER = Histogram "failover_seconds" ["phase"],
+        "Phases of each take-over by this node: detect = last sign of the former owner to the decision, claim = decision to the \
+         addresses on the link, announce = decision to the first announcement handed to the link. It does not include the time a \
+         switch or a client needs to follow.",
+        "cut, kill or stop of the owner";
+    FENCE_MARGIN = Gauge "fence_margin_seconds" ["group"],
+        "While Active and fenced: seconds until the kernel closes unless an advert leaves before. 0 while not Active; absent while \
+         Active without a fence. Swings between 1.75 and 2.75 advert intervals at rest; a scrape sees one point of it.",
+        "a claim, then every advert";
+    FENCE_CLOSED = Counter "fence_closed_total" ["group"],
+        "Claims that ended because no advert left before the fence's deadline. Counted when the process sees it: a process that died \
+         does not count its own.",
+        "SIGSTOP, frozen cgroup or a stall of the owner past the fence";
+    FENCE_DROPS = Counter "fence_drops_total" ["reason"],
+        "Frames that the fence's programs dropped, by reason, since they were loaded. Drops on a Backup are its normal work and no \
+         sign of a fault.",
+        "frames for the address while this node may not answer";
+    GARP_SENT = Counter "garp_sent_total" ["kind"],
+        "Gratuitous ARP frames, unsolicited neighbour advertisements and conflict probes handed to the link, by kind. The fence may \
+         still drop one, and no switch confirms any.",
+        "a claim, a rival, the refresh";
+    RIVAL_CLAIMS = Counter "rival_claims_total" ["group"],
+        "Frames (ARP, NDP, VRRP) in which somebody else behaved as owner while this node was Active. Only what reached this node: \
+         a rival behind a partition is seen on rejoin.",
+        "a planted second owner, rejoined LANs, one-way loss";
+    ONE_WAY = Counter "one_way_total" ["group"],
+        "Times this node yielded to an Active of lower priority that kept advertising and so cannot hear us. Stays 0 with strictRfc.",
+        "adverts lost one way";
+    ADDRESS_RESTORED = Counter "address_restored_total" ["group"],
+        "Addresses that somebody removed from the link and that were put back. Says nothing about who removed them.",
+        "the address deleted by hand on the owner";
+    ADVERTS_SENT = Counter "adverts_sent_total" ["group"],
+        "Adverts handed to the link. The fence drops those of an expired claim (fence_drops_total).",
+        "being Active";
+    ADVERTS_HEARD = Counter "adverts_heard_total" ["group"],
+        "Valid adverts heard from others for this virtual router. One-way loss shows only on the side that does not hear.",
+        "another node being Active";
+    REFUSED = Counter "refused_total" ["channel"],
+        "Packets refused on the VRRP socket or the peer channel: bad checksum, TTL, address list, signature. A forged packet that \
+         never reached the socket is not counted.",
+        "a malformed or unsigned packet";
+    ADVERT_LATENESS = Histogram "advert_lateness_seconds" [],
+        "How late each advert left after its deadline, measured before the send. A frame that waits in a queue of the kernel is not \
+         seen.",
+        "a starved or stopped process";
+    LOOP_LAG = Histogram "loop_lag_seconds" [],
+        "How late the event loop woke after the deadline it slept for. A loop that never wakes again adds nothing: /live tells that.",
+        "a starved or stopped process";
+    HEALTH_STATE = Gauge "health_state" ["gate"],
+        "1 while the gate is open, 0 while it is closed or was not probed yet. The gate's own view through rise and fall, not the last \
+         probe.",
+        "the probed service stopped";
+    CONFIG_RELOAD = Counter "config_reload_total" ["result"],
+        "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
+        "SIGHUP or a changed file, good or bad";
+    READY = Gauge "ready" [],
+        "1 when /ready would say yes: every group takes part or is deliberately out, and the fence is as the policy demands. It does \
+         not say that any address is held.",
+        "a missing fence, a condition such as vrid_in_use, a stopped loop";
+    BUILD_INFO = Gauge "build_info" ["node", "version"],
+        "Always 1; the labels are the name of the node and the version of the binary that runs, which is not always the one on disk.",
+        "an upgrade";
+}

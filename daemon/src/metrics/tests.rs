@@ -1,0 +1,221 @@
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+
+use bascule_core::node::config::FencePolicy;
+use bascule_core::node::status::{GateStatus, GroupStatus};
+use bascule_core::types::{Family as Af, Mac, Term};
+
+use super::*;
+
+fn group(name: &str) -> GroupStatus {
+    GroupStatus {
+        name: name.into(),
+        addresses: vec!["10.9.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap()],
+        families: vec![Af::V4, Af::V6],
+        interface: Some("eth0".into()),
+        vrid: 51,
+        role: Role::Backup,
+        term: Term(3),
+        owner: Some("10.9.0.2".parse().unwrap()),
+        owner_priority: Some(206),
+        since_seconds: 1.5,
+        fence_margin_seconds: None,
+        priority: 254,
+        healthy: true,
+        draining: false,
+        condition: None,
+        adverts_sent: 0,
+        adverts_heard: 0,
+    }
+}
+
+fn status(groups: Vec<GroupStatus>) -> NodeStatus {
+    NodeStatus {
+        node: "n1".into(),
+        fence_policy: FencePolicy::Required,
+        fence_ready: true,
+        fence_error: None,
+        drained: false,
+        ready: false,
+        groups,
+        gates: vec![GateStatus { name: "api-local".into(), up: false, detail: "connect: refused".into() }],
+    }
+}
+
+/// Every sample of a rendered page.
+fn samples(metrics: &Metrics) -> BTreeMap<String, f64> {
+    let text = metrics.render();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').map(|(k, v)| (k.to_owned(), v.parse().unwrap())).unwrap()).collect()
+}
+
+/// What each family needs to move, and the sample that must then hold.
+type Mover = (&'static catalog::Family, &'static str, f64, fn(&Metrics));
+
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 100));
+
+fn event(name: &str) -> Event {
+    let group = "api".to_owned();
+    match name {
+        "role" => Event::Role {
+            group,
+            from: Role::Backup,
+            to: Role::Active,
+            reason: Reason::ActiveDown,
+            term: Term(4),
+            owner: None,
+        },
+        "takeover" => Event::Takeover {
+            group,
+            term: Term(4),
+            reason: Reason::ActiveDown,
+            detect: Some(0.31),
+            claim: None,
+            announce: 0.0015,
+        },
+        "rival" => Event::Rival { group, address: Some(VIP), mac: Some(Mac([2; 6])), source: None, first: false },
+        "one_way" => Event::OneWay { group, source: None },
+        "fence_closed" => Event::FenceClosed { group, term: Term(4) },
+        "restored" => Event::AddressRestored { group, address: VIP },
+        "refused" => Event::Refused { channel: "peer", source: VIP, error: "bad tag".into(), first: false },
+        "late" => Event::AdvertLateness { group, seconds: 0.004 },
+        other => panic!("no event {other}"),
+    }
+}
+
+const MOVERS: &[Mover] = &[
+    (&catalog::VIP_HELD, r#"bascule_vip_held{group="api",vip="2001:db8::100"}"#, 1.0, |m| {
+        m.update(&status(vec![GroupStatus { role: Role::Active, ..group("api") }]));
+    }),
+    (&catalog::ELECTION_ROLE, r#"bascule_election_role{group="api",role="active"}"#, 1.0, |m| {
+        m.update(&status(vec![GroupStatus { role: Role::Active, ..group("api") }]));
+    }),
+    (&catalog::TRANSITIONS, r#"bascule_vip_transitions_total{group="api",reason="active_down"}"#, 1.0, |m| {
+        m.observe(&event("role"));
+    }),
+    (&catalog::FAILOVER, r#"bascule_failover_seconds_bucket{phase="announce",le="0.002"}"#, 1.0, |m| {
+        m.observe(&event("takeover"));
+    }),
+    (&catalog::FENCE_MARGIN, r#"bascule_fence_margin_seconds{group="api"}"#, 0.25, |m| {
+        let held = GroupStatus { role: Role::Active, fence_margin_seconds: Some(0.25), ..group("api") };
+        m.update(&status(vec![held]));
+    }),
+    (&catalog::FENCE_CLOSED, r#"bascule_fence_closed_total{group="api"}"#, 1.0, |m| m.observe(&event("fence_closed"))),
+    (&catalog::FENCE_DROPS, r#"bascule_fence_drops_total{reason="answer"}"#, 7.0, |m| {
+        m.fence_drops(&[("answer", 7), ("deliver", 0)]);
+    }),
+    (&catalog::GARP_SENT, r#"bascule_garp_sent_total{kind="first"}"#, 2.0, |m| m.frame_sent(FrameKind::First, 2)),
+    (&catalog::RIVAL_CLAIMS, r#"bascule_rival_claims_total{group="api"}"#, 1.0, |m| m.observe(&event("rival"))),
+    (&catalog::ONE_WAY, r#"bascule_one_way_total{group="api"}"#, 1.0, |m| m.observe(&event("one_way"))),
+    (&catalog::ADDRESS_RESTORED, r#"bascule_address_restored_total{group="api"}"#, 1.0, |m| {
+        m.observe(&event("restored"));
+    }),
+    (&catalog::ADVERTS_SENT, r#"bascule_adverts_sent_total{group="api"}"#, 12.0, |m| {
+        m.update(&status(vec![GroupStatus { adverts_sent: 12, ..group("api") }]));
+    }),
+    (&catalog::ADVERTS_HEARD, r#"bascule_adverts_heard_total{group="api"}"#, 13.0, |m| {
+        m.update(&status(vec![GroupStatus { adverts_heard: 13, ..group("api") }]));
+    }),
+    (&catalog::REFUSED, r#"bascule_refused_total{channel="peer"}"#, 1.0, |m| m.observe(&event("refused"))),
+    (&catalog::ADVERT_LATENESS, r#"bascule_advert_lateness_seconds_bucket{le="0.005"}"#, 1.0, |m| {
+        m.observe(&event("late"));
+    }),
+    (&catalog::LOOP_LAG, "bascule_loop_lag_seconds_count", 1.0, |m| m.loop_lag(Duration::from_millis(3))),
+    (&catalog::HEALTH_STATE, r#"bascule_health_state{gate="api-local"}"#, 1.0, |m| {
+        let mut status = status(vec![]);
+        status.gates[0].up = true;
+        m.update(&status);
+    }),
+    (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
+    (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
+    (
+        &catalog::BUILD_INFO,
+        concat!(r#"bascule_build_info{node="n1",version=""#, env!("CARGO_PKG_VERSION"), r#""}"#),
+        1.0,
+        |_| {},
+    ),
+];
+
+#[test]
+fn every_family_moves_by_what_its_row_says() {
+    let moved: Vec<&str> = MOVERS.iter().map(|m| m.0.name).collect();
+    let all: Vec<&str> = catalog::ALL.iter().map(|f| f.name).collect();
+    assert_eq!(moved, all, "one mover per family, in the order of the catalogue");
+    for (family, sample, wanted, act) in MOVERS {
+        let metrics = Metrics::new("n1");
+        metrics.update(&status(vec![group("api")]));
+        let before = samples(&metrics).get(*sample).copied();
+        act(&metrics);
+        let after = samples(&metrics).get(*sample).copied();
+        assert_eq!(after, Some(*wanted), "{}: {sample}", family.name);
+        if family.name != "bascule_build_info" {
+            assert_ne!(before, after, "{}: it must have moved", family.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_known_beforehand_starts_at_zero() {
+    let metrics = Metrics::new("n1");
+    metrics.update(&status(vec![group("api")]));
+    let now = samples(&metrics);
+    for reason in Reason::ALL {
+        let name = format!(r#"bascule_vip_transitions_total{{group="api",reason="{}"}}"#, reason.as_str());
+        assert_eq!(now.get(&name), Some(&0.0), "{name}");
+    }
+    for name in [
+        r#"bascule_rival_claims_total{group="api"}"#,
+        r#"bascule_garp_sent_total{kind="defend"}"#,
+        r#"bascule_failover_seconds_count{phase="detect"}"#,
+        r#"bascule_refused_total{channel="vrrp"}"#,
+        r#"bascule_config_reload_total{result="applied"}"#,
+        r#"bascule_fence_margin_seconds{group="api"}"#,
+    ] {
+        assert_eq!(now.get(name), Some(&0.0), "{name}");
+    }
+}
+
+#[test]
+fn states_of_what_is_gone_or_unknown_are_taken_back() {
+    let metrics = Metrics::new("n1");
+    let held = GroupStatus { role: Role::Active, adverts_sent: 9, ..group("api") };
+    metrics.update(&NodeStatus { ready: true, ..status(vec![held, group("web")]) });
+    let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
+    assert!(!has(r#"bascule_fence_margin_seconds{group="api"}"#), "Active without a fence has no margin");
+    metrics.update(&status(vec![group("api")]));
+    assert!(!has(r#"bascule_vip_held{group="web""#) && !has(r#"bascule_election_role{group="web""#));
+    assert!(has(r#"bascule_vip_transitions_total{group="web""#), "counters stay");
+    assert_eq!(samples(&metrics)[r#"bascule_adverts_sent_total{group="api"}"#], 0.0, "a total that began anew");
+    metrics.unknown();
+    assert!(!has("bascule_vip_held") && !has("bascule_election_role") && !has("bascule_health_state"));
+    assert_eq!(samples(&metrics)["bascule_ready"], 0.0);
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    let metrics = Metrics::new("n1");
+    MOVERS.iter().for_each(|(.., act)| act(&metrics));
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool of the Debian package prometheus is installed by `cargo xtask setup`");
+    promtool.stdin.take().unwrap().write_all(metrics.render().as_bytes()).unwrap();
+    let out = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn the_reference_names_every_family_and_its_limit() {
+    let text = reference();
+    for family in catalog::ALL {
+        let row = text.lines().find(|line| line.contains(&format!("`{}`", family.name))).expect(family.name);
+        assert!(row.contains(family.help) && row.contains(family.moved_by), "{row}");
+        assert!(family.help.len() > 60, "{} states no limit", family.name);
+    }
+}
