@@ -3,5 +3,10 @@
 //! Rooms (`config`, `net`, `dataplane`, `health`, `admin`, `metrics`, `logging`) do not import one another. They meet in `driver`, the one
 //! event loop, and in `app`, which puts the process together. [`handle`] is the contract between the driver and those who ask it.
 
+pub mod admin;
+pub mod clock;
 pub mod dataplane;
 pub mod handle;
+pub mod logging;
+pub mod metrics;
+pub mod systemd;

@@ -1,0 +1,142 @@
+//! One function per path.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bascule_core::node::config::FencePolicy;
+use bascule_core::node::io::Command;
+use bascule_core::node::status::NodeStatus;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Asked;
+use crate::clock;
+use crate::handle::NodeHandle;
+
+/// A loop that has not turned for this long is stuck: it turns at least every 100 ms, and the machine may stall for a while.
+pub const LIVE_AGE: Duration = Duration::from_secs(2);
+
+/// A probe or a scrape that waits longer is worth less than a "no". Below the 1 s that a kubelet waits by default.
+const SNAPSHOT: Duration = Duration::from_millis(800);
+
+/// Has the event loop turned lately? False before its first turn.
+pub fn is_live(handle: &NodeHandle) -> bool {
+    let turn = handle.last_turn();
+    turn != 0 && turn_age(turn) <= LIVE_AGE
+}
+
+fn turn_age(turn: u64) -> Duration {
+    Duration::from_nanos(clock::boot_ns().saturating_sub(turn))
+}
+
+async fn snapshot(asked: &Asked) -> Option<NodeStatus> {
+    tokio::time::timeout(SNAPSHOT, asked.handle.status()).await.ok()?.ok()
+}
+
+/// The words for "no snapshot".
+const SILENT: &str = "the event loop does not answer";
+
+fn no(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
+
+pub(super) async fn metrics(State(asked): State<Asked>) -> Response {
+    let status = snapshot(&asked).await;
+    let text = (asked.scrape)(status.as_ref());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+pub(super) async fn live(State(asked): State<Asked>) -> Response {
+    let turn = asked.handle.last_turn();
+    let age = (turn != 0).then(|| turn_age(turn).as_secs_f64());
+    let live = is_live(&asked.handle);
+    let code = if live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "live": live, "lastTurnAgeSeconds": age }))).into_response()
+}
+
+pub(super) async fn ready(State(asked): State<Asked>) -> Response {
+    let reasons = match snapshot(&asked).await {
+        None => vec![SILENT.to_owned()],
+        Some(status) => reasons(&status),
+    };
+    let ready = reasons.is_empty();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
+}
+
+/// Why a node is not ready, each naming what it is about; empty when it is.
+fn reasons(status: &NodeStatus) -> Vec<String> {
+    if status.ready {
+        return Vec::new();
+    }
+    let mut reasons = Vec::new();
+    if status.fence_policy == FencePolicy::Required && !status.fence_ready {
+        reasons.push(format!("fence: {}", status.fence_error.as_deref().unwrap_or("not armed")));
+    }
+    let blocked = |group: &&bascule_core::node::status::GroupStatus| {
+        group.role == bascule_core::types::Role::Initialize && !status.drained
+    };
+    for group in status.groups.iter().filter(blocked) {
+        reasons.push(format!("{}: {}", group.name, group.condition.as_deref().unwrap_or("does not take part yet")));
+    }
+    if reasons.is_empty() {
+        // The only thing left that makes a node unready (`Node::status`).
+        reasons.push("the node is stopping".to_owned());
+    }
+    reasons
+}
+
+/// `/state`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    version: &'static str,
+    last_turn_age_seconds: f64,
+    reasons: Vec<String>,
+    #[serde(flatten)]
+    node: NodeStatus,
+}
+
+pub(super) async fn state(State(asked): State<Asked>) -> Response {
+    let Some(node) = snapshot(&asked).await else { return no(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
+    Json(Page {
+        version: env!("CARGO_PKG_VERSION"),
+        last_turn_age_seconds: turn_age(asked.handle.last_turn()).as_secs_f64(),
+        reasons: reasons(&node),
+        node,
+    })
+    .into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Move {
+    vip: String,
+    to: String,
+}
+
+pub(super) async fn move_group(State(asked): State<Asked>, Json(wanted): Json<Move>) -> Response {
+    command(&asked, Command::Move { vip: wanted.vip, to: wanted.to }).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    on: bool,
+}
+
+pub(super) async fn drain(State(asked): State<Asked>, Json(wanted): Json<Drain>) -> Response {
+    command(&asked, if wanted.on { Command::Drain } else { Command::Undrain }).await
+}
+
+async fn command(asked: &Asked, command: Command) -> Response {
+    match asked.handle.command(command).await {
+        Ok(Ok(result)) => Json(json!({ "result": result })).into_response(),
+        Ok(Err(error)) => no(StatusCode::CONFLICT, &error),
+        Err(gone) => no(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
