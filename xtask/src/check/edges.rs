@@ -12,7 +12,8 @@ const MEETING: &[&str] = &["driver", "app", "cli", "main", "lib"];
 
 /// Rooms that others may name, with the reason.
 const COMMON: &[&str] = &[
-    "clock", // one source of CLOCK_BOOTTIME for every room
+    "clock",  // one source of CLOCK_BOOTTIME for every room
+    "handle", // the contract between the driver and those who ask it
 ];
 
 /// A foreign crate and the only rooms that may name it (design.md: foreign types stop at the door).
