@@ -62,7 +62,11 @@ fn drills() -> Result<Vec<Drill>> {
     let fuzzed = fuzz::targets()?.into_iter().map(|name| part(&name, Xtask, &format!("fuzz {name} --seconds 300")));
     // Seeds in ten parts: an interrupted run loses at most a tenth.
     let seeds = (0..10).map(|tenth| {
-        part(&format!("{tenth}"), Built("bascule-sim"), &format!("run --first {} --seeds 1000", tenth * 1000))
+        part(
+            &format!("{tenth}"),
+            Built("bascule-sim"),
+            &format!("run --seeds {}..{}", tenth * 1000, (tenth + 1) * 1000),
+        )
     });
     let failover = [("1s", 10), ("100ms", 5), ("10ms", 5)].map(|(interval, _)| {
         part(interval, Built("failover"), &format!("--peer keepalived --runs 30 --interval {interval}"))
