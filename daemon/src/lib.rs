@@ -7,6 +7,8 @@ pub mod admin;
 pub mod clock;
 pub mod dataplane;
 pub mod handle;
+pub mod health;
 pub mod logging;
 pub mod metrics;
+pub mod net;
 pub mod systemd;

@@ -1,0 +1,175 @@
+//! Our addresses: put on links, renewed, removed, swept. Nothing foreign is touched.
+
+use std::io;
+use std::net::IpAddr;
+
+use bascule_core::node::ADDRESS_LIFETIME;
+use bascule_core::types::LinkId;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::parse::{self, MARKER};
+use super::{Netlink, lock};
+use crate::net::NetError;
+
+impl Netlink {
+    /// Puts addresses on a link, or prolongs those that are there: /32 or /128, [`ADDRESS_LIFETIME`] valid, with our marker; IPv6 ones
+    /// never chosen as a source (preferred lifetime 0) and without the kernel's duplicate address detection. One datagram for up to 64.
+    ///
+    /// # Errors
+    /// The first refusal; the addresses that were not refused are on the link. [`NetError::Foreign`] when somebody else's is in the place
+    /// of one: then nothing was done.
+    pub async fn install(&self, link: LinkId, addresses: &[IpAddr]) -> Result<(), NetError> {
+        {
+            let mut shared = lock(&self.shared);
+            for address in addresses {
+                let key = (link, *address);
+                if shared.foreign.contains(&key) && !shared.installed.contains_key(&key) {
+                    return Err(NetError::Foreign { link, address: *address });
+                }
+            }
+            for address in addresses {
+                // Known before the request: its event must find it.
+                shared.installed.entry((link, *address)).or_insert(false);
+            }
+        }
+        let targets: Vec<_> = addresses.iter().map(|a| (link, *a)).collect();
+        self.put("install", &targets).await
+    }
+
+    /// Prolongs the lifetime of addresses on any links, in one batch. One that is gone meanwhile is put back.
+    ///
+    /// # Errors
+    /// The first refusal; all others were renewed.
+    pub async fn renew(&self, addresses: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
+        self.put("renew", addresses).await
+    }
+
+    /// Takes addresses off a link. Gone already is success, and so is a link that is gone; an address without our marker stays.
+    ///
+    /// # Errors
+    /// The first refusal; all others were removed.
+    pub async fn remove(&self, link: LinkId, addresses: &[IpAddr]) -> Result<(), NetError> {
+        let targets: Vec<_> = {
+            let shared = lock(&self.shared);
+            let ours = |key: &(LinkId, IpAddr)| shared.installed.contains_key(key) || !shared.foreign.contains(key);
+            addresses.iter().map(|a| (link, *a)).filter(ours).collect()
+        };
+        self.delete("remove", &targets).await
+    }
+
+    /// Removes every address that carries our marker, whoever of us put it there: the leftovers of a crashed run. Returns them. On kernels
+    /// before 5.18, which keep no marker, leftovers end by their lifetime instead.
+    ///
+    /// # Errors
+    /// When the addresses cannot be listed, or one cannot be removed.
+    pub async fn sweep(&self) -> Result<Vec<(LinkId, IpAddr)>, NetError> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let all = self.requests.lock().await.dump("list addresses", &request).await?;
+        let marked = all.iter().filter_map(|payload| parse::address(payload)).filter(|a| a.proto == Some(MARKER));
+        let found: Vec<_> = marked.map(|a| (a.link, a.net)).collect();
+        // The prefix length is that of the address: an older version may have used another one.
+        let requests = found.iter().map(|(link, net)| (message(*link, net.addr(), net.prefix_len()), 0));
+        let requests = requests.map(|(m, flags)| (RouteNetlinkMessage::DelAddress(m), flags)).collect();
+        let targets: Vec<_> = found.iter().map(|(link, net)| (*link, net.addr())).collect();
+        let answers = self.requests.lock().await.change("sweep addresses", requests).await?;
+        self.forget(&targets);
+        first_refusal("sweep", &targets, answers, gone)?;
+        Ok(targets)
+    }
+
+    async fn put(&self, what: &'static str, targets: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
+        let requests = targets.iter().map(|(link, address)| {
+            (RouteNetlinkMessage::NewAddress(ours(*link, *address)), NLM_F_CREATE | NLM_F_REPLACE)
+        });
+        let answers = self.requests.lock().await.change("put addresses on a link", requests.collect()).await?;
+        {
+            let mut shared = lock(&self.shared);
+            for (target, answer) in targets.iter().zip(&answers) {
+                match answer {
+                    Ok(()) => drop(shared.installed.insert(*target, true)),
+                    Err(_) => drop(shared.installed.remove(target)),
+                }
+            }
+        }
+        first_refusal(what, targets, answers, |_| false)
+    }
+
+    async fn delete(&self, what: &'static str, targets: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
+        let requests = targets.iter().map(|(link, address)| {
+            (RouteNetlinkMessage::DelAddress(message(*link, *address, host_prefix(*address))), 0)
+        });
+        let answers = self.requests.lock().await.change("take addresses off a link", requests.collect()).await?;
+        self.forget(targets);
+        first_refusal(what, targets, answers, gone)
+    }
+
+    fn forget(&self, targets: &[(LinkId, IpAddr)]) {
+        let mut shared = lock(&self.shared);
+        for target in targets {
+            shared.installed.remove(target);
+        }
+    }
+}
+
+/// No such address, no such link.
+fn gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV))
+}
+
+fn first_refusal(
+    what: &'static str,
+    targets: &[(LinkId, IpAddr)],
+    answers: Vec<io::Result<()>>,
+    harmless: impl Fn(&io::Error) -> bool,
+) -> Result<(), NetError> {
+    for ((link, address), answer) in targets.iter().zip(answers) {
+        match answer {
+            Err(source) if !harmless(&source) => {
+                return Err(NetError::Address { what, link: *link, address: *address, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn host_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// Names an address of a link.
+fn message(link: LinkId, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link.0;
+    message.header.prefix_len = prefix;
+    message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message
+}
+
+/// The whole of an address of ours.
+fn ours(link: LinkId, address: IpAddr) -> AddressMessage {
+    let mut message = message(link, address, host_prefix(address));
+    let mut lifetime = CacheInfo::default();
+    lifetime.ifa_valid = u32::try_from(ADDRESS_LIFETIME.as_secs()).unwrap_or(u32::MAX);
+    message.header.scope = AddressScope::Universe;
+    match address {
+        IpAddr::V4(_) => lifetime.ifa_preferred = lifetime.ifa_valid,
+        IpAddr::V6(v6) => {
+            lifetime.ifa_preferred = 0;
+            message.header.flags = AddressHeaderFlags::Nodad;
+            let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+            message.attributes.push(AddressAttribute::Flags(flags));
+            if v6.is_unicast_link_local() {
+                message.header.scope = AddressScope::Link;
+            }
+        }
+    }
+    message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARKER)));
+    message
+}

@@ -1,0 +1,82 @@
+//! Links and addresses of this network namespace: what there is, what changes, and our own addresses on them.
+//!
+//! Leaves every decision to `bascule-core`. Events are never trusted alone: the whole state is read again every 30 s and after every loss.
+
+mod addresses;
+mod parse;
+mod socket;
+mod state;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bascule_core::node::io::LinkInfo;
+use bascule_core::types::LinkId;
+use tokio::sync::mpsc;
+
+pub use parse::MARKER;
+use socket::NetlinkSocket;
+
+use super::NetError;
+
+/// Events that may wait for the driver. When it is full the watcher waits; what the kernel then drops is found by the next full reading.
+const EVENTS: usize = 256;
+
+/// Something happened to a link or an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NetEvent {
+    /// A link appeared or changed, its addresses and what it stands on included.
+    Link(LinkInfo),
+    /// A link is gone.
+    LinkGone(LinkId),
+    /// An address with our marker is gone from a link, whoever removed it; also said of our own removals. May be said twice.
+    AddressLost {
+        /// Where.
+        link: LinkId,
+        /// Which.
+        address: IpAddr,
+    },
+    /// Every link that exists at the start has been reported. Said once.
+    Synced,
+}
+
+/// The requesting side; cheap to clone. Every call is bounded by 2 s a datagram.
+#[derive(Clone)]
+pub struct Netlink {
+    requests: Arc<tokio::sync::Mutex<NetlinkSocket>>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// What the requesting side and the watcher both know.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Addresses that we put on links, and whether the kernel has confirmed them.
+    installed: BTreeMap<(LinkId, IpAddr), bool>,
+    /// Host addresses of links that somebody else put there.
+    foreign: BTreeSet<(LinkId, IpAddr)>,
+    /// This kernel reports markers. Not known before the first message that carries one; loopback addresses do since Linux 5.18.
+    markers: bool,
+}
+
+impl Netlink {
+    /// Starts to watch the network namespace of the calling thread. Reports every link, then [`NetEvent::Synced`], then changes, until
+    /// the receiver is dropped. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When a netlink socket cannot be opened.
+    pub fn start() -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
+        let requests = Arc::new(tokio::sync::Mutex::new(NetlinkSocket::open(0)?));
+        let shared = Arc::<Mutex<Shared>>::default();
+        let (sender, events) = mpsc::channel(EVENTS);
+        let watcher = watch::Watcher::open(Arc::clone(&shared), sender)?;
+        tokio::spawn(watcher.run());
+        Ok((Self { requests, shared }, events))
+    }
+}
+
+/// The lock is held for a few lines at a time and never across an await; a panic under it leaves valid data.
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

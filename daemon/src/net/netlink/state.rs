@@ -1,0 +1,131 @@
+//! What is known of links and addresses, and which events a message or a full reading makes. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bascule_core::node::io::LinkInfo;
+use bascule_core::types::LinkId;
+use ipnet::IpNet;
+
+use super::parse::{self, Address, MARKER};
+use super::{NetEvent, Shared};
+use crate::net::stack::{Table, stack_up};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    ours: bool,
+    usable: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    links: Table,
+    addresses: BTreeMap<(LinkId, IpNet), Entry>,
+    /// What the driver was told last.
+    told: BTreeMap<LinkId, LinkInfo>,
+}
+
+impl State {
+    /// One event message of the kernel. The driver is told by [`Self::publish`], but for lost addresses, which are returned at once.
+    pub(super) fn apply(&mut self, kind: u16, payload: &[u8], shared: &mut Shared) -> Option<NetEvent> {
+        match kind {
+            libc::RTM_NEWLINK => {
+                let (id, link) = parse::link(payload)?;
+                self.links.insert(id, link);
+                None
+            }
+            libc::RTM_DELLINK => {
+                let (id, _) = parse::link(payload)?;
+                self.links.remove(&id);
+                None
+            }
+            libc::RTM_NEWADDR => self.add(&parse::address(payload)?, shared),
+            libc::RTM_DELADDR => {
+                let address = parse::address(payload)?;
+                let known = self.addresses.remove(&(address.link, address.net));
+                shared.foreign.remove(&(address.link, address.net.addr()));
+                let ours = address.proto == Some(MARKER) || known.is_some_and(|e| e.ours);
+                ours.then(|| lost(address.link, address.net.addr()))
+            }
+            _ => None,
+        }
+    }
+
+    /// A full reading. `confirmed` are the addresses that were ours for certain before it began.
+    pub(super) fn replace(
+        &mut self,
+        links: &[Vec<u8>],
+        addresses: &[Vec<u8>],
+        confirmed: BTreeSet<(LinkId, IpAddr)>,
+        shared: &mut Shared,
+    ) -> Vec<NetEvent> {
+        let mut before = confirmed;
+        before.extend(self.ours());
+        self.links = links.iter().filter_map(|payload| parse::link(payload)).collect();
+        self.addresses.clear();
+        shared.foreign.clear();
+        for address in addresses.iter().filter_map(|payload| parse::address(payload)) {
+            let _new = self.add(&address, shared);
+        }
+        let now: BTreeSet<_> = self.ours().collect();
+        before.difference(&now).map(|(link, address)| lost(*link, *address)).collect()
+    }
+
+    fn add(&mut self, address: &Address, shared: &mut Shared) -> Option<NetEvent> {
+        let key = (address.link, address.net.addr());
+        shared.markers |= address.proto.is_some();
+        let host = address.net.prefix_len() == address.net.max_prefix_len();
+        let ours = match address.proto {
+            Some(proto) => proto == MARKER,
+            // A kernel without markers: what we remember must do.
+            None => !shared.markers && host && shared.installed.contains_key(&key),
+        };
+        // In IPv6 an address exists once a link, whatever its prefix; in IPv4 each prefix length is an address of its own.
+        if ours {
+            shared.foreign.remove(&key);
+        } else if host || key.1.is_ipv6() {
+            shared.foreign.insert(key);
+        }
+        let entry = Entry { ours, usable: address.usable };
+        let old = self.addresses.insert((address.link, address.net), entry);
+        // Replaced by hand without the marker: it would never end by itself.
+        (old.is_some_and(|e| e.ours) && !ours).then(|| lost(key.0, key.1))
+    }
+
+    fn ours(&self) -> impl Iterator<Item = (LinkId, IpAddr)> + use<'_> {
+        self.addresses.iter().filter(|(_, entry)| entry.ours).map(|((link, net), _)| (*link, net.addr()))
+    }
+
+    /// What the driver must be told to know the present state.
+    pub(super) fn publish(&mut self) -> Vec<NetEvent> {
+        let mut events = Vec::new();
+        self.told.retain(|id, _| {
+            let there = self.links.contains_key(id);
+            if !there {
+                events.push(NetEvent::LinkGone(*id));
+            }
+            there
+        });
+        for (id, link) in &self.links {
+            let own = |((at, net), entry): (&(LinkId, IpNet), &Entry)| {
+                (at == id && !entry.ours && entry.usable).then_some(*net)
+            };
+            let info = LinkInfo {
+                id: *id,
+                name: link.name.clone(),
+                mac: link.mac,
+                up: stack_up(&self.links, *id),
+                addresses: self.addresses.iter().filter_map(own).collect(),
+            };
+            if self.told.get(id) != Some(&info) {
+                self.told.insert(*id, info.clone());
+                events.push(NetEvent::Link(info));
+            }
+        }
+        events
+    }
+}
+
+fn lost(link: LinkId, address: IpAddr) -> NetEvent {
+    NetEvent::AddressLost { link, address }
+}
