@@ -6,5 +6,5 @@ pub mod run;
 pub mod wire;
 
 pub use ground::{Ground, Netns, boot_ns};
-pub use run::{Outcome, test_run};
+pub use run::{Outcome, cost_ns, test_run};
 pub use wire::Wire;

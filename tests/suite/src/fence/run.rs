@@ -47,6 +47,23 @@ struct Attr {
 /// # Panics
 /// When the program returns a third verdict or changes the frame.
 pub fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<Outcome> {
+    let attr = run(program, ifindex, frame, 1)?;
+    match attr.retval.cast_signed() {
+        -1 => Ok(Outcome::Pass),
+        2 => Ok(Outcome::Drop),
+        other => panic!("verdict {other} is neither NEXT nor DROP"),
+    }
+}
+
+/// Runs the program `repeat` times and gives the mean time of one run as the kernel measured it, nanoseconds.
+///
+/// # Errors
+/// As [`test_run`].
+pub fn cost_ns(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<u32> {
+    Ok(run(program, ifindex, frame, repeat)?.duration)
+}
+
+fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<Attr> {
     let mut out = vec![0u8; frame.len() + 64];
     let mut context = [0u32; 48];
     context[SKB_IFINDEX] = ifindex;
@@ -57,7 +74,7 @@ pub fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Resu
         data_size_out: size(out.len())?,
         data_in: frame.as_ptr() as u64,
         data_out: out.as_mut_ptr() as u64,
-        repeat: 1,
+        repeat,
         ctx_size_in: size(size_of_val(&context))?,
         ctx_in: context.as_ptr() as u64,
         ..Attr::default()
@@ -68,9 +85,5 @@ pub fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Resu
         return Err(io::Error::last_os_error());
     }
     assert_eq!(&out[..attr.data_size_out as usize], frame, "the fence never changes a frame");
-    match attr.retval.cast_signed() {
-        -1 => Ok(Outcome::Pass),
-        2 => Ok(Outcome::Drop),
-        other => panic!("verdict {other} is neither NEXT nor DROP"),
-    }
+    Ok(attr)
 }
