@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod dataplane;
 pub mod handle;
 pub mod health;

@@ -1,0 +1,130 @@
+//! The configuration of a node: one YAML file in, the core's types out, or every mistake with its place.
+//!
+//! Decides what a file means and whether it is accepted. When to read it again is the app's; what a change does is the core's.
+
+mod check;
+mod error;
+mod gates;
+mod keys;
+mod model;
+mod nearest;
+mod read;
+mod reference;
+mod rules;
+mod schema;
+mod tree;
+mod values;
+mod vips;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bascule_core::node::config::NodeConfig;
+
+pub use check::check;
+pub use error::{ConfigError, ConfigErrors, Pos};
+pub use reference::reference;
+pub use watch::watch;
+
+/// Largest file: a thousand VIPs with every field take a third of it.
+const FILE_MAX: u64 = 1 << 20;
+
+/// An accepted file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    /// What the core is told.
+    pub node: NodeConfig,
+    /// How to look at the node.
+    pub admin: Admin,
+    /// What to log.
+    pub log: Log,
+    /// UDP port of the peer channel, host byte order.
+    pub peer_port: u16,
+    /// The key file, when the peer channel is on; to be watched like the file itself.
+    pub key_file: Option<PathBuf>,
+    /// What is allowed but probably not meant, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// Admin socket and HTTP listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admin {
+    /// Unix socket, absolute.
+    pub socket: PathBuf,
+    /// TCP listener, if any.
+    pub http: Option<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { socket: "/run/bascule/admin.sock".into(), http: None }
+    }
+}
+
+/// What to log, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A `tracing_subscriber::EnvFilter`, known to parse.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Text.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Reads the file at `path`. Relative paths in it start at its folder; the host name is the default of `node`.
+///
+/// # Errors
+/// Everything that is wrong with the file, or that it cannot be read.
+pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let file = path.display().to_string();
+    let whole = |wrong: String, right: &str| {
+        ConfigErrors::new(&file, vec![ConfigError::new(model::FILE.0, model::FILE.1, wrong, right)])
+    };
+    let unreadable = |e: std::io::Error| whole(format!("cannot be read: {}", e.kind()), "name a readable file");
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
+    if meta.len() > FILE_MAX {
+        return Err(whole(format!("has {} bytes", meta.len()), "use at most 1 MiB"));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|e| not_utf8(&file, &e))?;
+    let host_name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    parse(&text, &file, path.parent().unwrap_or(Path::new(".")), &host_name)
+}
+
+/// Reads `text`; `file_name` stands in errors, relative paths start at `base_dir`, `host_name` is the default of `node`.
+///
+/// # Errors
+/// Everything that is wrong with the text.
+pub fn parse(text: &str, file_name: &str, base_dir: &Path, host_name: &str) -> Result<Loaded, ConfigErrors> {
+    model::build(text, &model::Around { file: file_name, base_dir, host_name })
+}
+
+fn not_utf8(file: &str, error: &std::string::FromUtf8Error) -> ConfigErrors {
+    let good = error.utf8_error().valid_up_to();
+    let bytes = error.as_bytes();
+    let before = String::from_utf8_lossy(&bytes[..good]);
+    let line = u64::try_from(before.matches('\n').count()).unwrap_or(u64::MAX) + 1;
+    let column = u64::try_from(before.rsplit('\n').next().map_or(0, |l| l.chars().count())).unwrap_or(u64::MAX) + 1;
+    let at = Pos { line, column, ..Pos::START };
+    let byte = bytes.get(good).copied().unwrap_or_default();
+    let wrong = format!("byte {byte:#04x} is not UTF-8");
+    ConfigErrors::new(file, vec![ConfigError::new(at, model::FILE.1, wrong, "save the file as UTF-8")])
+}

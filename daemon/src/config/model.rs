@@ -1,0 +1,136 @@
+//! The whole file: from the tree to the types of the core.
+
+use std::path::{Path, PathBuf};
+
+use bascule_core::node::config::{FencePolicy, NodeConfig};
+use bascule_core::wire::peer::Keys;
+
+use super::error::{ConfigErrors, Pos};
+use super::read::{At, Errors, Map};
+use super::schema::ROOT;
+use super::tree::Tree;
+use super::{Admin, Loaded, Log, LogFormat, gates, keys, tree, values, vips};
+
+/// What is needed beside the text.
+pub(super) struct Around<'a> {
+    pub(super) file: &'a str,
+    pub(super) base_dir: &'a Path,
+    pub(super) host_name: &'a str,
+}
+
+pub(super) fn build(text: &str, around: &Around<'_>) -> Result<Loaded, ConfigErrors> {
+    build_tree(&tree::read(text).map_err(|e| ConfigErrors::new(around.file, vec![*e]))?, around)
+}
+
+pub(super) fn build_tree(root: &Tree, around: &Around<'_>) -> Result<Loaded, ConfigErrors> {
+    let errors = Errors::default();
+    let mut warnings = Vec::new();
+    let loaded = Map::open(root, &ROOT, String::new(), &errors).and_then(|m| file(&m, around, &errors, &mut warnings));
+    let errors = errors.into_inner();
+    match loaded {
+        Some(mut loaded) if errors.is_empty() => {
+            loaded.warnings = warnings;
+            Ok(loaded)
+        }
+        _ => Err(ConfigErrors::new(around.file, errors)),
+    }
+}
+
+fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<String>) -> Option<Loaded> {
+    let node = node_name(map, around);
+    let fence = match map.word("fence") {
+        Some("preferred") => FencePolicy::Preferred,
+        Some("off") => {
+            warnings.push("fence: off: a stalled or isolated owner goes on answering for its addresses".into());
+            FencePolicy::Off
+        }
+        _ => FencePolicy::Required,
+    };
+    let admin = admin(map);
+    let log = log(map);
+    let peers = peers(map, around.base_dir, errors);
+    let gates = gates::read(map, errors);
+    let groups = vips::read(map, node.as_ref(), &gates, errors, warnings);
+    let peers = peers?;
+    Some(Loaded {
+        node: NodeConfig {
+            node: node?.value,
+            fence,
+            keys: peers.keys,
+            gates: gates.into_iter().map(|g| g.into_config()).collect::<Option<_>>()?,
+            groups: groups?,
+        },
+        admin: admin?,
+        log: log?,
+        peer_port: peers.port,
+        key_file: peers.file,
+        warnings: Vec::new(),
+    })
+}
+
+fn node_name(map: &Map<'_>, around: &Around<'_>) -> Option<At<String>> {
+    if map.has("node") {
+        return map.text("node", values::node_name);
+    }
+    match values::node_name(around.host_name) {
+        Ok(value) => Some(At { value, at: map.at, path: "node".into() }),
+        Err(wrong) => {
+            map.wrong(
+                "node",
+                format!("missing, and of the host name {wrong}"),
+                "give the node a name of letters and digits",
+            );
+            None
+        }
+    }
+}
+
+fn admin(map: &Map<'_>) -> Option<Admin> {
+    if !map.has("admin") {
+        return Some(Admin::default());
+    }
+    let map = map.section("admin")?;
+    let http = map.text("http", values::socket_address).map(|a| a.value);
+    Some(Admin { socket: map.text("socket", values::socket_path)?.value, http })
+}
+
+fn log(map: &Map<'_>) -> Option<Log> {
+    if !map.has("log") {
+        return Some(Log::default());
+    }
+    let map = map.section("log")?;
+    let format = map.word("format");
+    let level = map.text("level", values::log_filter)?.value;
+    let format = if format? == "json" { LogFormat::Json } else { LogFormat::Text };
+    Some(Log { format, level })
+}
+
+struct Peers {
+    keys: Keys,
+    port: u16,
+    file: Option<PathBuf>,
+}
+
+/// UDP port of the peer channel where none is configured.
+const PEER_PORT: u16 = 3112;
+
+fn peers(map: &Map<'_>, base_dir: &Path, errors: &Errors) -> Option<Peers> {
+    if !map.has("peers") {
+        return Some(Peers { keys: Keys::default(), port: PEER_PORT, file: None });
+    }
+    let map = map.section("peers")?;
+    let port = map.whole("port");
+    let file = map.text("keyFile", values::path)?;
+    let path = base_dir.join(&file.value);
+    match keys::read(&path) {
+        Ok(keys) => Some(Peers { keys, port: port?.value, file: Some(path) }),
+        Err(bad) => {
+            let shown = super::error::shown(&file.value.display().to_string());
+            errors.add(file.at, &file.path, format!("{shown} {}", bad.wrong), bad.right);
+            None
+        }
+    }
+}
+
+/// Where a whole-file problem is shown.
+pub(super) const FILE: (Pos, &str) = (Pos::START, "(file)");

@@ -1,0 +1,332 @@
+//! Good files, the table against the reader, and the watch. Broken files are in `broken_tests`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use bascule_core::node::config::{FencePolicy, GroupConfig};
+use proptest::prelude::*;
+
+use super::schema::{Absent, Kind, ROOT, Section};
+use super::tree::{Tree, Value};
+use super::*;
+
+const MINIMAL: &str = "vips:\n  - name: api\n    addresses: [10.9.0.100]\n    vrid: 51\n    priority: 200\n";
+
+/// A folder with a good key file.
+pub(super) fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    key_file(&dir.path().join("peer.key"), &format!("{}\n", "ab".repeat(32)), 0o600);
+    dir
+}
+
+pub(super) fn key_file(path: &Path, text: &str, mode: u32) {
+    std::fs::write(path, text).expect("written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mode set");
+}
+
+#[track_caller]
+fn good(text: &str, dir: &Path) -> Loaded {
+    match parse(text, "bascule.yaml", dir, "n1") {
+        Ok(loaded) => loaded,
+        Err(errors) => panic!("{errors}\n{text}"),
+    }
+}
+
+#[test]
+fn four_fields_are_enough() {
+    let loaded = good(MINIMAL, Path::new("/"));
+    let vip =
+        GroupConfig { priority: 200, ..GroupConfig::new("api", 51, vec!["10.9.0.100".parse().expect("address")]) };
+    assert_eq!(loaded.node.groups, [vip]);
+    assert_eq!((loaded.node.node.as_str(), loaded.node.fence), ("n1", FencePolicy::Required));
+    assert!(loaded.node.gates.is_empty() && loaded.node.keys.is_empty());
+    assert_eq!((loaded.admin, loaded.log), (Admin::default(), Log::default()));
+    assert_eq!((loaded.peer_port, loaded.key_file, loaded.warnings.len()), (3112, None, 0));
+}
+
+#[test]
+fn a_rank_is_a_priority() {
+    for (node, priority) in [("n1", 254), ("n2", 206), ("n3", 158)] {
+        let text = MINIMAL.replace("priority: 200", "nodes: [n1, n2, n3]");
+        let loaded = parse(&text, "f", Path::new("/"), node).expect("good");
+        assert_eq!(loaded.node.groups[0].priority, priority);
+    }
+}
+
+/// Every field of the table, in a place where it may stand; `@` is replaced by the field.
+fn carrier(section: &str, key: &str) -> String {
+    let tcp = "tcp: { address: '127.0.0.1:1' }, ";
+    let gate = match key {
+        "tcp" | "http" => "",
+        "timeout" => &format!("{tcp}interval: 1h, "),
+        _ => tcp,
+    };
+    let extra = match section {
+        "" => "@".to_owned(),
+        "admin" | "log" => format!("{section}: {{ @ }}"),
+        "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
+        "gates[]" => format!("gates: [{{ name: g, {gate}@ }}]"),
+        "gates[].tcp" => "gates: [{ name: g, tcp: { @ } }]".to_owned(),
+        "gates[].http" => "gates: [{ name: g, http: { url: 'http://h/', @ } }]".to_owned(),
+        "vips[]" => "    @".to_owned(),
+        "vips[].announce" => "    announce: { @ }".to_owned(),
+        other => panic!("no carrier for {other}"),
+    };
+    format!("{MINIMAL}{extra}\n")
+}
+
+fn sections(section: &'static Section, all: &mut Vec<&'static Section>) {
+    all.push(section);
+    for field in section.fields {
+        if let Kind::Section(inner) | Kind::Sections(inner) = field.kind {
+            sections(inner, all);
+        }
+    }
+}
+
+fn table() -> Vec<&'static Section> {
+    let mut all = Vec::new();
+    sections(&ROOT, &mut all);
+    all
+}
+
+#[test]
+fn the_documented_default_is_what_holds_without_the_field() {
+    let dir = folder();
+    let mut compared = 0;
+    for (section, field) in table().into_iter().flat_map(|s| s.fields.iter().map(move |f| (s, f))) {
+        let Absent::Value(default) = field.default else { continue };
+        let carrier = carrier(section.path, field.key);
+        let without = good(&carrier.replace('@', ""), dir.path());
+        let with = good(&carrier.replace('@', &format!("{}: {default}", field.key)), dir.path());
+        assert_eq!(with, without, "{}.{}", section.path, field.key);
+        compared += 1;
+    }
+    assert!(compared >= 20, "{compared} defaults");
+    for empty in ["admin: {}", "log: {}", "    announce: {}"] {
+        assert_eq!(good(&format!("{MINIMAL}{empty}\n"), dir.path()), good(MINIMAL, dir.path()));
+    }
+}
+
+#[test]
+fn documented_ranges_are_the_ranges_that_hold() {
+    let dir = folder();
+    let mut tried = 0;
+    for (section, field) in table().into_iter().flat_map(|s| s.fields.iter().map(move |f| (s, f))) {
+        let (unit, min, max, step) = match field.kind {
+            Kind::Whole { min, max } => ("", min, max, 1),
+            Kind::Time { min, max, step } => ("ms", min, max, step),
+            _ => continue,
+        };
+        let text = |n: u64| {
+            let given = format!("{}: {n}{unit}", field.key);
+            match (section.path, field.key) {
+                ("vips[]", "vrid") => MINIMAL.replace("vrid: 51", &given),
+                ("vips[]", "priority") => MINIMAL.replace("priority: 200", &given),
+                (path, key) => carrier(path, key).replace('@', &given),
+            }
+        };
+        for n in [min, max] {
+            let _accepted = good(&text(n), dir.path());
+        }
+        for n in [min.wrapping_sub(1).min(max + step), max + step] {
+            let errors = parse(&text(n), "f", dir.path(), "n1").expect_err("out of range");
+            assert!(errors.to_string().contains(&field.kind.right()), "{errors}");
+        }
+        tried += 1;
+    }
+    assert!(tried >= 12, "{tried} ranges");
+}
+
+/// Fields given anywhere in a file, as paths of the table.
+fn given(tree: &Tree, path: &str, out: &mut Vec<String>) {
+    match &tree.value {
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                let path = if path.is_empty() { key.key().to_owned() } else { format!("{path}.{}", key.key()) };
+                out.push(path.clone());
+                given(value, &path, out);
+            }
+        }
+        Value::List(items) => items.iter().for_each(|i| given(i, &format!("{path}[]"), out)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_table_is_read_and_documented() {
+    let dir = folder();
+    let text = include_str!("full.yaml");
+    let loaded = good(text, dir.path());
+    assert_eq!(loaded.node.groups.len(), 2);
+    let mut fields = Vec::new();
+    given(&tree::read(text).expect("YAML"), "", &mut fields);
+    let reference = reference();
+    for section in table() {
+        for field in section.fields {
+            let path =
+                if section.path.is_empty() { field.key.to_owned() } else { format!("{}.{}", section.path, field.key) };
+            assert!(fields.contains(&path), "full.yaml lacks {path}");
+            assert!(reference.contains(&format!("| `{}` | ", field.key)), "the reference lacks {path}");
+            // A field that the reader ignores could hold anything.
+            let mut broken = tree::read(text).expect("YAML");
+            assert!(spoil(&mut broken, "", &path), "{path} was not spoilt");
+            let errors =
+                model::build_tree(&broken, &model::Around { file: "f", base_dir: dir.path(), host_name: "n1" });
+            assert!(errors.is_err(), "{path} is not read");
+        }
+    }
+}
+
+/// Replaces the value of the first field at `target` by one that no field accepts.
+fn spoil(tree: &mut Tree, path: &str, target: &str) -> bool {
+    match &mut tree.value {
+        Value::Map(entries) => entries.iter_mut().any(|(key, value)| {
+            let path = if path.is_empty() { key.key().to_owned() } else { format!("{path}.{}", key.key()) };
+            if path == target {
+                *value = tree::read("[.nan]").expect("YAML");
+                return true;
+            }
+            spoil(value, &path, target)
+        }),
+        Value::List(items) => items.iter_mut().any(|i| spoil(i, &format!("{path}[]"), target)),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_committed_reference_is_the_generated_one() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/config.md");
+    let committed = std::fs::read_to_string(file).expect("docs/reference/config.md");
+    assert!(committed == reference(), "run `cargo xtask docs` and commit docs/reference/config.md");
+}
+
+#[test]
+fn the_examples_load() {
+    let dir = folder();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut loaded = 0;
+    for entry in std::fs::read_dir(examples).expect("deploy/examples") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("text").replace("/etc/bascule/peer.key", "peer.key");
+        let example = parse(&text, "example", dir.path(), "cp2").unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(example.warnings.is_empty() && !example.node.keys.is_empty(), "{}", path.display());
+        let guide = include_str!("../../../docs/configuration.md");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(guide.contains(&name), "docs/configuration.md does not name {name}");
+        loaded += 1;
+    }
+    assert!(loaded >= 2);
+}
+
+#[test]
+fn values_may_be_shared_by_anchors() {
+    let text = "vips:\n  - &a { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, announce: &x { burst: 5 } }\n  - { <<: *a, name: b, addresses: [10.0.0.2], vrid: 2 }\n";
+    let loaded = good(text, Path::new("/"));
+    assert_eq!(loaded.node.groups[1].announce.burst, 5);
+    assert_eq!(loaded.node.groups[1].priority, 200);
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let text = "fence: off\nvips:\n  - { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, whenAllFail: release }\n  - { name: b, addresses: [10.0.0.2], vrid: 1, priority: 200, interface: eth1 }\n";
+    let warnings = good(text, Path::new("/")).warnings;
+    assert_eq!(
+        warnings,
+        [
+            "fence: off: a stalled or isolated owner goes on answering for its addresses",
+            "vips[0].whenAllFail: release has no effect without gates",
+            "vips[1].vrid: 1 is also the VRID of vips[0]; this is refused if both are on one interface",
+        ]
+    );
+}
+
+#[test]
+fn load_tells_what_is_wrong_with_the_file_itself() {
+    let dir = folder();
+    let path = dir.path().join("bascule.yaml");
+    let error = |what: &str| {
+        let line = load(&path).expect_err(what).to_string();
+        line.strip_prefix(&format!("{}:", path.display())).expect("starts with the file").to_owned()
+    };
+    assert_eq!(error("missing"), "1:1: (file): cannot be read: entity not found; name a readable file");
+    std::fs::write(&path, b"node: n1\nvips: \xff\n").expect("written");
+    assert_eq!(error("not UTF-8"), "2:7: (file): byte 0xff is not UTF-8; save the file as UTF-8");
+    std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
+    assert_eq!(error("too large"), "1:1: (file): has 1048577 bytes; use at most 1 MiB");
+    std::fs::write(&path, MINIMAL).expect("written");
+    let (status, text) = check(&path);
+    assert_eq!(status, 0, "{text}");
+    std::fs::write(&path, MINIMAL.replace("51", "0")).expect("written");
+    assert_eq!(check(&path), (1, format!("{}:4:11: vips[0].vrid: 0 is below 1; use 1 to 255\n", path.display())));
+}
+
+#[tokio::test]
+async fn a_file_renamed_over_it_and_a_new_key_are_changes() {
+    let dir = folder();
+    let (file, key) = (dir.path().join("bascule.yaml"), dir.path().join("peer.key"));
+    std::fs::write(&file, MINIMAL).expect("written");
+    let mut changes = watch(&file, Some(&key)).expect("a watch");
+    let replace = |path: &Path, text: &str| {
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(&new, path).expect("renamed");
+    };
+    for round in 0..2 {
+        replace(&file, &format!("{MINIMAL}# {round}\n"));
+        told(&mut changes).await;
+    }
+    replace(&key, "ab");
+    told(&mut changes).await;
+    // As kubelet does with a ConfigMap: the name is a link into a folder that is itself replaced by a link.
+    for version in ["v1", "v2", "v3"] {
+        std::fs::create_dir(dir.path().join(version)).expect("made");
+        std::fs::write(dir.path().join(version).join("mounted.yaml"), version).expect("written");
+    }
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(to, dir.path().join("data.new")).expect("linked");
+        std::fs::rename(dir.path().join("data.new"), dir.path().join("data")).expect("renamed");
+    };
+    link("v1");
+    let mounted = dir.path().join("mounted.yaml");
+    std::os::unix::fs::symlink("data/mounted.yaml", &mounted).expect("linked");
+    let mut changes = watch(&mounted, None).expect("a watch");
+    for version in ["v2", "v3"] {
+        link(version);
+        told(&mut changes).await;
+    }
+}
+
+async fn told(changes: &mut tokio::sync::mpsc::Receiver<()>) {
+    let told = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await;
+    assert_eq!(told.expect("told within 10 s"), Some(()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn mutated_files_never_panic(edits in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..8, any::<prop::sample::Index>()), 1..6)) {
+        const BITS: [&str; 16] = ["", " ", "\n", ":", "[", "{", "- ", "&a ", "*a", "!!int ", "\"", "999999999999999999999999", "\u{0}", "ü", "~", "<<: "];
+        let mut text = include_str!("full.yaml").to_owned();
+        for (at, cut, bit) in edits {
+            let mut from = at.index(text.len().max(1)).min(text.len());
+            while !text.is_char_boundary(from) { from -= 1; }
+            let mut to = (from + cut).min(text.len());
+            while !text.is_char_boundary(to) { to += 1; }
+            text.replace_range(from..to, BITS[bit.index(BITS.len())]);
+        }
+        if let Err(errors) = parse(&text, "f", Path::new("/nonexistent"), "n1") {
+            for error in errors.iter() {
+                prop_assert_eq!(error.to_string().lines().count(), 1);
+                prop_assert!(error.at.line >= 1 && error.at.column >= 1);
+            }
+            prop_assert!(errors.iter().count() > 0);
+        }
+    }
+
+    #[test]
+    fn any_text_never_panics(text in "\\PC{0,200}") {
+        let _refused = parse(&text, "f", Path::new("/nonexistent"), "n1");
+    }
+}

@@ -1,0 +1,215 @@
+//! Single values from text. Each function says only what is wrong; what would be right stands in the table.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::error::shown;
+use super::schema::time;
+
+/// Longest path of a Unix socket: `sun_path` is 108 bytes with its NUL (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+/// Longest link name: IFNAMSIZ is 16 with its NUL (linux/if.h).
+const LINK_NAME_MAX: usize = 15;
+
+/// What is wrong with a value, the value included.
+pub(super) type Wrong = String;
+
+/// A time with its unit, in milliseconds.
+pub(super) fn milliseconds(text: &str) -> Result<u64, Wrong> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" if !number.is_empty() => return Err(format!("{} has no unit", shown(text))),
+        _ => return Err(format!("{} is not a whole number with ms, s, m or h", shown(text))),
+    };
+    if number.is_empty() {
+        return Err(format!("{} is not a whole number with ms, s, m or h", shown(text)));
+    }
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(factor))
+        .ok_or_else(|| format!("{} is too large", shown(text)))
+}
+
+/// A time within `min..=max` in steps of `step`, all in milliseconds.
+pub(super) fn time_in(text: &str, min: u64, max: u64, step: u64) -> Result<u64, Wrong> {
+    let ms = milliseconds(text)?;
+    if ms < min {
+        return Err(format!("{} is below {}", shown(text), time(min)));
+    }
+    if ms > max {
+        return Err(format!("{} is above {}", shown(text), time(max)));
+    }
+    if ms % step != 0 {
+        return Err(format!("{} is not a multiple of {}", shown(text), time(step)));
+    }
+    Ok(ms)
+}
+
+/// Name of a VIP or a gate.
+pub(super) fn name(text: &str) -> Result<String, Wrong> {
+    checked_name(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit(), "-")
+}
+
+/// Name of a node.
+pub(super) fn node_name(text: &str) -> Result<String, Wrong> {
+    checked_name(text, |c| c.is_ascii_alphanumeric(), "-._")
+}
+
+fn checked_name(text: &str, plain: impl Fn(char) -> bool, inner: &str) -> Result<String, Wrong> {
+    if text.is_empty() {
+        return Err("\"\" is empty".into());
+    }
+    if text.len() > 63 {
+        return Err(format!("{} is {} bytes long", shown(text), text.len()));
+    }
+    if let Some(c) = text.chars().find(|c| !plain(*c) && !inner.contains(*c)) {
+        return Err(format!("{} contains {}", shown(text), shown_char(c)));
+    }
+    if !text.starts_with(&plain) || !text.ends_with(&plain) {
+        return Err(format!("{} starts or ends with a separator", shown(text)));
+    }
+    Ok(text.to_owned())
+}
+
+fn shown_char(c: char) -> String {
+    if c == ' ' { "a space".into() } else { shown(&c.to_string()) }
+}
+
+/// Name of a link.
+pub(super) fn link_name(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() || text == "." || text == ".." {
+        return Err(format!("{} is no link name", shown(text)));
+    }
+    if text.len() > LINK_NAME_MAX {
+        return Err(format!("{} is {} bytes long", shown(text), text.len()));
+    }
+    match text.chars().find(|c| *c == '/' || *c == ':' || c.is_whitespace() || c.is_control()) {
+        Some(c) => Err(format!("{} contains {}", shown(text), shown_char(c))),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// An address that a node can own or be reached at.
+pub(super) fn unicast(text: &str) -> Result<IpAddr, Wrong> {
+    let shown = shown(text);
+    let address: IpAddr = match text.parse() {
+        Ok(address) => address,
+        Err(_) if text.split_once('/').is_some_and(|(a, _)| a.parse::<IpAddr>().is_ok()) => {
+            return Err(format!("{shown} has a prefix length"));
+        }
+        Err(_) => return Err(format!("{shown} is not an IP address")),
+    };
+    let kind = match address {
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_loopback() => "a loopback address",
+        _ if address.is_multicast() => "a multicast address",
+        IpAddr::V4(Ipv4Addr::BROADCAST) => "the broadcast address",
+        IpAddr::V4(a) if a.octets()[0] == 0 => "an address of 0.0.0.0/8",
+        IpAddr::V4(a) if a.octets()[0] >= 240 => "a reserved address",
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => "an IPv4 address written as IPv6",
+        IpAddr::V4(_) | IpAddr::V6(_) => return Ok(address),
+    };
+    Err(format!("{shown} is {kind}"))
+}
+
+/// An address of a VIP.
+pub(super) fn vip_address(text: &str) -> Result<IpAddr, Wrong> {
+    match unicast(text)? {
+        IpAddr::V6(a) if a.is_unicast_link_local() => {
+            Err(format!("{} is link-local and belongs into linkLocal", shown(text)))
+        }
+        address => Ok(address),
+    }
+}
+
+/// A link-local IPv6 address.
+pub(super) fn link_local(text: &str) -> Result<Ipv6Addr, Wrong> {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(a)) if a.is_unicast_link_local() => Ok(a),
+        Ok(_) => Err(format!("{} is not within fe80::/10", shown(text))),
+        Err(_) => Err(format!("{} is not an IPv6 address", shown(text))),
+    }
+}
+
+/// An address with a port.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Wrong> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => Err(format!("{} has port 0", shown(text))),
+        Ok(address) => Ok(address),
+        Err(_) if text.parse::<IpAddr>().is_ok() => Err(format!("{} has no port", shown(text))),
+        Err(_) => Err(format!("{} is not an IP address with a port", shown(text))),
+    }
+}
+
+/// Path of the admin socket.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, Wrong> {
+    if !Path::new(text).is_absolute() {
+        return Err(format!("{} is not absolute", shown(text)));
+    }
+    if text.len() > SOCKET_PATH_MAX {
+        return Err(format!("{} is {} bytes long", shown(text), text.len()));
+    }
+    if text.ends_with('/') || text.contains('\0') {
+        return Err(format!("{} names no file", shown(text)));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// A path.
+pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(format!("{} names no file", shown(text)));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// The URL of a gate.
+pub(super) fn http_url(text: &str) -> Result<String, Wrong> {
+    let shown = shown(text);
+    let url: hyper::Uri = text.parse().map_err(|_| format!("{shown} is not a URL"))?;
+    match url.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(format!("{shown} needs TLS, which gates do not speak")),
+        Some(_) | None => return Err(format!("{shown} does not start with http://")),
+    }
+    let authority = url.authority().ok_or_else(|| format!("{shown} has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(format!("{shown} contains a user name"));
+    }
+    if authority.host().is_empty() {
+        return Err(format!("{shown} has no host"));
+    }
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if !port.is_empty() && port[1..].parse::<u16>().map_or(true, |p| p == 0) {
+        return Err(format!("{shown} has port {}, which is none", super::error::shown(&port[1..])));
+    }
+    Ok(text.to_owned())
+}
+
+/// A status or a range of them.
+pub(super) fn status_range(text: &str) -> Result<(u16, u16), Wrong> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let status = |s: &str| s.parse::<u16>().ok().filter(|n| (100..=599).contains(n));
+    match (status(low), status(high)) {
+        (Some(low), Some(high)) if low <= high => Ok((low, high)),
+        (Some(_), Some(_)) => Err(format!("{} ends before it starts", shown(text))),
+        _ => Err(format!("{} is not a status or a range of them", shown(text))),
+    }
+}
+
+/// A log filter.
+pub(super) fn log_filter(text: &str) -> Result<String, Wrong> {
+    if text.trim().is_empty() {
+        return Err(format!("{} is empty", shown(text)));
+    }
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("{} is not a log filter", shown(text))),
+    }
+}

@@ -1,0 +1,190 @@
+//! VIPs, one by one. What concerns several of them is checked in [`super::rules`].
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use bascule_core::announce::l2::AnnounceConfig;
+use bascule_core::node::config::{GroupConfig, WhenAllFail};
+use bascule_core::types::{Centis, Family, rank_priority};
+
+use super::gates::Gate;
+use super::nearest::nearest;
+use super::read::{At, Errors, Items, Map};
+use super::{rules, values};
+
+/// Most addresses of one family: what fits an advert that every peer accepts (issue: 1 to 20).
+const ADDRESSES_MAX: usize = 20;
+/// Ranks with a priority of their own: four 48 apart, then 109 down to 100 ([`rank_priority`]).
+const RANKS: usize = 14;
+
+/// A VIP as far as it could be read.
+pub(super) struct Vip {
+    pub(super) path: String,
+    pub(super) name: Option<At<String>>,
+    pub(super) addresses: Option<Items<IpAddr>>,
+    pub(super) link_local: Option<At<Ipv6Addr>>,
+    pub(super) interface: Option<At<String>>,
+    pub(super) vrid: Option<At<u8>>,
+    pub(super) peers: Option<Items<IpAddr>>,
+    /// The finished group; `None` when an error was noted.
+    group: Option<GroupConfig>,
+}
+
+/// Reads the VIPs and applies every rule.
+pub(super) fn read(
+    file: &Map<'_>,
+    node: Option<&At<String>>,
+    gates: &[Gate],
+    errors: &Errors,
+    warnings: &mut Vec<String>,
+) -> Option<Vec<GroupConfig>> {
+    let list = file.sections("vips")?;
+    if list.value.is_empty() {
+        errors.add(list.at, &list.path, "the list is empty", "give at least one VIP");
+    }
+    let vips: Vec<Vip> = list.value.iter().map(|m| vip(m, node, gates, errors, warnings)).collect();
+    for vip in &vips {
+        rules::within(vip, errors);
+    }
+    rules::across(&vips, errors, warnings);
+    vips.into_iter().map(|v| v.group).collect()
+}
+
+fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors, warnings: &mut Vec<String>) -> Vip {
+    let mut vip = Vip {
+        path: map.path.clone(),
+        name: map.text("name", values::name),
+        addresses: map.texts("addresses", values::vip_address),
+        link_local: map.text("linkLocal", values::link_local),
+        interface: map.text("interface", values::link_name),
+        vrid: map.whole("vrid"),
+        peers: map.texts("unicastPeers", values::unicast),
+        group: None,
+    };
+    if let Some(addresses) = &vip.addresses {
+        count(addresses, errors);
+    }
+    vip.group = group(map, &vip, node, gates, errors, warnings);
+    vip
+}
+
+fn count(addresses: &Items<IpAddr>, errors: &Errors) {
+    if addresses.items.is_empty() && addresses.complete {
+        errors.add(addresses.at, &addresses.path, "the list is empty", "give 1 to 20 addresses of a family");
+    }
+    for family in [Family::V4, Family::V6] {
+        let of_family = addresses.items.iter().filter(|a| Family::of(&a.value) == family);
+        let number = of_family.clone().count();
+        if let Some(first_too_many) = of_family.clone().nth(ADDRESSES_MAX) {
+            let wrong = format!("{number} {} addresses", rules::family_name(family));
+            errors.add(first_too_many.at, &addresses.path, wrong, "use at most 20 of a family, and more VIPs");
+        }
+    }
+}
+
+fn group(
+    map: &Map<'_>,
+    vip: &Vip,
+    node: Option<&At<String>>,
+    gates: &[Gate],
+    errors: &Errors,
+    warnings: &mut Vec<String>,
+) -> Option<GroupConfig> {
+    // Everything is read before the first `?`, so that every error of this VIP is noted.
+    let priority = priority(map, node, errors, warnings);
+    let interval = map.time("advertInterval");
+    let (preempt, accept, strict_rfc) = (map.flag("preempt"), map.flag("accept"), map.flag("strictRfc"));
+    let conflict_probe = map.flag("conflictProbe");
+    let gates = used_gates(map, gates, errors);
+    let when_all_fail = map.word("whenAllFail");
+    let announce = if map.has("announce") { announce(map) } else { Some(AnnounceConfig::default()) };
+    let drain_time = map.time("drainTime");
+    if when_all_fail == Some("release") && gates.as_ref().is_some_and(Vec::is_empty) {
+        warnings.push(format!("{}.whenAllFail: release has no effect without gates", map.path));
+    }
+    let centis = u16::try_from(interval?.value.as_millis() / 10).ok().and_then(Centis::new);
+    let group = GroupConfig {
+        name: vip.name.as_ref()?.value.clone(),
+        addresses: vip.addresses.as_ref()?.items.iter().map(|a| a.value).collect(),
+        link_local: vip.link_local.as_ref().map(|l| l.value),
+        interface: vip.interface.as_ref().map(|i| i.value.clone()),
+        vrid: vip.vrid.as_ref()?.value,
+        priority: priority?,
+        interval: centis.expect("the table holds the interval within 10ms to 40950ms"),
+        preempt: preempt?,
+        accept: accept?,
+        strict_rfc: strict_rfc?,
+        unicast_peers: vip.peers.as_ref()?.items.iter().map(|p| p.value).collect(),
+        conflict_probe: conflict_probe?,
+        gates: gates?,
+        when_all_fail: if when_all_fail? == "release" { WhenAllFail::Release } else { WhenAllFail::Keep },
+        announce: announce?,
+        drain_time: drain_time?.value,
+    };
+    Some(group)
+}
+
+/// The priority itself, or the one of this node's rank.
+fn priority(map: &Map<'_>, node: Option<&At<String>>, errors: &Errors, warnings: &mut Vec<String>) -> Option<u8> {
+    let own = map.has("priority").then(|| map.whole("priority")).flatten();
+    let nodes = map.has("nodes").then(|| map.texts("nodes", values::node_name)).flatten();
+    match (map.has("priority"), map.has("nodes")) {
+        (true, true) => {
+            map.wrong("", "both priority and nodes are given", "use one of them");
+            return None;
+        }
+        (false, false) => {
+            map.wrong(
+                "",
+                "neither priority nor nodes is given",
+                "use priority: 100 to 254, or nodes: the names by rank",
+            );
+            return None;
+        }
+        (true, false) => return own.map(|p| p.value),
+        (false, true) => {}
+    }
+    let nodes = nodes?;
+    for (i, name) in nodes.items.iter().enumerate() {
+        if nodes.items[..i].iter().any(|n| n.value == name.value) {
+            errors.add(name.at, &name.path, format!("{} is listed twice", name.value), "list each node once");
+        }
+    }
+    if nodes.items.len() > RANKS {
+        warnings.push(format!("{}: the nodes after the 14th share priority 100", nodes.path));
+    }
+    let node = node?;
+    match nodes.items.iter().position(|n| n.value == node.value) {
+        Some(rank) => Some(rank_priority(rank)),
+        None if nodes.complete => {
+            let wrong = format!("this node, {}, is not in the list", node.value);
+            errors.add(nodes.at, &nodes.path, wrong, "add it, or set node to a name of the list");
+            None
+        }
+        None => None,
+    }
+}
+
+/// Names of gates that exist.
+fn used_gates(map: &Map<'_>, gates: &[Gate], errors: &Errors) -> Option<Vec<String>> {
+    let used = map.texts("gates", values::name)?;
+    let known = || gates.iter().filter_map(|g| g.name.as_ref()).map(|n| n.value.as_str());
+    for (i, gate) in used.items.iter().enumerate() {
+        if used.items[..i].iter().any(|g| g.value == gate.value) {
+            errors.add(gate.at, &gate.path, format!("{} is listed twice", gate.value), "list each gate once");
+        } else if !known().any(|k| k == gate.value) {
+            let right = match nearest(&gate.value, known()) {
+                Some(near) => format!("did you mean {near}?"),
+                None if known().next().is_none() => "define it under gates".into(),
+                None => format!("use {}", known().collect::<Vec<_>>().join(", ")),
+            };
+            errors.add(gate.at, &gate.path, format!("no gate is called {}", gate.value), right);
+        }
+    }
+    Some(used.items.into_iter().map(|g| g.value).collect())
+}
+
+fn announce(map: &Map<'_>) -> Option<AnnounceConfig> {
+    let map = map.section("announce")?;
+    let (burst, burst_interval, refresh) = (map.whole("burst"), map.time("burstInterval"), map.time("refresh"));
+    Some(AnnounceConfig { burst: burst?.value, burst_interval: burst_interval?.value, refresh: refresh?.value })
+}
