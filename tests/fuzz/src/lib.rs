@@ -5,6 +5,7 @@
 //! length check.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use bascule_core::types::Mac;
 use bascule_core::wire::arp::Arp;
@@ -16,7 +17,7 @@ use bascule_core::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PROTOCOL};
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// Every target there is.
-pub const TARGETS: &[Target] = &[("arp", arp), ("ndp", ndp), ("peer", peer), ("vrrp", vrrp)];
+pub const TARGETS: &[Target] = &[("arp", arp), ("config", config), ("ndp", ndp), ("peer", peer), ("vrrp", vrrp)];
 
 /// The first byte chooses the family. Parsed as it came, and with a checksum made right, so that the fuzzer is not stopped by it.
 pub fn vrrp(data: &[u8]) -> bool {
@@ -52,6 +53,22 @@ pub fn arp(data: &[u8]) -> bool {
     let Some(message) = Arp::parse(data) else { return false };
     assert_eq!(Arp::parse(&message.encode(Mac::BROADCAST)), Some(message), "encode loses something");
     true
+}
+
+/// A configuration file. Each error is exactly one line that begins with the file's name, whatever the text holds.
+pub fn config(data: &[u8]) -> bool {
+    let Ok(text) = core::str::from_utf8(data) else { return false };
+    match bascule::config::parse(text, "fuzz.yaml", Path::new("/nonexistent"), "n1") {
+        Ok(loaded) => {
+            assert!(!loaded.node.groups.is_empty(), "a configuration without a VIP is of no use");
+            true
+        }
+        Err(errors) => {
+            let shown = errors.to_string();
+            assert!(!shown.is_empty() && shown.lines().all(|line| line.starts_with("fuzz.yaml")), "{shown:?}");
+            false
+        }
+    }
 }
 
 /// A whole Ethernet frame, as it came and with its ICMPv6 checksum made right.
