@@ -119,7 +119,19 @@ impl NodeHandle {
     }
 }
 
-impl NodePort {
+impl NodeHandle {
+    /// The publishing side, for the task that reports events.
+    pub fn publisher(&self) -> Publisher {
+        Publisher { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Publishes events to the history and to the readers. There is one per process, or sequence numbers would race.
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+impl Publisher {
     /// Publishes an event: to the history first, then to the readers.
     pub fn publish(&self, event: Event, unix_ms: u64) {
         let mut history = self.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,7 +144,9 @@ impl NodePort {
         // No reader is no error.
         let _readers = self.shared.live.send(record);
     }
+}
 
+impl NodePort {
     /// Notes that the loop turned.
     pub fn turned(&self, boot_ns: u64) {
         self.shared.turn.store(boot_ns, Ordering::Relaxed);

@@ -166,6 +166,14 @@ impl Node {
         groups.chain(gates).chain(moves).chain([self.renew]).min()
     }
 
+    /// The links that groups stand on: the driver keeps its sockets open on these.
+    pub fn bound_links(&self) -> Vec<LinkId> {
+        let mut links: Vec<LinkId> = self.groups.iter().filter_map(|g| g.link.as_ref()).map(|l| l.id).collect();
+        links.sort_unstable();
+        links.dedup();
+        links
+    }
+
     /// A snapshot for people and gauges.
     pub fn status(&self, now: Instant) -> NodeStatus {
         let fence_error = match &self.fence {

@@ -1,0 +1,169 @@
+//! Puts the process together: rooms, queues, threads, and the order in which they begin and end.
+//!
+//! Start: configuration, admin socket (it also proves that no second daemon runs here), fence, leftovers of a crashed run, links, loop.
+//! The leftover addresses go before the fence forgets what it guarded: until then it is what keeps them silent.
+//! End: the loop gives everything away, then the addresses go, then the fence.
+
+mod tasks;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use bascule_core::node::config::FencePolicy;
+use bascule_core::node::io::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Loaded};
+use crate::dataplane::{self, Fence, FenceOptions};
+use crate::driver::world::{EVENT_QUEUE, WORK_QUEUE, WORLD_QUEUE};
+use crate::driver::{Driver, Ports};
+use crate::handle::{self, NodeHandle};
+use crate::metrics::Metrics;
+use crate::net::netlink::Netlink;
+use crate::net::rt::{self, EventFd};
+use crate::{admin, logging};
+
+/// SCHED_FIFO priority of the loop: above ordinary real-time work, below the kernel's own threads (50 is where they start).
+const RT_PRIORITY: i32 = 49;
+/// A stop that takes longer than hand-over, release and drain together is stuck: the process ends and the fence does the rest.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What makes a start impossible: the configuration, the admin socket, netlink, the sockets of the loop. A fence that cannot be armed
+/// under `fence: required` is no such error: the process stays up, not ready, and says why.
+pub fn run(path: PathBuf) -> Result<()> {
+    let loaded = config::load(&path)?;
+    logging::init(loaded.log.format, &loaded.log.level);
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(path, loaded))
+}
+
+async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
+    let wake = Arc::new(EventFd::new().context("creating the wake-up of the event loop")?);
+    let wake_up = {
+        let wake = Arc::clone(&wake);
+        Arc::new(move || wake.wake())
+    };
+    let (node, port) = handle::channel(wake_up);
+    let metrics = Metrics::new(&loaded.node.node);
+    let (stop_admin, admin_stopped) = watch::channel(false);
+    let listeners = admin::Listeners::bind(&loaded.admin.socket, loaded.admin.http).await?;
+    let admin = tokio::spawn(admin::serve(listeners, node.clone(), metrics.clone(), admin_stopped));
+
+    let fence = open_fence(loaded.node.fence);
+    let (netlink, net_events) = Netlink::start().await.context("opening netlink")?;
+    for (link, address) in netlink.sweep().await.context("removing addresses of a former run")? {
+        info!(link = link.0, %address, "removed an address that a former run left behind");
+    }
+    let fence = fence.and_then(|mut fence| {
+        if let Some(fence) = fence.as_mut() {
+            fence.clear().map_err(|e| e.to_string())?;
+        }
+        Ok(fence)
+    });
+
+    let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
+    let (work, work_rx) = mpsc::channel(WORK_QUEUE);
+    let (events, events_rx) = mpsc::channel(EVENT_QUEUE);
+    let world_tx = tasks::WorldSender::new(world_tx, Arc::clone(&wake));
+    let reporter = tokio::spawn(tasks::report(events_rx, node.publisher(), metrics.clone()));
+    let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
+    let ports = Ports { node: port, world, work, events, wake, metrics: metrics.clone() };
+    let peer_port = loaded.peer_port;
+    let driver = spawn_driver(fence, peer_port, ports)?;
+    world_tx.config(loaded.node.clone()).await?;
+    tokio::spawn(tasks::links(net_events, world_tx.clone()));
+    tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), metrics));
+    tokio::spawn(tasks::watchdog(node.clone()));
+
+    let ended = until_stopped(&node, driver).await;
+    // In this order: the loop is over, so nobody installs addresses any more; what it asked for last is carried out; then the fence goes.
+    drop(world_tx);
+    if tokio::time::timeout(STOP_GRACE, worker).await.is_err() {
+        warn!("the last address changes were not carried out in time; their lifetime ends within 10 s");
+    }
+    let fence = ended?;
+    if fence.is_some() {
+        drop(fence);
+        match dataplane::clean(&FenceOptions::default().pin_root) {
+            Ok(_) => info!("fence removed"),
+            Err(error) => warn!(%error, "the fence could not be removed; `bascule clean` does it"),
+        }
+    }
+    let _told = tokio::time::timeout(STOP_GRACE, reporter).await;
+    let _nobody_listens = stop_admin.send(true);
+    let _closed = tokio::time::timeout(STOP_GRACE, admin).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// The fence as the policy wants it: `Ok(None)` when it is off, `Err` with the reason when it cannot be had.
+fn open_fence(policy: FencePolicy) -> Result<Option<Fence>, String> {
+    if policy == FencePolicy::Off {
+        return Ok(None);
+    }
+    Fence::open(&FenceOptions::default()).map(Some).map_err(|e| e.to_string())
+}
+
+type DriverThread = tokio::sync::oneshot::Receiver<Result<Option<Fence>>>;
+
+/// Starts the loop on its own thread, real-time where permitted.
+fn spawn_driver(fence: Result<Option<Fence>, String>, peer_port: u16, ports: Ports) -> Result<DriverThread> {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let (opened, opened_rx) = std::sync::mpsc::sync_channel(1);
+    let seed = random_seed()?;
+    std::thread::Builder::new().name("bascule-loop".to_owned()).spawn(move || {
+        match rt::become_realtime(RT_PRIORITY) {
+            Ok(sched) => info!(?sched, "event loop runs"),
+            Err(error) => warn!(%error, "event loop runs without real-time scheduling: adverts may be late on a busy node"),
+        }
+        match Driver::new(seed, fence, peer_port, ports) {
+            Ok(driver) => {
+                let _starter_waits = opened.send(Ok(()));
+                let _app_waits = done.send(Ok(driver.run()));
+            }
+            Err(error) => {
+                let _starter_waits = opened.send(Err(anyhow!(error)));
+            }
+        }
+    })?;
+    opened_rx.recv().context("the event loop ended before it began")??;
+    Ok(ended)
+}
+
+/// Waits for SIGTERM or SIGINT, then for the loop to give everything away; also ends when the loop ends by itself.
+async fn until_stopped(node: &NodeHandle, mut driver: DriverThread) -> Result<Option<Fence>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        ended = &mut driver => return ended.context("the event loop panicked")?,
+        _ = terminate.recv() => info!("SIGTERM: giving everything away"),
+        _ = interrupt.recv() => info!("SIGINT: giving everything away"),
+    }
+    if let Err(error) = node.command(Command::Stop).await {
+        error!(%error, "the event loop does not take the stop");
+    }
+    // The longest drain of all groups is in the configuration; it was validated to at most a minute.
+    let longest = Duration::from_secs(60) + STOP_GRACE;
+    match tokio::time::timeout(longest, driver).await {
+        Ok(ended) => ended.context("the event loop panicked")?,
+        Err(_) => Err(anyhow!("the event loop did not give everything away within {longest:?}")),
+    }
+}
+
+/// Nonces must not be guessed: from the kernel's generator, never from the time.
+fn random_seed() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    let mut file = std::fs::File::open("/dev/urandom").context("opening /dev/urandom")?;
+    std::io::Read::read_exact(&mut file, &mut bytes).context("reading /dev/urandom")?;
+    Ok(u64::from_le_bytes(bytes))
+}

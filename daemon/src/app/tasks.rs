@@ -1,0 +1,163 @@
+//! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use bascule_core::node::config::NodeConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Loaded};
+use crate::driver::world::{Told, Work, World};
+use crate::handle::{NodeHandle, Publisher};
+use crate::metrics::Metrics;
+use crate::net::netlink::{NetEvent, Netlink};
+use crate::net::rt::{self, EventFd};
+use crate::{admin, health, logging};
+
+/// The way into the loop: queues an input, then wakes it.
+#[derive(Clone)]
+pub(super) struct WorldSender {
+    queue: mpsc::Sender<World>,
+    wake: Arc<EventFd>,
+}
+
+impl WorldSender {
+    pub(super) fn new(queue: mpsc::Sender<World>, wake: Arc<EventFd>) -> Self {
+        Self { queue, wake }
+    }
+
+    /// Waits while the queue is full; false when the loop has ended.
+    async fn send(&self, world: World) -> bool {
+        let sent = self.queue.send(world).await.is_ok();
+        self.wake.wake();
+        sent
+    }
+
+    pub(super) async fn config(&self, config: NodeConfig) -> Result<()> {
+        let sent = self.send(World::Config(Box::new(config))).await;
+        if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
+    }
+}
+
+/// Passes on what the kernel says about links and addresses.
+pub(super) async fn links(mut events: mpsc::Receiver<NetEvent>, world: WorldSender) {
+    while let Some(event) = events.recv().await {
+        let input = match event {
+            NetEvent::Link(info) => World::Link(info),
+            NetEvent::LinkGone(id) => World::LinkGone(id),
+            NetEvent::AddressLost { link, address } => World::AddressLost { link, address },
+            NetEvent::Synced => continue,
+        };
+        if !world.send(input).await {
+            return;
+        }
+    }
+}
+
+/// Carries out address work in its order; probes run beside it.
+pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, world: WorldSender) {
+    while let Some(work) = queue.recv().await {
+        match work {
+            Work::Install { slot, link, addresses } => {
+                let done = netlink.install(link, &addresses).await.map_err(|e| e.to_string());
+                world.send(World::Installed(slot, done)).await;
+            }
+            Work::Remove { link, addresses } => {
+                if let Err(error) = netlink.remove(link, &addresses).await {
+                    error!(%error, link = link.0, ?addresses, "addresses not removed; their lifetime ends within 10 s");
+                }
+            }
+            Work::Renew(held) => {
+                if let Err(error) = netlink.renew(&held).await {
+                    error!(%error, "addresses not renewed; tried again with the next renewal");
+                }
+            }
+            Work::Probe { gate, kind, timeout } => {
+                let world = world.clone();
+                tokio::spawn(async move {
+                    let (ok, detail) = health::probe(&kind, timeout).await;
+                    world.send(World::Probed { gate, ok, detail }).await;
+                });
+            }
+        }
+    }
+}
+
+/// Logs, counts and publishes what the node tells.
+pub(super) async fn report(mut events: mpsc::Receiver<Told>, publisher: Publisher, metrics: Metrics) {
+    while let Some(Told { unix_ms, event }) = events.recv().await {
+        metrics.observe(&event);
+        logging::log_event(&event);
+        if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
+            publisher.publish(event, unix_ms);
+        }
+    }
+}
+
+/// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
+pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSender, metrics: Metrics) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            error!(%error, "SIGHUP cannot be heard: no reload");
+            return;
+        }
+    };
+    let mut watched = match config::watch(&path, current.key_file.as_deref()) {
+        Ok(changes) => Some(changes),
+        Err(error) => {
+            warn!(%error, "the file cannot be watched: reload by SIGHUP only");
+            None
+        }
+    };
+    loop {
+        let asked = tokio::select! {
+            received = hangup.recv() => { if received.is_none() { return } true },
+            changed = next_change(&mut watched) => { if !changed { watched = None; continue } false },
+        };
+        match config::load(&path) {
+            Ok(next) if next.node == current.node && !asked => {}
+            Ok(next) => {
+                if next.admin != current.admin || next.log != current.log || next.peer_port != current.peer_port {
+                    warn!("changes of admin, log and peers.port take effect with the next start");
+                }
+                metrics.config_reload(true);
+                info!(file = %path.display(), "configuration applied");
+                if world.config(next.node.clone()).await.is_err() {
+                    return;
+                }
+                current = next;
+            }
+            Err(errors) => {
+                metrics.config_reload(false);
+                error!(file = %path.display(), "configuration refused, the last good one stays:\n{errors}");
+            }
+        }
+    }
+}
+
+async fn next_change(watched: &mut Option<config::Watch>) -> bool {
+    match watched {
+        Some(changes) => changes.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells systemd that the daemon is up, and goes on telling it only while the loop turns.
+pub(super) async fn watchdog(node: NodeHandle) {
+    admin::systemd::notify_ready();
+    let Some(period) = admin::systemd::watchdog_period() else { return };
+    loop {
+        tokio::time::sleep(period / 2).await;
+        let age = Duration::from_nanos(rt::boot_now().as_nanos().saturating_sub(node.last_turn()));
+        if age < period / 2 {
+            admin::systemd::pet();
+        } else {
+            error!(age_s = age.as_secs_f64(), "the event loop does not turn: the watchdog is left hungry");
+        }
+    }
+}

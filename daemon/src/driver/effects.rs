@@ -1,0 +1,164 @@
+//! Carrying out what the node owes, in its order.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bascule_core::fence::{FenceCtl, FenceRole, FenceWrite};
+use bascule_core::node::event::Event;
+use bascule_core::node::io::{Action, FenceState, Input, LinkInfo};
+use bascule_core::time::Instant;
+use bascule_core::types::{Family, Mac};
+use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, ROLE_ACTIVE, ROLE_BACKUP, ROLE_LEAVING, ShardCtl};
+use tokio::sync::mpsc::error::TrySendError;
+use tracing::{error, warn};
+
+use super::Driver;
+use super::world::{Told, Work, World};
+use crate::dataplane::{Attach, Family as FenceFamily, Fence};
+
+impl Driver {
+    /// Carries out every pending action. Failures go back into the node as inputs, and what follows from them is carried out too.
+    pub(super) fn carry_out(&mut self, now: Instant) {
+        while let Some(action) = self.node.poll_action() {
+            match action {
+                Action::Fence(write) => self.write_fence(write, now),
+                Action::SendVrrp { slot, link, src, dst, payload } => {
+                    let index = usize::from(Family::of(&src) == Family::V6);
+                    if let Err(error) = self.vrrp[index].send(link, src, dst, &payload) {
+                        self.node.handle_input(Input::SendFailed { slot, error: error.to_string() }, now);
+                    }
+                }
+                Action::SendFrame { link, kind, bytes, .. } => {
+                    self.open_neighbor(link);
+                    match self.neighbors.get(&link).map(|socket| socket.send(&bytes)) {
+                        Some(Ok(())) => self.ports.metrics.frame_sent(kind, 1),
+                        Some(Err(error)) => warn!(%error, link = link.0, kind = kind.as_str(), "announcement not sent"),
+                        None => {}
+                    }
+                }
+                Action::SendPeer { link, src, dst, payload } => {
+                    let index = usize::from(Family::of(&src) == Family::V6);
+                    if let Err(error) = self.peers[index].send(link, src, dst, self.peer_port, &payload) {
+                        warn!(%error, %dst, "peer message not sent");
+                    }
+                }
+                Action::Install { slot, link, addresses } => {
+                    if let Some(error) = self.ask(Work::Install { slot, link, addresses }) {
+                        self.node.handle_input(Input::InstallFailed { slot, error }, now);
+                    }
+                }
+                Action::Remove { link, addresses } => self.ask_or_log(Work::Remove { link, addresses }),
+                Action::Renew(held) => self.ask_or_log(Work::Renew(held)),
+                Action::Probe { gate, kind, timeout } => {
+                    if let Some(detail) = self.ask(Work::Probe { gate: gate.clone(), kind, timeout }) {
+                        self.node.handle_input(Input::Probed { gate, ok: false, detail }, now);
+                    }
+                }
+                Action::Report(event) => self.tell(event),
+                Action::CommandDone { id, result } => {
+                    if let Some(reply) = self.replies.remove(&id) {
+                        // An operator who hung up is no error.
+                        let _gone = reply.send(result);
+                    }
+                }
+                Action::Stopped => self.stopped = true,
+            }
+        }
+    }
+
+    /// `None` when the work was queued, else why not.
+    fn ask(&mut self, work: Work) -> Option<String> {
+        match self.ports.work.try_send(work) {
+            Ok(()) => None,
+            Err(TrySendError::Full(_)) => Some("the work queue is full: netlink does not answer".to_owned()),
+            Err(TrySendError::Closed(_)) => Some("the work queue is closed".to_owned()),
+        }
+    }
+
+    fn ask_or_log(&mut self, work: Work) {
+        if let Some(error) = self.ask(work) {
+            // Unrenewed and unremoved addresses leave by their own lifetime; the fence is what guards meanwhile.
+            error!(error, "address work dropped");
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        if self.ports.events.try_send(Told { unix_ms, event }).is_err() {
+            self.events_dropped += 1;
+        }
+    }
+
+    /// A link with an own address gets the fence, whether a group stands on it or not: a second NIC must never answer.
+    pub(super) fn note_link(&mut self, link: &LinkInfo, now: Instant) {
+        let wanted = link.mac != Mac::ZERO && link.addresses.iter().any(|n| !is_link_local(n.addr()));
+        if !wanted || self.addressed.contains(&link.id) {
+            return;
+        }
+        let Some(fence) = self.fence.as_mut() else { return };
+        match fence.attach(link.id.0, Attach::Auto) {
+            Ok(_) => self.addressed.push(link.id),
+            Err(error) => self.fence_failed(&format!("cannot attach to {}: {error}", link.name), now),
+        }
+    }
+
+    fn write_fence(&mut self, write: FenceWrite, now: Instant) {
+        let Some(fence) = self.fence.as_mut() else { return };
+        let done = match write {
+            FenceWrite::Ctl(slot, ctl) => fence.write(slot.0, &to_abi(&ctl)),
+            FenceWrite::Unregister(slot) => fence.unregister(slot.0),
+            FenceWrite::Register { slot, link, addresses, routers } => {
+                let adverts: Vec<(FenceFamily, u8)> = routers.iter().map(|(f, vrid)| (family_to_abi(*f), *vrid)).collect();
+                fence
+                    .attach(link.0, Attach::Auto)
+                    .map(|_| ())
+                    .and_then(|()| fence.register(slot.0, link.0, &addresses, &adverts))
+            }
+        };
+        if let Err(error) = done {
+            self.fence_failed(&error.to_string(), now);
+        }
+    }
+
+    /// A fence that cannot be written is no fence: the node decides by its policy.
+    fn fence_failed(&mut self, why: &str, now: Instant) {
+        self.node.handle_input(Input::Fence(FenceState::Unavailable(why.to_owned())), now);
+    }
+
+    pub(super) fn publish_drops(&mut self) {
+        let Some(Ok(counters)) = self.fence.as_ref().map(Fence::counters) else { return };
+        let drops: Vec<(&str, u64)> = DropReason::ALL.iter().map(|r| (r.name(), counters.drops(*r))).collect();
+        self.ports.metrics.fence_drops(&drops);
+    }
+}
+
+fn family_to_abi(family: Family) -> FenceFamily {
+    match family {
+        Family::V4 => FenceFamily::V4,
+        Family::V6 => FenceFamily::V6,
+    }
+}
+
+fn to_abi(ctl: &FenceCtl) -> ShardCtl {
+    let role = match ctl.role {
+        FenceRole::Backup => ROLE_BACKUP,
+        FenceRole::Active => ROLE_ACTIVE,
+        FenceRole::Leaving => ROLE_LEAVING,
+    };
+    let handover = if ctl.handover { FLAG_HANDOVER } else { 0 };
+    let no_accept = if ctl.accept { 0 } else { FLAG_NO_ACCEPT };
+    ShardCtl {
+        role,
+        flags: handover | no_accept,
+        term: ctl.term.0,
+        deadline_ns: ctl.deadline.as_nanos(),
+        deliver_until_ns: ctl.deliver_until.as_nanos(),
+        interval_ns: u64::from(ctl.interval.get()) * 10_000_000,
+    }
+}
+
+fn is_link_local(addr: std::net::IpAddr) -> bool {
+    match addr {
+        std::net::IpAddr::V4(a) => a.is_link_local(),
+        std::net::IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,325 @@
+//! The one event loop: a thin driver of [`Node`] on one real-time thread.
+//!
+//! Each turn takes `now`, reads the sockets in the order of their urgency (adverts to the last one, the rest within a budget), then
+//! lets timers expire with that same `now`, and waits for the next deadline. It decides nothing; whatever may block (netlink,
+//! probes, logs) is asked of tasks over bounded queues.
+
+mod effects;
+pub mod world;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bascule_core::node::Node;
+use bascule_core::node::io::{FenceState, Input};
+use bascule_core::time::Instant;
+use bascule_core::types::{Family, LinkId};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use crate::dataplane::Fence;
+use crate::handle::{NodePort, Request};
+use crate::metrics::Metrics;
+use crate::net::NetError;
+use crate::net::raw::{NeighborSocket, PeerSocket, VrrpSocket};
+use crate::net::rt::{EventFd, Poller, boot_now};
+use world::{Told, Work, World};
+
+/// Longest wait of one turn: `/live` and the watchdog judge the loop by its last turn.
+const MAX_WAIT: Duration = Duration::from_millis(100);
+/// Adverts read in one turn at most: far more than a socket buffer holds, so that only a flood can reach it. Then timers come first,
+/// or a flood would keep us from advertising.
+const ADVERT_BUDGET: usize = 4096;
+/// Other packets and requests per turn.
+const BUDGET: usize = 64;
+/// Longest datagram or frame of interest: an advert of 255 IPv6 addresses is 4,088 bytes.
+const BUFFER: usize = 9216;
+
+const TOKEN_WAKE: u64 = 1;
+const TOKEN_VRRP: u64 = 2;
+const TOKEN_PEER: u64 = 3;
+const TOKEN_NEIGHBOR: u64 = 4;
+
+/// The driver's ends of the queues, and what it shares.
+pub struct Ports {
+    /// Requests and events of the admin side.
+    pub node: NodePort,
+    /// From the tasks.
+    pub world: mpsc::Receiver<World>,
+    /// To the tasks.
+    pub work: mpsc::Sender<Work>,
+    /// To logs and readers.
+    pub events: mpsc::Sender<Told>,
+    /// Wakes the loop.
+    pub wake: Arc<EventFd>,
+    /// Registry of the process.
+    pub metrics: Metrics,
+}
+
+/// The event loop with everything it owns.
+pub struct Driver {
+    node: Node,
+    /// Loaded programs, or nothing under `fence: off` and after a failure.
+    fence: Option<Fence>,
+    fence_error: Option<String>,
+    vrrp: Vec<VrrpSocket>,
+    peers: Vec<PeerSocket>,
+    peer_port: u16,
+    neighbors: HashMap<LinkId, NeighborSocket>,
+    /// Hardware links with an own address: the fence stands on each, so that a second NIC never answers.
+    addressed: Vec<LinkId>,
+    bound: Vec<LinkId>,
+    poller: Poller,
+    ports: Ports,
+    replies: HashMap<u64, oneshot::Sender<Result<String, String>>>,
+    next_command: u64,
+    events_dropped: u64,
+    stopped: bool,
+}
+
+impl Driver {
+    /// Opens the sockets. `fence` is the loaded fence, or why there is none (`None` when the policy is off).
+    ///
+    /// # Errors
+    /// [`NetError`] when a socket cannot be opened: without adverts there is nothing to drive.
+    pub fn new(seed: u64, fence: Result<Option<Fence>, String>, peer_port: u16, ports: Ports) -> Result<Self, NetError> {
+        let poller = Poller::new()?;
+        poller.add(&*ports.wake, TOKEN_WAKE)?;
+        let (mut vrrp, mut peers) = (Vec::new(), Vec::new());
+        for family in [Family::V4, Family::V6] {
+            let socket = VrrpSocket::open(family)?;
+            poller.add(&socket, TOKEN_VRRP)?;
+            vrrp.push(socket);
+            let socket = PeerSocket::open(family, peer_port)?;
+            poller.add(&socket, TOKEN_PEER)?;
+            peers.push(socket);
+        }
+        let (fence, fence_error) = match fence {
+            Ok(fence) => (fence, None),
+            Err(why) => (None, Some(why)),
+        };
+        Ok(Self {
+            node: Node::new(seed, boot_now()),
+            fence,
+            fence_error,
+            vrrp,
+            peers,
+            peer_port,
+            neighbors: HashMap::new(),
+            addressed: Vec::new(),
+            bound: Vec::new(),
+            poller,
+            ports,
+            replies: HashMap::new(),
+            next_command: 0,
+            events_dropped: 0,
+            stopped: false,
+        })
+    }
+
+    /// Turns until the node has given everything away. Returns the fence, for its orderly removal.
+    pub fn run(mut self) -> Option<Fence> {
+        let state = match (&self.fence, self.fence_error.take()) {
+            (Some(_), _) => FenceState::Ready,
+            (None, Some(why)) => FenceState::Unavailable(why),
+            (None, None) => FenceState::Unavailable("switched off by `fence: off`".to_owned()),
+        };
+        self.feed(Input::Fence(state), boot_now());
+        while !self.stopped {
+            let more = self.turn();
+            let now = boot_now();
+            self.ports.node.turned(now.as_nanos());
+            let latest = now + MAX_WAIT;
+            let deadline = if more { now } else { self.node.poll_timeout().map_or(latest, |at| at.min(latest)) };
+            if let Err(error) = self.poller.wait(deadline) {
+                // epoll on valid descriptors does not fail; if it does, spinning would starve the machine.
+                error!(%error, "waiting for events failed");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            self.ports.wake.drain();
+        }
+        self.fence
+    }
+
+    /// One turn; true when a budget was used up and work may be left.
+    fn turn(&mut self) -> bool {
+        // Taken before reading: a timer that is due by this time expires only after everything that arrived before it was read.
+        let now = boot_now();
+        let mut more = self.read_adverts(now);
+        more |= self.read_world(now);
+        more |= self.read_neighbors(now);
+        more |= self.read_peers(now);
+        self.read_requests(now);
+        if let Some(due) = self.node.poll_timeout().filter(|due| *due <= now) {
+            self.ports.metrics.loop_lag(now.since(due));
+            self.node.handle_timeout(now);
+            self.carry_out(now);
+        }
+        more
+    }
+
+    /// Feeds one input and carries out what follows from it.
+    fn feed(&mut self, input: Input<'_>, now: Instant) {
+        self.node.handle_input(input, now);
+        self.carry_out(now);
+    }
+
+    fn read_adverts(&mut self, now: Instant) -> bool {
+        let mut buffer = [0u8; BUFFER];
+        let mut left = ADVERT_BUDGET;
+        for index in 0..self.vrrp.len() {
+            while left > 0 {
+                match self.vrrp[index].recv(&mut buffer) {
+                    Ok(Some(d)) => {
+                        left -= 1;
+                        let payload = &buffer[d.payload.clone()];
+                        self.feed(Input::Vrrp { link: d.link, src: d.src, dst: d.dst, ttl: d.ttl, payload }, now);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        warn!(%error, "reading adverts failed");
+                        break;
+                    }
+                }
+            }
+        }
+        left == 0
+    }
+
+    fn read_neighbors(&mut self, now: Instant) -> bool {
+        let mut buffer = [0u8; BUFFER];
+        let mut left = BUDGET;
+        for link in self.bound.clone() {
+            while left > 0 {
+                let Some(socket) = self.neighbors.get(&link) else { break };
+                match socket.recv(&mut buffer) {
+                    Ok(Some(len)) => {
+                        left -= 1;
+                        self.feed(Input::Neighbor { link, frame: &buffer[..len] }, now);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        // The link went down or away: netlink says which, and the socket is opened anew when it is back.
+                        warn!(%error, link = link.0, "reading ARP and NDP failed");
+                        self.neighbors.remove(&link);
+                    }
+                }
+            }
+        }
+        left == 0
+    }
+
+    fn read_peers(&mut self, now: Instant) -> bool {
+        let mut buffer = [0u8; BUFFER];
+        let mut left = BUDGET;
+        for index in 0..self.peers.len() {
+            while left > 0 {
+                match self.peers[index].recv(&mut buffer) {
+                    Ok(Some((link, src, len))) => {
+                        left -= 1;
+                        self.feed(Input::Peer { link, src, payload: &buffer[..len] }, now);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        warn!(%error, "reading the peer channel failed");
+                        break;
+                    }
+                }
+            }
+        }
+        left == 0
+    }
+
+    fn read_world(&mut self, now: Instant) -> bool {
+        for _ in 0..BUDGET {
+            let Ok(world) = self.ports.world.try_recv() else { return false };
+            match world {
+                World::Config(config) => {
+                    self.feed(Input::Config(config), now);
+                    self.sync_links(now);
+                }
+                World::Link(link) => {
+                    self.note_link(&link, now);
+                    self.feed(Input::Link(link), now);
+                    self.sync_links(now);
+                }
+                World::LinkGone(id) => {
+                    self.addressed.retain(|known| *known != id);
+                    self.neighbors.remove(&id);
+                    self.feed(Input::LinkGone(id), now);
+                    self.sync_links(now);
+                }
+                World::AddressLost { link, address } => self.feed(Input::AddressLost { link, address }, now),
+                World::Installed(slot, Ok(())) => self.feed(Input::Installed(slot), now),
+                World::Installed(slot, Err(error)) => self.feed(Input::InstallFailed { slot, error }, now),
+                World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }, now),
+            }
+        }
+        true
+    }
+
+    fn read_requests(&mut self, now: Instant) {
+        for _ in 0..BUDGET {
+            let Ok(request) = self.ports.node.requests.try_recv() else { return };
+            match request {
+                Request::Status(reply) => {
+                    self.publish_drops();
+                    // An asker that went away meanwhile is no error.
+                    let _gone = reply.send(self.node.status(now));
+                }
+                Request::Command(command, reply) => {
+                    self.next_command += 1;
+                    self.replies.insert(self.next_command, reply);
+                    self.feed(Input::Command { id: self.next_command, command }, now);
+                }
+            }
+        }
+    }
+
+    /// Keeps the sockets of the links that groups stand on.
+    fn sync_links(&mut self, now: Instant) {
+        let bound = self.node.bound_links();
+        for link in &bound {
+            for socket in &mut self.vrrp {
+                if let Err(error) = socket.join(*link) {
+                    warn!(%error, link = link.0, "joining the VRRP group failed");
+                }
+            }
+            for socket in &mut self.peers {
+                if let Err(error) = socket.join(*link) {
+                    warn!(%error, link = link.0, "joining the peer group failed");
+                }
+            }
+            self.open_neighbor(*link);
+        }
+        for gone in self.bound.iter().filter(|l| !bound.contains(l)) {
+            for socket in &mut self.vrrp {
+                socket.leave(*gone);
+            }
+            self.neighbors.remove(gone);
+        }
+        self.bound = bound;
+        // A probe or an advert that was due at this very moment goes out in the same turn.
+        if self.node.poll_timeout().is_some_and(|at| at <= now) {
+            self.node.handle_timeout(now);
+            self.carry_out(now);
+        }
+    }
+
+    fn open_neighbor(&mut self, link: LinkId) {
+        if self.neighbors.contains_key(&link) {
+            return;
+        }
+        let opened = NeighborSocket::open(link).and_then(|socket| {
+            self.poller.add(&socket, TOKEN_NEIGHBOR)?;
+            Ok(socket)
+        });
+        match opened {
+            Ok(socket) => {
+                self.neighbors.insert(link, socket);
+            }
+            Err(error) => warn!(%error, link = link.0, "opening the ARP and NDP socket failed"),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What crosses between the driver's thread and the asynchronous rest of the process.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bascule_core::health::ProbeKind;
+use bascule_core::node::config::NodeConfig;
+use bascule_core::node::event::Event;
+use bascule_core::node::io::LinkInfo;
+use bascule_core::types::{LinkId, Slot};
+
+/// Inputs that may wait for the driver. The senders are tasks that wait when it is full: nothing is lost.
+pub const WORLD_QUEUE: usize = 1024;
+/// Address work that may wait for the netlink task. When it is full the driver reports the installation as failed, and the group
+/// gives the addresses away: a node that cannot install addresses must not own them.
+pub const WORK_QUEUE: usize = 256;
+/// Events on their way to logs, metrics and readers. When it is full the newest is dropped and counted: a blocked log must not
+/// delay an advert.
+pub const EVENT_QUEUE: usize = 4096;
+
+/// What the world tells the driver.
+#[derive(Debug)]
+pub enum World {
+    /// A new, valid configuration.
+    Config(Box<NodeConfig>),
+    /// A link appeared or changed.
+    Link(LinkInfo),
+    /// A link is gone.
+    LinkGone(LinkId),
+    /// An address with our marker is gone.
+    AddressLost {
+        /// Where.
+        link: LinkId,
+        /// Which.
+        address: IpAddr,
+    },
+    /// The addresses of a slot are on the link, or could not be put there.
+    Installed(Slot, Result<(), String>),
+    /// A probe ended.
+    Probed {
+        /// Gate.
+        gate: String,
+        /// Healthy.
+        ok: bool,
+        /// In words.
+        detail: String,
+    },
+}
+
+/// What the driver asks of the asynchronous side, in order.
+#[derive(Debug)]
+pub enum Work {
+    /// Put addresses on a link, then answer with [`World::Installed`].
+    Install {
+        /// Whose.
+        slot: Slot,
+        /// Where.
+        link: LinkId,
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+    /// Take addresses off a link.
+    Remove {
+        /// Where.
+        link: LinkId,
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+    /// Prolong lifetimes in one batch.
+    Renew(Vec<(LinkId, IpAddr)>),
+    /// Run a probe, then answer with [`World::Probed`].
+    Probe {
+        /// Gate.
+        gate: String,
+        /// What to ask.
+        kind: ProbeKind,
+        /// Failed without an answer by then.
+        timeout: Duration,
+    },
+}
+
+/// An event with the wall clock of its moment.
+#[derive(Debug)]
+pub struct Told {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What happened.
+    pub event: Event,
+}
