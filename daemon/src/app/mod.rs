@@ -60,7 +60,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let admin = tokio::spawn(admin::serve(listeners, node.clone(), metrics.clone(), admin_stopped));
 
     let fence = open_fence(loaded.node.fence);
-    let (netlink, net_events) = Netlink::start().await.context("opening netlink")?;
+    let (netlink, mut net_events) = Netlink::start().await.context("opening netlink")?;
     for (link, address) in netlink.sweep().await.context("removing addresses of a former run")? {
         info!(link = link.0, %address, "removed an address that a former run left behind");
     }
@@ -80,6 +80,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let ports = Ports { node: port, world, work, events, wake, metrics: metrics.clone() };
     let peer_port = loaded.peer_port;
     let driver = spawn_driver(fence, peer_port, ports)?;
+    // Links first: a group that is told of its interface a moment too late would report that it has none.
+    tasks::first_links(&mut net_events, &world_tx).await?;
     world_tx.config(loaded.node.clone()).await?;
     tokio::spawn(tasks::links(net_events, world_tx.clone()));
     tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), metrics));

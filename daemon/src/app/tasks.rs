@@ -43,16 +43,33 @@ impl WorldSender {
     }
 }
 
+/// What the loop must hear of a netlink event; `None` for the end of the initial state.
+fn to_world(event: NetEvent) -> Option<World> {
+    match event {
+        NetEvent::Link(info) => Some(World::Link(info)),
+        NetEvent::LinkGone(id) => Some(World::LinkGone(id)),
+        NetEvent::AddressLost { link, address } => Some(World::AddressLost { link, address }),
+        NetEvent::Synced => None,
+    }
+}
+
+/// Passes on the initial state, up to its end.
+pub(super) async fn first_links(events: &mut mpsc::Receiver<NetEvent>, world: &WorldSender) -> Result<()> {
+    loop {
+        let event = events.recv().await.ok_or_else(|| anyhow!("netlink ended before it told the links"))?;
+        let Some(input) = to_world(event) else { return Ok(()) };
+        if !world.send(input).await {
+            return Err(anyhow!("the event loop has ended"));
+        }
+    }
+}
+
 /// Passes on what the kernel says about links and addresses.
 pub(super) async fn links(mut events: mpsc::Receiver<NetEvent>, world: WorldSender) {
     while let Some(event) = events.recv().await {
-        let input = match event {
-            NetEvent::Link(info) => World::Link(info),
-            NetEvent::LinkGone(id) => World::LinkGone(id),
-            NetEvent::AddressLost { link, address } => World::AddressLost { link, address },
-            NetEvent::Synced => continue,
-        };
-        if !world.send(input).await {
+        if let Some(input) = to_world(event)
+            && !world.send(input).await
+        {
             return;
         }
     }
@@ -121,7 +138,12 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
         };
         match config::load(&path) {
             Ok(next) if next.node == current.node && !asked => {}
-            Ok(next) => {
+            Ok(mut next) => {
+                if next.node.fence != current.node.fence {
+                    // Loading or unloading the programs under a live owner would drop what it owns.
+                    warn!("a change of `fence` takes effect with the next start");
+                    next.node.fence = current.node.fence;
+                }
                 if next.admin != current.admin || next.log != current.log || next.peer_port != current.peer_port {
                     warn!("changes of admin, log and peers.port take effect with the next start");
                 }

@@ -249,7 +249,14 @@ impl Group {
             self.vrrp.stop(Reason::LinkDown, false);
             self.drain_outputs(env, now);
         }
+        let new_mac = matches!((&self.link, &link), (Some(old), Some(new)) if old.mac != new.mac);
         self.link = link;
+        let new_mac = matches!((&self.link, &link), (Some(old), Some(new)) if old.mac != new.mac);
+        self.link = link;
+        if new_mac {
+            // The whole segment holds the old one.
+            self.announcer.restart(now);
+        }
         self.register(env, now);
         let obstacle = self.obstacle(env);
         let condition = obstacle.as_ref().map(|(_, text)| text.clone());
