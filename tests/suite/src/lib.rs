@@ -1,3 +1,4 @@
 //! What the functional tests share beyond the lab.
 
+pub mod cluster;
 pub mod fence;

@@ -1,0 +1,177 @@
+//! The daemon in an operator's hands: moves, drains, upgrades, reloads, gates, and what it shows.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bascule_lab::{Sniffer, Stamp, wait_for};
+use bascule_suite::cluster::{Cluster, SOON, VIP, VIP6};
+use serde_json::json;
+
+#[test]
+fn planned_move_loses_nothing_and_shows_one_owner() -> Result<()> {
+    let mut cluster = Cluster::new("move", 3)?;
+    cluster.start_all()?;
+    let sniffer = Sniffer::start(&[&cluster.lan], &[VIP, VIP6])?;
+    let prober = cluster.probe(VIP)?;
+    prober.wait_answer(SOON, Stamp(0), Some(1))?;
+    let asked = Stamp::now();
+    // From a node that is neither the owner nor the target.
+    cluster.daemon(2).ctl(&["move", "web", "--to", "n3"])?;
+    cluster.daemon(3).wait_role(SOON, "web", "active")?;
+    prober.wait_answer(SOON, asked, Some(3))?;
+    let successor = cluster.hosts[2].port.mac();
+    let first = sniffer.first_announcement(VIP, asked, |mac| mac == successor).expect("n3 announced");
+    let netns = cluster.hosts[0].netns.clone();
+    wait_for(SOON, "the drain of n1 to end", || (!netns.has_address("eth0", VIP)).then_some(()))?;
+    let dual = sniffer.dual_frames(VIP, successor, first.at, Stamp::now(), None);
+    ensure!(dual.claims.is_empty(), "n1 claimed after n3 announced: {dual:?}");
+    let (sent, lost) = prober.finish().lost(asked, Stamp::now());
+    ensure!(lost == 0, "{lost} of {sent} probes lost");
+    Ok(())
+}
+
+#[test]
+fn drain_gives_away_and_undrain_takes_nothing_back() -> Result<()> {
+    let mut cluster = Cluster::new("drain", 2)?;
+    cluster.start_all()?;
+    cluster.daemon(1).ctl(&["drain"])?;
+    cluster.daemon(2).wait_role(SOON, "web", "active")?;
+    cluster.daemon(1).wait_role(SOON, "web", "initialize")?;
+    cluster.daemon(1).ctl(&["drain", "--off"])?;
+    cluster.daemon(1).wait_role(SOON, "web", "backup")?;
+    ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"));
+    Ok(())
+}
+
+#[test]
+fn upgrade_of_the_running_owner_loses_nothing_and_leaves_nothing() -> Result<()> {
+    let mut cluster = Cluster::new("upgr", 2)?;
+    cluster.start_all()?;
+    let prober = cluster.probe(VIP)?;
+    prober.wait_answer(SOON, Stamp(0), Some(1))?;
+    let begun = Stamp::now();
+    cluster.daemon(1).process.sigterm()?;
+    let status = cluster.daemon(1).process.wait(SOON)?;
+    ensure!(status.success(), "an orderly stop: {status:?}\n{}", cluster.daemon(1).process.tail());
+    ensure!(!cluster.hosts[0].netns.has_address("eth0", VIP) && !cluster.hosts[0].netns.has_address("eth0", VIP6));
+    let config = cluster.config(1, &[cluster.group()])?;
+    cluster.start(1, &config)?;
+    cluster.daemon(1).wait_role(SOON, "web", "backup")?;
+    prober.wait_answer(SOON, begun, Some(2))?;
+    let (sent, lost) = prober.finish().lost(begun, Stamp::now());
+    ensure!(lost == 0, "{lost} of {sent} probes lost");
+    Ok(())
+}
+
+#[test]
+fn reload_keeps_the_last_good_file_and_unchanged_groups_never_notice() -> Result<()> {
+    let mut cluster = Cluster::new("reload", 1)?;
+    cluster.start_all()?;
+    let term = |cluster: &mut Cluster| cluster.daemon(1).group("web").expect("state")["term"].clone();
+    let before = term(&mut cluster);
+    let mut bad = cluster.config(1, &[cluster.group()])?;
+    bad["vips"][0]["vrid"] = json!(0);
+    cluster.daemon(1).rewrite(&bad)?;
+    cluster.wait_metric(1, "bascule_config_reload_total{result=\"refused\"}", |v| v >= 1.0)?;
+    ensure!(cluster.daemon(1).role("web").as_deref() == Some("active"), "the last good file stays");
+    let second = json!({ "name": "db", "addresses": ["10.9.0.101"], "vrid": 52, "priority": 200, "conflictProbe": false });
+    let both = cluster.config(1, &[cluster.group(), second])?;
+    cluster.daemon(1).rewrite(&both)?;
+    cluster.daemon(1).wait_role(SOON, "db", "active")?;
+    ensure!(term(&mut cluster) == before, "the unchanged group made no new claim");
+    Ok(())
+}
+
+#[test]
+fn closed_gate_moves_ownership_and_sick_nodes_keep_what_nobody_else_wants() -> Result<()> {
+    let mut cluster = Cluster::new("gate", 2)?;
+    let mut configs = Vec::new();
+    let listeners: Vec<_> = (1..=2)
+        .map(|n| cluster.hosts[n - 1].netns.run(|| std::net::TcpListener::bind("127.0.0.1:8080")))
+        .collect::<std::io::Result<_>>()?;
+    for n in 1..=2 {
+        let mut group = cluster.group();
+        group["gates"] = json!(["local"]);
+        let mut config = cluster.config(n, &[group])?;
+        config["gates"] = json!([{ "name": "local", "tcp": { "address": "127.0.0.1:8080" },
+            "interval": "100ms", "timeout": "100ms", "rise": 1, "fall": 2 }]);
+        cluster.start(n, &config)?;
+        configs.push(config);
+    }
+    cluster.wait_metric(1, "bascule_health_state{gate=\"local\"}", |v| v >= 1.0)?;
+    cluster.daemon(1).wait_role(SOON, "web", "active")?;
+    let mut listeners = listeners.into_iter();
+    drop(listeners.next());
+    cluster.daemon(2).wait_role(SOON, "web", "active")?;
+    cluster.daemon(1).wait_role(SOON, "web", "backup")?;
+    drop(listeners.next());
+    cluster.wait_metric(2, "bascule_health_state{gate=\"local\"}", |v| v < 1.0)?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"), "whenAllFail: keep");
+    Ok(())
+}
+
+#[test]
+fn without_a_fence_there_is_no_claim_and_no_readiness() -> Result<()> {
+    let mut cluster = Cluster::new("nofence", 1)?;
+    let config = cluster.config(1, &[cluster.group()])?;
+    // A time namespace with a shifted CLOCK_BOOTTIME: the kernel's clock is not the daemon's, deadlines would lie.
+    let binary = bascule_lab::bascule::binary()?;
+    let wrapper = cluster.lab.directory().join("shifted");
+    let script = format!("#!/bin/sh\nexec unshare --time --boottime 100000 --fork --kill-child {} \"$@\"\n", binary.display());
+    std::fs::write(&wrapper, script)?;
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let daemon = bascule_lab::bascule::Bascule::start_binary(&cluster.lab, &cluster.hosts[0].netns, &config, &wrapper)?;
+    cluster.hosts[0].daemon = Some(daemon);
+    let daemon = cluster.daemon(1);
+    wait_for(SOON, "the fence's condition", || {
+        let group = daemon.group("web")?;
+        group["condition"].as_str()?.starts_with("fence:").then_some(())
+    })?;
+    let (code, body) = daemon.get("/ready")?;
+    ensure!(code == 503, "not ready: {code} {body}");
+    ensure!(daemon.role("web").as_deref() == Some("initialize"));
+    Ok(())
+}
+
+#[test]
+fn status_and_probes_tell_the_truth() -> Result<()> {
+    let mut cluster = Cluster::new("show", 2)?;
+    cluster.start_all()?;
+    let table = cluster.daemon(1).ctl(&["status"])?;
+    ensure!(table.contains("web") && table.contains("active") && table.contains(&VIP.to_string()), "{table}");
+    for path in ["/live", "/ready"] {
+        let (code, body) = cluster.daemon(2).get(path)?;
+        ensure!(code == 200, "{path}: {code} {body}");
+    }
+    cluster.wait_metric(1, &format!("bascule_vip_held{{group=\"web\",vip=\"{VIP}\"}}"), |v| v >= 1.0)?;
+    let owner = cluster.daemon(2).group("web").expect("state")["owner"].clone();
+    ensure!(owner == "10.9.0.1", "{owner}");
+    cluster.daemon(1).process.stop();
+    let daemon = cluster.daemon(2);
+    daemon.wait_role(SOON, "web", "active")?;
+    let events = daemon.ctl(&["events", "--json"])?;
+    ensure!(events.contains("active_down"), "{events}");
+    cluster.daemon(1).process.cont();
+    Ok(())
+}
+
+#[test]
+fn second_nic_never_answers() -> Result<()> {
+    let mut cluster = Cluster::new("twonic", 1)?;
+    let other = cluster.lab.bridge("other", &bascule_lab::BridgeOptions::default())?;
+    let port = other.attach(&cluster.hosts[0].netns, "eth1", &["10.8.0.1/24".parse()?])?;
+    let (asker, _port) = cluster.lab.host("asker", &other, &["10.8.0.2/24".parse()?])?;
+    cluster.start_all()?;
+    let sniffer = Sniffer::start(&[&other], &[VIP, VIP6])?;
+    // The asker believes that the VIP is on its own link and asks for it there.
+    asker.tool("ip", &["route", "add", &format!("{VIP}/32"), "dev", "eth0"])?;
+    let begun = Stamp::now();
+    let asked = asker.tool("arping", &["-c", "3", "-w", "2", "-I", "eth0", &VIP.to_string()]);
+    ensure!(asked.is_err(), "an answer came through the second NIC: {asked:?}");
+    let claims = sniffer.frames(begun, |f| f.claims() && f.src == port.mac() && f.speaks_for() == Some(VIP));
+    ensure!(claims.is_empty(), "{claims:?}");
+    let requests = sniffer.frames(begun, |f| matches!(f.kind, bascule_lab::Kind::ArpRequest { .. }));
+    ensure!(!requests.is_empty(), "the question was on the wire");
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The daemon on a LAN: who owns, who answers, what a fault leaves behind.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bascule_lab::{Direction, Filter, PlantedOwner, Sniffer, Stamp, wait_for};
+use bascule_suite::cluster::{Cluster, PORT, SOON, VIP, VIP6};
+
+/// Asks the VIP from a node's own namespace, as a client.
+fn reaches(cluster: &Cluster, n: usize, vip: IpAddr) -> Result<u32> {
+    let prober =
+        bascule_lab::UdpProber::start(&cluster.hosts[n - 1].netns, vip, PORT, bascule_lab::ProbeOptions::default())?;
+    Ok(prober.wait_answer(SOON, Stamp(0), None)?)
+}
+
+#[test]
+fn one_owner_serves_both_families_and_every_backup_is_a_client() -> Result<()> {
+    let mut cluster = Cluster::new("own", 3)?;
+    cluster.start_all()?;
+    for vip in [VIP, VIP6] {
+        let prober = cluster.probe(vip)?;
+        ensure!(prober.wait_answer(SOON, Stamp(0), None)? == 1, "n1 is the first rank");
+        for n in [2, 3] {
+            ensure!(reaches(&cluster, n, vip)? == 1, "n{n} reaches {vip} as a client");
+        }
+    }
+    ensure!(!cluster.hosts[1].netns.has_address("eth0", VIP), "a Backup has no VIP on its link");
+    Ok(())
+}
+
+#[test]
+fn sigkill_moves_the_vip_and_a_restart_removes_what_was_left() -> Result<()> {
+    let mut cluster = Cluster::new("kill", 3)?;
+    cluster.start_all()?;
+    let foreign: ipnet::IpNet = "10.9.0.222/32".parse()?;
+    cluster.hosts[0].netns.add_address("eth0", foreign)?;
+    let prober = cluster.probe(VIP)?;
+    prober.wait_answer(SOON, Stamp(0), Some(1))?;
+    let killed = cluster.daemon(1).process.sigkill()?;
+    prober.wait_answer(SOON, killed, Some(2))?;
+    ensure!(cluster.hosts[0].netns.has_address("eth0", VIP), "the dead owner's kernel still has the address, fenced");
+    let config = cluster.config(1, &[cluster.group()])?;
+    cluster.start(1, &config)?;
+    cluster.daemon(1).wait_role(SOON, "web", "backup")?;
+    ensure!(!cluster.hosts[0].netns.has_address("eth0", VIP), "the restart removed its own leftover");
+    ensure!(cluster.hosts[0].netns.has_address("eth0", foreign.addr()), "and nothing foreign");
+    ensure!(reaches(&cluster, 1, VIP)? == 2, "the ex-owner reaches the VIP as a client");
+    ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"), "nothing is taken back");
+    Ok(())
+}
+
+#[test]
+fn address_of_a_dead_owner_is_gone_by_itself() -> Result<()> {
+    let mut cluster = Cluster::new("lft", 1)?;
+    cluster.start_all()?;
+    let killed = cluster.daemon(1).process.sigkill()?;
+    let netns = cluster.hosts[0].netns.clone();
+    let gone = || (!netns.has_address("eth0", VIP) && !netns.has_address("eth0", VIP6)).then_some(());
+    wait_for(Duration::from_secs(20), "the addresses to expire", gone)?;
+    let took = Stamp::now().since(killed);
+    ensure!(took <= Duration::from_secs(11), "valid_lft is 10 s, and it took {took:?}");
+    Ok(())
+}
+
+#[test]
+fn frozen_owner_is_silent_before_its_successor_speaks_and_stays_backup() -> Result<()> {
+    let mut cluster = Cluster::new("stop", 3)?;
+    cluster.start_all()?;
+    let sniffer = Sniffer::start(&[&cluster.lan], &[VIP, VIP6])?;
+    let prober = cluster.probe(VIP)?;
+    prober.wait_answer(SOON, Stamp(0), Some(1))?;
+    let stopped = cluster.daemon(1).process.stop();
+    prober.wait_answer(SOON, stopped, Some(2))?;
+    let successor = cluster.hosts[1].port.mac();
+    let first = sniffer.first_announcement(VIP, stopped, |mac| mac == successor).expect("n2 announced");
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.daemon(1).process.cont();
+    cluster.daemon(1).wait_role(SOON, "web", "backup")?;
+    for vip in [VIP, VIP6] {
+        let dual = sniffer.dual_frames(vip, successor, first.at, Stamp::now(), None);
+        ensure!(dual.claims.is_empty() && dual.served.is_empty(), "two owners of {vip}: {dual:?}");
+    }
+    ensure!(sniffer.lost() == 0, "the sniffer saw everything");
+    cluster.wait_metric(1, "bascule_fence_closed_total", |v| v >= 1.0)?;
+    ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"));
+    Ok(())
+}
+
+#[test]
+fn address_deleted_by_hand_is_back_at_once() -> Result<()> {
+    let mut cluster = Cluster::new("del", 1)?;
+    cluster.start_all()?;
+    for vip in [VIP, VIP6] {
+        let before = cluster.daemon(1).metric("bascule_address_restored_total").unwrap_or(0.0);
+        cluster.hosts[0].netns.delete_address("eth0", vip)?;
+        cluster.wait_metric(1, "bascule_address_restored_total", |v| v > before)?;
+        let netns = cluster.hosts[0].netns.clone();
+        wait_for(SOON, "the address to be back", || netns.has_address("eth0", vip).then_some(()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn one_way_loss_ends_with_one_owner() -> Result<()> {
+    let mut cluster = Cluster::new("oneway", 2)?;
+    cluster.start_all()?;
+    let cut = cluster.hosts[0].port.cut(Direction::FromNode, Filter::Vrrp)?;
+    cluster.daemon(2).wait_role(SOON, "web", "active")?;
+    cluster.daemon(1).wait_role(SOON, "web", "backup")?;
+    cluster.wait_metric(1, "bascule_one_way_total", |v| v >= 1.0)?;
+    ensure!(cut.dropped()? > 0, "the cut dropped adverts");
+    let moves = cluster.daemon(1).group("web").expect("state")["term"].clone();
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(cluster.daemon(1).group("web").expect("state")["term"] == moves, "it stays Backup while it hears the other");
+    Ok(())
+}
+
+#[test]
+fn planted_owner_is_reported_and_answered() -> Result<()> {
+    let mut cluster = Cluster::new("rival", 1)?;
+    cluster.start_all()?;
+    let planted = PlantedOwner::plant(&cluster.lab, &cluster.lan, "10.9.0.66/24".parse()?, VIP)?;
+    planted.announce()?;
+    cluster.wait_metric(1, "bascule_rival_claims_total", |v| v >= 1.0)?;
+    let mine = cluster.hosts[0].port.mac();
+    let client = cluster.client.clone();
+    let healed = || {
+        let neighbors = client.tool("ip", &["neigh", "show", &VIP.to_string()]).ok()?;
+        (neighbors.is_empty() || neighbors.contains(&mine.to_string())).then_some(())
+    };
+    wait_for(SOON, "the client's neighbour entry to be the owner's again", healed)?;
+    Ok(())
+}
+
+#[test]
+fn foreign_holder_keeps_its_address() -> Result<()> {
+    let mut cluster = Cluster::new("inuse", 1)?;
+    let _planted = PlantedOwner::plant(&cluster.lab, &cluster.lan, "10.9.0.66/24".parse()?, VIP)?;
+    let mut group = cluster.group();
+    group["conflictProbe"] = true.into();
+    let config = cluster.config(1, &[group])?;
+    cluster.start(1, &config)?;
+    let daemon = cluster.daemon(1);
+    wait_for(SOON, "the condition address_in_use", || {
+        let group = daemon.group("web")?;
+        group["condition"].as_str()?.contains("address_in_use").then_some(())
+    })?;
+    ensure!(daemon.role("web").as_deref() == Some("initialize"));
+    Ok(())
+}
