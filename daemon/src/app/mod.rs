@@ -28,7 +28,7 @@ use crate::net::rt::{self, EventFd};
 use crate::{admin, logging};
 
 /// SCHED_FIFO priority of the loop: above ordinary real-time work, below the kernel's own threads (50 is where they start).
-const RT_PRIORITY: i32 = 49;
+const RT_PRIORITY: u8 = 49;
 /// A stop that takes longer than hand-over, release and drain together is stuck: the process ends and the fence does the rest.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -48,9 +48,9 @@ pub fn run(path: PathBuf) -> Result<()> {
 }
 
 async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
-    let wake = Arc::new(EventFd::new().context("creating the wake-up of the event loop")?);
+    let wake = EventFd::new().context("creating the wake-up of the event loop")?;
     let wake_up = {
-        let wake = Arc::clone(&wake);
+        let wake = wake.clone();
         Arc::new(move || wake.wake())
     };
     let (node, port) = handle::channel(wake_up);
@@ -74,7 +74,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
     let (work, work_rx) = mpsc::channel(WORK_QUEUE);
     let (events, events_rx) = mpsc::channel(EVENT_QUEUE);
-    let world_tx = tasks::WorldSender::new(world_tx, Arc::clone(&wake));
+    let world_tx = tasks::WorldSender::new(world_tx, wake.clone());
     let reporter = tokio::spawn(tasks::report(events_rx, node.publisher(), metrics.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
     let ports = Ports { node: port, world, work, events, wake, metrics: metrics.clone() };

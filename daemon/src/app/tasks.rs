@@ -1,7 +1,6 @@
 //! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -22,11 +21,11 @@ use crate::{admin, health, logging};
 #[derive(Clone)]
 pub(super) struct WorldSender {
     queue: mpsc::Sender<World>,
-    wake: Arc<EventFd>,
+    wake: EventFd,
 }
 
 impl WorldSender {
-    pub(super) fn new(queue: mpsc::Sender<World>, wake: Arc<EventFd>) -> Self {
+    pub(super) fn new(queue: mpsc::Sender<World>, wake: EventFd) -> Self {
         Self { queue, wake }
     }
 

@@ -8,7 +8,6 @@ mod effects;
 pub mod world;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::node::Node;
@@ -52,7 +51,7 @@ pub struct Ports {
     /// To logs and readers.
     pub events: mpsc::Sender<Told>,
     /// Wakes the loop.
-    pub wake: Arc<EventFd>,
+    pub wake: EventFd,
     /// Registry of the process.
     pub metrics: Metrics,
 }
@@ -85,7 +84,7 @@ impl Driver {
     /// [`NetError`] when a socket cannot be opened: without adverts there is nothing to drive.
     pub fn new(seed: u64, fence: Result<Option<Fence>, String>, peer_port: u16, ports: Ports) -> Result<Self, NetError> {
         let poller = Poller::new()?;
-        poller.add(&*ports.wake, TOKEN_WAKE)?;
+        poller.add(&ports.wake, TOKEN_WAKE)?;
         let (mut vrrp, mut peers) = (Vec::new(), Vec::new());
         for family in [Family::V4, Family::V6] {
             let socket = VrrpSocket::open(family)?;
@@ -132,12 +131,12 @@ impl Driver {
             self.ports.node.turned(now.as_nanos());
             let latest = now + MAX_WAIT;
             let deadline = if more { now } else { self.node.poll_timeout().map_or(latest, |at| at.min(latest)) };
-            if let Err(error) = self.poller.wait(deadline) {
+            if let Err(error) = self.poller.wait(Some(deadline)) {
                 // epoll on valid descriptors does not fail; if it does, spinning would starve the machine.
                 error!(%error, "waiting for events failed");
                 std::thread::sleep(Duration::from_millis(1));
             }
-            self.ports.wake.drain();
+            self.ports.wake.clear();
         }
         self.fence
     }
@@ -281,12 +280,12 @@ impl Driver {
     fn sync_links(&mut self, now: Instant) {
         let bound = self.node.bound_links();
         for link in &bound {
-            for socket in &mut self.vrrp {
+            for socket in &self.vrrp {
                 if let Err(error) = socket.join(*link) {
                     warn!(%error, link = link.0, "joining the VRRP group failed");
                 }
             }
-            for socket in &mut self.peers {
+            for socket in &self.peers {
                 if let Err(error) = socket.join(*link) {
                     warn!(%error, link = link.0, "joining the peer group failed");
                 }
@@ -294,8 +293,12 @@ impl Driver {
             self.open_neighbor(*link);
         }
         for gone in self.bound.iter().filter(|l| !bound.contains(l)) {
-            for socket in &mut self.vrrp {
-                socket.leave(*gone);
+            for socket in &self.vrrp {
+                // A link that vanished took its memberships along.
+                let _left = socket.leave(*gone);
+            }
+            for socket in &self.peers {
+                let _left = socket.leave(*gone);
             }
             self.neighbors.remove(gone);
         }
