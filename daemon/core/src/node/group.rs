@@ -251,8 +251,6 @@ impl Group {
         }
         let new_mac = matches!((&self.link, &link), (Some(old), Some(new)) if old.mac != new.mac);
         self.link = link;
-        let new_mac = matches!((&self.link, &link), (Some(old), Some(new)) if old.mac != new.mac);
-        self.link = link;
         if new_mac {
             // The whole segment holds the old one.
             self.announcer.restart(now);
