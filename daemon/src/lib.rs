@@ -4,9 +4,11 @@
 //! event loop, and in `app`, which puts the process together. [`handle`] is the contract between the driver and those who ask it.
 
 pub mod admin;
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod dataplane;
+pub mod driver;
 pub mod handle;
 pub mod health;
 pub mod logging;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, anyhow};
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::io::Command;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Loaded};
@@ -25,7 +25,7 @@ use crate::handle::{self, NodeHandle};
 use crate::metrics::Metrics;
 use crate::net::netlink::Netlink;
 use crate::net::rt::{self, EventFd};
-use crate::{admin, logging};
+use crate::{admin, logging, systemd};
 
 /// SCHED_FIFO priority of the loop: above ordinary real-time work, below the kernel's own threads (50 is where they start).
 const RT_PRIORITY: u8 = 49;
@@ -39,7 +39,11 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// under `fence: required` is no such error: the process stays up, not ready, and says why.
 pub fn run(path: PathBuf) -> Result<()> {
     let loaded = config::load(&path)?;
-    logging::init(loaded.log.format, &loaded.log.level);
+    let format = match loaded.log.format {
+        config::LogFormat::Text => logging::LogFormat::Text,
+        config::LogFormat::Json => logging::LogFormat::Json,
+    };
+    logging::init(format, &loaded.log.level)?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -55,12 +59,16 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     };
     let (node, port) = handle::channel(wake_up);
     let metrics = Metrics::new(&loaded.node.node);
-    let (stop_admin, admin_stopped) = watch::channel(false);
+    let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let listeners = admin::Listeners::bind(&loaded.admin.socket, loaded.admin.http).await?;
-    let admin = tokio::spawn(admin::serve(listeners, node.clone(), metrics.clone(), admin_stopped));
+    let shutdown = async {
+        // An error means that the sender is gone, which is the end too.
+        let _ended = admin_stopped.await;
+    };
+    let admin = tokio::spawn(admin::serve(listeners, node.clone(), tasks::scrape(metrics.clone()), shutdown));
 
     let fence = open_fence(loaded.node.fence);
-    let (netlink, mut net_events) = Netlink::start().await.context("opening netlink")?;
+    let (netlink, mut net_events) = Netlink::start().context("opening netlink")?;
     for (link, address) in netlink.sweep().await.context("removing addresses of a former run")? {
         info!(link = link.0, %address, "removed an address that a former run left behind");
     }
@@ -85,7 +93,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     world_tx.config(loaded.node.clone()).await?;
     tokio::spawn(tasks::links(net_events, world_tx.clone()));
     tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), metrics));
-    tokio::spawn(tasks::watchdog(node.clone()));
+    systemd::notify_ready();
+    let watched = node.clone();
+    tokio::spawn(systemd::watchdog(move || admin::is_live(&watched)));
 
     let ended = until_stopped(&node, driver).await;
     // In this order: the loop is over, so nobody installs addresses any more; what it asked for last is carried out; then the fence goes.
@@ -102,7 +112,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         }
     }
     let _told = tokio::time::timeout(STOP_GRACE, reporter).await;
-    let _nobody_listens = stop_admin.send(true);
+    let _nobody_listens = stop_admin.send(());
     let _closed = tokio::time::timeout(STOP_GRACE, admin).await;
     info!("stopped");
     Ok(())
@@ -116,11 +126,11 @@ fn open_fence(policy: FencePolicy) -> Result<Option<Fence>, String> {
     Fence::open(&FenceOptions::default()).map(Some).map_err(|e| e.to_string())
 }
 
-type DriverThread = tokio::sync::oneshot::Receiver<Result<Option<Fence>>>;
+type DriverThread = oneshot::Receiver<Result<Option<Fence>>>;
 
 /// Starts the loop on its own thread, real-time where permitted.
 fn spawn_driver(fence: Result<Option<Fence>, String>, peer_port: u16, ports: Ports) -> Result<DriverThread> {
-    let (done, ended) = tokio::sync::oneshot::channel();
+    let (done, ended) = oneshot::channel();
     let (opened, opened_rx) = std::sync::mpsc::sync_channel(1);
     let seed = random_seed()?;
     std::thread::Builder::new().name("bascule-loop".to_owned()).spawn(move || {
@@ -151,6 +161,7 @@ async fn until_stopped(node: &NodeHandle, mut driver: DriverThread) -> Result<Op
         _ = terminate.recv() => info!("SIGTERM: giving everything away"),
         _ = interrupt.recv() => info!("SIGINT: giving everything away"),
     }
+    systemd::notify_stopping();
     if let Err(error) = node.command(Command::Stop).await {
         error!(%error, "the event loop does not take the stop");
     }

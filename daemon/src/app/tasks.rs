@@ -1,7 +1,7 @@
 //! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use bascule_core::node::config::NodeConfig;
@@ -11,10 +11,10 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Loaded};
 use crate::driver::world::{Told, Work, World};
-use crate::handle::{NodeHandle, Publisher};
+use crate::handle::Publisher;
 use crate::metrics::Metrics;
 use crate::net::netlink::{NetEvent, Netlink};
-use crate::net::rt::{self, EventFd};
+use crate::net::rt::EventFd;
 use crate::{admin, health, logging};
 
 /// The way into the loop: queues an input, then wakes it.
@@ -161,24 +161,20 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
     }
 }
 
-async fn next_change(watched: &mut Option<config::Watch>) -> bool {
+async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
     match watched {
-        Some(changes) => changes.changed().await,
+        Some(changes) => changes.recv().await.is_some(),
         None => std::future::pending().await,
     }
 }
 
-/// Tells systemd that the daemon is up, and goes on telling it only while the loop turns.
-pub(super) async fn watchdog(node: NodeHandle) {
-    admin::systemd::notify_ready();
-    let Some(period) = admin::systemd::watchdog_period() else { return };
-    loop {
-        tokio::time::sleep(period / 2).await;
-        let age = Duration::from_nanos(rt::boot_now().as_nanos().saturating_sub(node.last_turn()));
-        if age < period / 2 {
-            admin::systemd::pet();
-        } else {
-            error!(age_s = age.as_secs_f64(), "the event loop does not turn: the watchdog is left hungry");
+/// The text of `/metrics`: gauges from a snapshot of this moment, or marked unknown when the loop does not answer.
+pub(super) fn scrape(metrics: Metrics) -> admin::Scrape {
+    Arc::new(move |status| {
+        match status {
+            Some(status) => metrics.update(status),
+            None => metrics.unknown(),
         }
-    }
+        metrics.render()
+    })
 }
