@@ -12,7 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, warn};
 
 use super::Driver;
-use super::world::{Told, Work, World};
+use super::world::{Told, Work};
 use crate::dataplane::{Attach, Family as FenceFamily, Fence};
 
 impl Driver {
