@@ -217,8 +217,9 @@ impl Vrrp {
 
     /// Applies a new configuration. Timers keep running; an Active tells the others at once.
     pub fn reconfigure(&mut self, config: VrrpConfig, now: Instant) {
-        let key = |c: &VrrpConfig| (c.priority, c.interval, c.fenced);
-        let changed = key(&self.config) != key(&config);
+        // A fence that became available is proven to at once.
+        let changed = (self.config.priority, self.config.interval) != (config.priority, config.interval)
+            || config.fenced && !self.config.fenced;
         let was_sick = self.config.priority < HEALTHY_MIN;
         self.config = config;
         if !self.config.fenced {

@@ -104,7 +104,15 @@ impl Group {
         self.announcer.stop();
         self.claim = None;
         self.timers.stop(Timer::Announce);
+        self.handover.reset();
         let planned = matches!(reason, Reason::Handover | Reason::Stopped | Reason::Unhealthy);
+        if planned && !self.config.drain_time.is_zero() {
+            let until = now + self.config.drain_time;
+            self.write_fence(env, FenceRole::Leaving, now, until, false);
+            self.timers.set(Timer::Drained, until);
+        } else {
+            self.finish_drain(env);
+        }
         match reason {
             Reason::FenceExpired => {
                 self.report(Event::FenceClosed { group: self.config.name.clone(), term: self.term });
@@ -119,21 +127,12 @@ impl Group {
             }
             _ => {}
         }
-        self.handover.reset();
-        if planned && !self.config.drain_time.is_zero() {
-            let until = now + self.config.drain_time;
-            self.write_fence(env, FenceRole::Leaving, now, until, false);
-            self.timers.set(Timer::Drained, until);
-        } else {
-            self.finish_drain(env);
-        }
     }
 
-    /// Answers close before the release leaves; the release itself and stragglers still pass.
+    /// Answers close before the release leaves. The release passes until the deadline that the kernel knows from the last advert.
     fn begin_leaving(&mut self, env: &Env<'_>, now: Instant) {
         self.announcer.stop();
-        let deadline = self.vrrp.fence_deadline().unwrap_or(now);
-        self.write_fence(env, FenceRole::Leaving, deadline, now + self.config.drain_time, false);
+        self.write_fence(env, FenceRole::Leaving, now, now + self.config.drain_time, false);
     }
 
     /// Nothing is served any more: close the fence, then take the addresses off.
