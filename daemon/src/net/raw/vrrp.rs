@@ -40,7 +40,6 @@ impl VrrpSocket {
                     socket.set_multicast_ttl_v4(TTL)?;
                 }
                 Family::V6 => {
-                    socket.set_only_v6(true)?;
                     socket.set_unicast_hops_v6(TTL)?;
                     socket.set_multicast_hops_v6(TTL)?;
                     // The checksum of an advert is ours in both directions (-1: the kernel neither writes nor verifies it).
