@@ -104,7 +104,7 @@ impl Fence {
             let program = program(&mut self.ebpf, name)?;
             if !renew_pinned(program, &pin) {
                 // None, or one whose device is gone: its index may have been given to this link.
-                pins::remove(&pin)?;
+                pins::remove_link(&pin)?;
                 pin_new(program, link, direction, &pin)?;
             }
         }
@@ -153,11 +153,11 @@ fn pin_new(
     Ok(())
 }
 
-/// Unpins our tcx links on `ifindex`, which detaches them; how many there were.
+/// Detaches and unpins our tcx links on `ifindex`; how many there were.
 pub(super) fn remove_links(dir: &Path, ifindex: u32) -> Result<usize, FenceError> {
     let mut removed = 0;
     for (_, _, place) in PLACES {
-        removed += usize::from(pins::remove(&link_pin(dir, ifindex, place))?);
+        removed += usize::from(pins::remove_link(&link_pin(dir, ifindex, place))?);
     }
     Ok(removed)
 }

@@ -54,7 +54,7 @@ pub fn clean(pin_root: &Path) -> Result<CleanReport, FenceError> {
         let path = entry.map_err(FenceError::io("reading", &dir))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if name.starts_with("link-") {
-            report.links += usize::from(pins::remove(&path)?);
+            report.links += usize::from(pins::remove_link(&path)?);
         } else if name.starts_with("qdisc-") {
             fs::remove_dir(&path).map_err(FenceError::io("removing the mark", &path))?;
         }

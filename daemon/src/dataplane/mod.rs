@@ -14,6 +14,7 @@ mod link;
 mod pins;
 mod probe;
 mod registry;
+mod sys;
 mod writer;
 
 use std::fmt;

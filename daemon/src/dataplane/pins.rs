@@ -10,6 +10,7 @@ use bascule_ebpf_common::{
 };
 
 use super::error::FenceError;
+use super::sys;
 
 /// Layout of one pinned map.
 pub(super) struct MapShape {
@@ -55,6 +56,17 @@ pub(super) fn remove_maps(dir: &Path) -> Result<usize, FenceError> {
         removed += usize::from(remove(&dir.join(shape.name))?);
     }
     Ok(removed)
+}
+
+/// Detaches a pinned link and removes its pin; false: there was none.
+pub(super) fn remove_link(path: &Path) -> Result<bool, FenceError> {
+    match sys::detach_pinned_link(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        // Its device is gone, or the kernel refuses: then the pin's end is the link's.
+        Err(e) => tracing::debug!(pin = %path.display(), error = %e, "not detached by call"),
+        Ok(()) => {}
+    }
+    remove(path)
 }
 
 /// Removes one pin; false: there was none.
