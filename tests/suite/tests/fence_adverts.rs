@@ -29,7 +29,9 @@ impl Stage {
         ground.ip("link add va type veth peer name vb")?;
         let (va, vb) = (ground.ifindex("va")?, ground.ifindex("vb")?);
         let mut fence = ground.fence()?;
+        // Both links, as on a node: a rule that forgot to look at the link would find a MAC for either.
         fence.attach(va, Attach::Auto)?;
+        fence.attach(vb, Attach::Auto)?;
         fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[(Family::V4, VRID), (Family::V6, VRID)])?;
         Ok(Self { fence, va, vb })
     }

@@ -1,11 +1,15 @@
 //! Standing on links: tcx and clsact, again and again, beside foreign programs, and gone without a trace.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::Result;
-use bascule::dataplane::{Attach, AttachKind, CleanReport, FenceError, clean};
-use bascule_suite::fence::Ground;
+use aya::programs::{SchedClassifier, TcAttachType};
+use bascule::dataplane::{Attach, AttachKind, CleanReport, Fence, FenceError, FenceOptions, clean};
+use bascule_ebpf_common::DropReason;
+use bascule_suite::fence::frames::ipv4;
+use bascule_suite::fence::{Ground, Wire};
 
 /// A veth pair `va`-`vb` in the ground's namespace; the index of `va`.
 fn veth(ground: &Ground) -> Result<u32> {
@@ -130,6 +134,38 @@ fn a_new_device_with_an_old_index_is_fenced_anew() {
         assert!(matches!(fence.attach(77, Attach::Auto), Err(FenceError::NoLink { ifindex: 77 })));
         fence.detach(77)?;
         assert_eq!(pins(fence.pin_dir()), MAPS);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_foreign_tcx_program_stays_and_still_runs() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        // A second fence under another pin root is as foreign to the first as any program.
+        let foreign_root = ground.root().with_file_name("v0");
+        let mut foreign = Fence::open(&FenceOptions { pin_root: foreign_root.clone() })?;
+        foreign.attach(a, Attach::Tcx)?;
+        let vip = Ipv4Addr::new(10, 9, 0, 100);
+        foreign.register(1, a, &[vip.into()], &[])?;
+
+        let mut fence = ground.fence()?;
+        fence.attach(a, Attach::Tcx)?;
+        let programs = || SchedClassifier::query_tcx("va", TcAttachType::Ingress);
+        assert_eq!(programs()?.1.len(), 2);
+        // Our program passes the frame on; the other one behind it drops and counts it.
+        let from_peer = Wire::open(ground.ifindex("vb")?)?;
+        from_peer.send(&ipv4(Ipv4Addr::new(10, 9, 0, 50), vip, 17, &[0; 8]))?;
+        assert_eq!(fence.counters()?.dropped(), 0);
+        assert_eq!(foreign.counters()?.drops(DropReason::IngressDeliver), 1);
+
+        drop(fence);
+        assert_eq!(clean(ground.root())?, CleanReport { links: 2, maps: 7, ..CleanReport::default() });
+        assert_eq!(programs()?.1.len(), 1, "only ours is gone");
+        from_peer.send(&ipv4(Ipv4Addr::new(10, 9, 0, 50), vip, 17, &[0; 8]))?;
+        assert_eq!(foreign.counters()?.drops(DropReason::IngressDeliver), 2);
+        assert_eq!(clean(&foreign_root)?.links, 2);
         Ok(())
     })
     .unwrap();

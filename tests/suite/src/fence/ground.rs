@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bascule::dataplane::{Fence, FenceOptions};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -72,6 +72,21 @@ impl Ground {
     /// When it fails, with what it said.
     pub fn tc(&self, words: &str) -> Result<String> {
         tool("tc", words)
+    }
+
+    /// Waits until these links are operational: a link that is just set up drops what it is given for up to a second.
+    ///
+    /// # Errors
+    /// When one is not after ten seconds.
+    pub fn wait_up(&self, links: &[&str]) -> Result<()> {
+        let end = boot_ns() + 10_000_000_000;
+        for link in links {
+            while !self.ip(&format!("-o link show dev {link}"))?.contains("state UP") {
+                ensure!(boot_ns() < end, "{link} does not come up");
+                std::thread::park_timeout(std::time::Duration::from_millis(5));
+            }
+        }
+        Ok(())
     }
 
     /// Index of a link.
