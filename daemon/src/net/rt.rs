@@ -58,11 +58,7 @@ fn lock_memory() -> Result<bool, NetError> {
 
 /// Now on CLOCK_BOOTTIME, the clock of the fence.
 pub fn boot_now() -> Instant {
-    let now =
-        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME since 2.6.39");
-    let seconds = u64::try_from(now.tv_sec()).expect("the time since boot is not negative");
-    let nanos = u64::try_from(now.tv_nsec()).expect("nanoseconds are not negative");
-    Instant::from_nanos(seconds * 1_000_000_000 + nanos)
+    Instant::from_nanos(crate::clock::boot_ns())
 }
 
 /// Wakes a [`Poller`] from any thread; clones are the same one.
