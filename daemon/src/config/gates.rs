@@ -7,6 +7,9 @@ use bascule_core::health::{GateConfig, ProbeKind};
 use super::read::{At, Errors, Map};
 use super::values;
 
+/// Most gates: each runs a probe of its own.
+const GATES_MAX: usize = 256;
+
 /// A gate as far as it could be read.
 pub(super) struct Gate {
     pub(super) name: Option<At<String>>,
@@ -33,8 +36,8 @@ impl Gate {
 
 /// Reads the gates and checks that their names differ.
 pub(super) fn read(file: &Map<'_>, errors: &Errors) -> Vec<Gate> {
-    let Some(list) = file.has("gates").then(|| file.sections("gates")).flatten() else { return Vec::new() };
-    let gates: Vec<Gate> = list.value.iter().map(|m| gate(m, errors)).collect();
+    let Some(list) = file.has("gates").then(|| file.sections("gates", GATES_MAX)).flatten() else { return Vec::new() };
+    let gates: Vec<Gate> = list.value.iter().flatten().map(|m| gate(m, errors)).collect();
     for (i, name) in gates.iter().enumerate().filter_map(|(i, g)| g.name.as_ref().map(|n| (i, n))) {
         let earlier = gates[..i].iter().filter_map(|g| g.name.as_ref()).find(|n| n.value == name.value);
         if let Some(earlier) = earlier {

@@ -18,6 +18,8 @@ mod vips;
 mod watch;
 
 #[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;

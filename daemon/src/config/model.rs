@@ -77,7 +77,7 @@ fn node_name(map: &Map<'_>, around: &Around<'_>) -> Option<At<String>> {
         Err(wrong) => {
             map.wrong(
                 "node",
-                format!("missing, and of the host name {wrong}"),
+                format!("missing, and the host name {}", wrong.what),
                 "give the node a name of letters and digits",
             );
             None

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::error::{ConfigError, Pos, shown};
 use super::nearest::nearest;
 use super::schema::{Absent, Field, Kind, Section};
 use super::tree::{self, Tree, Value};
-use super::values::{self, Wrong};
+use super::values::{self, Wrong, wrong};
 
 /// The errors found so far.
 #[derive(Default)]
@@ -119,10 +121,7 @@ impl<'t> Map<'t> {
                 self.wrong(key, "missing", format!("use {}", field.kind.right()));
                 None
             }
-            Absent::Value(yaml) => {
-                let tree = tree::read(yaml).expect("defaults of the table are YAML (tested)");
-                Some((field, Cow::Owned(tree.moved_to(self.at))))
-            }
+            Absent::Value(yaml) => Some((field, Cow::Owned(default(yaml).moved_to(self.at)))),
             Absent::Words(_) => None,
         }
     }
@@ -133,7 +132,8 @@ impl<'t> Map<'t> {
         match parse(field, &tree) {
             Ok(value) => Some(At { value, at: tree.at, path }),
             Err(wrong) => {
-                self.errors.add(tree.at, &path, wrong, format!("use {}", field.kind.right()));
+                let right = wrong.right.unwrap_or_else(|| format!("use {}", field.kind.right()));
+                self.errors.add(tree.at, &path, wrong.what, right);
                 None
             }
         }
@@ -143,7 +143,7 @@ impl<'t> Map<'t> {
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         let found = self.parsed(key, |_, tree| match tree.value {
             Value::Flag(flag) => Ok(flag),
-            _ => Err(format!("{} is not true or false", tree.shown())),
+            _ => wrong(format!("{} is not true or false", tree.shown())),
         });
         found.map(|f| f.value)
     }
@@ -153,11 +153,14 @@ impl<'t> Map<'t> {
         self.parsed(key, |field, tree| {
             let Kind::Whole { min, max } = field.kind else { unreachable!("{key} is a whole number in the table") };
             match &tree.value {
-                Value::Int(n) if *n < min.into() => Err(format!("{} is below {min}", tree.shown())),
-                Value::Int(n) if *n > max.into() => Err(format!("{} is above {max}", tree.shown())),
-                Value::Int(n) => T::try_from(*n).map_err(|_| format!("{n} is out of range")),
-                Value::Text(text) if text.parse::<i128>().is_ok() => Err(format!("\"{}\" is in quotes", shown(text))),
-                _ => Err(format!("{} is not a whole number", tree.shown())),
+                Value::Int(n) if *n < min.into() => wrong(format!("{} is below {min}", tree.shown())),
+                Value::Int(n) if *n > max.into() => wrong(format!("{} is above {max}", tree.shown())),
+                Value::Int(n) => T::try_from(*n).map_err(|_| format!("{n} is out of range").into()),
+                Value::Float if tree.key().bytes().all(|b| b.is_ascii_digit()) => {
+                    wrong(format!("{} is above {max}", tree.shown()))
+                }
+                Value::Text(text) if text.parse::<i128>().is_ok() => wrong(format!("\"{}\" is in quotes", shown(text))),
+                _ => wrong(format!("{} is not a whole number", tree.shown())),
             }
         })
     }
@@ -167,7 +170,7 @@ impl<'t> Map<'t> {
         self.parsed(key, |field, tree| {
             let Kind::Time { min, max, step } = field.kind else { unreachable!("{key} is a time in the table") };
             match &tree.value {
-                Value::List(_) | Value::Map(_) => Err(format!("{} is not a time", tree.shown())),
+                Value::List(_) | Value::Map(_) => wrong(format!("{} is not a time", tree.shown())),
                 _ => values::time_in(tree.key(), min, max, step).map(Duration::from_millis),
             }
         })
@@ -178,7 +181,11 @@ impl<'t> Map<'t> {
         let found = self.parsed(key, |field, tree| {
             let Kind::Word(words) = &field.kind else { unreachable!("{key} is a word in the table") };
             // `off` stays text: booleans are strict.
-            words.iter().find(|w| **w == tree.key()).copied().ok_or_else(|| format!("{} is unknown", tree.shown()))
+            words
+                .iter()
+                .find(|w| **w == tree.key())
+                .copied()
+                .ok_or_else(|| format!("{} is unknown", tree.shown()).into())
         });
         found.map(|f| f.value)
     }
@@ -200,21 +207,23 @@ impl<'t> Map<'t> {
     pub(super) fn texts<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Items<T>> {
         let list = self.parsed(key, |_, tree| match &tree.value {
             Value::List(nodes) => Ok(nodes.clone()),
-            _ => Err(format!("{} is not a list", tree.shown())),
+            Value::Text(_) => {
+                let right = Some(format!("use [{}]", tree.shown()));
+                Err(Wrong { what: format!("{} is not a list", tree.shown()), right })
+            }
+            _ => wrong(format!("{} is not a list", tree.shown())),
         });
         let list = list?;
         let field = self.section.field(key)?;
         let mut items = Vec::new();
         for (i, tree) in list.value.iter().enumerate() {
             let path = format!("{}[{i}]", list.path);
-            let parsed = if tree.value == Value::Null {
-                Err("nothing is given".into())
-            } else {
-                text(field, tree).and_then(&parse)
-            };
-            match parsed {
+            match text(field, tree).and_then(&parse) {
                 Ok(value) => items.push(At { value, at: tree.at, path }),
-                Err(wrong) => self.errors.add(tree.at, &path, wrong, format!("use {}", field.kind.right())),
+                Err(wrong) => {
+                    let right = wrong.right.unwrap_or_else(|| format!("use {}", field.kind.item_right()));
+                    self.errors.add(tree.at, &path, wrong.what, right);
+                }
             }
         }
         Some(Items { complete: items.len() == list.value.len(), items, at: list.at, path: list.path })
@@ -229,8 +238,8 @@ impl<'t> Map<'t> {
         Map::open(tree, section, self.path_of(key), self.errors)
     }
 
-    /// The mappings in a list, and the list's place.
-    pub(super) fn sections(&self, key: &str) -> Option<At<Vec<Map<'t>>>> {
+    /// The mappings in a list, and the list's place; `None` in it for what is not a mapping. At most `max`.
+    pub(super) fn sections(&self, key: &str, max: usize) -> Option<At<Vec<Option<Map<'t>>>>> {
         let (_, tree) = self.entries.iter().find(|(f, _)| f.key == key).copied().or_else(|| {
             let _noted = self.node(key);
             None
@@ -247,8 +256,11 @@ impl<'t> Map<'t> {
             );
             return None;
         };
+        if nodes.len() > max {
+            self.errors.add(tree.at, &path, format!("{} entries", nodes.len()), format!("use at most {max}"));
+        }
         let open = |(i, node)| Map::open(node, section, format!("{path}[{i}]"), self.errors);
-        Some(At { value: nodes.iter().enumerate().filter_map(open).collect(), at: tree.at, path: path.clone() })
+        Some(At { value: nodes.iter().take(max).enumerate().map(open).collect(), at: tree.at, path: path.clone() })
     }
 }
 
@@ -258,9 +270,18 @@ fn text<'a>(field: &Field, tree: &'a Tree) -> Result<&'a str, Wrong> {
     };
     match &tree.value {
         Value::Text(text) => Ok(text),
-        Value::Int(_) | Value::Float | Value::Flag(_) => Err(format!("{} is {what} only in quotes", tree.shown())),
-        Value::Null | Value::List(_) | Value::Map(_) => Err(format!("{} is not {what}", tree.shown())),
+        Value::Int(_) | Value::Float | Value::Flag(_) => wrong(format!("{} is {what} only in quotes", tree.shown())),
+        Value::Null => wrong("nothing is given"),
+        Value::List(_) | Value::Map(_) => wrong(format!("{} is not {what}", tree.shown())),
     }
+}
+
+/// A default of the table, parsed once for all the mappings that lack the field.
+fn default(yaml: &'static str) -> Tree {
+    static PARSED: Mutex<BTreeMap<&str, Tree>> = Mutex::new(BTreeMap::new());
+    let mut parsed = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || tree::read(yaml).expect("defaults of the table are YAML (tested)");
+    parsed.entry(yaml).or_insert_with(read).clone()
 }
 
 fn fields_of(section: &Section) -> String {

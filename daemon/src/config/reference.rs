@@ -71,6 +71,6 @@ fn allowed(kind: &Kind) -> String {
         Kind::Word(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
         Kind::Flag => "`true`, `false`".into(),
         Kind::Time { step, .. } if *step > 1 => format!("{} in steps of {}", kind.right(), time(*step)),
-        Kind::Whole { .. } | Kind::Time { .. } | Kind::Text { .. } | Kind::Texts { .. } => kind.right(),
+        Kind::Whole { .. } | Kind::Time { .. } | Kind::Text { .. } | Kind::Texts { .. } => kind.item_right(),
     }
 }

@@ -1,5 +1,7 @@
 //! Rules over several fields and over several VIPs.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use bascule_core::types::Family;
@@ -14,6 +16,9 @@ pub(super) fn family_name(family: Family) -> &'static str {
         Family::V6 => "IPv6",
     }
 }
+
+/// Most addresses of all VIPs: the fence's map.
+const OWNED_MAX: usize = bascule_ebpf_common::MAX_VIPS as usize;
 
 /// Rules within one VIP.
 pub(super) fn within(vip: &Vip, errors: &Errors) {
@@ -60,15 +65,23 @@ pub(super) fn within(vip: &Vip, errors: &Errors) {
 
 /// Rules across VIPs.
 pub(super) fn across(vips: &[Vip], errors: &Errors, warnings: &mut Vec<String>) {
-    let mut seen: Vec<&At<IpAddr>> = Vec::new();
+    let mut seen: HashMap<IpAddr, &At<IpAddr>> = HashMap::new();
     for address in vips.iter().filter_map(|v| v.addresses.as_ref()).flat_map(|a| &a.items) {
-        match seen.iter().find(|s| s.value == address.value) {
-            Some(earlier) => {
-                let wrong = format!("{} is already given at {}", address.value, earlier.path);
+        match seen.entry(address.value) {
+            Entry::Occupied(earlier) => {
+                let wrong = format!("{} is already given at {}", address.value, earlier.get().path);
                 errors.add(address.at, &address.path, wrong, "give each address once");
             }
-            None => seen.push(address),
+            Entry::Vacant(free) => {
+                let _address = free.insert(address);
+            }
         }
+    }
+    if let Some(too_many) =
+        vips.iter().scan(0, |sum, v| Some((v, add(sum, v.owned())))).find(|(_, sum)| *sum > OWNED_MAX)
+    {
+        let wrong = format!("more than {OWNED_MAX} addresses up to here, link-local ones counted");
+        errors.add(too_many.0.at, &too_many.0.path, wrong, format!("use at most {OWNED_MAX} on a node"));
     }
     for (i, vip) in vips.iter().enumerate() {
         for earlier in &vips[..i] {
@@ -88,8 +101,7 @@ fn pair(earlier: &Vip, vip: &Vip, errors: &Errors, warnings: &mut Vec<String>) {
             "give each VIP its own",
         );
     }
-    let link = |v: &Vip| v.interface.as_ref().map(|i| i.value.clone());
-    let (link_a, link_b) = (link(earlier), link(vip));
+    let (link_a, link_b) = (earlier.link(), vip.link());
     let maybe_same = link_a.is_none() || link_b.is_none() || link_a == link_b;
     if let (Some(a), Some(b)) = (&earlier.vrid, &vip.vrid)
         && a.value == b.value
@@ -114,4 +126,9 @@ fn pair(earlier: &Vip, vip: &Vip, errors: &Errors, warnings: &mut Vec<String>) {
         let wrong = format!("{} is already given at {}", b.value, a.path);
         errors.add(b.at, &b.path, wrong, "give each virtual router its own");
     }
+}
+
+fn add(sum: &mut usize, more: usize) -> usize {
+    *sum += more;
+    *sum
 }

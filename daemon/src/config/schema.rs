@@ -323,9 +323,20 @@ impl Kind {
                 Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
                 None => String::new(),
             },
-            Text { right, .. } | Texts { right, .. } => (*right).to_owned(),
+            Text { right, .. } => (*right).to_owned(),
+            Texts { right, .. } => format!("a list, each {right}"),
             Kind::Section(_) => "a mapping".into(),
             Sections(_) => "a list of mappings".into(),
+        }
+    }
+}
+
+impl Kind {
+    /// What would be right for one value of a list.
+    pub(super) fn item_right(&self) -> String {
+        match self {
+            Texts { right, .. } => (*right).to_owned(),
+            Flag | Whole { .. } | Time { .. } | Word(_) | Text { .. } | Kind::Section(_) | Sections(_) => self.right(),
         }
     }
 }

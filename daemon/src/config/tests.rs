@@ -302,6 +302,42 @@ async fn told(changes: &mut tokio::sync::mpsc::Receiver<()>) {
     assert_eq!(told.expect("told within 10 s"), Some(()));
 }
 
+#[test]
+fn a_large_file_is_read_and_a_larger_one_refused() {
+    let file = |vips: u32, addresses: u32| {
+        let mut text = "vips:\n".to_owned();
+        for vip in 0..vips {
+            let list: Vec<String> = (0..addresses).map(|a| format!("10.{}.{}.{a}", vip / 250 + 1, vip % 250)).collect();
+            let link = vip / 255;
+            text += &format!(
+                "  - {{ name: v{vip}, addresses: [{}], vrid: {}, priority: 200, interface: eth{link} }}\n",
+                list.join(", "),
+                vip % 255 + 1
+            );
+        }
+        text
+    };
+    let started = std::time::Instant::now();
+    assert_eq!(good(&file(1024, 8), Path::new("/")).node.groups.len(), 1024);
+    println!("1024 VIPs read in {:?}", started.elapsed());
+    let refused =
+        |vips, addresses| parse(&file(vips, addresses), "f", Path::new("/"), "n1").expect_err("too large").to_string();
+    assert_eq!(refused(1025, 1), "f:2:3: vips: 1025 entries; use at most 1024");
+    assert_eq!(
+        refused(1024, 9),
+        "f:912:5: vips[910]: more than 8192 addresses up to here, link-local ones counted; use at most 8192 on a node"
+    );
+}
+
+#[test]
+fn a_host_name_that_is_no_node_name_asks_for_one() {
+    let errors = parse(MINIMAL, "f", Path::new("/"), "my host").expect_err("no node name").to_string();
+    assert_eq!(
+        errors,
+        "f:1:1: node: missing, and the host name my host contains a space; give the node a name of letters and digits"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -12,7 +12,22 @@ const SOCKET_PATH_MAX: usize = 107;
 const LINK_NAME_MAX: usize = 15;
 
 /// What is wrong with a value, the value included.
-pub(super) type Wrong = String;
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) what: String,
+    /// What would be right, where more is known than the table says.
+    pub(super) right: Option<String>,
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Self {
+        Self { what, right: None }
+    }
+}
+
+pub(super) fn wrong<T>(what: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong::from(what.into()))
+}
 
 /// A time with its unit, in milliseconds.
 pub(super) fn milliseconds(text: &str) -> Result<u64, Wrong> {
@@ -23,30 +38,30 @@ pub(super) fn milliseconds(text: &str) -> Result<u64, Wrong> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        "" if !number.is_empty() => return Err(format!("{} has no unit", shown(text))),
-        _ => return Err(format!("{} is not a whole number with ms, s, m or h", shown(text))),
+        "" if !number.is_empty() => return wrong(format!("{} has no unit", shown(text))),
+        _ => return wrong(format!("{} is not a whole number with ms, s, m or h", shown(text))),
     };
     if number.is_empty() {
-        return Err(format!("{} is not a whole number with ms, s, m or h", shown(text)));
+        return wrong(format!("{} is not a whole number with ms, s, m or h", shown(text)));
     }
     number
         .parse::<u64>()
         .ok()
         .and_then(|n| n.checked_mul(factor))
-        .ok_or_else(|| format!("{} is too large", shown(text)))
+        .ok_or_else(|| format!("{} is too large", shown(text)).into())
 }
 
 /// A time within `min..=max` in steps of `step`, all in milliseconds.
 pub(super) fn time_in(text: &str, min: u64, max: u64, step: u64) -> Result<u64, Wrong> {
     let ms = milliseconds(text)?;
     if ms < min {
-        return Err(format!("{} is below {}", shown(text), time(min)));
+        return wrong(format!("{} is below {}", shown(text), time(min)));
     }
     if ms > max {
-        return Err(format!("{} is above {}", shown(text), time(max)));
+        return wrong(format!("{} is above {}", shown(text), time(max)));
     }
     if ms % step != 0 {
-        return Err(format!("{} is not a multiple of {}", shown(text), time(step)));
+        return wrong(format!("{} is not a multiple of {}", shown(text), time(step)));
     }
     Ok(ms)
 }
@@ -63,16 +78,16 @@ pub(super) fn node_name(text: &str) -> Result<String, Wrong> {
 
 fn checked_name(text: &str, plain: impl Fn(char) -> bool, inner: &str) -> Result<String, Wrong> {
     if text.is_empty() {
-        return Err("\"\" is empty".into());
+        return wrong("\"\" is empty");
     }
     if text.len() > 63 {
-        return Err(format!("{} is {} bytes long", shown(text), text.len()));
+        return wrong(format!("{} is {} bytes long", shown(text), text.len()));
     }
     if let Some(c) = text.chars().find(|c| !plain(*c) && !inner.contains(*c)) {
-        return Err(format!("{} contains {}", shown(text), shown_char(c)));
+        return wrong(format!("{} contains {}", shown(text), shown_char(c)));
     }
     if !text.starts_with(&plain) || !text.ends_with(&plain) {
-        return Err(format!("{} starts or ends with a separator", shown(text)));
+        return wrong(format!("{} starts or ends with a separator", shown(text)));
     }
     Ok(text.to_owned())
 }
@@ -84,13 +99,13 @@ fn shown_char(c: char) -> String {
 /// Name of a link.
 pub(super) fn link_name(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text == "." || text == ".." {
-        return Err(format!("{} is no link name", shown(text)));
+        return wrong(format!("{} is no link name", shown(text)));
     }
     if text.len() > LINK_NAME_MAX {
-        return Err(format!("{} is {} bytes long", shown(text), text.len()));
+        return wrong(format!("{} is {} bytes long", shown(text), text.len()));
     }
     match text.chars().find(|c| *c == '/' || *c == ':' || c.is_whitespace() || c.is_control()) {
-        Some(c) => Err(format!("{} contains {}", shown(text), shown_char(c))),
+        Some(c) => wrong(format!("{} contains {}", shown(text), shown_char(c))),
         None => Ok(text.to_owned()),
     }
 }
@@ -100,10 +115,15 @@ pub(super) fn unicast(text: &str) -> Result<IpAddr, Wrong> {
     let shown = shown(text);
     let address: IpAddr = match text.parse() {
         Ok(address) => address,
-        Err(_) if text.split_once('/').is_some_and(|(a, _)| a.parse::<IpAddr>().is_ok()) => {
-            return Err(format!("{shown} has a prefix length"));
+        Err(_) => {
+            let bare = text.split_once('/').and_then(|(a, _)| a.parse::<IpAddr>().ok());
+            return match bare {
+                Some(bare) => {
+                    Err(Wrong { what: format!("{shown} has a prefix length"), right: Some(format!("use {bare}")) })
+                }
+                None => wrong(format!("{shown} is not an IP address")),
+            };
         }
-        Err(_) => return Err(format!("{shown} is not an IP address")),
     };
     let kind = match address {
         _ if address.is_unspecified() => "the unspecified address",
@@ -115,14 +135,14 @@ pub(super) fn unicast(text: &str) -> Result<IpAddr, Wrong> {
         IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => "an IPv4 address written as IPv6",
         IpAddr::V4(_) | IpAddr::V6(_) => return Ok(address),
     };
-    Err(format!("{shown} is {kind}"))
+    wrong(format!("{shown} is {kind}"))
 }
 
 /// An address of a VIP.
 pub(super) fn vip_address(text: &str) -> Result<IpAddr, Wrong> {
     match unicast(text)? {
         IpAddr::V6(a) if a.is_unicast_link_local() => {
-            Err(format!("{} is link-local and belongs into linkLocal", shown(text)))
+            Err(Wrong { what: format!("{} is link-local", shown(text)), right: Some("give it as linkLocal".into()) })
         }
         address => Ok(address),
     }
@@ -132,31 +152,31 @@ pub(super) fn vip_address(text: &str) -> Result<IpAddr, Wrong> {
 pub(super) fn link_local(text: &str) -> Result<Ipv6Addr, Wrong> {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(a)) if a.is_unicast_link_local() => Ok(a),
-        Ok(_) => Err(format!("{} is not within fe80::/10", shown(text))),
-        Err(_) => Err(format!("{} is not an IPv6 address", shown(text))),
+        Ok(_) => wrong(format!("{} is not within fe80::/10", shown(text))),
+        Err(_) => wrong(format!("{} is not an IPv6 address", shown(text))),
     }
 }
 
 /// An address with a port.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Wrong> {
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.port() == 0 => Err(format!("{} has port 0", shown(text))),
+        Ok(address) if address.port() == 0 => wrong(format!("{} has port 0", shown(text))),
         Ok(address) => Ok(address),
-        Err(_) if text.parse::<IpAddr>().is_ok() => Err(format!("{} has no port", shown(text))),
-        Err(_) => Err(format!("{} is not an IP address with a port", shown(text))),
+        Err(_) if text.parse::<IpAddr>().is_ok() => wrong(format!("{} has no port", shown(text))),
+        Err(_) => wrong(format!("{} is not an IP address with a port", shown(text))),
     }
 }
 
 /// Path of the admin socket.
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, Wrong> {
     if !Path::new(text).is_absolute() {
-        return Err(format!("{} is not absolute", shown(text)));
+        return wrong(format!("{} is not absolute", shown(text)));
     }
     if text.len() > SOCKET_PATH_MAX {
-        return Err(format!("{} is {} bytes long", shown(text), text.len()));
+        return wrong(format!("{} is {} bytes long", shown(text), text.len()));
     }
     if text.ends_with('/') || text.contains('\0') {
-        return Err(format!("{} names no file", shown(text)));
+        return wrong(format!("{} names no file", shown(text)));
     }
     Ok(PathBuf::from(text))
 }
@@ -164,32 +184,33 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, Wrong> {
 /// A path.
 pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
     if text.is_empty() || text.contains('\0') {
-        return Err(format!("{} names no file", shown(text)));
+        return wrong(format!("{} names no file", shown(text)));
     }
     Ok(PathBuf::from(text))
 }
 
 /// The URL of a gate.
 pub(super) fn http_url(text: &str) -> Result<String, Wrong> {
+    if text.contains('@') {
+        // It may be a password: it is not repeated.
+        return wrong("the URL contains a user name or @");
+    }
     let shown = shown(text);
-    let url: hyper::Uri = text.parse().map_err(|_| format!("{shown} is not a URL"))?;
+    let Ok(url) = text.parse::<hyper::Uri>() else { return wrong(format!("{shown} is not a URL")) };
     match url.scheme_str() {
         Some("http") => {}
-        Some("https") => return Err(format!("{shown} needs TLS, which gates do not speak")),
-        Some(_) | None => return Err(format!("{shown} does not start with http://")),
+        Some("https") => return wrong(format!("{shown} needs TLS, which gates do not speak")),
+        Some(_) | None => return wrong(format!("{shown} does not start with http://")),
     }
-    let authority = url.authority().ok_or_else(|| format!("{shown} has no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(format!("{shown} contains a user name"));
+    let Some(authority) = url.authority().filter(|a| !a.host().is_empty()) else {
+        return wrong(format!("{shown} has no host"));
+    };
+    match authority.as_str().strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {
+        Some(port) if port.parse::<u16>().map_or(true, |p| p == 0) => {
+            wrong(format!("the port of {shown} is not 1 to 65535"))
+        }
+        Some(_) | None => Ok(text.to_owned()),
     }
-    if authority.host().is_empty() {
-        return Err(format!("{shown} has no host"));
-    }
-    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-    if !port.is_empty() && port[1..].parse::<u16>().map_or(true, |p| p == 0) {
-        return Err(format!("{shown} has port {}, which is none", super::error::shown(&port[1..])));
-    }
-    Ok(text.to_owned())
 }
 
 /// A status or a range of them.
@@ -198,18 +219,18 @@ pub(super) fn status_range(text: &str) -> Result<(u16, u16), Wrong> {
     let status = |s: &str| s.parse::<u16>().ok().filter(|n| (100..=599).contains(n));
     match (status(low), status(high)) {
         (Some(low), Some(high)) if low <= high => Ok((low, high)),
-        (Some(_), Some(_)) => Err(format!("{} ends before it starts", shown(text))),
-        _ => Err(format!("{} is not a status or a range of them", shown(text))),
+        (Some(_), Some(_)) => wrong(format!("{} ends before it starts", shown(text))),
+        _ => wrong(format!("{} is not a status or a range of them", shown(text))),
     }
 }
 
 /// A log filter.
 pub(super) fn log_filter(text: &str) -> Result<String, Wrong> {
     if text.trim().is_empty() {
-        return Err(format!("{} is empty", shown(text)));
+        return wrong(format!("{} is empty", shown(text)));
     }
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("{} is not a log filter", shown(text))),
+        Err(_) => wrong(format!("{} is not a log filter", shown(text))),
     }
 }

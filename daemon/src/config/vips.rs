@@ -6,6 +6,7 @@ use bascule_core::announce::l2::AnnounceConfig;
 use bascule_core::node::config::{GroupConfig, WhenAllFail};
 use bascule_core::types::{Centis, Family, rank_priority};
 
+use super::error::Pos;
 use super::gates::Gate;
 use super::nearest::nearest;
 use super::read::{At, Errors, Items, Map};
@@ -13,11 +14,14 @@ use super::{rules, values};
 
 /// Most addresses of one family: what fits an advert that every peer accepts (issue: 1 to 20).
 const ADDRESSES_MAX: usize = 20;
+/// Most VIPs: each takes a shard of the fence.
+const VIPS_MAX: usize = bascule_ebpf_common::MAX_SHARDS as usize;
 /// Ranks with a priority of their own: four 48 apart, then 109 down to 100 ([`rank_priority`]).
 const RANKS: usize = 14;
 
 /// A VIP as far as it could be read.
 pub(super) struct Vip {
+    pub(super) at: Pos,
     pub(super) path: String,
     pub(super) name: Option<At<String>>,
     pub(super) addresses: Option<Items<IpAddr>>,
@@ -29,6 +33,19 @@ pub(super) struct Vip {
     group: Option<GroupConfig>,
 }
 
+impl Vip {
+    /// Addresses that the fence must know, the link-local one counted.
+    pub(super) fn owned(&self) -> usize {
+        let addresses = self.addresses.as_ref().map_or(&[][..], |a| &a.items);
+        addresses.len() + usize::from(addresses.iter().any(|a| a.value.is_ipv6()))
+    }
+
+    /// The link, where it is named.
+    pub(super) fn link(&self) -> Option<&str> {
+        self.interface.as_ref().map(|i| i.value.as_str())
+    }
+}
+
 /// Reads the VIPs and applies every rule.
 pub(super) fn read(
     file: &Map<'_>,
@@ -37,11 +54,11 @@ pub(super) fn read(
     errors: &Errors,
     warnings: &mut Vec<String>,
 ) -> Option<Vec<GroupConfig>> {
-    let list = file.sections("vips")?;
+    let list = file.sections("vips", VIPS_MAX)?;
     if list.value.is_empty() {
         errors.add(list.at, &list.path, "the list is empty", "give at least one VIP");
     }
-    let vips: Vec<Vip> = list.value.iter().map(|m| vip(m, node, gates, errors, warnings)).collect();
+    let vips: Vec<Vip> = list.value.iter().flatten().map(|m| vip(m, node, gates, errors, warnings)).collect();
     for vip in &vips {
         rules::within(vip, errors);
     }
@@ -51,6 +68,7 @@ pub(super) fn read(
 
 fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors, warnings: &mut Vec<String>) -> Vip {
     let mut vip = Vip {
+        at: map.at,
         path: map.path.clone(),
         name: map.text("name", values::name),
         addresses: map.texts("addresses", values::vip_address),
@@ -144,6 +162,10 @@ fn priority(map: &Map<'_>, node: Option<&At<String>>, errors: &Errors, warnings:
         (false, true) => {}
     }
     let nodes = nodes?;
+    if nodes.items.is_empty() && nodes.complete {
+        errors.add(nodes.at, &nodes.path, "the list is empty", "list the nodes by rank");
+        return None;
+    }
     for (i, name) in nodes.items.iter().enumerate() {
         if nodes.items[..i].iter().any(|n| n.value == name.value) {
             errors.add(name.at, &name.path, format!("{} is listed twice", name.value), "list each node once");
