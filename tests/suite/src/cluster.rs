@@ -90,7 +90,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts every node with the group of [`Cluster::group`], and waits until `n1` is Active and the others are Backup.
+    /// Starts every node with the group of [`Cluster::group`], `n1` first: nobody preempts, so the first to wait out its
+    /// Active_Down_Interval owns. Returns when `n1` is Active and the others are Backup.
     ///
     /// # Errors
     /// When that does not come about.
@@ -99,10 +100,8 @@ impl Cluster {
         for n in 1..=self.hosts.len() {
             let config = self.config(n, std::slice::from_ref(&group))?;
             self.start(n, &config)?;
-        }
-        self.daemon(1).wait_role(SOON, "web", "active")?;
-        for n in 2..=self.hosts.len() {
-            self.daemon(n).wait_role(SOON, "web", "backup")?;
+            let role = if n == 1 { "active" } else { "backup" };
+            self.daemon(n).wait_role(SOON, "web", role)?;
         }
         Ok(())
     }
