@@ -1,0 +1,612 @@
+//! The run: one queue of events, one clock that all others are reckoned from, and the checker after every event.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use bascule_core::node::io::{Action, Command, FenceState, Input};
+use bascule_core::types::{LinkId, Slot};
+
+use crate::check::{Checker, Violation};
+use crate::client::Clients;
+use crate::faults::{Blow, Fault, Planned, Point, Target};
+use crate::host::{Host, Phase, Process, Rx};
+use crate::kernel::Kernel;
+use crate::lan::{Body, Lan, Packet};
+use crate::mutant::Mutant;
+use crate::rng::Rng;
+use crate::scenario::{LINK, MS, Scenario, link};
+
+/// Packets that wait in a socket at most, as in a default receive buffer of Linux.
+const SOCKET_BUFFER: usize = 800;
+
+/// Work of the netlink thread.
+#[derive(Clone, Debug)]
+pub(crate) enum Netlink {
+    Install(Slot, Vec<IpAddr>),
+    Remove(Vec<IpAddr>),
+    Renew(Vec<(LinkId, IpAddr)>),
+}
+
+/// Something that will happen.
+#[derive(Clone, Debug)]
+enum Event {
+    Wake(usize, u64),
+    Step(usize, u64),
+    Resume(usize, u64),
+    Arrive(usize, Rc<Packet>),
+    Netlink(usize, u64, Netlink),
+    Tell(usize, u64, Input<'static>),
+    Boot(usize),
+    Fault(usize),
+    Tick,
+}
+
+#[derive(Debug)]
+struct Queued(Reverse<(u64, u64)>, Event);
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first broken invariant.
+    pub violation: Option<Violation>,
+    /// Events handled.
+    pub events: u64,
+    /// Longest time with two owners, in nanoseconds.
+    pub dual: u64,
+    /// Longest gap without an owner after the start, in nanoseconds.
+    pub gap: u64,
+}
+
+/// A running simulation.
+pub struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) now: u64,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) lan: Lan,
+    pub(crate) clients: Clients,
+    pub(crate) rng: Rng,
+    pub(crate) mutant: Option<Mutant>,
+    /// The driver hears of adverts that the fence dropped.
+    pub(crate) send_errors: bool,
+    checker: Checker,
+    victim: Option<usize>,
+    queue: BinaryHeap<Queued>,
+    sequence: u64,
+    trace: bool,
+    broken: Option<Violation>,
+}
+
+impl World {
+    /// A world before its first event. `trace` prints what happens.
+    pub fn new(scenario: Scenario, mutant: Option<Mutant>, trace: bool) -> Self {
+        let hosts: Vec<Host> = scenario
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(index, spec)| {
+                let mut config = spec.config.clone();
+                if mutant == Some(Mutant::NoYield) {
+                    config.groups.iter_mut().for_each(|g| g.strict_rfc = true);
+                }
+                Host {
+                    index,
+                    clock: spec.clock,
+                    kernel: Kernel::new(mutant),
+                    process: None,
+                    config,
+                    gate: true,
+                    carrier: true,
+                    generation: 0,
+                    drained: false,
+                    eager: spec.eager,
+                }
+            })
+            .collect();
+        let mut world = Self {
+            now: 0,
+            lan: Lan::new(scenario.net, hosts.len()),
+            clients: Clients::new(hosts.len()),
+            rng: Rng::new(scenario.seed),
+            mutant,
+            send_errors: std::env::var_os("SIM_NO_ERR").is_none(),
+            checker: Checker::new(&scenario),
+            victim: None,
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            trace,
+            broken: None,
+            hosts,
+            scenario,
+        };
+        for node in 0..world.hosts.len() {
+            world.at(world.scenario.nodes[node].start, Event::Boot(node));
+        }
+        for fault in 0..world.scenario.faults.len() {
+            world.at(world.scenario.faults[fault].at, Event::Fault(fault));
+        }
+        world.at(MS, Event::Tick);
+        world
+    }
+
+    /// Runs to the end or to the first broken invariant.
+    pub fn run(mut self) -> Outcome {
+        let mut events = 0;
+        while let Some(Queued(Reverse((at, _)), event)) = self.queue.pop() {
+            if at > self.scenario.end {
+                break;
+            }
+            self.now = at;
+            events += 1;
+            self.handle(event);
+            let mut checker = core::mem::take(&mut self.checker);
+            let verdict = checker.after_event(&self);
+            self.checker = checker;
+            self.broken = self.broken.take().or(verdict);
+            if self.broken.is_some() {
+                break;
+            }
+        }
+        self.now = self.now.max(self.scenario.end.min(self.now + 1));
+        let mut checker = core::mem::take(&mut self.checker);
+        let violation = self.broken.take().or_else(|| checker.at_end(&self));
+        if let Some(v) = &violation {
+            self.say(|| format!("BROKEN {v}"));
+        }
+        Outcome { violation, events, dual: checker.longest_dual, gap: checker.longest_gap }
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Queued(Reverse((at, self.sequence)), event));
+    }
+
+    pub(crate) fn say(&self, text: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:12.6} {}", self.now as f64 / 1e9, text());
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Wake(n, generation) => {
+                let (host, now) = (&mut self.hosts[n], self.now);
+                let shown = host.clock.read(now);
+                let current = host.generation == generation;
+                let Some(p) = host.process.as_mut().filter(|p| current && p.wake_at == Some(now)) else { return };
+                p.wake_at = None;
+                if p.phase == Phase::Idle {
+                    p.phase = Phase::Read(shown);
+                    self.step(n);
+                }
+            }
+            Event::Step(n, generation) => {
+                if self.hosts[n].generation == generation {
+                    self.step(n);
+                }
+            }
+            Event::Resume(n, generation) => {
+                if self.hosts[n].generation == generation {
+                    self.say(|| format!("n{n} resumes"));
+                    if let Some(p) = self.hosts[n].process.as_mut() {
+                        p.frozen = false;
+                        // What netlink did meanwhile is in the socket; a turn that was cut short goes on.
+                        if p.phase == Phase::Idle {
+                            self.wake(n, self.now + 1000);
+                        } else {
+                            self.at(self.now, Event::Step(n, generation));
+                        }
+                    }
+                }
+            }
+            Event::Arrive(port, packet) => self.arrive(port, &packet),
+            Event::Netlink(n, generation, work) => self.netlink(n, generation, work),
+            Event::Tell(n, generation, input) => {
+                if self.hosts[n].generation == generation {
+                    self.tell(n, Rx::Told(input));
+                }
+            }
+            Event::Boot(n) => self.boot(n),
+            Event::Fault(index) => {
+                let planned = self.scenario.faults[index].clone();
+                self.fault(&planned);
+            }
+            Event::Tick => self.tick(),
+        }
+    }
+
+    /// Puts something into the daemon's sockets.
+    fn tell(&mut self, n: usize, rx: Rx) {
+        let lateness = self.rng.between(1000, self.scenario.net.lateness);
+        let Some(p) = self.hosts[n].process.as_mut() else { return };
+        if matches!(rx, Rx::Packet(_)) && p.inbox.len() >= SOCKET_BUFFER {
+            return;
+        }
+        p.inbox.push_back(rx);
+        if p.phase == Phase::Idle && !p.frozen {
+            self.wake(n, self.now + lateness);
+        }
+    }
+
+    fn wake(&mut self, n: usize, at: u64) {
+        let host = &mut self.hosts[n];
+        let generation = host.generation;
+        let Some(p) = host.process.as_mut() else { return };
+        if p.wake_at.is_none_or(|armed| armed > at || armed < self.now) {
+            p.wake_at = Some(at);
+            self.at(at, Event::Wake(n, generation));
+        }
+    }
+
+    fn tick(&mut self) {
+        self.clients_turn();
+        for n in 0..self.hosts.len() {
+            let shown = self.hosts[n].clock.read(self.now);
+            for address in self.hosts[n].kernel.expire(shown) {
+                self.say(|| format!("n{n} kernel: {address} expired"));
+                self.lost(n, address);
+            }
+        }
+        let verdict = {
+            let mut checker = core::mem::take(&mut self.checker);
+            let verdict = checker.on_tick(self);
+            self.checker = checker;
+            verdict
+        };
+        self.broken = self.broken.take().or(verdict);
+        self.at(self.now + self.scenario.tick(), Event::Tick);
+    }
+
+    fn lost(&mut self, n: usize, address: IpAddr) {
+        let generation = self.hosts[n].generation;
+        self.at(self.now + 100_000, Event::Tell(n, generation, Input::AddressLost { link: LINK, address }));
+    }
+
+    /// Starts a daemon.
+    fn boot(&mut self, n: usize) {
+        let seed = self.rng.next();
+        let (now, mutant) = (self.now, self.mutant);
+        let host = &mut self.hosts[n];
+        if host.process.is_some() {
+            return;
+        }
+        host.generation += 1;
+        host.drained = false;
+        let shown = host.clock.read(now);
+        host.process = Some(Process::new(seed, shown));
+        if mutant != Some(Mutant::NoLifetime) {
+            // Leftovers of a crash go before anything else.
+            for address in host.kernel.addresses() {
+                host.kernel.remove(address);
+            }
+        }
+        let config = Input::Config(Box::new(host.config.clone()));
+        let carrier = host.carrier;
+        self.say(|| format!("n{n} starts"));
+        let mut inputs = vec![Input::Fence(FenceState::Ready), Input::Link(link(n, carrier)), config];
+        // The driver promises no order among these.
+        let turn = self.rng.index(inputs.len());
+        inputs.rotate_left(turn);
+        inputs.into_iter().for_each(|input| self.tell(n, Rx::Told(input)));
+        let generation = self.hosts[n].generation;
+        self.wake(n, self.now);
+        debug_assert_eq!(generation, self.hosts[n].generation);
+    }
+
+    fn exit(&mut self, n: usize, how: &str) {
+        self.say(|| format!("n{n} {how}"));
+        self.hosts[n].process = None;
+        self.hosts[n].generation += 1;
+    }
+
+    fn blow(&mut self, n: usize, blow: Blow) {
+        match blow {
+            Blow::Kill => self.exit(n, "killed"),
+            Blow::Hold(lasts) => {
+                let generation = self.hosts[n].generation;
+                let Some(p) = self.hosts[n].process.as_mut().filter(|p| !p.frozen) else { return };
+                p.frozen = true;
+                let phase = p.phase;
+                self.say(|| format!("n{n} held up for {:.3} ms in {phase:?}", lasts as f64 / 1e6));
+                self.at(self.now + lasts, Event::Resume(n, generation));
+            }
+        }
+    }
+
+    /// Goes on with the driver's turn.
+    fn step(&mut self, n: usize) {
+        let mutant = self.mutant;
+        loop {
+            let shown = self.hosts[n].clock.read(self.now);
+            let eager = self.hosts[n].eager;
+            let Some(p) = self.hosts[n].process.as_mut().filter(|p| !p.frozen) else { return };
+            match p.phase {
+                Phase::Idle => return,
+                Phase::Read(began) => {
+                    if let Some(blow) = p.trap(Point::Read) {
+                        self.blow(n, blow);
+                        continue;
+                    }
+                    if mutant == Some(Mutant::ExpiresBeforeDrain) && p.node.poll_timeout().is_some_and(|at| at <= shown) {
+                        p.node.handle_timeout(shown);
+                    }
+                    let time = if mutant == Some(Mutant::StaleNow) { began } else { shown };
+                    while let Some(rx) = p.inbox.pop_front() {
+                        p.feed(rx, mutant, time);
+                    }
+                    p.phase = Phase::Expire(time);
+                    if eager {
+                        p.take_actions(mutant);
+                        p.phase = if p.held.is_empty() { Phase::Expire(time) } else { Phase::Act(true) };
+                    }
+                }
+                Phase::Expire(time) => {
+                    if let Some(blow) = p.trap(Point::Expire) {
+                        self.blow(n, blow);
+                        continue;
+                    }
+                    if p.node.poll_timeout().is_some_and(|at| at <= time) {
+                        p.node.handle_timeout(time);
+                        p.work += 1;
+                        if let Some(at) = p.node.poll_timeout().filter(|at| *at <= time) {
+                            let text = format!("n{n}: after handle_timeout({time:?}) the next is due at {at:?}");
+                            self.broken = Some(Violation { rule: "busy-loop", at: self.now, text });
+                            return;
+                        }
+                    }
+                    p.take_actions(mutant);
+                    p.phase = Phase::Act(false);
+                }
+                Phase::Act(more) => {
+                    if let Some(point) = p.held.front().and_then(point_of) {
+                        if let Some(blow) = p.trap(point) {
+                            self.blow(n, blow);
+                            continue;
+                        }
+                    }
+                    match p.held.pop_front() {
+                        Some(action) => self.carry_out(n, action),
+                        None if more => {
+                            p.phase = if p.inbox.is_empty() { Phase::Expire(shown) } else { Phase::Read(shown) };
+                        }
+                        None => return self.rest(n),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The turn is over: wait for the next packet or deadline.
+    fn rest(&mut self, n: usize) {
+        let lateness = self.rng.between(1000, self.scenario.net.lateness);
+        let host = &mut self.hosts[n];
+        let clock = host.clock;
+        let Some(p) = host.process.as_mut() else { return };
+        p.phase = Phase::Idle;
+        p.wake_at = None;
+        if p.stopped {
+            return self.exit(n, "ends");
+        }
+        if !p.inbox.is_empty() {
+            return self.wake(n, self.now + 1000);
+        }
+        if let Some(at) = p.node.poll_timeout() {
+            self.wake(n, clock.when(at).max(self.now) + lateness);
+        }
+    }
+
+    fn carry_out(&mut self, n: usize, action: Action) {
+        let shown = self.hosts[n].clock.read(self.now);
+        match action {
+            Action::Fence(write) => {
+                self.say(|| format!("n{n} fence {write:?}"));
+                let checked = self.checker.on_write(n, &write, shown, self.now);
+                self.broken = self.broken.take().or(checked);
+                self.hosts[n].kernel.write(write);
+            }
+            Action::SendVrrp { slot, src, dst, payload, .. } => self.send_advert(n, slot, src, dst, payload),
+            Action::SendFrame { kind, address, bytes, .. } => self.send_frame(n, kind, address, bytes),
+            Action::SendPeer { src, dst, payload, .. } => {
+                self.say(|| format!("n{n} peer -> {dst} {}", peer_text(&payload)));
+                self.send(Packet { from: n, body: Body::Peer { src, payload } }, Some(dst));
+            }
+            Action::Install { slot, addresses, .. } => self.ask_netlink(n, Netlink::Install(slot, addresses)),
+            Action::Remove { addresses, .. } => self.ask_netlink(n, Netlink::Remove(addresses)),
+            Action::Renew(held) => self.ask_netlink(n, Netlink::Renew(held)),
+            Action::Probe { gate, .. } => {
+                let (ok, generation) = (self.hosts[n].gate, self.hosts[n].generation);
+                let at = self.now + self.rng.between(MS, 20 * MS);
+                self.at(at, Event::Tell(n, generation, Input::Probed { gate, ok, detail: String::new() }));
+            }
+            Action::Report(event) => self.say(|| format!("n{n} {}", crate::trace::event(&event))),
+            Action::CommandDone { result, .. } => self.say(|| format!("n{n} answers {result:?}")),
+            Action::Stopped => {
+                if let Some(p) = self.hosts[n].process.as_mut() {
+                    p.stopped = true;
+                }
+            }
+        }
+    }
+
+    /// Feeds what a failed action means at once, as a driver does that cannot go on without.
+    pub(crate) fn feed_now(&mut self, n: usize, input: Input<'static>) {
+        let (shown, mutant) = (self.hosts[n].clock.read(self.now), self.mutant);
+        if let Some(p) = self.hosts[n].process.as_mut() {
+            p.node.handle_input(input, shown);
+            p.take_actions(mutant);
+        }
+    }
+
+    fn ask_netlink(&mut self, n: usize, work: Netlink) {
+        let took = self.rng.between(50_000, 2 * MS);
+        let now = self.now;
+        let generation = self.hosts[n].generation;
+        let Some(p) = self.hosts[n].process.as_mut() else { return };
+        p.netlink_free = p.netlink_free.max(now) + took;
+        let at = p.netlink_free;
+        self.at(at, Event::Netlink(n, generation, work));
+    }
+
+    fn netlink(&mut self, n: usize, generation: u64, work: Netlink) {
+        let now = self.now;
+        let lifeless = self.mutant == Some(Mutant::NoLifetime);
+        let host = &mut self.hosts[n];
+        let shown = host.clock.read(now);
+        let Some(p) = host.process.as_ref().filter(|_| host.generation == generation) else { return };
+        if p.frozen {
+            // The thread that serves netlink is stopped with the others.
+            return self.at(now + MS, Event::Netlink(n, generation, work));
+        }
+        let long = if lifeless { shown + core::time::Duration::from_secs(3600) } else { shown };
+        match work {
+            Netlink::Install(slot, addresses) => {
+                addresses.iter().for_each(|a| host.kernel.install(*a, long));
+                self.say(|| format!("n{n} kernel: {addresses:?} on the link"));
+                self.tell(n, Rx::Told(Input::Installed(slot)));
+            }
+            Netlink::Remove(addresses) => {
+                self.say(|| format!("n{n} kernel: {addresses:?} off the link"));
+                for address in addresses {
+                    if self.hosts[n].kernel.remove(address) {
+                        self.lost(n, address);
+                    }
+                }
+            }
+            Netlink::Renew(held) => held.iter().for_each(|(_, a)| host.kernel.install(*a, long)),
+        }
+    }
+
+    /// Sends to one address, or to everybody when it is none of a node's.
+    pub(crate) fn send(&mut self, packet: Packet, dst: Option<IpAddr>) {
+        let packet = Rc::new(packet);
+        let nodes = self.hosts.len();
+        let ports = nodes + crate::client::COUNT;
+        let one = dst.and_then(|a| (0..nodes).find(|n| crate::scenario::v4(*n) == a || crate::scenario::v6(*n) == a));
+        let frames = matches!(packet.body, Body::Frame(_));
+        let reach = if frames { ports } else { nodes };
+        for port in one.map_or(0..reach, |n| n..n + 1).filter(|p| *p != packet.from) {
+            self.send_to(&packet, port);
+        }
+    }
+
+    pub(crate) fn send_to(&mut self, packet: &Rc<Packet>, port: usize) {
+        for delay in self.lan.delays(packet, port, &mut self.rng).into_iter().flatten() {
+            self.at(self.now + delay, Event::Arrive(port, Rc::clone(packet)));
+        }
+    }
+
+    pub(crate) fn read_by_daemon(&mut self, n: usize, packet: &Rc<Packet>) {
+        self.checker.on_arrival(n, packet, self.now, &self.lan);
+        self.tell(n, Rx::Packet(Rc::clone(packet)));
+    }
+
+    pub(crate) fn announced(&mut self, n: usize, address: IpAddr) {
+        let term = self.hosts[n].kernel.term(address);
+        self.checker.on_announcement(n, address, term, self.now);
+    }
+
+    fn fault(&mut self, planned: &Planned) {
+        let n = match planned.target {
+            Target::Node(n) => n,
+            Target::Owner(g) => self.victim.unwrap_or_else(|| self.owner(g).unwrap_or(0)),
+            Target::Victim => self.victim.unwrap_or(0),
+        };
+        if planned.target != Target::Node(n) || self.victim.is_none() {
+            self.victim = Some(n);
+        }
+        self.say(|| format!("FAULT n{n} {:?}", planned.fault));
+        let generation = self.hosts[n].generation;
+        let command = |id, command| Input::Command { id, command };
+        match &planned.fault {
+            Fault::Strike(Point::Now, blow) => self.blow(n, *blow),
+            Fault::Strike(point, blow) => {
+                if let Some(p) = self.hosts[n].process.as_mut() {
+                    p.traps.push((*point, *blow));
+                }
+            }
+            Fault::Start => self.boot(n),
+            Fault::Stop => self.handle(Event::Tell(n, generation, command(1, Command::Stop))),
+            Fault::Drain(on) => {
+                self.hosts[n].drained = *on;
+                let what = if *on { Command::Drain } else { Command::Undrain };
+                self.handle(Event::Tell(n, generation, command(2, what)));
+            }
+            Fault::Move(group, to) => {
+                let what = Command::Move { vip: format!("g{group}"), to: format!("n{to}") };
+                self.handle(Event::Tell(n, generation, command(3, what)));
+            }
+            Fault::Link { up, carrier } => {
+                self.lan.set_link(n, *up);
+                if *carrier {
+                    self.hosts[n].carrier = *up;
+                    self.handle(Event::Tell(n, generation, Input::Link(link(n, *up))));
+                }
+            }
+            Fault::OneWay { out, into } => self.lan.set_one_way(n, *out, *into),
+            Fault::Weather { loss, duplicate, jitter } => self.lan.set_weather(*loss, *duplicate, *jitter),
+            Fault::Split(mask) => {
+                let checker = core::mem::take(&mut self.checker);
+                let verdict = checker.before_split(self);
+                self.checker = checker;
+                self.broken = self.broken.take().or(verdict);
+                self.lan.split(*mask);
+                self.checker.split(self.now);
+            }
+            Fault::Gate(ok) => self.hosts[n].gate = *ok,
+            Fault::Reload(change) => {
+                let (pristine, count) = (self.scenario.nodes[n].config.clone(), self.hosts.len());
+                crate::reload::apply(&mut self.hosts[n].config, &pristine, *change, n, count);
+                let config = self.hosts[n].config.clone();
+                self.handle(Event::Tell(n, generation, Input::Config(Box::new(config))));
+            }
+        }
+    }
+
+    /// Who answers for a group's first address.
+    fn owner(&self, group: usize) -> Option<usize> {
+        let vip = *self.scenario.nodes[0].config.groups.get(group)?.addresses.first()?;
+        self.hosts.iter().position(|h| h.kernel.answers(vip, h.clock.read(self.now)))
+    }
+}
+
+fn point_of(action: &Action) -> Option<Point> {
+    match action {
+        Action::Fence(_) => Some(Point::Fence),
+        Action::SendVrrp { .. } => Some(Point::Advert),
+        Action::SendFrame { .. } => Some(Point::Frame),
+        Action::SendPeer { .. } => Some(Point::Peer),
+        Action::Install { .. } | Action::Remove { .. } => Some(Point::Address),
+        Action::Renew(_) | Action::Probe { .. } | Action::Report(_) | Action::CommandDone { .. } | Action::Stopped => None,
+    }
+}
+
+fn peer_text(payload: &[u8]) -> &'static str {
+    // Byte 4 of a message is its kind; the trace needs no more.
+    match payload.get(4) {
+        Some(1) => "query",
+        Some(2) => "offer",
+        Some(3) => "grant",
+        Some(4) => "move-ask",
+        Some(5) => "move-challenge",
+        Some(6) => "move-order",
+        _ => "?",
+    }
+}
