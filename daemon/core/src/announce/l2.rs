@@ -100,6 +100,8 @@ pub struct Announcer {
     pass: u32,
     pass_started: Instant,
     defended: Option<Instant>,
+    /// A claim came too soon after the last answer: one pass is owed then.
+    owed: Option<Instant>,
     frames: VecDeque<Frame>,
 }
 
@@ -113,6 +115,7 @@ impl Announcer {
             pass: 0,
             pass_started: Instant::ZERO,
             defended: None,
+            owed: None,
             frames: VecDeque::new(),
         }
     }
@@ -132,11 +135,13 @@ impl Announcer {
         self.pass_started = now;
         self.cursor = Some((0, now));
         self.defended = None;
+        self.owed = None;
     }
 
     /// Falls silent at once; frames that were not taken yet are dropped.
     pub fn stop(&mut self) {
         self.cursor = None;
+        self.owed = None;
         self.frames.clear();
     }
 
@@ -147,7 +152,7 @@ impl Announcer {
 
     /// When [`Self::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.cursor.map(|(_, at)| at)
+        self.cursor.map(|(_, at)| self.owed.map_or(at, |owed| owed.min(at)))
     }
 
     /// Next frame to send.
@@ -157,6 +162,11 @@ impl Announcer {
 
     /// Queues what is due.
     pub fn handle_timeout(&mut self, mac: Mac, now: Instant) {
+        if self.owed.is_some_and(|at| at <= now) {
+            self.owed = None;
+            self.defended = Some(now);
+            self.repeat(now);
+        }
         while let Some((next, at)) = self.cursor.filter(|(_, at)| *at <= now) {
             let kind = match self.pass {
                 0 => FrameKind::First,
@@ -181,14 +191,28 @@ impl Announcer {
         }
     }
 
-    /// Somebody else claims `address`: true when it is answered now (frames are queued).
+    /// Somebody else claims `address`: true when it is answered now (frames are queued). A claim within the interval is answered at
+    /// its end, for it may have been the last word that a neighbour heard.
     pub fn defend(&mut self, mac: Mac, address: IpAddr, now: Instant) -> bool {
-        let due = self.is_running() && self.defended.is_none_or(|at| now.since(at) >= DEFEND_INTERVAL);
-        if due {
-            self.defended = Some(now);
-            self.queue(mac, address, FrameKind::Defend, usize::MAX);
+        if !self.is_running() {
+            return false;
         }
-        due
+        if let Some(at) = self.defended.filter(|at| now.since(*at) < DEFEND_INTERVAL) {
+            self.owed = Some(at + DEFEND_INTERVAL);
+            return false;
+        }
+        self.defended = Some(now);
+        self.queue(mac, address, FrameKind::Defend, usize::MAX);
+        true
+    }
+
+    /// One pass at once. A burst that has begun goes on from here; none begins.
+    pub fn repeat(&mut self, now: Instant) {
+        if self.is_running() {
+            self.pass = self.pass.min(self.config.burst);
+            self.pass_started = now;
+            self.cursor = Some((0, now));
+        }
     }
 
     /// The winner of two Actives says so at once, whatever was defended before (issue: the winner re-announces at once).
@@ -281,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_pass_begins_no_burst_and_ends_none() {
+        let vip: IpAddr = "2001:db8::1".parse().expect("address");
+        let mut a = Announcer::new(AnnounceConfig::default(), vec![vip]);
+        a.repeat(at(0));
+        assert!(!a.is_running(), "a Backup announces nothing");
+        a.start(at(0));
+        let _first_two = run(&mut a, at(150));
+        a.repeat(at(150));
+        let times: Vec<u64> = run(&mut a, at(10_000)).into_iter().map(|(t, _)| t).collect();
+        assert_eq!(times, [150, 250], "the burst goes on from here: this pass was its second");
+        a.repeat(at(10_000));
+        let times: Vec<u64> = run(&mut a, at(60_000)).into_iter().map(|(t, _)| t).collect();
+        assert_eq!(times, [10_000], "one pass");
+    }
+
+    #[test]
     fn rivals_are_answered_at_once_and_then_rarely() {
         let vip: IpAddr = [10, 9, 0, 100].into();
         let mut a = Announcer::new(AnnounceConfig::default(), vec![vip]);
@@ -288,6 +328,11 @@ mod tests {
         a.start(at(0));
         assert!(a.defend(MAC, vip, at(1)));
         assert!(!a.defend(MAC, vip, at(900)));
-        assert!(a.defend(MAC, vip, at(1001)));
+        let _passes = run(&mut a, at(1000));
+        assert_eq!(a.poll_timeout(), Some(at(1001)), "the claim at 900 ms is answered then");
+        assert_eq!(run(&mut a, at(1002)).len(), 2);
+        assert!(!a.defend(MAC, vip, at(1900)), "that was an answer too");
+        a.stop();
+        assert_eq!(a.poll_timeout(), None);
     }
 }

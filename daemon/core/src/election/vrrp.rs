@@ -68,6 +68,11 @@ pub enum Output {
         /// Why.
         reason: Reason,
     },
+    /// Say where the addresses are: another Active was met, and neighbours may have learned it.
+    Announce {
+        /// The contest is over and we stay: the other fell silent, or has to.
+        settled: bool,
+    },
     /// Another Active was heard while we are Active.
     Rival {
         /// Its address.
@@ -388,6 +393,8 @@ impl Vrrp {
         let stronger = heard.priority > own || (heard.priority == own && heard.source > heard.own);
         let tie = heard.priority == own && !self.is_main(heard.source);
         if stronger && !tie {
+            // The stronger one need not have heard us yet, and our neighbours have: it must know that it has to announce itself anew.
+            self.send(self.config.priority);
             self.follow(heard, Reason::HigherPriority, now);
             return;
         }
@@ -409,6 +416,7 @@ impl Vrrp {
             Some(_) if !named => {}
             _ => {
                 self.rival = Some(Rival { advert, tie, first: now, last: now });
+                self.outputs.push_back(Output::Announce { settled: false });
                 self.timers.set(Timer::Yield, now + self.rival_interval(advert) * 2);
             }
         }
@@ -425,14 +433,16 @@ impl Vrrp {
         let interval = self.rival_interval(advert);
         // Its advert that crossed our first assertion does not count, nor does one that it stopped repeating.
         let persisted = last.since(first) >= interval / 2 && now.since(last) <= interval * 3 / 2;
-        if persisted && tie {
+        if persisted && tie && advert.source > advert.own {
             // The main family, which settles ties, is not heard.
-            if advert.source > advert.own {
-                self.follow(advert, Reason::HigherPriority, now);
-            }
-        } else if persisted && !self.config.strict_rfc {
+            self.send(self.config.priority);
+            self.follow(advert, Reason::HigherPriority, now);
+        } else if persisted && !tie && !self.config.strict_rfc {
             self.follow(advert, Reason::OneWay, now);
             self.yielded = Some((advert.source, last));
+        } else {
+            // It fell silent, or is the one that has to give way.
+            self.outputs.push_back(Output::Announce { settled: true });
         }
     }
 

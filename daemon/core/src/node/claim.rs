@@ -72,9 +72,10 @@ impl Group {
             }
             vrrp::Output::Rival { source, .. } => {
                 self.note_rival(None, None, Some(source), now);
-                // Whoever stays Active says so at once; if it is not us, the announcer is stopped by the change of role.
-                self.announcer.restart(now);
             }
+            // One pass while it is contested: a rival that cannot hear us will own, and its announcements must be the last.
+            vrrp::Output::Announce { settled: false } => self.announcer.repeat(now),
+            vrrp::Output::Announce { settled: true } => self.announcer.restart(now),
         }
     }
 

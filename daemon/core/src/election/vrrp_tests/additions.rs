@@ -380,13 +380,15 @@ fn dual_stack_tie_is_settled_in_the_main_family_only() {
     machine.handle_advert(heard(ip6(9), 200), start);
     assert_eq!(
         take(&mut machine),
-        [Output::Rival { source: ip6(9), priority: 200 }],
+        [Output::Rival { source: ip6(9), priority: 200 }, Output::Announce { settled: false }],
         "no answer that would be answered"
     );
     machine.handle_advert(heard(ip(4), 200), start);
-    assert_eq!(take(&mut machine), [Output::Rival { source: ip(4), priority: 200 }, advert(200)]);
+    let rival = Output::Rival { source: ip(4), priority: 200 };
+    assert_eq!(take(&mut machine), [rival, Output::Announce { settled: false }, advert(200)]);
     let owed = run(&mut machine, start + A * 10);
-    assert!(owed.iter().all(|(_, o)| *o == advert(200)), "{owed:?}");
+    let settled = Output::Announce { settled: true };
+    assert!(owed.iter().all(|(_, o)| *o == advert(200) || *o == settled), "{owed:?}");
 }
 
 #[test]
@@ -400,4 +402,16 @@ fn dual_stack_tie_is_settled_in_the_other_family_when_the_main_one_is_silent() {
         let _ = run(&mut machine, start + A * 2);
         assert_eq!(machine.role() == Role::Active, stays, "fe80::{last}");
     }
+}
+
+#[test]
+fn announces_at_once_when_contested_and_again_when_it_has_won() {
+    let (mut machine, start) = active(config(206));
+    machine.handle_advert(heard(ip(9), 110), start);
+    machine.handle_advert(heard(ip(9), 110), start + A / 4);
+    let contested = take(&mut machine).into_iter().filter(|o| *o == Output::Announce { settled: false }).count();
+    assert_eq!(contested, 1, "once: a rival that cannot hear us will own, its announcements must be the last");
+    let won = run(&mut machine, start + A * 5);
+    let at: Vec<_> = won.iter().filter(|(_, o)| *o == Output::Announce { settled: true }).map(|(at, _)| *at).collect();
+    assert_eq!(at, [start + A * 2]);
 }
