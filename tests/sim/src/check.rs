@@ -78,9 +78,10 @@ impl Checker {
     pub fn new(scenario: &Scenario) -> Self {
         let a = scenario.longest_interval();
         let first = &scenario.nodes[0].config;
-        let vips = first.groups.iter().enumerate().flat_map(|(group, g)| {
-            g.addresses.iter().map(move |a| Vip { group, address: Some(*a), ..Vip::default() })
-        });
+        let vips =
+            first.groups.iter().enumerate().flat_map(|(group, g)| {
+                g.addresses.iter().map(move |a| Vip { group, address: Some(*a), ..Vip::default() })
+            });
         let planned = first.groups.iter().any(|g| g.preempt || !g.gates.is_empty());
         let daemon_only = matches!(scenario.class, Class::Quiet | Class::Kill | Class::Pause | Class::Stall);
         // Active_Down_Interval with the longest skew, clocks that are off, adding the addresses, turns.
@@ -123,7 +124,8 @@ impl Checker {
         let Body::Vrrp { src, dst, payload } = &packet.body else { return };
         let whole = lan.is_whole();
         for vip in &mut self.vips {
-            let Some(dual) = vip.dual.as_mut().filter(|d| d.owners.contains(&n) && d.owners.contains(&packet.from)) else {
+            let Some(dual) = vip.dual.as_mut().filter(|d| d.owners.contains(&n) && d.owners.contains(&packet.from))
+            else {
                 continue;
             };
             if dual.heard.is_some() {
@@ -283,16 +285,13 @@ impl Checker {
             let Some(address) = vip.address else { continue };
             let able: Vec<usize> =
                 world.hosts.iter().filter(|h| world.able(h, vip.group, address)).map(|h| h.index).collect();
-            let owners: Vec<usize> = world
-                .hosts
-                .iter()
-                .filter(|h| h.kernel.answers(address, h.clock.read(now)))
-                .map(|h| h.index)
-                .collect();
+            let owners: Vec<usize> =
+                world.hosts.iter().filter(|h| h.kernel.answers(address, h.clock.read(now))).map(|h| h.index).collect();
             if owners.len() > 1 || owners.is_empty() != able.is_empty() {
                 return Self::broken("one-owner", now, format!("{address}: owners {owners:?}, able {able:?}"));
             }
-            let roles: Vec<usize> = able.iter().copied().filter(|n| world.role(*n, vip.group) == Some(Role::Active)).collect();
+            let roles: Vec<usize> =
+                able.iter().copied().filter(|n| world.role(*n, vip.group) == Some(Role::Active)).collect();
             if roles != owners {
                 return Self::broken("role", now, format!("{address}: Active {roles:?}, answering {owners:?}"));
             }

@@ -43,13 +43,20 @@ impl World {
         let name = format!("g{group}");
         let Some(config) = host.config.groups.iter().find(|g| g.name == name) else { return false };
         let sick = !config.gates.is_empty() && !host.gate && config.when_all_fail == WhenAllFail::Release;
-        !process.frozen && !process.stopped && !host.drained && host.carrier && !sick && config.addresses.contains(&address)
+        !process.frozen
+            && !process.stopped
+            && !host.drained
+            && host.carrier
+            && !sick
+            && config.addresses.contains(&address)
     }
 
     /// Some node has been able to own the group for the whole time since `since`, and the clients' segment reaches it.
     pub(crate) fn someone_can_own(&self, group: usize, _since: u64) -> bool {
         let vip = self.scenario.nodes[0].config.groups[group].addresses[0];
-        self.hosts.iter().any(|h| self.able(h, group, vip) && self.lan.joined(h.index, self.hosts.len()) && self.settled(h, group))
+        self.hosts
+            .iter()
+            .any(|h| self.able(h, group, vip) && self.lan.joined(h.index, self.hosts.len()) && self.settled(h, group))
     }
 
     fn settled(&self, host: &Host, group: usize) -> bool {

@@ -94,18 +94,19 @@ impl Kernel {
 
     /// An advert is about to leave: true when the fence lets it.
     pub fn egress_advert(&mut self, family: Family, vrid: u8, priority: u8, interval: Centis, now: Instant) -> bool {
-        let Some(guard) = self.routers.get(&(family, vrid)).and_then(|slot| self.slots.get_mut(slot)) else { return true };
+        let Some(guard) = self.routers.get(&(family, vrid)).and_then(|slot| self.slots.get_mut(slot)) else {
+            return true;
+        };
         let shown = if self.mutant == Some(Mutant::WindowLong) {
             Centis::new(interval.get() + interval.get().div_ceil(2)).unwrap_or(interval)
         } else {
             interval
         };
         let mut passes = guard.model.egress_advert(priority, shown, now);
-        if !passes && priority > 0 && self.mutant == Some(Mutant::ExtendsWhenClosed) {
-            if let Some(ctl) = guard.ctl.filter(|c| c.role == FenceRole::Active) {
-                guard.model.write(FenceCtl { deadline: now + window(interval), ..ctl });
-                passes = guard.model.egress_advert(priority, shown, now);
-            }
+        let reopens = priority > 0 && self.mutant == Some(Mutant::ExtendsWhenClosed);
+        if let Some(ctl) = guard.ctl.filter(|c| !passes && reopens && c.role == FenceRole::Active) {
+            guard.model.write(FenceCtl { deadline: now + window(interval), ..ctl });
+            passes = guard.model.egress_advert(priority, shown, now);
         }
         match guard.ctl {
             Some(ctl) if passes && priority > 0 && now < guard.allowed => {

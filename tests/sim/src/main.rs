@@ -85,7 +85,9 @@ fn work(verb: &Verb) -> Result<bool> {
             let (class, outcome) = run_seed(*seed, *class, *mutant, true);
             match &outcome.violation {
                 Some(v) => println!("seed {seed} ({}): {v}", class.as_str()),
-                None => println!("seed {seed} ({}): every invariant held over {} events", class.as_str(), outcome.events),
+                None => {
+                    println!("seed {seed} ({}): every invariant held over {} events", class.as_str(), outcome.events)
+                }
             }
             Ok(outcome.violation.is_none())
         }
@@ -121,13 +123,30 @@ fn run(
         println!("    {}", replay(failure, class, mutant));
         false
     });
-    println!("{:10} {:>7} {:>7} {:>12} {:>14} {:>12}", "class", "seeds", "broken", "events", "two owners ms", "no owner ms");
+    println!(
+        "{:10} {:>7} {:>7} {:>12} {:>14} {:>12}",
+        "class", "seeds", "broken", "events", "two owners ms", "no owner ms"
+    );
     let mut rows = Vec::new();
     for (class, sum) in &report.classes {
         let (dual, gap) = (sum.dual as f64 / 1e6, sum.gap as f64 / 1e6);
-        println!("{:10} {:>7} {:>7} {:>12} {dual:>14.3} {gap:>12.1}", class.as_str(), sum.seeds, sum.broken, sum.events);
+        println!(
+            "{:10} {:>7} {:>7} {:>12} {dual:>14.3} {gap:>12.1}",
+            class.as_str(),
+            sum.seeds,
+            sum.broken,
+            sum.events
+        );
         let scene = format!("{} {}..{}", class.as_str(), seeds.start, seeds.end);
-        rows.push(row(&scene, "seeds with a broken invariant", sum.broken as f64, "seeds", Some(0.0), sum.broken == 0, sum.seeds));
+        rows.push(row(
+            &scene,
+            "seeds with a broken invariant",
+            sum.broken as f64,
+            "seeds",
+            Some(0.0),
+            sum.broken == 0,
+            sum.seeds,
+        ));
         rows.push(row(&scene, "longest time with two owners", dual, "ms", None, true, sum.seeds));
     }
     write(json, rows)?;
@@ -147,7 +166,15 @@ fn mutations(seeds: u64, json: Option<&PathBuf>) -> Result<bool> {
         };
         println!("{:22} {took:>6}  {class:10} {text}", mutant.as_str());
         found += usize::from(failure.is_some());
-        rows.push(row(mutant.as_str(), "seeds until found", took as f64, "seeds", Some(seeds as f64), failure.is_some(), took));
+        rows.push(row(
+            mutant.as_str(),
+            "seeds until found",
+            took as f64,
+            "seeds",
+            Some(seeds as f64),
+            failure.is_some(),
+            took,
+        ));
     }
     write(json, rows)?;
     println!("{found} of {} planted bugs found within {seeds} seeds", Mutant::ALL.len());

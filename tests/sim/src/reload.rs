@@ -29,7 +29,8 @@ pub(crate) fn apply(config: &mut NodeConfig, pristine: &NodeConfig, change: Chan
             }
         }
         Change::Group(all) => {
-            let kept = if all || pristine.groups.len() == 1 { pristine.groups.len() } else { pristine.groups.len() - 1 };
+            let kept =
+                if all || pristine.groups.len() == 1 { pristine.groups.len() } else { pristine.groups.len() - 1 };
             let mut groups: Vec<_> = pristine.groups[..kept].to_vec();
             for (group, old) in groups.iter_mut().zip(&config.groups) {
                 *group = old.clone();

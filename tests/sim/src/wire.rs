@@ -33,7 +33,12 @@ impl World {
         let passes = self.hosts[n].kernel.egress_advert(family, advert.vrid, advert.priority, advert.interval, shown);
         self.say(|| {
             let verdict = if passes { "" } else { " DROPPED by the fence" };
-            format!("n{n} advert vrid {} {family:?} priority {} interval {}{verdict}", advert.vrid, advert.priority, advert.interval.get())
+            format!(
+                "n{n} advert vrid {} {family:?} priority {} interval {}{verdict}",
+                advert.vrid,
+                advert.priority,
+                advert.interval.get()
+            )
         });
         if passes {
             self.send(Packet { from: n, body: Body::Vrrp { src, dst, payload } }, None);
@@ -91,27 +96,28 @@ impl World {
     /// The kernel answers a probe for an address that it holds.
     fn kernel_answers(&mut self, n: usize, asker: usize, frame: &[u8]) {
         let shown = self.hosts[n].clock.read(self.now);
+        let holds = |address| self.hosts[n].kernel.answers(address, shown);
         let own = mac(n);
         match (Arp::parse(frame), Ndp::parse(frame)) {
-            (Some(arp), _) if arp.operation == Operation::Request && !arp.is_gratuitous() => {
-                if self.hosts[n].kernel.answers(IpAddr::V4(arp.target), shown) {
-                    let (sender, target) = (arp.target, arp.sender);
-                    let answer =
-                        Arp { operation: Operation::Reply, sender_mac: own, sender, target_mac: arp.sender_mac, target };
-                    let body = Body::Frame(answer.encode(arp.sender_mac));
-                    self.send_to(&Rc::new(Packet { from: n, body }), asker);
-                }
+            (Some(arp), _) if is_question(&arp) && holds(IpAddr::V4(arp.target)) => {
+                let (sender, target) = (arp.target, arp.sender);
+                let answer =
+                    Arp { operation: Operation::Reply, sender_mac: own, sender, target_mac: arp.sender_mac, target };
+                let body = Body::Frame(answer.encode(arp.sender_mac));
+                self.send_to(&Rc::new(Packet { from: n, body }), asker);
             }
-            (_, Some(Ndp::Solicitation { target, .. })) => {
-                if self.hosts[n].kernel.answers(IpAddr::V6(target), shown) {
-                    // The asker has no address yet: the answer goes to all nodes (RFC 4861 section 7.2.4).
-                    let body = Body::Frame(ndp::unsolicited_advertisement(own, target));
-                    self.send(Packet { from: n, body }, None);
-                }
+            (_, Some(Ndp::Solicitation { target, .. })) if holds(IpAddr::V6(target)) => {
+                // The asker has no address yet: the answer goes to all nodes (RFC 4861 section 7.2.4).
+                let body = Body::Frame(ndp::unsolicited_advertisement(own, target));
+                self.send(Packet { from: n, body }, None);
             }
             _ => {}
         }
     }
+}
+
+fn is_question(arp: &Arp) -> bool {
+    arp.operation == Operation::Request && !arp.is_gratuitous()
 }
 
 /// The port that a MAC belongs to.

@@ -345,7 +345,8 @@ impl World {
                         self.blow(n, blow);
                         continue;
                     }
-                    if mutant == Some(Mutant::ExpiresBeforeDrain) && p.node.poll_timeout().is_some_and(|at| at <= shown) {
+                    if mutant == Some(Mutant::ExpiresBeforeDrain) && p.node.poll_timeout().is_some_and(|at| at <= shown)
+                    {
                         p.node.handle_timeout(shown);
                     }
                     let time = if mutant == Some(Mutant::StaleNow) { began } else { shown };
@@ -376,11 +377,10 @@ impl World {
                     p.phase = Phase::Act(false);
                 }
                 Phase::Act(more) => {
-                    if let Some(point) = p.held.front().and_then(point_of) {
-                        if let Some(blow) = p.trap(point) {
-                            self.blow(n, blow);
-                            continue;
-                        }
+                    let point = p.held.front().and_then(point_of);
+                    if let Some(blow) = point.and_then(|point| p.trap(point)) {
+                        self.blow(n, blow);
+                        continue;
                     }
                     match p.held.pop_front() {
                         Some(action) => self.carry_out(n, action),
@@ -594,7 +594,9 @@ fn point_of(action: &Action) -> Option<Point> {
         Action::SendFrame { .. } => Some(Point::Frame),
         Action::SendPeer { .. } => Some(Point::Peer),
         Action::Install { .. } | Action::Remove { .. } => Some(Point::Address),
-        Action::Renew(_) | Action::Probe { .. } | Action::Report(_) | Action::CommandDone { .. } | Action::Stopped => None,
+        Action::Renew(_) | Action::Probe { .. } | Action::Report(_) | Action::CommandDone { .. } | Action::Stopped => {
+            None
+        }
     }
 }
 
