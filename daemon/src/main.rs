@@ -1,2 +1,5 @@
-//! bin
-fn main() {}
+//! The program. Everything is in the library, where tests reach it.
+
+fn main() -> std::process::ExitCode {
+    bascule::cli::main()
+}

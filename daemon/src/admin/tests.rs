@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::clock;
-use crate::handle::{NodePort, Request, channel};
+use crate::handle::{NodePort, Publisher, Request, channel};
 
 fn status() -> NodeStatus {
     let group = GroupStatus {
@@ -57,6 +57,7 @@ struct Fake {
     status: Arc<Mutex<NodeStatus>>,
     asked: Arc<Mutex<Vec<Command>>>,
     port: Arc<Mutex<Option<NodePort>>>,
+    publisher: Publisher,
     driver: JoinHandle<()>,
     server: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
@@ -93,11 +94,12 @@ impl Fake {
         let scrape: Scrape =
             Arc::new(|s| format!("groups {}\n", s.map_or(-1, |s| i32::try_from(s.groups.len()).unwrap())));
         let (stop, stopped) = oneshot::channel();
+        let publisher = handle.publisher();
         let server = tokio::spawn(serve(listeners, handle, scrape, async {
             let _stopped = stopped.await;
         }));
         let port = Arc::new(Mutex::new(Some(port)));
-        Self { dir, http, status, asked, port, driver, server, stop: Some(stop) }
+        Self { dir, http, status, asked, port, publisher, driver, server, stop: Some(stop) }
     }
 
     fn socket(&self) -> PathBuf {
@@ -219,7 +221,7 @@ async fn a_loop_that_stopped_turning_is_seen() {
 async fn events_run_from_history_into_the_stream_until_the_end() {
     let mut fake = Fake::start().await;
     let drain = |on| Event::Drain { on };
-    fake.with_port(|port| [true, false, true].into_iter().for_each(|on| port.publish(drain(on), 7)));
+    [true, false, true].into_iter().for_each(|on| fake.publisher.publish(drain(on), 7));
     let (_, page) = fake.unix("GET", "/events?after=1", None).await;
     let seqs: Vec<u64> =
         page.lines().filter(|l| l.starts_with('{')).map(|l| parsed(l)["seq"].as_u64().unwrap()).collect();
@@ -236,7 +238,7 @@ async fn events_run_from_history_into_the_stream_until_the_end() {
         }
     };
     assert_eq!(next().await.unwrap()["seq"], 3);
-    fake.with_port(|port| port.publish(drain(false), 8));
+    fake.publisher.publish(drain(false), 8);
     assert_eq!(next().await.unwrap(), json!({"seq": 4, "unix_ms": 8, "event": "drain", "on": false}));
 
     drop(fake.stop.take());

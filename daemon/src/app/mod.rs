@@ -136,7 +136,9 @@ fn spawn_driver(fence: Result<Option<Fence>, String>, peer_port: u16, ports: Por
     std::thread::Builder::new().name("bascule-loop".to_owned()).spawn(move || {
         match rt::become_realtime(RT_PRIORITY) {
             Ok(sched) => info!(?sched, "event loop runs"),
-            Err(error) => warn!(%error, "event loop runs without real-time scheduling: adverts may be late on a busy node"),
+            Err(error) => {
+                warn!(%error, "event loop runs without real-time scheduling: adverts may be late on a busy node")
+            }
         }
         match Driver::new(seed, fence, peer_port, ports) {
             Ok(driver) => {

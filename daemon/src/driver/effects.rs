@@ -7,7 +7,9 @@ use bascule_core::node::event::Event;
 use bascule_core::node::io::{Action, FenceState, Input, LinkInfo};
 use bascule_core::time::Instant;
 use bascule_core::types::{Family, Mac};
-use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, ROLE_ACTIVE, ROLE_BACKUP, ROLE_LEAVING, ShardCtl};
+use bascule_ebpf_common::{
+    DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, ROLE_ACTIVE, ROLE_BACKUP, ROLE_LEAVING, ShardCtl,
+};
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, warn};
 
@@ -82,7 +84,9 @@ impl Driver {
     }
 
     pub(super) fn tell(&mut self, event: Event) {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         if self.ports.events.try_send(Told { unix_ms, event }).is_err() {
             self.events_dropped += 1;
         }
@@ -107,7 +111,8 @@ impl Driver {
             FenceWrite::Ctl(slot, ctl) => fence.write(slot.0, &to_abi(&ctl)),
             FenceWrite::Unregister(slot) => fence.unregister(slot.0),
             FenceWrite::Register { slot, link, addresses, routers } => {
-                let adverts: Vec<(FenceFamily, u8)> = routers.iter().map(|(f, vrid)| (family_to_abi(*f), *vrid)).collect();
+                let adverts: Vec<(FenceFamily, u8)> =
+                    routers.iter().map(|(f, vrid)| (family_to_abi(*f), *vrid)).collect();
                 fence
                     .attach(link.0, Attach::Auto)
                     .map(|_| ())

@@ -82,7 +82,12 @@ impl Driver {
     ///
     /// # Errors
     /// [`NetError`] when a socket cannot be opened: without adverts there is nothing to drive.
-    pub fn new(seed: u64, fence: Result<Option<Fence>, String>, peer_port: u16, ports: Ports) -> Result<Self, NetError> {
+    pub fn new(
+        seed: u64,
+        fence: Result<Option<Fence>, String>,
+        peer_port: u16,
+        ports: Ports,
+    ) -> Result<Self, NetError> {
         let poller = Poller::new()?;
         poller.add(&ports.wake, TOKEN_WAKE)?;
         let (mut vrrp, mut peers) = (Vec::new(), Vec::new());

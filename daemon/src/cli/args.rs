@@ -1,0 +1,128 @@
+//! The words of the command line. Their help is the reference (docs/reference/cli.md).
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::render::{StaticPod, Unit};
+
+/// Owns a cluster's virtual IPs and moves their traffic between sites.
+#[derive(Parser, Debug)]
+#[command(name = "bascule", version, max_term_width = 100, after_help = super::reference::EXIT_STATUSES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// Where the daemon listens.
+#[derive(clap::Args, Debug)]
+pub(super) struct Socket {
+    /// The daemon's admin socket (admin.socket of its configuration)
+    #[arg(long, value_name = "PATH", default_value = "/run/bascule/admin.sock")]
+    pub(super) socket: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Verb {
+    /// Run the daemon in the foreground
+    ///
+    /// SIGHUP, or a change of the file, reloads the configuration: a bad file is refused and the last good one stays in force. SIGTERM
+    /// hands every address over and ends.
+    Run {
+        /// The configuration of this node
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Read a configuration and say everything that is wrong with it
+    ///
+    /// One line per error: FILE:LINE:COLUMN: FIELD: what is wrong; what would be right. Exits with 0 only if a daemon would take the file.
+    Check {
+        /// The configuration
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show addresses, owner, role, term, fence margin and health
+    Status {
+        /// Print /state as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Show what happened, one line per change of state
+    Events {
+        /// Go on with what is yet to come
+        #[arg(short, long)]
+        follow: bool,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Move a group to another node without a gap
+    ///
+    /// May be asked on any node that has keys for the peer channel; the owner carries it out.
+    Move {
+        /// The group, by its name or by one of its addresses
+        #[arg(value_name = "VIP")]
+        vip: String,
+        /// The name of the node that shall have it
+        #[arg(long, value_name = "NODE")]
+        to: String,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Give every address away and stay out of the election
+    ///
+    /// Lasts until `bascule drain --off` or a restart.
+    Drain {
+        /// Take part again
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Remove what a daemon left in this network namespace
+    ///
+    /// Addresses with our marker, pinned links and maps, filters, and empty qdiscs of ours; nothing foreign. Refused while a daemon answers.
+    Clean {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Print a manifest to run the daemon with
+    Render {
+        #[command(subcommand)]
+        what: Render,
+    },
+    /// Print the version
+    Version,
+    /// Print a reference of the documentation
+    #[command(hide = true)]
+    Docs {
+        /// Which one
+        #[arg(value_enum)]
+        what: Docs,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Render {
+    /// A static pod for the kubelet: a control-plane address that needs no API server
+    ///
+    /// Without --config the configuration is part of the manifest; with it, a file on the host, which can be changed without a restart.
+    /// Save the output as a file of the kubelet's staticPodPath, the same on every node.
+    StaticPod(StaticPod),
+    /// A hardened unit for systemd
+    Systemd(Unit),
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(super) enum Docs {
+    /// docs/reference/config.md
+    Config,
+    /// docs/reference/metrics.md
+    Metrics,
+    /// docs/reference/cli.md
+    Cli,
+}

@@ -1,0 +1,83 @@
+use std::path::Path;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use super::*;
+
+#[derive(Parser, Debug)]
+struct Only {
+    #[command(flatten)]
+    pod: StaticPod,
+}
+
+fn pod(words: &str) -> Result<StaticPod, String> {
+    let words = std::iter::once("x").chain(words.split_whitespace());
+    let matches = Only::command().try_get_matches_from(words).map_err(|e| e.to_string())?;
+    Only::from_arg_matches(&matches).map(|only| only.pod).map_err(|e| e.to_string())
+}
+
+/// The command lines of the files under deploy/, which their tests in the suite validate as well.
+const POD: &str = "--vip 10.9.0.100,2001:db8::100 --interface eth0 --vrid 51 --nodes cp-1,cp-2,cp-3 --gate 127.0.0.1:6443 \
+                   --image registry.example/bascule:0.1.0";
+const POD_FILE: &str = "--config /etc/bascule/bascule.yaml --realtime --image registry.example/bascule:0.1.0";
+
+fn unit() -> Unit {
+    Unit { config: "/etc/bascule/bascule.yaml".into(), binary: "/usr/local/bin/bascule".into() }
+}
+
+#[test]
+fn the_files_under_deploy_are_what_render_prints() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let files = [
+        ("static-pod.yaml", static_pod(&pod(POD).unwrap())),
+        ("static-pod-hostpath.yaml", static_pod(&pod(POD_FILE).unwrap())),
+        ("bascule.service", systemd(&unit())),
+    ];
+    let update = std::env::var_os("BASCULE_UPDATE_GOLDEN").is_some();
+    for (name, text) in files {
+        let path = deploy.join(name);
+        if update {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            golden, text,
+            "deploy/{name}: run the test once with BASCULE_UPDATE_GOLDEN=1 and read the difference"
+        );
+    }
+}
+
+#[test]
+fn the_configuration_in_the_manifest_is_one_that_a_daemon_takes() {
+    for words in [POD, "--vip 10.9.0.100 --vrid 1 --priority 200 --image x"] {
+        let text = super::pod::inline_config(&pod(words).unwrap());
+        let loaded =
+            crate::config::parse(&text, "inline", Path::new("/"), "cp-2").unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!(loaded.node.groups.len(), 1);
+        assert_eq!(loaded.admin.http, Some("127.0.0.1:9750".parse().unwrap()), "the probes ask there");
+        let indented = static_pod(&pod(words).unwrap());
+        assert!(text.lines().all(|line| indented.contains(&format!("      {line}\n"))), "{indented}");
+    }
+}
+
+#[test]
+fn what_cannot_work_is_refused_on_the_command_line() {
+    let table = [
+        ("--image x", "--config <PATH>|--vip <ADDRESS>"),
+        ("--vip 10.9.0.100 --vrid 51 --image x", "--nodes <NODE>|--priority <100-254>"),
+        ("--vip 10.9.0.100 --nodes a --image x", "--vrid <1-255>"),
+        ("--vip 10.9.0.100 --vrid 0 --nodes a --image x", "0 is not in 1..=255"),
+        ("--vip 10.9.0.100 --vrid 1 --priority 99 --image x", "99 is not in 100..=254"),
+        ("--vip 10.9.0 --vrid 51 --nodes a --image x", "invalid IP address syntax"),
+        ("--vip 10.9.0.100 --vrid 51 --nodes a --image x --config /etc/b.yaml", "cannot be used with"),
+        ("--config bascule.yaml --image x", "an absolute path of a file is needed"),
+        ("--config /etc/$HOME --image x", "only letters, digits"),
+        ("--vip 10.9.0.100 --vrid 51 --nodes a_b --image x", "a host name has"),
+        ("--vip 10.9.0.100 --vrid 51 --nodes a --interface a/b --image x", "the name of a link"),
+        ("--config /etc/b.yaml --image x,y", "an image is named by"),
+    ];
+    for (words, wanted) in table {
+        let error = pod(words).expect_err(words);
+        assert!(error.contains(wanted), "{words}: {error}");
+    }
+}

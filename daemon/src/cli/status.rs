@@ -1,0 +1,162 @@
+//! `bascule status`: `/state` as a table for people.
+
+use std::fmt::Write;
+
+use comfy_table::{Table, presets};
+use serde::Deserialize;
+
+use super::client::ClientError;
+
+/// What the table shows of `/state`; fields that it does not show are not asked for, so that versions may differ.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    version: String,
+    node: String,
+    ready: bool,
+    reasons: Vec<String>,
+    fence_policy: String,
+    fence_ready: bool,
+    fence_error: Option<String>,
+    drained: bool,
+    last_turn_age_seconds: f64,
+    groups: Vec<Group>,
+    gates: Vec<Gate>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    name: String,
+    addresses: Vec<String>,
+    interface: Option<String>,
+    vrid: u8,
+    role: String,
+    term: u64,
+    owner: Option<String>,
+    owner_priority: Option<u8>,
+    since_seconds: f64,
+    fence_margin_seconds: Option<f64>,
+    priority: u8,
+    healthy: bool,
+    draining: bool,
+    condition: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Gate {
+    name: String,
+    up: bool,
+    detail: String,
+}
+
+/// A loop that has not turned for this long is worth a line: it turns at least every 100 ms.
+const LATE: f64 = 0.5;
+
+/// The text of `bascule status`.
+pub(super) fn table(state: &str) -> Result<String, ClientError> {
+    let state: State = serde_json::from_str(state).map_err(|e| ClientError::Answer(e.to_string()))?;
+    let mut text = String::new();
+    head(&state, &mut text).expect("writing to memory does not fail");
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(vec![
+        "VIP",
+        "GROUP",
+        "LINK",
+        "VRID",
+        "ROLE",
+        "OWNER",
+        "TERM",
+        "SINCE",
+        "FENCE",
+        "PRIO",
+        "HEALTH",
+        "CONDITION",
+    ]);
+    for group in &state.groups {
+        table.add_row(row(group));
+    }
+    for line in table.lines() {
+        text.push_str(line.trim());
+        text.push('\n');
+    }
+    gates(&state, &mut text).expect("writing to memory does not fail");
+    Ok(text)
+}
+
+fn head(state: &State, text: &mut String) -> std::fmt::Result {
+    let ready = if state.ready { "ready" } else { "NOT READY" };
+    let fence = match (state.fence_policy.as_str(), state.fence_ready) {
+        ("off", _) => "off".to_owned(),
+        (policy, true) => format!("{policy}, armed"),
+        (policy, false) => {
+            format!("{policy}, NOT ARMED: {}", state.fence_error.as_deref().unwrap_or("no reason known"))
+        }
+    };
+    let drained = if state.drained { "   drained" } else { "" };
+    writeln!(text, "node {}   {ready}{drained}   fence {fence}   bascule {}", state.node, state.version)?;
+    for reason in &state.reasons {
+        writeln!(text, "not ready: {reason}")?;
+    }
+    if state.last_turn_age_seconds > LATE {
+        writeln!(text, "the event loop last turned {:.1} s ago", state.last_turn_age_seconds)?;
+    }
+    writeln!(text)
+}
+
+fn row(g: &Group) -> Vec<String> {
+    let dash = || "-".to_owned();
+    let active = g.role == "active";
+    let owner = match (&g.owner, active) {
+        (_, true) => "this node".to_owned(),
+        (Some(owner), false) => match g.owner_priority {
+            Some(priority) => format!("{owner} ({priority})"),
+            None => owner.clone(),
+        },
+        (None, false) => dash(),
+    };
+    let fence = match (g.fence_margin_seconds, active) {
+        (Some(margin), true) => format!("{margin:.3} s"),
+        (None, true) => "none".to_owned(),
+        (_, false) => dash(),
+    };
+    let condition = g.condition.clone().or_else(|| g.draining.then(|| "draining".to_owned())).unwrap_or_else(dash);
+    vec![
+        g.addresses.join("\n"),
+        g.name.clone(),
+        g.interface.clone().unwrap_or_else(dash),
+        g.vrid.to_string(),
+        g.role.clone(),
+        owner,
+        g.term.to_string(),
+        ago(g.since_seconds),
+        fence,
+        g.priority.to_string(),
+        if g.healthy { "ok" } else { "sick" }.to_owned(),
+        condition,
+    ]
+}
+
+fn gates(state: &State, text: &mut String) -> std::fmt::Result {
+    if !state.gates.is_empty() {
+        writeln!(text)?;
+    }
+    for gate in &state.gates {
+        writeln!(text, "gate {}   {}   {}", gate.name, if gate.up { "open" } else { "CLOSED" }, gate.detail)?;
+    }
+    Ok(())
+}
+
+/// The two largest units: 3d4h, 5h12m, 12m03s, 4.2s.
+fn ago(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1}s");
+    }
+    let whole = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    match (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60) {
+        (0, 0, m, s) => format!("{m}m{s:02}s"),
+        (0, h, m, _) => format!("{h}h{m:02}m"),
+        (d, h, _, _) => format!("{d}d{h}h"),
+    }
+}
