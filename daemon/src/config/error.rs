@@ -75,12 +75,16 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Text of a user on one line: control characters escaped, the end cut off, an empty text made visible.
+/// Text of a user on one line: what does not print escaped, the end cut off, an empty text made visible.
 pub(super) fn shown(text: &str) -> String {
     if text.is_empty() {
         return "\"\"".into();
     }
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let escape = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        // Also what turns the direction of the line round, or breaks it.
+        c => c.escape_debug().to_string(),
+    };
     let mut out: String = text.chars().take(SHOWN_MAX).map(escape).collect();
     if text.chars().count() > SHOWN_MAX {
         out.push_str("...");

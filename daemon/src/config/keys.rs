@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use bascule_core::wire::peer::Keys;
@@ -35,11 +35,17 @@ pub(super) fn read(path: &Path) -> Result<Keys, BadKeys> {
         }
         kind => bad(format!("cannot be read: {kind}"), "make it readable for its owner, mode 0600"),
     };
-    // The size and mode of what is open, not of what the name pointed to a moment ago.
-    let file = File::open(path).map_err(unreadable)?;
+    let not_a_file = || bad("is not a regular file", "name a file");
+    // Opening a device or a pipe may do something or wait for ever.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(not_a_file());
+    }
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+    // The kind, size and mode of what is open, not of what the name led to a moment ago.
     let meta = file.metadata().map_err(unreadable)?;
     if !meta.is_file() {
-        return Err(bad("is not a regular file", "name a file"));
+        return Err(not_a_file());
     }
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {

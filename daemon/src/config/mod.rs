@@ -22,6 +22,8 @@ mod broken_tests;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -101,11 +103,11 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
         ConfigErrors::new(&file, vec![ConfigError::new(model::FILE.0, model::FILE.1, wrong, right)])
     };
     let unreadable = |e: std::io::Error| whole(format!("cannot be read: {}", e.kind()), "name a readable file");
-    let meta = std::fs::metadata(path).map_err(unreadable)?;
-    if meta.len() > FILE_MAX {
-        return Err(whole(format!("has {} bytes", meta.len()), "use at most 1 MiB"));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(FILE_MAX + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if u64::try_from(read).is_ok_and(|n| n > FILE_MAX) {
+        return Err(whole("is larger than 1 MiB".into(), "use at most 1 MiB"));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|e| not_utf8(&file, &e))?;
     let host_name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     parse(&text, &file, path.parent().unwrap_or(Path::new(".")), &host_name)

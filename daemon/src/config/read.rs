@@ -12,6 +12,9 @@ use super::schema::{Absent, Field, Kind, Section};
 use super::tree::{self, Tree, Value};
 use super::values::{self, Wrong, wrong};
 
+/// Longest list of texts; none needs more, and rules compare each entry with each.
+const ITEMS_MAX: usize = 256;
+
 /// The errors found so far.
 #[derive(Default)]
 pub(super) struct Errors(RefCell<Vec<ConfigError>>);
@@ -215,6 +218,11 @@ impl<'t> Map<'t> {
         });
         let list = list?;
         let field = self.section.field(key)?;
+        if list.value.len() > ITEMS_MAX {
+            let wrong = format!("{} entries", list.value.len());
+            self.errors.add(list.at, &list.path, wrong, format!("use at most {ITEMS_MAX}"));
+            return None;
+        }
         let mut items = Vec::new();
         for (i, tree) in list.value.iter().enumerate() {
             let path = format!("{}[{i}]", list.path);

@@ -229,13 +229,14 @@ fn values_may_be_shared_by_anchors() {
 
 #[test]
 fn what_is_probably_not_meant_is_a_warning() {
-    let text = "fence: off\nvips:\n  - { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, whenAllFail: release }\n  - { name: b, addresses: [10.0.0.2], vrid: 1, priority: 200, interface: eth1 }\n";
+    let text = "fence: off\nvips:\n  - { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, whenAllFail: release }\n  - { name: b, addresses: [10.0.0.2], vrid: 1, priority: 200, interface: eth1, announce: { refresh: 10m } }\n";
     let warnings = good(text, Path::new("/")).warnings;
     assert_eq!(
         warnings,
         [
             "fence: off: a stalled or isolated owner goes on answering for its addresses",
             "vips[0].whenAllFail: release has no effect without gates",
+            "vips[1].announce.refresh: longer than 300s, after which a switch forgets where the addresses are",
             "vips[1].vrid: 1 is also the VRID of vips[0]; this is refused if both are on one interface",
         ]
     );
@@ -253,7 +254,7 @@ fn load_tells_what_is_wrong_with_the_file_itself() {
     std::fs::write(&path, b"node: n1\nvips: \xff\n").expect("written");
     assert_eq!(error("not UTF-8"), "2:7: (file): byte 0xff is not UTF-8; save the file as UTF-8");
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
-    assert_eq!(error("too large"), "1:1: (file): has 1048577 bytes; use at most 1 MiB");
+    assert_eq!(error("too large"), "1:1: (file): is larger than 1 MiB; use at most 1 MiB");
     std::fs::write(&path, MINIMAL).expect("written");
     let (status, text) = check(&path);
     assert_eq!(status, 0, "{text}");
@@ -326,6 +327,23 @@ fn a_large_file_is_read_and_a_larger_one_refused() {
     assert_eq!(
         refused(1024, 9),
         "f:912:5: vips[910]: more than 8192 addresses up to here, link-local ones counted; use at most 8192 on a node"
+    );
+}
+
+#[test]
+fn a_long_list_is_refused_before_it_is_compared() {
+    let text = MINIMAL.replace("priority: 200", &format!("nodes: [{}]", ["n1"; 257].join(", ")));
+    let errors = parse(&text, "f", Path::new("/"), "n1").expect_err("too long").to_string();
+    assert_eq!(errors, "f:5:12: vips[0].nodes: 257 entries; use at most 256");
+}
+
+#[test]
+fn what_does_not_print_is_escaped() {
+    let text = MINIMAL.replace("name: api", "name: \"a\\u2028\\u202e\\n\\e[31mb\"");
+    let errors = parse(&text, "f", Path::new("/"), "n1").expect_err("no name").to_string();
+    assert_eq!(
+        errors,
+        "f:2:11: vips[0].name: a\\u{2028}\\u{202e}\\n\\u{1b}[31mb contains \\u{2028}; use 1 to 63 of a-z, 0-9 and -, no - at an end"
     );
 }
 

@@ -1,6 +1,7 @@
 //! VIPs, one by one. What concerns several of them is checked in [`super::rules`].
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use bascule_core::announce::l2::AnnounceConfig;
 use bascule_core::node::config::{GroupConfig, WhenAllFail};
@@ -16,6 +17,8 @@ use super::{rules, values};
 const ADDRESSES_MAX: usize = 20;
 /// Most VIPs: each takes a shard of the fence.
 const VIPS_MAX: usize = bascule_ebpf_common::MAX_SHARDS as usize;
+/// Ageing time of a bridge's table by default (IEEE 802.1Q table 8-4; Linux bridges the same).
+const AGEING: Duration = Duration::from_secs(300);
 /// Ranks with a priority of their own: four 48 apart, then 109 down to 100 ([`rank_priority`]).
 const RANKS: usize = 14;
 
@@ -114,7 +117,7 @@ fn group(
     let conflict_probe = map.flag("conflictProbe");
     let gates = used_gates(map, gates, errors);
     let when_all_fail = map.word("whenAllFail");
-    let announce = if map.has("announce") { announce(map) } else { Some(AnnounceConfig::default()) };
+    let announce = if map.has("announce") { announce(map, warnings) } else { Some(AnnounceConfig::default()) };
     let drain_time = map.time("drainTime");
     if when_all_fail == Some("release") && gates.as_ref().is_some_and(Vec::is_empty) {
         warnings.push(format!("{}.whenAllFail: release has no effect without gates", map.path));
@@ -205,8 +208,12 @@ fn used_gates(map: &Map<'_>, gates: &[Gate], errors: &Errors) -> Option<Vec<Stri
     Some(used.items.into_iter().map(|g| g.value).collect())
 }
 
-fn announce(map: &Map<'_>) -> Option<AnnounceConfig> {
+fn announce(map: &Map<'_>, warnings: &mut Vec<String>) -> Option<AnnounceConfig> {
     let map = map.section("announce")?;
     let (burst, burst_interval, refresh) = (map.whole("burst"), map.time("burstInterval"), map.time("refresh"));
+    if refresh.as_ref().is_some_and(|r| r.value > AGEING) {
+        let path = map.path_of("refresh");
+        warnings.push(format!("{path}: longer than 300s, after which a switch forgets where the addresses are"));
+    }
     Some(AnnounceConfig { burst: burst?.value, burst_interval: burst_interval?.value, refresh: refresh?.value })
 }
