@@ -74,7 +74,8 @@ fn reload_keeps_the_last_good_file_and_unchanged_groups_never_notice() -> Result
     cluster.daemon(1).rewrite(&bad)?;
     cluster.wait_metric(1, "bascule_config_reload_total{result=\"refused\"}", |v| v >= 1.0)?;
     ensure!(cluster.daemon(1).role("web").as_deref() == Some("active"), "the last good file stays");
-    let second = json!({ "name": "db", "addresses": ["10.9.0.101"], "vrid": 52, "priority": 200, "conflictProbe": false });
+    let second =
+        json!({ "name": "db", "addresses": ["10.9.0.101"], "vrid": 52, "priority": 200, "conflictProbe": false });
     let both = cluster.config(1, &[cluster.group(), second])?;
     cluster.daemon(1).rewrite(&both)?;
     cluster.daemon(1).wait_role(SOON, "db", "active")?;
@@ -118,7 +119,8 @@ fn without_a_fence_there_is_no_claim_and_no_readiness() -> Result<()> {
     // A time namespace with a shifted CLOCK_BOOTTIME: the kernel's clock is not the daemon's, deadlines would lie.
     let binary = bascule_lab::bascule::binary()?;
     let wrapper = cluster.lab.directory().join("shifted");
-    let script = format!("#!/bin/sh\nexec unshare --time --boottime 100000 --fork --kill-child {} \"$@\"\n", binary.display());
+    let script =
+        format!("#!/bin/sh\nexec unshare --time --boottime 100000 --fork --kill-child {} \"$@\"\n", binary.display());
     std::fs::write(&wrapper, script)?;
     std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let daemon = bascule_lab::bascule::Bascule::start_binary(&cluster.lab, &cluster.hosts[0].netns, &config, &wrapper)?;

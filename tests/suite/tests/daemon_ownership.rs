@@ -112,7 +112,10 @@ fn one_way_loss_ends_with_one_owner() -> Result<()> {
     ensure!(cut.dropped()? > 0, "the cut dropped adverts");
     let moves = cluster.daemon(1).group("web").expect("state")["term"].clone();
     std::thread::sleep(Duration::from_secs(1));
-    ensure!(cluster.daemon(1).group("web").expect("state")["term"] == moves, "it stays Backup while it hears the other");
+    ensure!(
+        cluster.daemon(1).group("web").expect("state")["term"] == moves,
+        "it stays Backup while it hears the other"
+    );
     Ok(())
 }
 

@@ -226,6 +226,30 @@ fn the_second_nic_never_answers() {
 }
 
 #[test]
+fn a_vip_on_a_bridge_is_fenced_at_the_bridge() {
+    each_kind(|ground, how| {
+        let lan = Lan::build(ground)?;
+        ground.ip("addr flush dev va")?;
+        ground.ip("link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0")?;
+        ground.ip("link set va master br0")?;
+        ground.ip("link set br0 up")?;
+        ground.ip(&format!("addr add {NODE}/24 dev br0"))?;
+        ground.ip(&format!("addr add {VIP}/32 dev br0"))?;
+        ground.wait_up(&["br0"])?;
+        assert!(Lan::arp_answered(&lan.lan, PATIENCE)?);
+        // On the bridge and not on its port: the port carries the bridge's frames under another index.
+        let bridge = ground.ifindex("br0")?;
+        let mut fence = ground.fence()?;
+        fence.attach(bridge, how)?;
+        fence.register(SLOT, bridge, &[VIP.into()], &[])?;
+        assert!(!Lan::arp_answered(&lan.lan, SHORT)?);
+        fence.write(SLOT, &open_for(HOUR))?;
+        assert!(Lan::arp_answered(&lan.lan, PATIENCE)?);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_backup_reaches_the_vip_as_a_client() {
     each_kind(|ground, how| {
         let lan = Lan::build(ground)?;
