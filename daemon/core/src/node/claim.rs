@@ -109,7 +109,7 @@ impl Group {
         let planned = matches!(reason, Reason::Handover | Reason::Stopped | Reason::Unhealthy);
         if planned && !self.config.drain_time.is_zero() {
             let until = now + self.config.drain_time;
-            self.write_fence(env, FenceRole::Leaving, now, until, false);
+            self.write_fence(env, FenceRole::Leaving, now, self.deliver_until(until), false);
             self.timers.set(Timer::Drained, until);
         } else {
             self.finish_drain(env);
@@ -133,7 +133,12 @@ impl Group {
     /// Answers close before the release leaves. The release passes until the deadline that the kernel knows from the last advert.
     fn begin_leaving(&mut self, env: &Env<'_>, now: Instant) {
         self.announcer.stop();
-        self.write_fence(env, FenceRole::Leaving, now, now + self.config.drain_time, false);
+        self.write_fence(env, FenceRole::Leaving, now, self.deliver_until(now + self.config.drain_time), false);
+    }
+
+    /// Accept_Mode off holds to the end: what was not served while Active is not served on the way out either.
+    fn deliver_until(&self, until: Instant) -> Instant {
+        if self.config.accept { until } else { Instant::ZERO }
     }
 
     /// Nothing is served any more: close the fence, then take the addresses off.

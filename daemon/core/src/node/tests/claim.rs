@@ -78,6 +78,13 @@ fn release_closes_the_answers_before_priority_0_leaves() {
 }
 
 #[test]
+fn release_delivers_nothing_that_accept_mode_refused() {
+    let mut rig = Rig::active(node(1, vec![GroupConfig { accept: false, ..group(254) }]));
+    rig.command(7, Command::Drain);
+    assert!(ctls(&rig).iter().all(|ctl| !ctl.accept && ctl.deliver_until == Instant::ZERO));
+}
+
+#[test]
 fn release_effects_are_in_order_and_end_after_the_drain_time() {
     let mut rig = Rig::active(node(1, vec![group(254)]));
     rig.command(7, Command::Drain);
