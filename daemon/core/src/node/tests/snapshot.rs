@@ -49,6 +49,7 @@ fn snapshot_of_an_owner_and_of_a_backup() {
         owner_priority: Some(255),
         since_seconds: 0.0,
         fence_margin_seconds: None,
+        adverts_sent: 2,
         adverts_heard: 1,
         ..owner.groups[0].clone()
     };
