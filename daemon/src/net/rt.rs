@@ -235,4 +235,29 @@ mod tests {
         let wake = EventFd::new().expect("eventfd");
         assert!(poller.add(&wake, u64::MAX).is_err());
     }
+
+    #[test]
+    fn what_is_granted_is_what_the_kernel_says() {
+        std::thread::spawn(|| {
+            let sched = become_realtime(30).expect("only permissions may be missing");
+            // SAFETY: 0 is the calling thread; no pointers.
+            let policy = unsafe { libc::sched_getscheduler(0) } & !libc::SCHED_RESET_ON_FORK;
+            assert_eq!(sched.fifo.is_some(), policy == libc::SCHED_FIFO);
+            let status = std::fs::read_to_string("/proc/self/status").expect("status");
+            let locked = status.lines().find_map(|l| l.strip_prefix("VmLck:")).expect("VmLck");
+            assert_eq!(sched.locked, !locked.trim().starts_with("0 "), "{locked}");
+            let child = std::thread::spawn(|| {
+                // SAFETY: as above.
+                unsafe { libc::sched_getscheduler(0) }
+            });
+            assert_eq!(child.join().expect("child"), libc::SCHED_OTHER, "not inherited");
+        })
+        .join()
+        .expect("thread");
+    }
+
+    #[test]
+    fn a_priority_out_of_range_is_an_error() {
+        assert!(become_realtime(100).is_err());
+    }
 }

@@ -58,7 +58,10 @@ impl Netlink {
             let ours = |key: &(LinkId, IpAddr)| shared.installed.contains_key(key) || !shared.foreign.contains(key);
             addresses.iter().map(|a| (link, *a)).filter(ours).collect()
         };
-        self.delete("remove", &targets).await
+        let requests = targets.iter().map(|(link, address)| {
+            (RouteNetlinkMessage::DelAddress(message(*link, *address, host_prefix(*address))), 0)
+        });
+        self.delete("remove", &targets, requests.collect()).await
     }
 
     /// Removes every address that carries our marker, whoever of us put it there: the leftovers of a crashed run. Returns them. On kernels
@@ -75,9 +78,7 @@ impl Netlink {
         let requests = found.iter().map(|(link, net)| (message(*link, net.addr(), net.prefix_len()), 0));
         let requests = requests.map(|(m, flags)| (RouteNetlinkMessage::DelAddress(m), flags)).collect();
         let targets: Vec<_> = found.iter().map(|(link, net)| (*link, net.addr())).collect();
-        let answers = self.requests.lock().await.change("sweep addresses", requests).await?;
-        self.forget(&targets);
-        first_refusal("sweep", &targets, answers, gone)?;
+        self.delete("sweep", &targets, requests).await?;
         Ok(targets)
     }
 
@@ -98,20 +99,24 @@ impl Netlink {
         first_refusal(what, targets, answers, |_| false)
     }
 
-    async fn delete(&self, what: &'static str, targets: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
-        let requests = targets.iter().map(|(link, address)| {
-            (RouteNetlinkMessage::DelAddress(message(*link, *address, host_prefix(*address))), 0)
-        });
-        let answers = self.requests.lock().await.change("take addresses off a link", requests.collect()).await?;
-        self.forget(targets);
-        first_refusal(what, targets, answers, gone)
-    }
-
-    fn forget(&self, targets: &[(LinkId, IpAddr)]) {
-        let mut shared = lock(&self.shared);
-        for target in targets {
-            shared.installed.remove(target);
+    async fn delete(
+        &self,
+        what: &'static str,
+        targets: &[(LinkId, IpAddr)],
+        requests: Vec<(RouteNetlinkMessage, u16)>,
+    ) -> Result<(), NetError> {
+        {
+            let mut shared = lock(&self.shared);
+            targets.iter().for_each(|key| shared.removal_asked(*key));
         }
+        let answers = self.requests.lock().await.change("take addresses off a link", requests).await?;
+        {
+            let mut shared = lock(&self.shared);
+            for (key, _) in targets.iter().zip(&answers).filter(|(_, answer)| answer.is_err()) {
+                shared.removal_done(*key);
+            }
+        }
+        first_refusal(what, targets, answers, gone)
     }
 }
 

@@ -6,6 +6,8 @@ mod addresses;
 mod parse;
 mod socket;
 mod state;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +33,8 @@ pub enum NetEvent {
     Link(LinkInfo),
     /// A link is gone.
     LinkGone(LinkId),
-    /// An address with our marker is gone from a link, whoever removed it; also said of our own removals. May be said twice.
+    /// An address with our marker is gone from a link without our asking: removed by hand, expired, flushed with its link, or its marker
+    /// was taken. May be said twice; never of what [`Netlink::remove`] and [`Netlink::sweep`] took off.
     AddressLost {
         /// Where.
         link: LinkId,
@@ -56,8 +59,28 @@ struct Shared {
     installed: BTreeMap<(LinkId, IpAddr), bool>,
     /// Host addresses of links that somebody else put there.
     foreign: BTreeSet<(LinkId, IpAddr)>,
+    /// Removals that we asked for and whose event has not come yet: an address may be back on its link by then.
+    removing: BTreeMap<(LinkId, IpAddr), u32>,
     /// This kernel reports markers. Not known before the first message that carries one; loopback addresses do since Linux 5.18.
     markers: bool,
+}
+
+impl Shared {
+    /// Before the request is sent, so that its event finds it.
+    fn removal_asked(&mut self, key: (LinkId, IpAddr)) {
+        self.installed.remove(&key);
+        *self.removing.entry(key).or_default() += 1;
+    }
+
+    /// The event came, or never will. True when there was such a removal.
+    fn removal_done(&mut self, key: (LinkId, IpAddr)) -> bool {
+        let Some(count) = self.removing.get_mut(&key) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.removing.remove(&key);
+        }
+        true
+    }
 }
 
 impl Netlink {

@@ -37,6 +37,8 @@ impl State {
             libc::RTM_DELLINK => {
                 let (id, _) = parse::link(payload)?;
                 self.links.remove(&id);
+                shared.installed.retain(|(at, _), _| *at != id);
+                shared.foreign.retain(|(at, _)| *at != id);
                 None
             }
             libc::RTM_NEWADDR => self.add(&parse::address(payload)?, shared),
@@ -45,7 +47,8 @@ impl State {
                 let known = self.addresses.remove(&(address.link, address.net));
                 shared.foreign.remove(&(address.link, address.net.addr()));
                 let ours = address.proto == Some(MARKER) || known.is_some_and(|e| e.ours);
-                ours.then(|| lost(address.link, address.net.addr()))
+                let key = (address.link, address.net.addr());
+                (ours && !shared.removal_done(key)).then(|| lost(key, shared))
             }
             _ => None,
         }
@@ -61,6 +64,9 @@ impl State {
     ) -> Vec<NetEvent> {
         let mut before = confirmed;
         before.extend(self.ours());
+        before.retain(|key| !shared.removing.contains_key(key));
+        // Events that were lost never settle these.
+        shared.removing.clear();
         self.links = links.iter().filter_map(|payload| parse::link(payload)).collect();
         self.addresses.clear();
         shared.foreign.clear();
@@ -68,7 +74,10 @@ impl State {
             let _new = self.add(&address, shared);
         }
         let now: BTreeSet<_> = self.ours().collect();
-        before.difference(&now).map(|(link, address)| lost(*link, *address)).collect()
+        let events = before.difference(&now).map(|key| lost(*key, shared)).collect();
+        // A removed link takes its addresses with it, and nobody will remove them one by one.
+        shared.installed.retain(|(link, _), _| self.links.contains_key(link));
+        events
     }
 
     fn add(&mut self, address: &Address, shared: &mut Shared) -> Option<NetEvent> {
@@ -83,13 +92,16 @@ impl State {
         // In IPv6 an address exists once a link, whatever its prefix; in IPv4 each prefix length is an address of its own.
         if ours {
             shared.foreign.remove(&key);
+            if let Some(confirmed) = shared.installed.get_mut(&key) {
+                *confirmed = true;
+            }
         } else if host || key.1.is_ipv6() {
             shared.foreign.insert(key);
         }
         let entry = Entry { ours, usable: address.usable };
         let old = self.addresses.insert((address.link, address.net), entry);
         // Replaced by hand without the marker: it would never end by itself.
-        (old.is_some_and(|e| e.ours) && !ours).then(|| lost(key.0, key.1))
+        (old.is_some_and(|e| e.ours) && !ours).then(|| lost(key, shared))
     }
 
     fn ours(&self) -> impl Iterator<Item = (LinkId, IpAddr)> + use<'_> {
@@ -126,6 +138,10 @@ impl State {
     }
 }
 
-fn lost(link: LinkId, address: IpAddr) -> NetEvent {
-    NetEvent::AddressLost { link, address }
+/// Says it once: until the address is seen or confirmed again, no reading reports it as missing.
+fn lost(key: (LinkId, IpAddr), shared: &mut Shared) -> NetEvent {
+    if let Some(confirmed) = shared.installed.get_mut(&key) {
+        *confirmed = false;
+    }
+    NetEvent::AddressLost { link: key.0, address: key.1 }
 }
