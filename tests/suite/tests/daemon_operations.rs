@@ -147,8 +147,8 @@ fn status_and_probes_tell_the_truth() -> Result<()> {
         ensure!(code == 200, "{path}: {code} {body}");
     }
     cluster.wait_metric(1, &format!("bascule_vip_held{{group=\"web\",vip=\"{VIP}\"}}"), |v| v >= 1.0)?;
-    let owner = cluster.daemon(2).group("web").expect("state")["owner"].clone();
-    ensure!(owner == "10.9.0.1", "{owner}");
+    let daemon = cluster.daemon(2);
+    wait_for(SOON, "the Backup to name the owner", || (daemon.group("web")?["owner"] == "10.9.0.1").then_some(()))?;
     cluster.daemon(1).process.stop();
     let daemon = cluster.daemon(2);
     daemon.wait_role(SOON, "web", "active")?;
