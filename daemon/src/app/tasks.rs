@@ -1,6 +1,6 @@
 //! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
@@ -123,33 +123,16 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
             return;
         }
     };
-    let mut watched = match config::watch(&path, current.key_file.as_deref()) {
-        Ok(changes) => Some(changes),
-        Err(error) => {
-            warn!(%error, "the file cannot be watched: reload by SIGHUP only");
-            None
-        }
-    };
+    let mut watched = watch(&path, &current);
+    // The file may have changed between the first load and the watch: look once without being told.
+    let mut asked = Asked::Look;
     loop {
-        let asked = tokio::select! {
-            received = hangup.recv() => { if received.is_none() { return } true },
-            changed = next_change(&mut watched) => { if !changed { watched = None; continue } false },
-        };
         match config::load(&path) {
-            Ok(next) if next.node == current.node && !asked => {}
-            Ok(mut next) => {
-                if next.node.fence != current.node.fence {
-                    // Loading or unloading the programs under a live owner would drop what it owns.
-                    warn!("a change of `fence` takes effect with the next start");
-                    next.node.fence = current.node.fence;
-                }
-                if next.admin != current.admin || next.log != current.log || next.peer_port != current.peer_port {
-                    warn!("changes of admin, log and peers.port take effect with the next start");
-                }
-                metrics.config_reload(true);
-                info!(file = %path.display(), "configuration applied");
-                if world.config(next.node.clone()).await.is_err() {
-                    return;
+            Ok(next) if next == current && asked != Asked::Signal => {}
+            Ok(next) => {
+                let Some(next) = apply(&path, &current, next, &world, &metrics).await else { return };
+                if next.key_file != current.key_file {
+                    watched = watch(&path, &next);
                 }
                 current = next;
             }
@@ -158,7 +141,55 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
                 error!(file = %path.display(), "configuration refused, the last good one stays:\n{errors}");
             }
         }
+        asked = tokio::select! {
+            received = hangup.recv() => { if received.is_none() { return } Asked::Signal },
+            changed = next_change(&mut watched) => { if !changed { watched = None } Asked::Look },
+        };
     }
+}
+
+/// Why the file is read again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// SIGHUP: applied and logged even when nothing changed, so that the operator sees an answer.
+    Signal,
+    /// It may have changed.
+    Look,
+}
+
+fn watch(path: &Path, loaded: &Loaded) -> Option<mpsc::Receiver<()>> {
+    match config::watch(path, loaded.key_file.as_deref()) {
+        Ok(changes) => Some(changes),
+        Err(error) => {
+            warn!(%error, "the file cannot be watched: reload by SIGHUP only");
+            None
+        }
+    }
+}
+
+/// Applies a good file; what can only change with a start keeps its present value. `None` when the loop has ended.
+async fn apply(
+    path: &Path,
+    current: &Loaded,
+    mut next: Loaded,
+    world: &WorldSender,
+    metrics: &Metrics,
+) -> Option<Loaded> {
+    for warning in &next.warnings {
+        warn!("{warning}");
+    }
+    if next.node.fence != current.node.fence {
+        // Loading or unloading the programs under a live owner would drop what it owns.
+        warn!("a change of `fence` takes effect with the next start");
+        next.node.fence = current.node.fence;
+    }
+    if next.admin != current.admin || next.log != current.log || next.peer_port != current.peer_port {
+        warn!("changes of admin, log and peers.port take effect with the next start");
+    }
+    metrics.config_reload(true);
+    info!(file = %path.display(), "configuration applied");
+    world.config(next.node.clone()).await.ok()?;
+    Some(next)
 }
 
 async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
