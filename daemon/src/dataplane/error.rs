@@ -1,4 +1,6 @@
 //! What can go wrong with the fence, sorted by whose fault it is.
+//!
+//! Each message names its cause too: it ends up as one string in /ready and in the condition of a node without a fence.
 
 use std::io;
 use std::path::PathBuf;
@@ -63,7 +65,7 @@ pub enum FenceError {
         slot: u32,
     },
     /// The machine: the kernel refused the programs (the verifier's output is in the source).
-    #[error("the kernel refused the program {name}")]
+    #[error("the kernel refused the program {name}: {}", chain(.source.as_ref()))]
     Program {
         /// Name of the program.
         name: &'static str,
@@ -72,7 +74,7 @@ pub enum FenceError {
         source: Box<aya::programs::ProgramError>,
     },
     /// The machine: the object could not be loaded.
-    #[error("the eBPF object could not be loaded")]
+    #[error("the eBPF object could not be loaded: {}", chain(.0.as_ref()))]
     Object(#[source] Box<aya::EbpfError>),
     /// Ours: the object lacks something it must have.
     #[error("the eBPF object has no {what}")]
@@ -81,7 +83,7 @@ pub enum FenceError {
         what: &'static str,
     },
     /// The machine: a map operation failed.
-    #[error("map {name}: {what} failed")]
+    #[error("map {name}: {what} failed: {}", chain(.source.as_ref()))]
     Map {
         /// Name of the map.
         name: &'static str,
@@ -92,7 +94,7 @@ pub enum FenceError {
         source: Box<aya::maps::MapError>,
     },
     /// The machine: the programs could not be put on a link.
-    #[error("link {name}: {what} failed")]
+    #[error("link {name}: {what} failed: {}", chain(.source.as_ref()))]
     Attach {
         /// Name of the link.
         name: String,
@@ -103,7 +105,7 @@ pub enum FenceError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The machine: a file operation failed.
-    #[error("{what} {path} failed")]
+    #[error("{what} {path} failed: {source}")]
     Io {
         /// The operation.
         what: &'static str,
@@ -135,4 +137,18 @@ impl FenceError {
         let name = name.to_owned();
         move |source| Self::Attach { name, what, source: source.into() }
     }
+}
+
+/// Every cause below an error: aya's own messages leave out what the kernel said.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let cause_said = cause.to_string();
+        if !said.contains(&cause_said) {
+            said = format!("{said}: {cause_said}");
+        }
+        below = cause.source();
+    }
+    said
 }

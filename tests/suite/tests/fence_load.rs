@@ -200,6 +200,11 @@ fn the_maps_hold_what_is_promised_and_say_so_when_full() {
         }
         let error = fence.register(0, 1, &[CLIENT.into(); 1], &[]).err();
         assert!(matches!(error, Some(FenceError::Map { name: "VIPS", .. })), "{error:?}");
+        let said = error.map(|e| e.to_string()).unwrap_or_default();
+        assert!(
+            said.contains("Argument list too long"),
+            "E2BIG, the kernel's word for full, is in the message: {said}"
+        );
         fence.clear()?;
         fence.register(0, 1, &[CLIENT.into()], &[])?;
         Ok(())
