@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the benches and the demo share.
+
+pub mod trio;
