@@ -17,7 +17,7 @@ use crate::election::vrrp::{Vrrp, VrrpConfig};
 use crate::fence::{FenceRole, FenceWrite, window};
 use crate::handover::{Handover, Wanted};
 use crate::time::{Instant, TimerTable};
-use crate::types::{Family, LinkId, Role, Slot, Term, sick_priority};
+use crate::types::{Family, LinkId, Mac, Role, Slot, Term, sick_priority};
 use crate::wire::peer::Keys;
 
 /// Between conflict probes, and after the last (RFC 5227 sends 3; its seconds are far too long before a claim).
@@ -85,6 +85,8 @@ pub(super) struct Group {
     pub(super) probed: bool,
     /// Probes sent while probing.
     pub(super) probes: u32,
+    /// Who answered a probe, and when: a foreign holder unless it turns out to advertise.
+    pub(super) answered: Option<(IpAddr, Mac, Instant)>,
     /// A foreign holder was met by the probe, or the kernel refused: why the group waits.
     pub(super) setback: Option<(Reason, String)>,
     /// Condition last reported.
@@ -128,6 +130,7 @@ impl Group {
             healthy,
             probed: !config.conflict_probe,
             probes: 0,
+            answered: None,
             setback: None,
             condition: None,
             registered: None,
@@ -300,6 +303,7 @@ impl Group {
             self.vrrp.start(now);
         } else {
             self.probes = 0;
+            self.answered = None;
             self.timers.set(Timer::Probe, now);
         }
     }

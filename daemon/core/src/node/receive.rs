@@ -76,16 +76,8 @@ impl Group {
     /// Somebody else says that it has one of our addresses.
     pub(super) fn handle_claim_by(&mut self, address: IpAddr, mac: Mac, env: &Env<'_>, now: Instant) {
         if self.timers.get(Timer::Probe).is_some() {
-            // A legitimate owner answers our probe too: it is the one that also advertises.
-            let owner_heard = self.heard.is_some_and(|at| now.since(at) < self.vrrp.active_down_interval());
-            if !owner_heard {
-                let text = format!("address_in_use: {address} is answered for by {mac}");
-                self.setback = Some((Reason::AddressInUse, text));
-                self.report(Event::AddressInUse { group: self.config.name.clone(), address, mac });
-                self.timers.stop(Timer::Probe);
-                self.timers.set(Timer::Retry, now + RETRY);
-                self.evaluate(env, now);
-            }
+            // A legitimate owner answers our probe too, long before its next advert is due: judged when probing ends.
+            self.answered.get_or_insert((address, mac, now));
             return;
         }
         if self.vrrp.role() == Role::Active && self.handover.granted_to().is_none() {
@@ -194,6 +186,25 @@ impl Group {
     /// Sends the next round of conflict probes, or ends probing.
     fn probe(&mut self, env: &Env<'_>, now: Instant) {
         let owner_heard = self.heard.is_some_and(|at| now.since(at) < self.vrrp.active_down_interval());
+        if owner_heard {
+            // The owner is the one that advertises: whoever answered, it is no conflict.
+            self.answered = None;
+        }
+        if let (PROBE_COUNT, Some((address, mac, at))) = (self.probes, self.answered) {
+            // An owner with a long interval may not have had its turn since: as patient as a Backup is with a silent one.
+            let verdict = at + self.vrrp.active_down_interval();
+            if now < verdict {
+                self.timers.set(Timer::Probe, verdict);
+                return;
+            }
+            self.answered = None;
+            let text = format!("address_in_use: {address} is answered for by {mac}");
+            self.setback = Some((Reason::AddressInUse, text));
+            self.report(Event::AddressInUse { group: self.config.name.clone(), address, mac });
+            self.timers.set(Timer::Retry, now + RETRY);
+            self.evaluate(env, now);
+            return;
+        }
         if self.probes == PROBE_COUNT || owner_heard {
             self.probed = true;
             self.evaluate(env, now);

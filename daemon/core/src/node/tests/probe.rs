@@ -56,6 +56,9 @@ fn a_foreign_holder_blocks_and_is_asked_again_after_5_s() {
     rig.run(250);
     let _ = rig.take();
     rig.input(Input::Neighbor { link: LINK, frame: &reply(9) });
+    rig.run(349);
+    assert_eq!(rig.take(), ["probe 10.9.0.100"], "judged when probing ends");
+    rig.run(1);
     assert_eq!(rig.take(), ["AddressInUse", "Blocked"]);
     let condition = rig.node.status(rig.now).groups[0].condition.clone();
     assert_eq!(condition.as_deref(), Some("address_in_use: 10.9.0.100 is answered for by 02:00:00:00:00:09"));
@@ -77,6 +80,31 @@ fn the_legitimate_owner_answers_too_and_is_no_conflict() {
     assert!(!owed.contains(&"AddressInUse".to_owned()), "{owed:?}");
     rig.run(150);
     assert_eq!(rig.role(), Role::Backup, "an owner that advertises ends the probe");
+}
+
+#[test]
+fn an_owner_that_answers_before_its_next_advert_is_no_conflict() {
+    let mut rig = Rig::new(probing(1));
+    rig.run(1);
+    rig.input(Input::Neighbor { link: LINK, frame: &reply(9) });
+    rig.run(90);
+    rig.hear(9, 200);
+    rig.run(109);
+    let owed = rig.take();
+    assert!(!owed.contains(&"AddressInUse".to_owned()), "{owed:?}");
+    assert_eq!(rig.role(), Role::Backup);
+}
+
+#[test]
+fn an_answer_to_the_last_probe_waits_as_long_as_a_backup_does() {
+    let mut rig = Rig::new(probing(1));
+    rig.run(599);
+    rig.input(Input::Neighbor { link: LINK, frame: &reply(9) });
+    let _ = rig.take();
+    rig.run(300);
+    assert_eq!((rig.role(), rig.take()), (Role::Initialize, vec![]));
+    rig.run(1);
+    assert_eq!(rig.take(), ["AddressInUse", "Blocked"]);
 }
 
 #[test]
