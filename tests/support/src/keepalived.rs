@@ -27,7 +27,10 @@ pub struct KeepalivedConfig {
 impl KeepalivedConfig {
     /// The configuration file: VRRP version 3, no preemption unless asked for, every node starts as a Backup.
     pub fn render(&self, router_id: &str) -> String {
-        let rt = self.rt_priority.map(|p| format!("  vrrp_rt_priority {p}\n")).unwrap_or_default();
+        // Its default limit of 10 ms of real-time CPU without a pause (RLIMIT_RTTIME) gets its VRRP process killed on a busy
+        // machine: a second is still a limit.
+        let rt = |p| format!("  vrrp_rt_priority {p}\n  vrrp_rlimit_rttime 1000000\n");
+        let rt = self.rt_priority.map(rt).unwrap_or_default();
         let mut text = format!("global_defs {{\n  router_id {router_id}\n  vrrp_version 3\n{rt}}}\n");
         for (name, v6) in [("v4", false), ("v6", true)] {
             let vips: Vec<&IpAddr> = self.vips.iter().filter(|a| a.is_ipv6() == v6).collect();

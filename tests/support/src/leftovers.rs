@@ -1,11 +1,17 @@
 //! Removes what runs left that had no chance to clean up (SIGKILL, power), and only that.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::command::tool;
 use crate::group::{self, Group};
 
+/// Where `ip netns` keeps the names.
+const NETNS: &str = "/run/netns";
+/// Where the daemon pins what must outlive it, one directory per namespace, named by its inode.
+const PINS: &str = "/sys/fs/bpf/bascule/v1";
 /// First part of every name the lab gives.
 const MARK: &str = "bl";
 
@@ -52,7 +58,7 @@ fn sweep(ours: impl Fn(&str) -> bool) {
             group.kill();
         }
     }
-    for name in names(Some(Path::new("/run/netns"))).filter(|n| ours(n)) {
+    for name in names(Some(Path::new(NETNS))).filter(|n| ours(n)) {
         // Also processes that left their group: nothing of a dead lab may keep its namespace alive.
         let pids = tool(None, "ip", &["netns", "pids", &name], None).unwrap_or_default();
         for pid in pids.split_whitespace().filter_map(|p| p.parse().ok()) {
@@ -60,11 +66,22 @@ fn sweep(ours: impl Fn(&str) -> bool) {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
         }
+        if let Ok(handle) = File::open(Path::new(NETNS).join(&name)) {
+            remove_pins(&handle);
+        }
         let _ = tool(None, "ip", &["netns", "del", &name], None);
     }
     let temp = std::env::temp_dir();
     for name in names(Some(&temp)).filter(|n| ours(n)) {
         let _ = std::fs::remove_dir_all(temp.join(name));
+    }
+}
+
+/// Removes what a daemon pinned for this namespace. The inode is given to a later namespace, which must not inherit it.
+pub(crate) fn remove_pins(netns: &File) {
+    if let Ok(about) = netns.metadata() {
+        // Most namespaces never had a daemon.
+        let _ = std::fs::remove_dir_all(Path::new(PINS).join(about.ino().to_string()));
     }
 }
 

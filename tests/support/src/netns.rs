@@ -193,6 +193,7 @@ impl Netns {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        crate::leftovers::remove_pins(&self.handle);
         // Nothing may panic here: this also runs while a test unwinds. What stays is removed by the next lab.
         if let Err(error) = tool(None, "ip", &["netns", "del", &self.full_name], None) {
             eprintln!("lab: {error}");

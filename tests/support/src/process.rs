@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::group::Group;
@@ -104,10 +104,12 @@ impl ProcessBuilder {
         command.args(&self.args).envs(self.env).stdin(Stdio::null()).stdout(log).stderr(stderr);
         let (netns, private_run) = (self.netns, self.private_run);
         let (none, tmpfs, run) = (c"none".to_owned(), c"tmpfs".to_owned(), c"/run".to_owned());
-        // SAFETY: between fork and exec only write(2), setsid(2), setns(2), unshare(2) and mount(2) are called, all of them
-        // async-signal-safe, on descriptors and strings that the closure owns.
+        // SAFETY: between fork and exec only write(2), sigprocmask(2), setsid(2), setns(2), unshare(2) and mount(2) are called, all of
+        // them async-signal-safe, on descriptors and strings that the closure owns.
         unsafe {
             command.pre_exec(move || {
+                // The mask is inherited, and a bench that cleans up on SIGTERM has that blocked.
+                SigSet::empty().thread_set_mask()?;
                 check(libc::write(join.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1)?;
                 check(libc::setsid() != -1)?;
                 check(libc::setns(netns.fd().as_raw_fd(), libc::CLONE_NEWNET) == 0)?;
