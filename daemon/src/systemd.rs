@@ -24,7 +24,8 @@ pub async fn watchdog(alive: impl Fn() -> bool + Send) {
 }
 
 async fn pet(limit: Duration, alive: impl Fn() -> bool + Send, mut pat: impl FnMut() + Send) {
-    let mut tick = tokio::time::interval(limit / 2);
+    // Not at once: the loop may not have had its first turn yet, and READY has just been said.
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + limit / 2, limit / 2);
     let mut was = true;
     loop {
         tick.tick().await;

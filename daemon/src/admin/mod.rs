@@ -3,6 +3,7 @@
 //! Both listeners answer `/metrics`, `/live`, `/ready` and `/state`; only the unix socket answers `/events`, `/move` and `/drain`.
 //! Decides nothing about ownership: it asks the driver through [`NodeHandle`].
 
+mod bounded;
 mod events;
 mod socket;
 mod views;
@@ -80,7 +81,11 @@ pub async fn serve(
     let unix = axum::serve(listeners.socket, local(asked.clone())).with_graceful_shutdown(closed(closing.clone()));
     let tcp = async {
         match listeners.http {
-            Some(listener) => axum::serve(listener, public(asked)).with_graceful_shutdown(closed(closing)).await,
+            Some(listener) => {
+                axum::serve(bounded::Bounded::new(listener), public(asked))
+                    .with_graceful_shutdown(closed(closing))
+                    .await
+            }
             None => Ok(()),
         }
     };
