@@ -82,11 +82,14 @@ pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, worl
                 let done = netlink.install(link, &addresses).await.map_err(|e| e.to_string());
                 world.send(World::Installed(slot, done)).await;
             }
-            Work::Remove { link, addresses } => {
-                if let Err(error) = netlink.remove(link, &addresses).await {
-                    error!(%error, link = link.0, ?addresses, "addresses not removed; their lifetime ends within 10 s");
+            Work::Remove { slot, link, addresses } => match netlink.remove(link, &addresses).await {
+                Ok(()) => {
+                    world.send(World::Removed(slot)).await;
                 }
-            }
+                Err(error) => {
+                    error!(%error, link = link.0, ?addresses, "addresses not removed; they stay fenced and end within 10 s");
+                }
+            },
             Work::Renew(held) => {
                 if let Err(error) = netlink.renew(&held).await {
                     error!(%error, "addresses not renewed; tried again with the next renewal");

@@ -48,7 +48,7 @@ impl Driver {
                         self.node.handle_input(Input::InstallFailed { slot, error }, now);
                     }
                 }
-                Action::Remove { link, addresses } => self.ask_or_log(Work::Remove { link, addresses }),
+                Action::Remove { slot, link, addresses } => self.ask_or_log(Work::Remove { slot, link, addresses }),
                 Action::Renew(held) => self.ask_or_log(Work::Renew(held)),
                 Action::Probe { gate, kind, timeout } => {
                     if let Some(detail) = self.ask(Work::Probe { gate: gate.clone(), kind, timeout }) {
@@ -95,12 +95,14 @@ impl Driver {
     /// A link with an own address gets the fence, whether a group stands on it or not: a second NIC must never answer.
     pub(super) fn note_link(&mut self, link: &LinkInfo, now: Instant) {
         let wanted = link.mac != Mac::ZERO && link.addresses.iter().any(|n| !is_link_local(n.addr()));
-        if !wanted || self.addressed.contains(&link.id) {
+        if !wanted || self.addressed.get(&link.id) == Some(&link.mac) {
             return;
         }
         let Some(fence) = self.fence.as_mut() else { return };
         match fence.attach(link.id.0, Attach::Auto) {
-            Ok(_) => self.addressed.push(link.id),
+            Ok(_) => {
+                self.addressed.insert(link.id, link.mac);
+            }
             Err(error) => self.fence_failed(&format!("cannot attach to {}: {error}", link.name), now),
         }
     }

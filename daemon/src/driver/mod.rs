@@ -13,7 +13,7 @@ use std::time::Duration;
 use bascule_core::node::Node;
 use bascule_core::node::io::{FenceState, Input};
 use bascule_core::time::Instant;
-use bascule_core::types::{Family, LinkId};
+use bascule_core::types::{Family, LinkId, Mac};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -66,8 +66,8 @@ pub struct Driver {
     peers: Vec<PeerSocket>,
     peer_port: u16,
     neighbors: HashMap<LinkId, NeighborSocket>,
-    /// Hardware links with an own address: the fence stands on each, so that a second NIC never answers.
-    addressed: Vec<LinkId>,
+    /// Hardware links with an own address, and the MAC that the fence knows of each: it stands on all, so that a second NIC never answers.
+    addressed: HashMap<LinkId, Mac>,
     bound: Vec<LinkId>,
     poller: Poller,
     ports: Ports,
@@ -111,7 +111,7 @@ impl Driver {
             peers,
             peer_port,
             neighbors: HashMap::new(),
-            addressed: Vec::new(),
+            addressed: HashMap::new(),
             bound: Vec::new(),
             poller,
             ports,
@@ -249,7 +249,7 @@ impl Driver {
                     self.sync_links(now);
                 }
                 World::LinkGone(id) => {
-                    self.addressed.retain(|known| *known != id);
+                    self.addressed.remove(&id);
                     self.neighbors.remove(&id);
                     self.feed(Input::LinkGone(id), now);
                     self.sync_links(now);
@@ -257,6 +257,7 @@ impl Driver {
                 World::AddressLost { link, address } => self.feed(Input::AddressLost { link, address }, now),
                 World::Installed(slot, Ok(())) => self.feed(Input::Installed(slot), now),
                 World::Installed(slot, Err(error)) => self.feed(Input::InstallFailed { slot, error }, now),
+                World::Removed(slot) => self.feed(Input::Removed(slot), now),
                 World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }, now),
             }
         }

@@ -36,6 +36,8 @@ pub enum World {
     },
     /// The addresses of a slot are on the link, or could not be put there.
     Installed(Slot, Result<(), String>),
+    /// The addresses of a slot are off the link.
+    Removed(Slot),
     /// A probe ended.
     Probed {
         /// Gate.
@@ -59,8 +61,10 @@ pub enum Work {
         /// Which.
         addresses: Vec<IpAddr>,
     },
-    /// Take addresses off a link.
+    /// Take addresses off a link, then answer with [`World::Removed`].
     Remove {
+        /// Whose.
+        slot: Slot,
         /// Where.
         link: LinkId,
         /// Which.

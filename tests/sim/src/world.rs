@@ -25,7 +25,7 @@ const SOCKET_BUFFER: usize = 800;
 #[derive(Clone, Debug)]
 pub(crate) enum Netlink {
     Install(Slot, Vec<IpAddr>),
-    Remove(Vec<IpAddr>),
+    Remove(Slot, Vec<IpAddr>),
     Renew(Vec<(LinkId, IpAddr)>),
 }
 
@@ -429,7 +429,7 @@ impl World {
                 self.send(Packet { from: n, body: Body::Peer { src, payload } }, Some(dst));
             }
             Action::Install { slot, addresses, .. } => self.ask_netlink(n, Netlink::Install(slot, addresses)),
-            Action::Remove { addresses, .. } => self.ask_netlink(n, Netlink::Remove(addresses)),
+            Action::Remove { slot, addresses, .. } => self.ask_netlink(n, Netlink::Remove(slot, addresses)),
             Action::Renew(held) => self.ask_netlink(n, Netlink::Renew(held)),
             Action::Probe { gate, .. } => {
                 let (ok, generation) = (self.hosts[n].gate, self.hosts[n].generation);
@@ -482,13 +482,14 @@ impl World {
                 self.say(|| format!("n{n} kernel: {addresses:?} on the link"));
                 self.tell(n, Rx::Told(Input::Installed(slot)));
             }
-            Netlink::Remove(addresses) => {
+            Netlink::Remove(slot, addresses) => {
                 self.say(|| format!("n{n} kernel: {addresses:?} off the link"));
                 for address in addresses {
                     if self.hosts[n].kernel.remove(address) {
                         self.lost(n, address);
                     }
                 }
+                self.tell(n, Rx::Told(Input::Removed(slot)));
             }
             Netlink::Renew(held) => held.iter().for_each(|(_, a)| host.kernel.install(*a, long)),
         }

@@ -146,7 +146,7 @@ impl Group {
         self.timers.stop(Timer::Drained);
         self.write_fence(env, FenceRole::Backup, Instant::ZERO, Instant::ZERO, false);
         if let Some((link, addresses)) = self.installed.take() {
-            self.out.push_back(Action::Remove { link, addresses });
+            self.remove(link, addresses);
         }
     }
 

@@ -93,6 +93,9 @@ pub(super) struct Group {
     pub(super) condition: Option<String>,
     /// What the fence slot guards now.
     pub(super) registered: Option<(LinkId, Vec<IpAddr>)>,
+    /// Addresses that the driver was asked to take off and that may still be there, and how many such requests are open.
+    pub(super) removing: Vec<IpAddr>,
+    pub(super) removals: u32,
     /// Addresses on the link, and that link, while we hold them.
     pub(super) installed: Option<(LinkId, Vec<IpAddr>)>,
     pub(super) claim: Option<Claim>,
@@ -134,6 +137,8 @@ impl Group {
             setback: None,
             condition: None,
             registered: None,
+            removing: Vec::new(),
+            removals: 0,
             installed: None,
             claim: None,
             heard: None,
@@ -184,6 +189,26 @@ impl Group {
     /// The other owner was first heard within the two seconds before `deadline` as somebody else than before.
     pub(super) fn owner_changed(&self, deadline: Instant) -> bool {
         self.owner_since.is_some_and(|at| at + Duration::from_secs(2) > deadline)
+    }
+
+    /// At rest, and the kernel has none of our addresses any more: the fence may forget the slot.
+    pub(super) fn is_gone(&self) -> bool {
+        self.at_rest() && self.removals == 0
+    }
+
+    /// Asks for addresses to be taken off. They stay guarded until that is done.
+    pub(super) fn remove(&mut self, link: LinkId, addresses: Vec<IpAddr>) {
+        self.removals += 1;
+        self.out.push_back(Action::Remove { slot: self.slot, link, addresses });
+    }
+
+    /// One request to take addresses off was carried out.
+    pub(super) fn handle_removed(&mut self, env: &Env<'_>, now: Instant) {
+        self.removals = self.removals.saturating_sub(1);
+        if self.removals == 0 && !self.removing.is_empty() {
+            self.removing.clear();
+            self.register(env, now);
+        }
     }
 
     /// Our own address of a family on the link: the source of adverts and the tie-break.
@@ -314,7 +339,9 @@ impl Group {
             self.registered = None;
             return;
         };
-        let wanted = (link.id, self.config.owned());
+        let mut guarded = self.config.owned();
+        guarded.extend(self.removing.iter().filter(|a| !self.config.owned().contains(a)));
+        let wanted = (link.id, guarded);
         if self.registered.as_ref() == Some(&wanted) {
             return;
         }
@@ -364,13 +391,17 @@ impl Group {
         self.config = config;
         let after = self.config.owned();
         self.announcer.reconfigure(self.config.announce, after.clone());
+        let held = self.installed.clone().filter(|_| before != after);
+        if let Some((link, held)) = &held {
+            let gone = held.iter().filter(|a| !after.contains(a));
+            self.removing.extend(gone);
+            self.installed = Some((*link, after.clone()));
+        }
+        // New addresses are guarded before they are there, old ones until they are gone.
         self.register(env, now);
-        if let Some((link, held)) = self.installed.as_mut().filter(|_| before != after) {
-            let gone: Vec<IpAddr> = held.iter().copied().filter(|a| !after.contains(a)).collect();
-            let link = *link;
-            held.clone_from(&after);
-            if !gone.is_empty() {
-                self.out.push_back(Action::Remove { link, addresses: gone });
+        if let Some((link, _)) = held {
+            if !self.removing.is_empty() {
+                self.remove(link, self.removing.clone());
             }
             self.out.push_back(Action::Install { slot: self.slot, link, addresses: after });
             self.announcer.restart(now);

@@ -102,6 +102,8 @@ pub enum Input<'a> {
         /// The kernel's words.
         error: String,
     },
+    /// The addresses of an `Action::Remove` of this slot are off the link.
+    Removed(Slot),
     /// The kernel reports that an address with our marker is gone from a link.
     AddressLost {
         /// Where.
@@ -184,8 +186,11 @@ pub enum Action {
         /// Which.
         addresses: Vec<IpAddr>,
     },
-    /// Take addresses off a link.
+    /// Take addresses off a link, then feed `Input::Removed`: the fence guards them until then. Failing that, they leave by their lifetime
+    /// and stay guarded.
     Remove {
+        /// Whose.
+        slot: Slot,
         /// Where.
         link: LinkId,
         /// Which.

@@ -115,6 +115,7 @@ impl Node {
             Input::Vrrp { link, src, dst, ttl, payload } => self.handle_vrrp(link, src, dst, ttl, payload, now),
             Input::Neighbor { link, frame } => self.handle_neighbor(link, frame, now),
             Input::Peer { link, src, payload } => self.handle_peer(link, src, payload, now),
+            Input::Removed(slot) => self.at_slot(slot, now, |g, env, now| g.handle_removed(env, now)),
             Input::Installed(slot) => self.at_slot(slot, now, |g, env, now| g.announce(true, env, now)),
             Input::InstallFailed { slot, error } => {
                 self.at_slot(slot, now, |g, env, now| g.handle_install_failed(&error, env, now));
@@ -242,13 +243,13 @@ impl Node {
         let fenced = self.config.fence != FencePolicy::Off && self.fence == FenceState::Ready;
         let actions = &mut self.actions;
         self.leaving.retain(|g| {
-            if g.at_rest() && fenced {
+            if g.is_gone() && fenced {
                 actions.push_back(Action::Fence(FenceWrite::Unregister(g.slot)));
             }
-            !g.at_rest()
+            !g.is_gone()
         });
         self.settle_moves(now);
-        if self.stopping && !self.stopped && self.groups.iter().all(Group::at_rest) && self.leaving.is_empty() {
+        if self.stopping && !self.stopped && self.groups.iter().chain(&self.leaving).all(Group::at_rest) {
             self.stopped = true;
             self.actions.push_back(Action::Stopped);
         }

@@ -212,6 +212,7 @@ enum Flight {
     Frame(Vec<u8>),
     Peer { src: IpAddr, payload: Vec<u8> },
     Installed(Slot),
+    Removed(Slot),
 }
 
 impl Lan {
@@ -260,8 +261,8 @@ impl Lan {
                     .map(|to| (soon, to, Flight::Peer { src: *src, payload: payload.clone() })),
             ),
             Action::Install { slot, .. } => self.flying.push((later, from, Flight::Installed(*slot))),
+            Action::Remove { slot, .. } => self.flying.push((later, from, Flight::Removed(*slot))),
             Action::Fence(_)
-            | Action::Remove { .. }
             | Action::Renew(_)
             | Action::Probe { .. }
             | Action::Report(_)
@@ -289,6 +290,7 @@ impl Lan {
                     Flight::Frame(frame) => rig.input(Input::Neighbor { link: LINK, frame: &frame }),
                     Flight::Peer { src, payload } => rig.input(Input::Peer { link: LINK, src, payload: &payload }),
                     Flight::Installed(slot) => rig.input(Input::Installed(slot)),
+                    Flight::Removed(slot) => rig.input(Input::Removed(slot)),
                 }
                 self.settle();
             }
