@@ -144,7 +144,7 @@ fn backup_of_keepalived_takes_over_when_it_is_killed() -> Result<()> {
     scene.keepalived().process.sigkill()?;
     scene.bascule().wait_role(SOON, GROUP, "active")?;
     wait_for(SOON, "both families on the link", || Scene::owns(&scene.n1).then_some(()))?;
-    ensure!(scene.reason("active_down") >= 1.0, "{:?}", scene.bascule().get("/metrics"));
+    ensure!(scene.reason("active_down") >= 1.0, "a killed owner releases nothing");
     // It comes back with a higher priority and without preemption: it follows.
     scene.keepalived = None;
     scene.start_keepalived(254, 100, false)?;

@@ -166,7 +166,8 @@ impl Process {
     /// # Errors
     /// When it cannot be waited for.
     pub fn sigkill(&mut self) -> Result<Stamp> {
-        let at = Stamp::now();
+        // Stopped first: keepalived's child is told of its parent's death by a SIGTERM, and would release before its own turn comes.
+        let at = self.stop();
         self.group.signal(Signal::SIGKILL);
         self.wait(Duration::from_secs(5))?;
         Ok(at)
