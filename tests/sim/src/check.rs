@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bascule_core::fence::{FenceRole, FenceWrite, window};
+use bascule_core::node::event::Event;
 use bascule_core::time::Instant;
 use bascule_core::types::{Role, Term};
 use bascule_core::wire::vrrp::Advert;
@@ -95,7 +96,7 @@ impl Checker {
             reach: scenario.net.reach(),
             // Where nothing is handed over and nothing preempts, no frame of a rival is on its way: not even its flight is granted.
             strict: daemon_only && !planned,
-            gap_bound: (bounded && !released).then_some(gap),
+            gap_bound: (bounded && !released && scenario.nodes.len() > 1).then_some(gap),
             work: vec![(0, 0); scenario.nodes.len()],
             ..Self::default()
         }
@@ -112,6 +113,24 @@ impl Checker {
             return Self::broken("claim-deadline", at, format!("n{n} slot {} claims until {:?}", slot.0, ctl.deadline));
         }
         None
+    }
+
+    /// A node reports something: where nothing is planned, an owner that nothing happens to stays the owner.
+    pub fn on_event(
+        &mut self,
+        n: usize,
+        event: &Event,
+        victim: Option<usize>,
+        at: u64,
+        scenario: &Scenario,
+    ) -> Option<Violation> {
+        let Event::Role { group, from: Role::Active, reason, .. } = event else { return None };
+        let innocent = self.strict && at > scenario.settled && victim != Some(n);
+        innocent.then(|| Violation {
+            rule: "deposed",
+            at,
+            text: format!("n{n} lost {group} ({}) unharmed", reason.as_str()),
+        })
     }
 
     /// An announcement left a node.

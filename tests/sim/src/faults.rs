@@ -33,6 +33,10 @@ pub enum Point {
     Peer,
     /// Before the next addition or removal of addresses.
     Address,
+    /// After the next release has left.
+    Released,
+    /// After the next grant has left.
+    Granted,
 }
 
 /// What happens to a daemon.
@@ -165,8 +169,9 @@ pub fn plan(rng: &mut Rng, class: Class, nodes: &[NodeSpec], from: u64, a: u64) 
         }
         Class::Stop => {
             let victim = p.victim(count, groups);
-            if p.rng.chance(400) {
-                let (point, lasts) = (p.point(), p.rng.between(5 * MS, 3 * SEC));
+            if p.rng.chance(600) {
+                let point = if p.rng.chance(500) { Point::Released } else { p.point() };
+                let lasts = p.rng.between(5 * MS, 3 * SEC);
                 p.add(at, victim, Fault::Strike(point, Blow::Hold(lasts)), lasts + SEC);
                 p.add(at + 1, Target::Victim, Fault::Stop, lasts + 3 * SEC);
             } else {
@@ -255,6 +260,11 @@ fn moves(p: &mut Plan<'_>, count: usize, groups: usize, mut at: u64) {
             }
             _ => {
                 let (group, to) = (p.rng.index(groups), p.rng.index(count));
+                if slow.is_none() && p.rng.chance(400) {
+                    // The predecessor, held up at the worst of times.
+                    let lasts = p.rng.between(5 * MS, 500 * MS);
+                    p.add(at, Target::Owner(group), Fault::Strike(Point::Granted, Blow::Hold(lasts)), lasts + SEC);
+                }
                 p.add(at, Target::Node(node), Fault::Move(group, to), 3 * SEC);
             }
         }

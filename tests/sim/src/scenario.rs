@@ -200,7 +200,9 @@ impl Scenario {
             jitter: rng.between(0, 120_000),
             lateness: rng.between(10_000, 200_000),
         };
-        let count = rng.index(5) + 2;
+        // One node alone must find its way back by itself; where nodes are set against each other there are two at least.
+        let alone = matches!(class, Class::Quiet | Class::Pause | Class::Stall) && rng.chance(150);
+        let count = if alone { 1 } else { rng.index(5) + 2 };
         let configs = configs(&mut rng, count, interval, class);
         let nodes: Vec<NodeSpec> = configs
             .into_iter()

@@ -8,8 +8,9 @@ use bascule_core::node::io::Input;
 use bascule_core::types::{Family, Mac, Slot};
 use bascule_core::wire::arp::{Arp, Operation};
 use bascule_core::wire::ndp::{self, Ndp};
-use bascule_core::wire::vrrp::Advert;
+use bascule_core::wire::vrrp::{Advert, PRIORITY_RELEASE};
 
+use crate::faults::Point;
 use crate::lan::{Body, Packet};
 use crate::scenario::mac;
 use crate::world::World;
@@ -42,6 +43,9 @@ impl World {
         });
         if passes {
             self.send(Packet { from: n, body: Body::Vrrp { src, dst, payload } }, None);
+            if advert.priority == PRIORITY_RELEASE {
+                self.after(n, Point::Released);
+            }
         } else if self.send_errors {
             // The socket reports what the fence drops as ENOBUFS.
             self.feed_now(n, Input::SendFailed { slot, error: "ENOBUFS".to_owned() });

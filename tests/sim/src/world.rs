@@ -425,8 +425,12 @@ impl World {
             Action::SendVrrp { slot, src, dst, payload, .. } => self.send_advert(n, slot, src, dst, payload),
             Action::SendFrame { kind, address, bytes, .. } => self.send_frame(n, kind, address, bytes),
             Action::SendPeer { src, dst, payload, .. } => {
-                self.say(|| format!("n{n} peer -> {dst} {}", peer_text(&payload)));
+                let what = peer_text(&payload);
+                self.say(|| format!("n{n} peer -> {dst} {what}"));
                 self.send(Packet { from: n, body: Body::Peer { src, payload } }, Some(dst));
+                if what == "grant" {
+                    self.after(n, Point::Granted);
+                }
             }
             Action::Install { slot, addresses, .. } => self.ask_netlink(n, Netlink::Install(slot, addresses)),
             Action::Remove { slot, addresses, .. } => self.ask_netlink(n, Netlink::Remove(slot, addresses)),
@@ -436,7 +440,11 @@ impl World {
                 let at = self.now + self.rng.between(MS, 20 * MS);
                 self.at(at, Event::Tell(n, generation, Input::Probed { gate, ok, detail: String::new() }));
             }
-            Action::Report(event) => self.say(|| format!("n{n} {}", crate::trace::event(&event))),
+            Action::Report(event) => {
+                self.say(|| format!("n{n} {}", crate::trace::event(&event)));
+                let verdict = self.checker.on_event(n, &event, self.victim, self.now, &self.scenario);
+                self.broken = self.broken.take().or(verdict);
+            }
             Action::CommandDone { result, .. } => self.say(|| format!("n{n} answers {result:?}")),
             Action::Stopped => {
                 if let Some(p) = self.hosts[n].process.as_mut() {
@@ -452,6 +460,14 @@ impl World {
         if let Some(p) = self.hosts[n].process.as_mut() {
             p.node.handle_input(input, shown);
             p.take_actions(mutant);
+        }
+    }
+
+    /// A point that lies behind an action.
+    pub(crate) fn after(&mut self, n: usize, point: Point) {
+        let blow = self.hosts[n].process.as_mut().and_then(|p| p.trap(point));
+        if let Some(blow) = blow {
+            self.blow(n, blow);
         }
     }
 
