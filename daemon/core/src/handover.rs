@@ -21,6 +21,9 @@ const RETRY: Duration = Duration::from_millis(100);
 const ATTEMPTS: u32 = 3;
 /// How long a granted peer may take to be seen as Active.
 const GRANT: Duration = Duration::from_millis(300);
+/// A grant must be taken up within this time of our offer. Shorter than `GRANT`, which begins later: an owner that gives up the grant
+/// and goes on must not meet a successor that was held up and claims after all.
+const TAKE: Duration = Duration::from_millis(250);
 /// How long a nonce that we gave out is good for.
 const NONCE_LIFE: Duration = Duration::from_secs(2);
 
@@ -30,8 +33,8 @@ const NONCE_LIFE: Duration = Duration::from_secs(2);
 pub enum Output {
     /// Sign and send; `None` as destination means every peer.
     Send(Option<IpAddr>, Message),
-    /// A fresh, genuine grant arrived: claim.
-    Claim,
+    /// A fresh, genuine grant arrived: claim, before this time.
+    Claim(Instant),
     /// We granted to this address: let the kernel mute our answers as soon as it announces.
     Granted(IpAddr),
     /// Nobody took it: as before.
@@ -192,8 +195,12 @@ impl Handover {
             }
             Kind::Offer => self.handle_offer(from, message, now),
             Kind::Grant => {
-                if message.text == self.node && self.redeem(Kind::Offer, message.nonce_b) && offer.is_some() {
-                    self.outputs.push_back(Output::Claim);
+                if message.text != self.node {
+                    return;
+                }
+                let until = self.redeem(Kind::Offer, message.nonce_b).map(|at| at + TAKE);
+                if let Some(until) = until.filter(|until| now < *until && offer.is_some()) {
+                    self.outputs.push_back(Output::Claim(until));
                 }
             }
             Kind::MoveAsk => {
@@ -211,7 +218,7 @@ impl Handover {
                 }
             }
             Kind::MoveOrder => {
-                if owner && self.redeem(Kind::MoveChallenge, message.nonce_b) {
+                if owner && self.redeem(Kind::MoveChallenge, message.nonce_b).is_some() {
                     self.outputs.push_back(Output::MoveRequested(message.text.clone()));
                 }
             }
@@ -325,10 +332,10 @@ impl Handover {
         self.issued.push((kind, nonce, now));
     }
 
-    /// A nonce is good once.
-    fn redeem(&mut self, kind: Kind, nonce: u64) -> bool {
+    /// A nonce is good once; when it was issued.
+    fn redeem(&mut self, kind: Kind, nonce: u64) -> Option<Instant> {
         let found = self.issued.iter().position(|(k, n, _)| *k == kind && *n == nonce);
-        found.map(|i| self.issued.remove(i)).is_some()
+        found.map(|i| self.issued.remove(i).2)
     }
 }
 

@@ -17,6 +17,10 @@ use crate::time::{Instant, TimerTable};
 use crate::types::{Centis, Family, HEALTHY_MIN, Role};
 use crate::wire::vrrp::PRIORITY_RELEASE;
 
+/// How long an advert that crossed our first one after a grant may be under way at most: a LAN and a busy node. Longer would make
+/// us deaf to a third node that preempts.
+const GRACE_MAX: Duration = Duration::from_millis(20);
+
 /// What the machine must know of its own configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VrrpConfig {
@@ -134,6 +138,8 @@ pub struct Vrrp {
     rival: Option<Rival>,
     /// The Active that we yielded to because it cannot hear us, and when it was heard: not preempted while it is.
     yielded: Option<(IpAddr, Instant)>,
+    /// Within the grace after a grant, an advert of the granter was answered.
+    crossed: bool,
     /// The deadline of the fence before the last advert, in case that advert turns out not to have left.
     fence_before: Option<Instant>,
     timers: TimerTable<Timer>,
@@ -152,6 +158,7 @@ impl Vrrp {
             pending: None,
             rival: None,
             yielded: None,
+            crossed: false,
             fence_before: None,
             timers: TimerTable::default(),
             outputs: VecDeque::new(),
@@ -263,6 +270,12 @@ impl Vrrp {
         }
     }
 
+    /// While Active: the fence drops the last advert if it leaves at or after this time; `None` without a fence. For the first advert
+    /// of a claim it is the deadline of the claim itself.
+    pub fn advert_deadline(&self) -> Option<Instant> {
+        self.fence_before
+    }
+
     /// The last advert did not leave: it extends nothing.
     pub fn advert_failed(&mut self) {
         if let Some(before) = self.fence_before.take() {
@@ -270,11 +283,12 @@ impl Vrrp {
         }
     }
 
-    /// The owner granted the group to us: claim without waiting.
-    pub fn claim(&mut self, now: Instant) {
-        if self.role == Role::Backup {
-            self.enter_active(Reason::Handover, now);
-            let grace = (self.config.interval.duration() / 2).max(Duration::from_millis(5));
+    /// The owner granted the group to us until `until`: claim without waiting. Our first advert must leave before.
+    pub fn claim(&mut self, until: Instant, now: Instant) {
+        if self.role == Role::Backup && now < until {
+            self.enter_active(Reason::Handover, until, now);
+            self.crossed = false;
+            let grace = (self.config.interval.duration() / 2).clamp(Duration::from_millis(5), GRACE_MAX);
             self.timers.set(Timer::Grace, now + grace);
         }
     }
@@ -311,7 +325,7 @@ impl Vrrp {
                 Timer::Fence => self.enter_backup(Reason::FenceExpired, now),
                 Timer::ActiveDown => {
                     let reason = self.pending.take().unwrap_or(Reason::ActiveDown);
-                    self.enter_active(reason, now);
+                    self.enter_active(reason, now + fence::window(self.config.interval), now);
                 }
                 Timer::Adver => self.advertise(now),
                 Timer::Yield => self.yield_if_unheard(now),
@@ -385,7 +399,10 @@ impl Vrrp {
             return;
         }
         if self.timers.get(Timer::Grace).is_some() {
-            self.advertise(now);
+            // Said once more, in case our first advert was lost; an answer to each would be answered by the granter for ever.
+            if !core::mem::replace(&mut self.crossed, true) {
+                self.advertise(now);
+            }
             return;
         }
         self.outputs.push_back(Output::Rival { source: heard.source, priority: heard.priority });
@@ -462,10 +479,14 @@ impl Vrrp {
         }
     }
 
-    fn enter_active(&mut self, reason: Reason, now: Instant) {
+    /// `until` bounds the right to own before the first advert has left.
+    fn enter_active(&mut self, reason: Reason, until: Instant, now: Instant) {
         self.leave(Role::Active, reason);
         self.owner = None;
         self.last_sent = None;
+        if self.config.fenced {
+            self.timers.set(Timer::Fence, until.min(now + fence::window(self.config.interval)));
+        }
         self.advertise(now);
     }
 
@@ -479,6 +500,8 @@ impl Vrrp {
 
     fn leave(&mut self, to: Role, reason: Reason) {
         self.timers.clear();
+        // A release that cannot be sent must not arm the fence of a claim that is over.
+        self.fence_before = None;
         self.pending = None;
         self.rival = None;
         self.yielded = None;

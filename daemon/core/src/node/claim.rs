@@ -7,7 +7,7 @@ use super::event::{Event, seconds};
 use super::group::{Claim, Env, Group, Timer};
 use super::io::Action;
 use crate::election::{Reason, vrrp};
-use crate::fence::{FenceCtl, FenceRole, FenceWrite, window};
+use crate::fence::{FenceCtl, FenceRole, FenceWrite};
 use crate::handover;
 use crate::time::Instant;
 use crate::types::{Family, Role, Term};
@@ -86,7 +86,7 @@ impl Group {
         self.timers.stop(Timer::Probe);
         self.handover.reset();
         self.rival_seen = None;
-        let deadline = now + window(self.config.interval);
+        let deadline = self.vrrp.advert_deadline().unwrap_or(now);
         self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
         let detect = self.heard.take().map(|at| now.since(at));
         self.claim = Some(Claim { at: now, reason, detect, installed: None, announced: false });
@@ -222,7 +222,7 @@ impl Group {
     fn on_handover(&mut self, output: handover::Output, env: &Env<'_>, now: Instant) {
         match output {
             handover::Output::Send(to, message) => self.send_peer(to, &message, env),
-            handover::Output::Claim => self.vrrp.claim(now),
+            handover::Output::Claim(until) => self.vrrp.claim(until, now),
             handover::Output::Granted(_) => {
                 let deadline = self.vrrp.fence_deadline().unwrap_or(now);
                 self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, true);

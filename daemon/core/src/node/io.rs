@@ -111,7 +111,7 @@ pub enum Input<'a> {
         /// Which.
         address: IpAddr,
     },
-    /// An advert could not be sent.
+    /// An advert could not be sent, or left when the fence had closed.
     SendFailed {
         /// Whose.
         slot: Slot,

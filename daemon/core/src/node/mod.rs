@@ -1,8 +1,15 @@
 //! The whole node as one sans-IO machine: the daemon links it, the simulator runs it by the dozen.
 //!
-//! Contract: feed [`Node::handle_input`] with a `now` that never goes back; take [`Node::poll_action`] until `None` and carry out each
-//! action in order; call [`Node::handle_timeout`] at or after [`Node::poll_timeout`]. Before `handle_timeout` the driver reads its
-//! sockets until they are empty, with the `now` that it took before reading: an expiry must not be declared over an unread advert.
+//! Contract: feed [`Node::handle_input`], one input at a time, with a `now` that never goes back; after every call take
+//! [`Node::poll_action`] until `None` and carry out each action in order; call [`Node::handle_timeout`] at or after
+//! [`Node::poll_timeout`].
+//! - The `now` of an input is taken after the input was read: a packet taken for older than it is makes a Backup that was held up
+//!   between clock and socket take over from an owner that is alive.
+//! - The `now` of an expiry is taken before the look at the sockets that found them empty: it must not be declared over an unread
+//!   advert.
+//! - An advert that leaves at or after [`Node::advert_deadline`] is dropped by the fence, and sockets do not say so: the driver
+//!   compares its clock after sending and feeds [`Input::SendFailed`]. Otherwise a node that was held up between clock and socket
+//!   would be Active behind a closed fence for ever.
 
 mod claim;
 pub mod config;
@@ -173,6 +180,11 @@ impl Node {
         links.sort_unstable();
         links.dedup();
         links
+    }
+
+    /// When the fence stops letting adverts of this slot out; see the contract above.
+    pub fn advert_deadline(&self, slot: Slot) -> Option<Instant> {
+        self.groups.iter().chain(&self.leaving).find(|g| g.slot == slot).and_then(|g| g.vrrp.advert_deadline())
     }
 
     /// A snapshot for people and gauges.

@@ -305,19 +305,21 @@ fn a_longer_interval_binds_one_round_later() {
 fn a_granted_claim_is_immediate_and_survives_the_advert_that_crosses_it() {
     let mut machine = backup(config(110));
     machine.handle_advert(heard(ip(9), 254), at(10));
-    machine.claim(at(20));
+    machine.claim(at(200), at(20));
     assert_eq!(take(&mut machine), [role(Role::Backup, Role::Active, Reason::Handover), advert(110)]);
     machine.handle_advert(heard(ip(9), 254), at(21));
     assert_eq!(take(&mut machine), [advert(110)], "said again, in case the first was lost");
-    machine.handle_timeout(at(70));
-    machine.handle_advert(heard(ip(9), 254), at(71));
-    assert_eq!(machine.role(), Role::Backup, "the grace is half an interval, not for ever");
+    machine.handle_advert(heard(ip(9), 254), at(22));
+    assert_eq!(take(&mut machine), [], "once: the granter answers each of ours");
+    machine.handle_timeout(at(40));
+    machine.handle_advert(heard(ip(9), 254), at(41));
+    assert_eq!(machine.role(), Role::Backup, "the grace is as long as a frame may be under way");
 }
 
 #[test]
 fn a_grant_counts_for_a_backup_only() {
     let mut machine = Vrrp::new(config(110));
-    machine.claim(at(1));
+    machine.claim(at(200), at(1));
     assert_eq!((machine.role(), take(&mut machine)), (Role::Initialize, vec![]));
 }
 
@@ -414,4 +416,30 @@ fn announces_at_once_when_contested_and_again_when_it_has_won() {
     let won = run(&mut machine, start + A * 5);
     let at: Vec<_> = won.iter().filter(|(_, o)| *o == Output::Announce { settled: true }).map(|(at, _)| *at).collect();
     assert_eq!(at, [start + A * 2]);
+}
+
+#[test]
+fn a_failed_release_arms_nothing() {
+    let (mut machine, start) = active(config(200));
+    let _ = run(&mut machine, start + A * 3);
+    assert_eq!(machine.advert_deadline(), Some(start + A * 2 + crate::fence::window(centis(10))));
+    machine.stop(Reason::Stopped, true);
+    assert_eq!(machine.advert_deadline(), None);
+    machine.advert_failed();
+    assert_eq!((machine.role(), machine.poll_timeout()), (Role::Initialize, None));
+}
+
+#[test]
+fn a_granted_claim_lasts_until_its_time_unless_its_advert_leaves_before() {
+    let mut machine = backup(config(110));
+    machine.claim(at(20), at(20));
+    assert_eq!(machine.role(), Role::Backup, "too late");
+    machine.claim(at(200), at(20));
+    assert_eq!(machine.advert_deadline(), Some(at(200)));
+    assert_eq!(machine.fence_deadline(), Some(at(295)));
+    // The driver was held up: the advert left after the time and was dropped.
+    machine.advert_failed();
+    let _ = take(&mut machine);
+    machine.handle_timeout(at(310));
+    assert_eq!(take(&mut machine), [role(Role::Active, Role::Backup, Reason::FenceExpired)]);
 }
