@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bascule_core::fence::{FenceCtl, FenceRole, FenceWrite};
 use bascule_core::node::event::Event;
 use bascule_core::node::io::{Action, FenceState, Input, LinkInfo};
-use bascule_core::time::Instant;
 use bascule_core::types::{Family, Mac};
 use bascule_ebpf_common::{
     DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, ROLE_ACTIVE, ROLE_BACKUP, ROLE_LEAVING, ShardCtl,
@@ -16,17 +15,23 @@ use tracing::{error, warn};
 use super::Driver;
 use super::world::{Told, Work};
 use crate::dataplane::{Attach, Family as FenceFamily, Fence};
+use crate::net::rt::boot_now;
 
 impl Driver {
     /// Carries out every pending action. Failures go back into the node as inputs, and what follows from them is carried out too.
-    pub(super) fn carry_out(&mut self, now: Instant) {
+    pub(super) fn carry_out(&mut self) {
         while let Some(action) = self.node.poll_action() {
             match action {
-                Action::Fence(write) => self.write_fence(write, now),
+                Action::Fence(write) => self.write_fence(write),
                 Action::SendVrrp { slot, link, src, dst, payload } => {
                     let index = usize::from(Family::of(&src) == Family::V6);
-                    if let Err(error) = self.vrrp[index].send(link, src, dst, &payload) {
-                        self.node.handle_input(Input::SendFailed { slot, error: error.to_string() }, now);
+                    let deadline = self.node.advert_deadline(slot);
+                    let sent = self.vrrp[index].send(link, src, dst, &payload).map_err(|error| error.to_string());
+                    // IPv4 sockets do not tell what the fence drops: the clock does.
+                    let late = deadline.is_some_and(|at| boot_now() >= at);
+                    let sent = if late { sent.and(Err("it left when the fence had closed".to_owned())) } else { sent };
+                    if let Err(error) = sent {
+                        self.node.handle_input(Input::SendFailed { slot, error }, boot_now());
                     }
                 }
                 Action::SendFrame { link, kind, bytes, .. } => {
@@ -45,14 +50,14 @@ impl Driver {
                 }
                 Action::Install { slot, link, addresses } => {
                     if let Some(error) = self.ask(Work::Install { slot, link, addresses }) {
-                        self.node.handle_input(Input::InstallFailed { slot, error }, now);
+                        self.node.handle_input(Input::InstallFailed { slot, error }, boot_now());
                     }
                 }
                 Action::Remove { slot, link, addresses } => self.ask_or_log(Work::Remove { slot, link, addresses }),
                 Action::Renew(held) => self.ask_or_log(Work::Renew(held)),
                 Action::Probe { gate, kind, timeout } => {
                     if let Some(detail) = self.ask(Work::Probe { gate: gate.clone(), kind, timeout }) {
-                        self.node.handle_input(Input::Probed { gate, ok: false, detail }, now);
+                        self.node.handle_input(Input::Probed { gate, ok: false, detail }, boot_now());
                     }
                 }
                 Action::Report(event) => self.tell(event),
@@ -93,7 +98,7 @@ impl Driver {
     }
 
     /// A link with an own address gets the fence, whether a group stands on it or not: a second NIC must never answer.
-    pub(super) fn note_link(&mut self, link: &LinkInfo, now: Instant) {
+    pub(super) fn note_link(&mut self, link: &LinkInfo) {
         let wanted = link.mac != Mac::ZERO && link.addresses.iter().any(|n| !is_link_local(n.addr()));
         if !wanted || self.addressed.get(&link.id) == Some(&link.mac) {
             return;
@@ -103,11 +108,11 @@ impl Driver {
             Ok(_) => {
                 self.addressed.insert(link.id, link.mac);
             }
-            Err(error) => self.fence_failed(&format!("cannot attach to {}: {error}", link.name), now),
+            Err(error) => self.fence_failed(&format!("cannot attach to {}: {error}", link.name)),
         }
     }
 
-    fn write_fence(&mut self, write: FenceWrite, now: Instant) {
+    fn write_fence(&mut self, write: FenceWrite) {
         let Some(fence) = self.fence.as_mut() else { return };
         let done = match write {
             FenceWrite::Ctl(slot, ctl) => fence.write(slot.0, &to_abi(&ctl)),
@@ -122,13 +127,13 @@ impl Driver {
             }
         };
         if let Err(error) = done {
-            self.fence_failed(&error.to_string(), now);
+            self.fence_failed(&error.to_string());
         }
     }
 
     /// A fence that cannot be written is no fence: the node decides by its policy.
-    fn fence_failed(&mut self, why: &str, now: Instant) {
-        self.node.handle_input(Input::Fence(FenceState::Unavailable(why.to_owned())), now);
+    fn fence_failed(&mut self, why: &str) {
+        self.node.handle_input(Input::Fence(FenceState::Unavailable(why.to_owned())), boot_now());
     }
 
     pub(super) fn publish_drops(&mut self) {

@@ -1,7 +1,7 @@
 //! The one event loop: a thin driver of [`Node`] on one real-time thread.
 //!
-//! Each turn takes `now`, reads the sockets in the order of their urgency (adverts to the last one, the rest within a budget), then
-//! lets timers expire with that same `now`, and waits for the next deadline. It decides nothing; whatever may block (netlink,
+//! Each turn reads the sockets in the order of their urgency (adverts to the last one, the rest within a budget), lets timers expire
+//! with the time of the last look that found no advert, and waits for the next deadline. It decides nothing; whatever may block (netlink,
 //! probes, logs) is asked of tasks over bounded queues.
 
 mod effects;
@@ -129,7 +129,7 @@ impl Driver {
             (None, Some(why)) => FenceState::Unavailable(why),
             (None, None) => FenceState::Unavailable("switched off by `fence: off`".to_owned()),
         };
-        self.feed(Input::Fence(state), boot_now());
+        self.feed(Input::Fence(state));
         while !self.stopped {
             let more = self.turn();
             let now = boot_now();
@@ -148,28 +148,44 @@ impl Driver {
 
     /// One turn; true when a budget was used up and work may be left.
     fn turn(&mut self) -> bool {
-        // Taken before reading: a timer that is due by this time expires only after everything that arrived before it was read.
-        let now = boot_now();
-        let mut more = self.read_adverts(now);
-        more |= self.read_world(now);
-        more |= self.read_neighbors(now);
-        more |= self.read_peers(now);
-        self.read_requests(now);
-        if let Some(due) = self.node.poll_timeout().filter(|due| *due <= now) {
-            self.ports.metrics.loop_lag(now.since(due));
-            self.node.handle_timeout(now);
-            self.carry_out(now);
-        }
+        let (mut more, _) = self.read_adverts();
+        more |= self.read_world();
+        more |= self.read_neighbors();
+        more |= self.read_peers();
+        self.read_requests();
+        // Timers expire with a time taken before a look that found no advert: none is declared over one that had arrived by then.
+        let now = loop {
+            let before = boot_now();
+            let (flooded, read) = self.read_adverts();
+            more |= flooded;
+            if read == 0 {
+                break before;
+            }
+            if flooded {
+                break boot_now();
+            }
+        };
+        self.expire(now);
         more
     }
 
-    /// Feeds one input and carries out what follows from it.
-    fn feed(&mut self, input: Input<'_>, now: Instant) {
-        self.node.handle_input(input, now);
-        self.carry_out(now);
+    fn expire(&mut self, now: Instant) {
+        if let Some(due) = self.node.poll_timeout().filter(|due| *due <= now) {
+            self.ports.metrics.loop_lag(now.since(due));
+            self.node.handle_timeout(now);
+            self.carry_out();
+        }
     }
 
-    fn read_adverts(&mut self, now: Instant) -> bool {
+    /// Feeds one input and carries out what follows from it. Its time is taken after it was read: a packet must not count as older
+    /// than it is, or an owner that is alive is taken for dead after a stall between clock and socket.
+    fn feed(&mut self, input: Input<'_>) {
+        self.node.handle_input(input, boot_now());
+        self.carry_out();
+    }
+
+    /// True when the budget was used up, and how many were read.
+    fn read_adverts(&mut self) -> (bool, usize) {
         let mut buffer = [0u8; BUFFER];
         let mut left = ADVERT_BUDGET;
         for index in 0..self.vrrp.len() {
@@ -178,7 +194,7 @@ impl Driver {
                     Ok(Some(d)) => {
                         left -= 1;
                         let payload = &buffer[d.payload.clone()];
-                        self.feed(Input::Vrrp { link: d.link, src: d.src, dst: d.dst, ttl: d.ttl, payload }, now);
+                        self.feed(Input::Vrrp { link: d.link, src: d.src, dst: d.dst, ttl: d.ttl, payload });
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -188,10 +204,10 @@ impl Driver {
                 }
             }
         }
-        left == 0
+        (left == 0, ADVERT_BUDGET - left)
     }
 
-    fn read_neighbors(&mut self, now: Instant) -> bool {
+    fn read_neighbors(&mut self) -> bool {
         let mut buffer = [0u8; BUFFER];
         let mut left = BUDGET;
         for link in self.bound.clone() {
@@ -200,7 +216,7 @@ impl Driver {
                 match socket.recv(&mut buffer) {
                     Ok(Some(len)) => {
                         left -= 1;
-                        self.feed(Input::Neighbor { link, frame: &buffer[..len] }, now);
+                        self.feed(Input::Neighbor { link, frame: &buffer[..len] });
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -214,7 +230,7 @@ impl Driver {
         left == 0
     }
 
-    fn read_peers(&mut self, now: Instant) -> bool {
+    fn read_peers(&mut self) -> bool {
         let mut buffer = [0u8; BUFFER];
         let mut left = BUDGET;
         for index in 0..self.peers.len() {
@@ -222,7 +238,7 @@ impl Driver {
                 match self.peers[index].recv(&mut buffer) {
                     Ok(Some((link, src, len))) => {
                         left -= 1;
-                        self.feed(Input::Peer { link, src, payload: &buffer[..len] }, now);
+                        self.feed(Input::Peer { link, src, payload: &buffer[..len] });
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -235,55 +251,55 @@ impl Driver {
         left == 0
     }
 
-    fn read_world(&mut self, now: Instant) -> bool {
+    fn read_world(&mut self) -> bool {
         for _ in 0..BUDGET {
             let Ok(world) = self.ports.world.try_recv() else { return false };
             match world {
                 World::Config(config) => {
-                    self.feed(Input::Config(config), now);
-                    self.sync_links(now);
+                    self.feed(Input::Config(config));
+                    self.sync_links();
                 }
                 World::Link(link) => {
-                    self.note_link(&link, now);
-                    self.feed(Input::Link(link), now);
-                    self.sync_links(now);
+                    self.note_link(&link);
+                    self.feed(Input::Link(link));
+                    self.sync_links();
                 }
                 World::LinkGone(id) => {
                     self.addressed.remove(&id);
                     self.neighbors.remove(&id);
-                    self.feed(Input::LinkGone(id), now);
-                    self.sync_links(now);
+                    self.feed(Input::LinkGone(id));
+                    self.sync_links();
                 }
-                World::AddressLost { link, address } => self.feed(Input::AddressLost { link, address }, now),
-                World::Installed(slot, Ok(())) => self.feed(Input::Installed(slot), now),
-                World::Installed(slot, Err(error)) => self.feed(Input::InstallFailed { slot, error }, now),
-                World::Removed(slot) => self.feed(Input::Removed(slot), now),
-                World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }, now),
+                World::AddressLost { link, address } => self.feed(Input::AddressLost { link, address }),
+                World::Installed(slot, Ok(())) => self.feed(Input::Installed(slot)),
+                World::Installed(slot, Err(error)) => self.feed(Input::InstallFailed { slot, error }),
+                World::Removed(slot) => self.feed(Input::Removed(slot)),
+                World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }),
             }
         }
         true
     }
 
-    fn read_requests(&mut self, now: Instant) {
+    fn read_requests(&mut self) {
         for _ in 0..BUDGET {
             let Ok(request) = self.ports.node.requests.try_recv() else { return };
             match request {
                 Request::Status(reply) => {
                     self.publish_drops();
                     // An asker that went away meanwhile is no error.
-                    let _gone = reply.send(self.node.status(now));
+                    let _gone = reply.send(self.node.status(boot_now()));
                 }
                 Request::Command(command, reply) => {
                     self.next_command += 1;
                     self.replies.insert(self.next_command, reply);
-                    self.feed(Input::Command { id: self.next_command, command }, now);
+                    self.feed(Input::Command { id: self.next_command, command });
                 }
             }
         }
     }
 
     /// Keeps the sockets of the links that groups stand on.
-    fn sync_links(&mut self, now: Instant) {
+    fn sync_links(&mut self) {
         let bound = self.node.bound_links();
         for link in &bound {
             for socket in &self.vrrp {
@@ -310,10 +326,7 @@ impl Driver {
         }
         self.bound = bound;
         // A probe or an advert that was due at this very moment goes out in the same turn.
-        if self.node.poll_timeout().is_some_and(|at| at <= now) {
-            self.node.handle_timeout(now);
-            self.carry_out(now);
-        }
+        self.expire(boot_now());
     }
 
     fn open_neighbor(&mut self, link: LinkId) {
