@@ -52,6 +52,8 @@ struct Vip {
     address: Option<IpAddr>,
     dual: Option<Dual>,
     unowned: Option<u64>,
+    /// While nobody owns: who could, and since when.
+    able: BTreeMap<usize, u64>,
 }
 
 /// The checker of a run.
@@ -202,10 +204,17 @@ impl Checker {
         }
         if answering > 0 {
             vip.unowned = None;
+            vip.able.clear();
         } else if now > world.scenario.settled {
             let since = *vip.unowned.get_or_insert(now);
             self.longest_gap = self.longest_gap.max(now - since);
-            if self.gap_bound.is_some_and(|bound| now - since > bound) && world.someone_can_own(vip.group, since) {
+            let Some(bound) = self.gap_bound else { return None };
+            // Only a node that could have owned all the while makes a gap a fault.
+            vip.able.retain(|n, _| world.can_own(*n, vip.group));
+            for n in (0..nodes).filter(|n| world.can_own(*n, vip.group)) {
+                vip.able.entry(n).or_insert(now);
+            }
+            if vip.able.values().any(|able| now - able > bound) {
                 let text = format!("{address}: nobody for {:.3} ms", (now - since) as f64 / 1e6);
                 return Self::broken("gap", now, text);
             }

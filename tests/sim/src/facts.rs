@@ -51,12 +51,10 @@ impl World {
             && config.addresses.contains(&address)
     }
 
-    /// Some node has been able to own the group for the whole time since `since`, and the clients' segment reaches it.
-    pub(crate) fn someone_can_own(&self, group: usize, _since: u64) -> bool {
-        let vip = self.scenario.nodes[0].config.groups[group].addresses[0];
-        self.hosts
-            .iter()
-            .any(|h| self.able(h, group, vip) && self.lan.joined(h.index, self.hosts.len()) && self.settled(h, group))
+    /// The node could own the group now, and the clients' segment reaches it.
+    pub(crate) fn can_own(&self, n: usize, group: usize) -> bool {
+        let (host, vip) = (&self.hosts[n], self.scenario.nodes[0].config.groups[group].addresses[0]);
+        self.lan.joined(n, self.hosts.len()) && self.able(host, group, vip) && self.settled(host, group)
     }
 
     fn settled(&self, host: &Host, group: usize) -> bool {

@@ -37,8 +37,8 @@ pub enum Phase {
     Read(Instant),
     /// Everything was read; timers expire with this time.
     Expire(Instant),
-    /// Actions are carried out; afterwards timers are still to be looked at (`true`), or the turn ends.
-    Act(bool),
+    /// Actions are carried out; afterwards the driver reads on in the turn that began then, or the turn ends.
+    Act(Option<Instant>),
 }
 
 /// The daemon.
@@ -87,8 +87,6 @@ pub struct Host {
     pub generation: u64,
     /// Deliberately out of the election.
     pub drained: bool,
-    /// Order of actions in a turn.
-    pub eager: bool,
 }
 
 impl Process {

@@ -32,11 +32,13 @@ pub enum Mutant {
     NoYield,
     /// Addresses are installed without a lifetime, and what a crash left is not removed.
     NoLifetime,
+    /// The driver does not notice that an advert left after the fence had closed.
+    LateUnnoticed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::WindowLong,
         Self::ExtendsWhenClosed,
         Self::TermIgnored,
@@ -49,6 +51,7 @@ impl Mutant {
         Self::NoSkew,
         Self::NoYield,
         Self::NoLifetime,
+        Self::LateUnnoticed,
     ];
 
     /// Its name on the command line.
@@ -66,6 +69,7 @@ impl Mutant {
             Self::NoSkew => "no-skew",
             Self::NoYield => "no-yield",
             Self::NoLifetime => "no-lifetime",
+            Self::LateUnnoticed => "late-unnoticed",
         }
     }
 

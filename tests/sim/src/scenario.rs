@@ -122,8 +122,6 @@ pub struct NodeSpec {
     pub start: u64,
     /// Its configuration.
     pub config: NodeConfig,
-    /// Actions are carried out after the input that caused them, not at the end of the turn.
-    pub eager: bool,
 }
 
 /// A whole run.
@@ -213,7 +211,6 @@ impl Scenario {
                 },
                 start: rng.between(0, 300 * MS),
                 config,
-                eager: rng.chance(500),
             })
             .collect();
         // The last start, three conflict probes, Active_Down_Interval with its skew, and something to breathe.

@@ -12,6 +12,7 @@ use bascule_core::wire::vrrp::{Advert, PRIORITY_RELEASE};
 
 use crate::faults::Point;
 use crate::lan::{Body, Packet};
+use crate::mutant::Mutant;
 use crate::scenario::mac;
 use crate::world::World;
 
@@ -31,24 +32,22 @@ impl World {
         let advert = Advert::parse(&payload, src, dst).expect("a node sends whole adverts");
         let shown = self.hosts[n].clock.read(self.now);
         let family = Family::of(&src);
+        let deadline = self.hosts[n].process.as_ref().and_then(|p| p.node.advert_deadline(slot));
         let passes = self.hosts[n].kernel.egress_advert(family, advert.vrid, advert.priority, advert.interval, shown);
         self.say(|| {
             let verdict = if passes { "" } else { " DROPPED by the fence" };
-            format!(
-                "n{n} advert vrid {} {family:?} priority {} interval {}{verdict}",
-                advert.vrid,
-                advert.priority,
-                advert.interval.get()
-            )
+            let (vrid, priority, interval) = (advert.vrid, advert.priority, advert.interval.get());
+            format!("n{n} advert vrid {vrid} {family:?} priority {priority} interval {interval}{verdict}")
         });
         if passes {
             self.send(Packet { from: n, body: Body::Vrrp { src, dst, payload } }, None);
             if advert.priority == PRIORITY_RELEASE {
                 self.after(n, Point::Released);
             }
-        } else if self.send_errors {
-            // The socket reports what the fence drops as ENOBUFS.
-            self.feed_now(n, Input::SendFailed { slot, error: "ENOBUFS".to_owned() });
+        }
+        // The socket says nothing about the fence: the driver asks its clock.
+        if deadline.is_some_and(|at| at <= shown) && self.mutant != Some(Mutant::LateUnnoticed) {
+            self.feed_now(n, Input::SendFailed { slot, error: "left too late".to_owned() });
         }
     }
 

@@ -85,8 +85,6 @@ pub struct World {
     pub(crate) clients: Clients,
     pub(crate) rng: Rng,
     pub(crate) mutant: Option<Mutant>,
-    /// The driver hears of adverts that the fence dropped.
-    pub(crate) send_errors: bool,
     checker: Checker,
     victim: Option<usize>,
     queue: BinaryHeap<Queued>,
@@ -117,7 +115,6 @@ impl World {
                     carrier: true,
                     generation: 0,
                     drained: false,
-                    eager: spec.eager,
                 }
             })
             .collect();
@@ -127,7 +124,6 @@ impl World {
             clients: Clients::new(hosts.len()),
             rng: Rng::new(scenario.seed),
             mutant,
-            send_errors: std::env::var_os("SIM_NO_ERR").is_none(),
             checker: Checker::new(&scenario),
             victim: None,
             queue: BinaryHeap::new(),
@@ -336,7 +332,6 @@ impl World {
         let mutant = self.mutant;
         loop {
             let shown = self.hosts[n].clock.read(self.now);
-            let eager = self.hosts[n].eager;
             let Some(p) = self.hosts[n].process.as_mut().filter(|p| !p.frozen) else { return };
             match p.phase {
                 Phase::Idle => return,
@@ -350,13 +345,13 @@ impl World {
                         p.node.handle_timeout(shown);
                     }
                     let time = if mutant == Some(Mutant::StaleNow) { began } else { shown };
-                    while let Some(rx) = p.inbox.pop_front() {
-                        p.feed(rx, mutant, time);
-                    }
-                    p.phase = Phase::Expire(time);
-                    if eager {
-                        p.take_actions(mutant);
-                        p.phase = if p.held.is_empty() { Phase::Expire(time) } else { Phase::Act(true) };
+                    match p.inbox.pop_front() {
+                        Some(rx) => {
+                            p.feed(rx, mutant, time);
+                            p.take_actions(mutant);
+                            p.phase = Phase::Act(Some(began));
+                        }
+                        None => p.phase = Phase::Expire(time),
                     }
                 }
                 Phase::Expire(time) => {
@@ -374,7 +369,7 @@ impl World {
                         }
                     }
                     p.take_actions(mutant);
-                    p.phase = Phase::Act(false);
+                    p.phase = Phase::Act(None);
                 }
                 Phase::Act(more) => {
                     let point = p.held.front().and_then(point_of);
@@ -384,9 +379,7 @@ impl World {
                     }
                     match p.held.pop_front() {
                         Some(action) => self.carry_out(n, action),
-                        None if more => {
-                            p.phase = if p.inbox.is_empty() { Phase::Expire(shown) } else { Phase::Read(shown) };
-                        }
+                        None if more.is_some() => p.phase = Phase::Read(more.unwrap_or(shown)),
                         None => return self.rest(n),
                     }
                 }
