@@ -91,7 +91,7 @@ pub fn run_seeds(
 }
 
 /// The seed that first shows a planted bug, its violation, and how many seeds that took.
-pub fn find(mutant: Mutant, first: u64, seeds: u64) -> (u64, Option<Failure>) {
-    let mut report = run_seeds(first..first + seeds, None, Some(mutant), |_| true);
+pub fn find(mutant: Mutant, class: Option<Class>, first: u64, seeds: u64) -> (u64, Option<Failure>) {
+    let mut report = run_seeds(first..first + seeds, class, Some(mutant), |_| true);
     (report.total().seeds, report.failures.pop())
 }

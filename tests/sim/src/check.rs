@@ -208,7 +208,7 @@ impl Checker {
         } else if now > world.scenario.settled {
             let since = *vip.unowned.get_or_insert(now);
             self.longest_gap = self.longest_gap.max(now - since);
-            let Some(bound) = self.gap_bound else { return None };
+            let bound = self.gap_bound?;
             // Only a node that could have owned all the while makes a gap a fault.
             vip.able.retain(|n, _| world.can_own(*n, vip.group));
             for n in (0..nodes).filter(|n| world.can_own(*n, vip.group)) {

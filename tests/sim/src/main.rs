@@ -159,7 +159,7 @@ fn mutations(seeds: u64, json: Option<&PathBuf>) -> Result<bool> {
     println!("{:22} {:>6}  {:10} broken invariant", "planted bug", "seeds", "class");
     let (mut rows, mut found) = (Vec::new(), 0);
     for mutant in Mutant::ALL {
-        let (took, failure) = find(mutant, 0, seeds);
+        let (took, failure) = find(mutant, None, 0, seeds);
         let (class, text) = match &failure {
             Some(f) => (f.class.as_str(), f.violation.to_string()),
             None => ("-", "NOT FOUND".to_owned()),
