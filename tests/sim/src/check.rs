@@ -42,6 +42,8 @@ impl fmt::Display for Violation {
 struct Dual {
     since: u64,
     owners: Vec<usize>,
+    /// One of them was held up meanwhile.
+    held_up: bool,
     /// First advert among them that should end it.
     heard: Option<u64>,
 }
@@ -65,6 +67,8 @@ pub struct Checker {
     a: u64,
     reach: u64,
     strict: bool,
+    /// Owners can be displaced without a fault: preemption, gates.
+    preempted: bool,
     gap_bound: Option<u64>,
     split_since: u64,
     announced: BTreeMap<(usize, IpAddr), (Option<Term>, u64)>,
@@ -98,6 +102,7 @@ impl Checker {
             reach: scenario.net.reach(),
             // Where nothing is handed over and nothing preempts, no frame of a rival is on its way: not even its flight is granted.
             strict: daemon_only && !planned,
+            preempted: planned,
             gap_bound: (bounded && !released && scenario.nodes.len() > 1).then_some(gap),
             work: vec![(0, 0); scenario.nodes.len()],
             ..Self::default()
@@ -224,7 +229,9 @@ impl Checker {
             return None;
         }
         let reach = self.reach;
-        let dual = vip.dual.get_or_insert_with(|| Dual { since: now, owners: owners.clone(), heard: None });
+        let dual =
+            vip.dual.get_or_insert_with(|| Dual { since: now, owners: owners.clone(), held_up: false, heard: None });
+        dual.held_up |= owners.iter().any(|n| world.held_up(*n));
         dual.owners.clone_from(&owners);
         let length = now - dual.since;
         self.longest_dual = self.longest_dual.max(length);
@@ -236,6 +243,9 @@ impl Checker {
                 None if world.lan.is_whole() => (dual.since.max(world.scenario.last_fault(now)), 3 * self.a + reach),
                 None => return None,
             },
+            // Known limit: whoever preempts (or takes from a sick owner) does not wait for a fence, and an owner that is held up at that
+            // very time cannot step down before its own closes.
+            _ if self.preempted && dual.held_up => (dual.since, 3 * self.a + reach),
             _ => (dual.since, reach),
         };
         let over = now - from;

@@ -32,13 +32,11 @@ pub enum Mutant {
     NoYield,
     /// Addresses are installed without a lifetime, and what a crash left is not removed.
     NoLifetime,
-    /// The driver does not notice that an advert left after the fence had closed.
-    LateUnnoticed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::WindowLong,
         Self::ExtendsWhenClosed,
         Self::TermIgnored,
@@ -51,7 +49,6 @@ impl Mutant {
         Self::NoSkew,
         Self::NoYield,
         Self::NoLifetime,
-        Self::LateUnnoticed,
     ];
 
     /// Its name on the command line.
@@ -69,7 +66,6 @@ impl Mutant {
             Self::NoSkew => "no-skew",
             Self::NoYield => "no-yield",
             Self::NoLifetime => "no-lifetime",
-            Self::LateUnnoticed => "late-unnoticed",
         }
     }
 

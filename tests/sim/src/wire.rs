@@ -12,7 +12,6 @@ use bascule_core::wire::vrrp::{Advert, PRIORITY_RELEASE};
 
 use crate::faults::Point;
 use crate::lan::{Body, Packet};
-use crate::mutant::Mutant;
 use crate::scenario::mac;
 use crate::world::World;
 
@@ -46,7 +45,7 @@ impl World {
             }
         }
         // The socket says nothing about the fence: the driver asks its clock.
-        if deadline.is_some_and(|at| at <= shown) && self.mutant != Some(Mutant::LateUnnoticed) {
+        if deadline.is_some_and(|at| at <= shown) {
             self.feed_now(n, Input::SendFailed { slot, error: "left too late".to_owned() });
         }
     }

@@ -12,7 +12,7 @@ const fn stage(mutant: Mutant) -> Option<Class> {
         Mutant::WindowLong => Class::Quiet,
         Mutant::ExtendsWhenClosed => Class::Pause,
         Mutant::TermIgnored | Mutant::HandoverUnmuted | Mutant::OpensLate => Class::Move,
-        Mutant::ExpiresBeforeDrain | Mutant::StaleNow | Mutant::LateUnnoticed => Class::Stall,
+        Mutant::ExpiresBeforeDrain | Mutant::StaleNow => Class::Stall,
         Mutant::ClosesLate => Class::Stop,
         Mutant::NoSkew | Mutant::NoLifetime => Class::Kill,
         Mutant::NoYield => Class::OneWay,
