@@ -141,7 +141,10 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
             }
             Err(errors) => {
                 metrics.config_reload(false);
-                error!(file = %path.display(), "configuration refused, the last good one stays:\n{errors}");
+                error!(file = %path.display(), "configuration refused, the last good one stays");
+                for line in errors.to_string().lines() {
+                    error!("{line}");
+                }
             }
         }
         asked = tokio::select! {
