@@ -124,12 +124,12 @@ impl Driver {
 
     /// Turns until the node has given everything away. Returns the fence, for its orderly removal.
     pub fn run(mut self) -> Option<Fence> {
-        let state = match (&self.fence, self.fence_error.take()) {
-            (Some(_), _) => FenceState::Ready,
-            (None, Some(why)) => FenceState::Unavailable(why),
-            (None, None) => FenceState::Unavailable("switched off by `fence: off`".to_owned()),
-        };
-        self.feed(Input::Fence(state));
+        match (&self.fence, self.fence_error.take()) {
+            (Some(_), _) => self.feed(Input::Fence(FenceState::Ready)),
+            (None, Some(why)) => self.feed(Input::Fence(FenceState::Unavailable(why))),
+            // Switched off: that is no news and no fault.
+            (None, None) => {}
+        }
         while !self.stopped {
             let more = self.turn();
             let now = boot_now();

@@ -24,6 +24,8 @@ use crate::wire::peer::Keys;
 pub(super) const PROBE_GAP: Duration = Duration::from_millis(200);
 /// Number of conflict probes (PROBE_NUM, RFC 5227 section 1.1).
 pub(super) const PROBE_COUNT: u32 = 3;
+/// A link may take this long after the start to come up with its addresses before that is worth an error.
+const SETTLE: Duration = Duration::from_secs(2);
 /// A group that met a foreign holder, or could not install its addresses, tries again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -89,8 +91,11 @@ pub(super) struct Group {
     pub(super) answered: Option<(IpAddr, Mac, Instant)>,
     /// A foreign holder was met by the probe, or the kernel refused: why the group waits.
     pub(super) setback: Option<(Reason, String)>,
-    /// Condition last reported.
+    /// Why the group does not take part, and what of that was reported last.
     pub(super) condition: Option<String>,
+    reported: Option<String>,
+    /// When the group began to exist here.
+    begun: Instant,
     /// What the fence slot guards now.
     pub(super) registered: Option<(LinkId, Vec<IpAddr>)>,
     /// Addresses that the driver was asked to take off and that may still be there, and how many such requests are open.
@@ -136,6 +141,8 @@ impl Group {
             answered: None,
             setback: None,
             condition: None,
+            reported: None,
+            begun: now,
             registered: None,
             removing: Vec::new(),
             removals: 0,
@@ -286,8 +293,17 @@ impl Group {
         self.register(env, now);
         let obstacle = self.obstacle(env);
         let condition = obstacle.as_ref().map(|(_, text)| text.clone());
-        if condition != self.condition {
-            self.condition.clone_from(&condition);
+        self.condition.clone_from(&condition);
+        // A link that comes up with the node takes a moment (IPv6 duplicate detection alone a second): no news before that.
+        let settles = self.begun + SETTLE;
+        let early = now < settles
+            && self.vrrp.role() == Role::Initialize
+            && self.link.is_some()
+            && matches!(obstacle, Some((Reason::LinkDown, _)));
+        if early {
+            self.timers.set(Timer::Retry, settles);
+        } else if condition != self.reported {
+            self.reported.clone_from(&condition);
             // A drain was asked for and is reported as such; every other obstacle is news.
             if !env.drained {
                 self.report(Event::Blocked { group: self.config.name.clone(), condition });

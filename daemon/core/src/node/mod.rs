@@ -193,13 +193,15 @@ impl Node {
             FenceState::Ready => None,
             FenceState::Unavailable(why) => Some(why.clone()),
         };
+        // Nobody asked for one.
+        let fence_error = fence_error.filter(|_| self.config.fence != FencePolicy::Off);
         let groups: Vec<_> = self.groups.iter().map(|g| g.status(now)).collect();
         let fence_ok = fence_error.is_none() || self.config.fence != FencePolicy::Required;
         let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize);
         NodeStatus {
             node: self.config.node.clone(),
             fence_policy: self.config.fence,
-            fence_ready: fence_error.is_none(),
+            fence_ready: self.fence == FenceState::Ready,
             fence_error,
             drained: self.drained,
             ready: fence_ok && taking_part && !self.stopping,
