@@ -144,3 +144,21 @@ fn stop_with_no_drain_time_is_immediate() {
         ["fence leaving", "advert 0 10.9.0.1", "fence backup", "remove 10.9.0.100", "initialize by stopped", "stopped"];
     assert_eq!(order, want);
 }
+
+#[test]
+fn a_link_that_settles_at_the_start_is_no_news_and_one_that_does_not_is() {
+    for (settles, expected) in [(true, 0), (false, 1)] {
+        let config = node(1, vec![group(254)]);
+        let mut rig = Rig::bare(&config, 1);
+        rig.input(Input::Fence(FenceState::Ready));
+        rig.input(Input::Link(LinkInfo { up: false, ..link(1) }));
+        rig.input(Input::Config(Box::new(config)));
+        rig.run(1_000);
+        if settles {
+            rig.input(Input::Link(link(1)));
+        }
+        rig.run(1_500);
+        assert_eq!(rig.take().iter().filter(|w| *w == "Blocked").count(), expected, "settles: {settles}");
+        assert_eq!(rig.role() == Role::Active, settles);
+    }
+}
