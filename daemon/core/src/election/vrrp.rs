@@ -17,6 +17,9 @@ use crate::time::{Instant, TimerTable};
 use crate::types::{Centis, Family, HEALTHY_MIN, Role};
 use crate::wire::vrrp::PRIORITY_RELEASE;
 
+/// Rivals that are watched at once: the nodes of a large cluster that all claim. More are counted and not watched.
+const RIVALS: usize = 16;
+
 /// How long an advert that crossed our first one after a grant may be under way at most: a LAN and a busy node. Longer would make
 /// us deaf to a third node that preempts.
 const GRACE_MAX: Duration = Duration::from_millis(20);
@@ -134,8 +137,8 @@ pub struct Vrrp {
     owner: Option<Owner>,
     /// Why the Active_Down_Timer was shortened, if it was.
     pending: Option<Reason>,
-    /// The rival that we re-asserted against.
-    rival: Option<Rival>,
+    /// The rivals that we re-asserted against, by address; at most [`RIVALS`].
+    rivals: Vec<Rival>,
     /// The Active that we yielded to because it cannot hear us, and when it was heard: not preempted while it is.
     yielded: Option<(IpAddr, Instant)>,
     /// Within the grace after a grant, an advert of the granter was answered.
@@ -156,7 +159,7 @@ impl Vrrp {
             last_sent: None,
             owner: None,
             pending: None,
-            rival: None,
+            rivals: Vec::new(),
             yielded: None,
             crossed: false,
             fence_before: None,
@@ -424,19 +427,25 @@ impl Vrrp {
 
     /// One series at a time: from the first advert of one address to two intervals later.
     fn track_rival(&mut self, advert: Heard, tie: bool, now: Instant) {
-        // Of a dual-stack rival the main address is watched. A second rival has its turn when this series is over.
-        let named = self.is_main(advert.source) && self.rival.is_some_and(|r| !self.is_main(r.advert.source));
-        match &mut self.rival {
-            Some(rival) if rival.advert.source == advert.source => {
-                (rival.advert, rival.tie, rival.last) = (advert, tie, now);
-            }
-            Some(_) if !named => {}
-            _ => {
-                self.rival = Some(Rival { advert, tie, first: now, last: now });
-                self.outputs.push_back(Output::Announce { settled: false });
-                self.timers.set(Timer::Yield, now + self.rival_interval(advert) * 2);
-            }
+        if let Some(rival) = self.rivals.iter_mut().find(|r| r.advert.source == advert.source) {
+            (rival.advert, rival.tie, rival.last) = (advert, tie, now);
+        } else if self.rivals.len() < RIVALS {
+            self.rivals.push(Rival { advert, tie, first: now, last: now });
+            self.outputs.push_back(Output::Announce { settled: false });
+            self.watch_rivals();
         }
+    }
+
+    /// Wakes us when the first of the rivals has had its two intervals.
+    fn watch_rivals(&mut self) {
+        match self.rivals.iter().map(|r| self.verdict_at(r)).min() {
+            Some(at) => self.timers.set(Timer::Yield, at),
+            None => self.timers.stop(Timer::Yield),
+        }
+    }
+
+    fn verdict_at(&self, rival: &Rival) -> Instant {
+        rival.first + self.rival_interval(rival.advert) * 2
     }
 
     /// A rival with a longer interval than ours needs that long to be heard again.
@@ -444,23 +453,33 @@ impl Vrrp {
         self.config.interval.max(advert.interval).duration()
     }
 
-    /// The rival was told two intervals ago: one that still advertises does not hear us, and both of us answer. Yield (ADR 0002).
+    /// A rival was told two intervals ago: one that still advertises does not hear us, and both of us answer. Yield (ADR 0002).
     fn yield_if_unheard(&mut self, now: Instant) {
-        let Some(Rival { advert, tie, first, last }) = self.rival.take() else { return };
-        let interval = self.rival_interval(advert);
-        // Its advert that crossed our first assertion does not count, nor does one that it stopped repeating.
-        let persisted = last.since(first) >= interval / 2 && now.since(last) <= interval * 3 / 2;
-        if persisted && tie && advert.source > advert.own {
-            // The main family, which settles ties, is not heard.
-            self.send(self.config.priority);
-            self.follow(advert, Reason::HigherPriority, now);
-        } else if persisted && !tie && !self.config.strict_rfc {
-            self.follow(advert, Reason::OneWay, now);
-            self.yielded = Some((advert.source, last));
-        } else {
-            // It fell silent, or is the one that has to give way.
-            self.outputs.push_back(Output::Announce { settled: true });
+        let (due, running) = core::mem::take(&mut self.rivals).into_iter().partition(|r| self.verdict_at(r) <= now);
+        self.rivals = running;
+        let mut due: Vec<Rival> = due;
+        // Of a dual-stack rival the main address speaks; the other one only where the main one is not heard.
+        due.sort_by_key(|r| !self.is_main(r.advert.source));
+        due.retain(|r| self.is_main(r.advert.source) || !self.rivals.iter().any(|o| self.is_main(o.advert.source)));
+        for Rival { advert, tie, first, last } in due {
+            let interval = self.rival_interval(advert);
+            // Its advert that crossed our first assertion does not count, nor does one that it stopped repeating.
+            let persisted = last.since(first) >= interval / 2 && now.since(last) <= interval * 3 / 2;
+            if persisted && tie && advert.source > advert.own {
+                // The main family, which settles ties, is not heard.
+                self.send(self.config.priority);
+                self.follow(advert, Reason::HigherPriority, now);
+                return;
+            }
+            if persisted && !tie && !self.config.strict_rfc {
+                self.follow(advert, Reason::OneWay, now);
+                self.yielded = Some((advert.source, last));
+                return;
+            }
         }
+        // It fell silent, or is the one that has to give way.
+        self.outputs.push_back(Output::Announce { settled: true });
+        self.watch_rivals();
     }
 
     fn expire_fence(&mut self, now: Instant) {
@@ -503,7 +522,7 @@ impl Vrrp {
         // A release that cannot be sent must not arm the fence of a claim that is over.
         self.fence_before = None;
         self.pending = None;
-        self.rival = None;
+        self.rivals.clear();
         self.yielded = None;
         let from = core::mem::replace(&mut self.role, to);
         if from != to {

@@ -131,6 +131,17 @@ fn one_way_a_second_rival_does_not_keep_the_first_one_alive() {
 }
 
 #[test]
+fn one_way_a_first_rival_that_gives_way_does_not_delay_the_second() {
+    let (mut machine, start) = active(config(200));
+    let first = start + A / 3;
+    // Two others claimed at once: one hears the other and gives way, the one that is left does not hear us.
+    machine.handle_advert(heard(ip(8), 110), first);
+    let owed = rival_persists(&mut machine, &[ip(9)], first, 3);
+    assert_eq!(one_way_at(&owed), Some(first + A * 2));
+    assert_eq!(machine.owner().map(|o| o.address), Some(ip(9)));
+}
+
+#[test]
 fn one_way_not_for_a_rival_that_heard_us() {
     let (mut machine, start) = active(config(200));
     // Its advert crossed ours, one more was on the way, then it is quiet.
