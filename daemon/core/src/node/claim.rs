@@ -80,8 +80,7 @@ impl Group {
     }
 
     fn on_claim(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
-        // Unique on this host for a whole boot, over restarts too: the pinned slot may still know the last term.
-        self.term = Term((self.term.0 + 1).max(now.as_nanos()));
+        self.next_term(now);
         self.timers.stop(Timer::Drained);
         self.timers.stop(Timer::Probe);
         self.handover.reset();
@@ -90,6 +89,11 @@ impl Group {
         self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
         let detect = self.heard.take().map(|at| now.since(at));
         self.claim = Some(Claim { at: now, reason, detect, installed: None, announced: false });
+    }
+
+    /// A term that is unique on this host for a whole boot, over restarts too: the pinned slot may still know the last one.
+    pub(super) fn next_term(&mut self, now: Instant) {
+        self.term = Term((self.term.0 + 1).max(now.as_nanos()));
     }
 
     fn install(&mut self, now: Instant) {
@@ -246,7 +250,7 @@ impl Group {
 
     /// Still the owner after a hand-over that failed half-way: a fresh term, its deadline that of the last advert.
     fn reclaim(&mut self, env: &Env<'_>, now: Instant) {
-        self.term = Term((self.term.0 + 1).max(now.as_nanos()));
+        self.next_term(now);
         let deadline = self.vrrp.fence_deadline().unwrap_or(now);
         self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
         self.announcer.restart(now);

@@ -404,6 +404,7 @@ impl Group {
     /// A new stanza that [`GroupConfig::updatable_to`] allows: the election goes on.
     pub(super) fn update(&mut self, config: GroupConfig, env: &Env<'_>, now: Instant) {
         let before = self.config.owned();
+        let shorter = config.interval < self.config.interval;
         self.config = config;
         let after = self.config.owned();
         self.announcer.reconfigure(self.config.announce, after.clone());
@@ -421,6 +422,12 @@ impl Group {
             }
             self.out.push_back(Action::Install { slot: self.slot, link, addresses: after });
             self.announcer.restart(now);
+        }
+        if shorter && self.vrrp.role() == Role::Active {
+            // The claim was made for longer than the Backups will now wait: its own deadline must not outlive the next advert's.
+            self.next_term(now);
+            let deadline = self.vrrp.fence_deadline().unwrap_or(now).min(now + window(self.config.interval));
+            self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, self.handover.granted_to().is_some());
         }
         self.apply_vrrp(env, now);
         self.evaluate(env, now);

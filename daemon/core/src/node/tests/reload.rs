@@ -173,3 +173,20 @@ fn a_reload_while_stopping_does_not_bring_anything_back() {
     assert_eq!(owed.iter().filter(|w| *w == "stopped").count(), 1, "{owed:?}");
     assert!(!owed.iter().any(|w| w.starts_with("backup") || w.starts_with("active")), "{owed:?}");
 }
+
+#[test]
+fn a_shorter_interval_is_a_fresh_claim_that_ends_with_it() {
+    let slow = |cs| GroupConfig { interval: centis(cs), ..group(254) };
+    let mut rig = Rig::active(node(1, vec![slow(50)]));
+    rig.reload(node(1, vec![slow(1)]));
+    let ctl = rig.owed.iter().find_map(|a| match a {
+        Action::Fence(FenceWrite::Ctl(_, ctl)) => Some(*ctl),
+        _ => None,
+    });
+    let ctl = ctl.expect("the claim is written anew");
+    assert!(ctl.deadline <= rig.now + crate::fence::window(centis(1)), "Backups wait 30 ms from now on: {ctl:?}");
+    let words = rig.take();
+    let position = |w: &str| words.iter().position(|x| x.starts_with(w)).unwrap_or_else(|| panic!("{w} in {words:?}"));
+    assert!(position("fence active") < position("advert 254"), "{words:?}");
+    assert_eq!(rig.role(), Role::Active);
+}
