@@ -1,9 +1,13 @@
 //! The daemon in an operator's hands: moves, drains, upgrades, reloads, gates, and what it shows.
 
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bascule_lab::{Sniffer, Stamp, wait_for};
+use bascule_lab::{Netns, Sniffer, Stamp, wait_for};
 use bascule_suite::cluster::{Cluster, SOON, VIP, VIP6};
 use serde_json::json;
 
@@ -83,29 +87,56 @@ fn reload_keeps_the_last_good_file_and_unchanged_groups_never_notice() -> Result
     Ok(())
 }
 
+/// A local service for a gate to probe. It accepts: an accept queue that fills up would look like a dead service.
+struct Service {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Service {
+    fn start(netns: &Netns) -> Result<Self> {
+        let listener = netns.run(|| TcpListener::bind("127.0.0.1:8080"))?;
+        listener.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                if listener.accept().is_err() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Returns when the port is closed.
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only accepts");
+    }
+}
+
 #[test]
 fn closed_gate_moves_ownership_and_sick_nodes_keep_what_nobody_else_wants() -> Result<()> {
     let mut cluster = Cluster::new("gate", 2)?;
-    let mut configs = Vec::new();
-    let listeners: Vec<_> = (1..=2)
-        .map(|n| cluster.hosts[n - 1].netns.run(|| std::net::TcpListener::bind("127.0.0.1:8080")))
-        .collect::<std::io::Result<_>>()?;
-    for n in 1..=2 {
+    let mut services = Vec::new();
+    for (n, role) in [(1, "active"), (2, "backup")] {
+        services.push(Service::start(&cluster.hosts[n - 1].netns)?);
         let mut group = cluster.group();
         group["gates"] = json!(["local"]);
         let mut config = cluster.config(n, &[group])?;
         config["gates"] = json!([{ "name": "local", "tcp": { "address": "127.0.0.1:8080" },
-            "interval": "100ms", "timeout": "100ms", "rise": 1, "fall": 2 }]);
+            "interval": "200ms", "timeout": "200ms", "rise": 1, "fall": 3 }]);
         cluster.start(n, &config)?;
-        configs.push(config);
+        // The first to wait out its Active_Down_Interval owns: one after the other.
+        cluster.wait_metric(n, "bascule_health_state{gate=\"local\"}", |v| v >= 1.0)?;
+        cluster.daemon(n).wait_role(SOON, "web", role)?;
     }
-    cluster.wait_metric(1, "bascule_health_state{gate=\"local\"}", |v| v >= 1.0)?;
-    cluster.daemon(1).wait_role(SOON, "web", "active")?;
-    let mut listeners = listeners.into_iter();
-    drop(listeners.next());
+    let mut services = services.into_iter();
+    services.next().expect("two").end();
     cluster.daemon(2).wait_role(SOON, "web", "active")?;
     cluster.daemon(1).wait_role(SOON, "web", "backup")?;
-    drop(listeners.next());
+    services.next().expect("two").end();
     cluster.wait_metric(2, "bascule_health_state{gate=\"local\"}", |v| v < 1.0)?;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"), "whenAllFail: keep");
