@@ -16,6 +16,9 @@ use crate::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PRIORITY_RELEASE};
 /// How long the first announcement waits for the addresses. Adding them takes well below a millisecond; a stuck kernel lock must not
 /// keep the network from learning the new place.
 const ANNOUNCE_WAIT: Duration = Duration::from_millis(5);
+/// The same in a planned hand-over: the predecessor goes on serving (its drain time, 1 s by default), so nobody waits for us, and
+/// announcing before the addresses are there would lose what it still serves.
+const HANDOVER_WAIT: Duration = Duration::from_millis(200);
 
 impl Group {
     /// Turns everything that the machines owe into actions.
@@ -101,7 +104,8 @@ impl Group {
             let addresses = self.config.owned();
             self.installed = Some((link, addresses.clone()));
             self.out.push_back(Action::Install { slot: self.slot, link, addresses });
-            self.timers.set(Timer::Announce, now + ANNOUNCE_WAIT);
+            let planned = self.claim.is_some_and(|c| c.reason == Reason::Handover);
+            self.timers.set(Timer::Announce, now + if planned { HANDOVER_WAIT } else { ANNOUNCE_WAIT });
         }
     }
 

@@ -162,3 +162,20 @@ fn a_link_that_settles_at_the_start_is_no_news_and_one_that_does_not_is() {
         assert_eq!(rig.role() == Role::Active, settles);
     }
 }
+
+#[test]
+fn a_planned_claim_announces_when_its_addresses_are_there() {
+    let mut rig = Rig::new(node(1, vec![group(110)]));
+    let now = rig.now;
+    rig.node.each(now, |g, env, now| {
+        g.vrrp.claim(now + Duration::from_millis(100), now);
+        g.drain_outputs(env, now);
+    });
+    rig.run(50);
+    assert_eq!(rig.role(), Role::Active);
+    let announced = |rig: &mut Rig| rig.take().iter().any(|w| w.starts_with("first"));
+    assert!(!announced(&mut rig), "the predecessor still serves: nobody waits for us");
+    rig.input(Input::Installed(Slot(0)));
+    rig.run(1);
+    assert!(announced(&mut rig));
+}
