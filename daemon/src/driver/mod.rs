@@ -69,6 +69,8 @@ pub struct Driver {
     /// Hardware links with an own address, and the MAC that the fence knows of each: it stands on all, so that a second NIC never answers.
     addressed: HashMap<LinkId, Mac>,
     bound: Vec<LinkId>,
+    /// Links whose groups every socket has joined.
+    joined: Vec<LinkId>,
     poller: Poller,
     ports: Ports,
     replies: HashMap<u64, oneshot::Sender<Result<String, String>>>,
@@ -113,6 +115,7 @@ impl Driver {
             neighbors: HashMap::new(),
             addressed: HashMap::new(),
             bound: Vec::new(),
+            joined: Vec::new(),
             poller,
             ports,
             replies: HashMap::new(),
@@ -302,15 +305,9 @@ impl Driver {
     fn sync_links(&mut self) {
         let bound = self.node.bound_links();
         for link in &bound {
-            for socket in &self.vrrp {
-                if let Err(error) = socket.join(*link) {
-                    warn!(%error, link = link.0, "joining the VRRP group failed");
-                }
-            }
-            for socket in &self.peers {
-                if let Err(error) = socket.join(*link) {
-                    warn!(%error, link = link.0, "joining the peer group failed");
-                }
+            // Joining takes the kernel's rtnl lock, which anybody on the machine may hold for long: once for each link, never again.
+            if !self.joined.contains(link) && self.join(*link) {
+                self.joined.push(*link);
             }
             self.open_neighbor(*link);
         }
@@ -323,10 +320,24 @@ impl Driver {
                 let _left = socket.leave(*gone);
             }
             self.neighbors.remove(gone);
+            self.joined.retain(|l| l != gone);
         }
         self.bound = bound;
         // A probe or an advert that was due at this very moment goes out in the same turn.
         self.expire(boot_now());
+    }
+
+    /// Joins the groups of a link on every socket; false when one could not, which is tried again with the next news of links.
+    fn join(&self, link: LinkId) -> bool {
+        let joins = self.vrrp.iter().map(|s| s.join(link)).chain(self.peers.iter().map(|s| s.join(link)));
+        let mut all = true;
+        for joined in joins {
+            if let Err(error) = joined {
+                warn!(%error, link = link.0, "joining the VRRP group failed");
+                all = false;
+            }
+        }
+        all
     }
 
     fn open_neighbor(&mut self, link: LinkId) {
