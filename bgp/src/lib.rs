@@ -1,4 +1,9 @@
 //! A BGP-4 speaker that touches nothing: no sockets, clocks, files or threads. `now` is an argument, randomness is a seed, effects are
 //! values. It knows no virtual IP and no Kubernetes: prefixes and attributes in, messages out.
 
+pub mod config;
+pub mod event;
+pub mod io;
+pub mod session;
+pub mod time;
 pub mod wire;
