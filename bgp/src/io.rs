@@ -8,6 +8,11 @@ use ipnet::IpNet;
 use crate::config::{SpeakerConfig, Transport};
 use crate::event::Event;
 use crate::time::Instant;
+use crate::wire::FamilySet;
+
+/// How long a driver keeps a closed connection for bytes that the neighbor does not take. Its window may be shut for good: a NOTIFICATION
+/// is worth a wait, and not a leak.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(3);
 
 /// One TCP connection or one attempt at it. Chosen by the speaker for what it dials, by the driver (from [`Conn::INBOUND`] on) for what
 /// it accepts; never used twice.
@@ -43,6 +48,14 @@ pub enum Input<'a> {
     Withdraw(Vec<IpNet>, Instant),
     /// Every route of the start is known (and the marker of a former run was read): End-of-RIB may be sent.
     Synced,
+    /// This run follows a planned restart (fed before the first `Config`): until `until` every OPEN says so with the R bit (RFC 4724
+    /// section 3), and with the F bit for the families whose addresses all stood meanwhile.
+    Restarted {
+        /// End of the Restart Time that the former run promised.
+        until: Instant,
+        /// Families that went on forwarding.
+        forwarding: FamilySet,
+    },
     /// The connection that was dialled stands.
     Connected {
         /// Which.
@@ -154,13 +167,11 @@ pub enum Action {
         /// Whether the TTL default is that of an external neighbor.
         external: bool,
     },
-    /// Accept connections from this address with this transport (MD5 keys must stand before the first segment). Replaces an earlier
-    /// entry of the same address.
+    /// Accept connections from this address with this transport (MD5 keys must stand before the first segment), on the driver's own
+    /// listening address and port. Replaces an earlier entry of the same address.
     Listen {
         /// Who may dial.
         remote: IpAddr,
-        /// On which port of ours.
-        port: u16,
         /// How.
         transport: Transport,
         /// Whether the TTL default is that of an external neighbor.
@@ -171,7 +182,8 @@ pub enum Action {
         /// Who.
         remote: IpAddr,
     },
-    /// Write; feed `Written` when the kernel took all of it (or part, with what is pending).
+    /// Write; feed `Written` when the kernel took all of it (or part, with what is pending). One is outstanding per connection, but for
+    /// the last one: a NOTIFICATION of at most 4 kB right before `Close` may follow at once and is queued behind it.
     Write {
         /// On which.
         conn: Conn,
@@ -183,7 +195,7 @@ pub enum Action {
         /// Which.
         conn: Conn,
     },
-    /// Close after what was written has left; nothing more is fed for it.
+    /// Close after what was written has left, or after [`CLOSE_LINGER`] without that; nothing more is fed for it.
     Close {
         /// Which.
         conn: Conn,
