@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod event;
+pub mod graceful;
 pub mod io;
 pub mod session;
 pub mod time;
