@@ -5,6 +5,7 @@ pub mod config;
 pub mod event;
 pub mod graceful;
 pub mod io;
+pub mod rib;
 pub mod session;
 pub mod time;
 pub mod wire;
