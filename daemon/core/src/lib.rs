@@ -5,6 +5,7 @@
 //! back at its next deadline.
 
 pub mod announce;
+pub mod bfd;
 pub mod election;
 pub mod fence;
 pub mod handover;

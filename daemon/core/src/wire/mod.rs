@@ -1,6 +1,7 @@
 //! Formats on the wire: parse and build, nothing else. Every parser takes untrusted bytes and never panics.
 
 pub mod arp;
+pub mod bfd;
 pub mod ethernet;
 pub mod ndp;
 pub mod peer;
