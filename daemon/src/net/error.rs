@@ -1,7 +1,7 @@
 //! What can go wrong at the door, sorted by whose fault it is.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bascule_core::types::LinkId;
@@ -54,6 +54,30 @@ pub enum NetError {
         /// Destination.
         dst: IpAddr,
     },
+    /// The kernel refused what a field of the configuration asks for.
+    #[error("{field} {value}: {source}")]
+    Setting {
+        /// Name of the field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A connection was refused or broke before it stood.
+    #[error("cannot connect to {remote}: {source}")]
+    Connect {
+        /// To whom.
+        remote: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A link-local address means nothing without a link.
+    #[error("link-local address {address} needs `interface`")]
+    NoScope {
+        /// Which.
+        address: Ipv6Addr,
+    },
     /// The kernel delivered a datagram without the control messages that were switched on.
     #[error("datagram without {0}")]
     NoControl(&'static str),
@@ -63,5 +87,14 @@ impl NetError {
     /// Wraps the answer of a system call.
     pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System { what, source: source.into() }
+    }
+
+    /// Wraps the answer to a setting that the configuration asked for.
+    pub(crate) fn setting<E: Into<io::Error>>(
+        field: &'static str,
+        value: impl std::fmt::Display,
+    ) -> impl FnOnce(E) -> Self {
+        let value = value.to_string();
+        move |source| Self::Setting { field, value, source: source.into() }
     }
 }

@@ -1,13 +1,14 @@
 //! Sockets, netlink, the clock and the scheduler: everything of the network that is a system call.
 //!
-//! Decides nothing. The driver's real-time thread owns [`raw`] sockets and an [`rt::Poller`]; the tokio side owns
-//! [`netlink::Netlink`]. Each socket belongs to the network namespace of the thread that opened it.
+//! Decides nothing. The driver's real-time thread owns [`raw`] sockets and an [`rt::Poller`], the BGP thread [`tcp`] connections and a
+//! poller of its own; the tokio side owns [`netlink::Netlink`]. Each socket belongs to the network namespace of the thread that opened it.
 
 mod error;
 pub mod netlink;
 pub mod raw;
 pub mod rt;
 pub mod stack;
+pub mod tcp;
 
 use std::io;
 use std::os::fd::AsFd;

@@ -100,6 +100,30 @@ const TIMER: u64 = u64::MAX;
 /// Descriptors reported by one wait; more stay ready for the next.
 const BATCH: usize = 64;
 
+/// What a descriptor is watched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interest {
+    /// Something to read.
+    Read,
+    /// Room to write; nothing is read.
+    Write,
+    /// Both.
+    Both,
+    /// Only its end: errors, and both directions closed.
+    Errors,
+}
+
+impl Interest {
+    fn flags(self) -> EpollFlags {
+        match self {
+            Self::Read => EpollFlags::EPOLLIN,
+            Self::Write => EpollFlags::EPOLLOUT,
+            Self::Both => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+            Self::Errors => EpollFlags::empty(),
+        }
+    }
+}
+
 /// epoll with one absolute deadline on CLOCK_BOOTTIME. Level-triggered: what is not read stays ready.
 #[derive(Debug)]
 pub struct Poller {
@@ -131,12 +155,29 @@ impl Poller {
     /// # Errors
     /// When it is watched already or cannot be polled, or for the reserved token `u64::MAX`.
     pub fn add(&self, fd: impl AsFd, token: u64) -> Result<(), NetError> {
+        self.add_for(fd, token, Interest::Read)
+    }
+
+    /// Watches a descriptor for what `interest` says (errors included).
+    ///
+    /// # Errors
+    /// As for [`Self::add`].
+    pub fn add_for(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), NetError> {
         let added = if token == TIMER {
             Err(Errno::EINVAL)
         } else {
-            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            self.epoll.add(fd, EpollEvent::new(interest.flags(), token))
         };
         added.map_err(NetError::system("watch a descriptor"))
+    }
+
+    /// Changes what a descriptor that is watched is watched for.
+    ///
+    /// # Errors
+    /// When it is not watched.
+    pub fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<(), NetError> {
+        let mut event = EpollEvent::new(interest.flags(), token);
+        self.epoll.modify(fd, &mut event).map_err(NetError::system("watch a descriptor for something else"))
     }
 
     /// Stops watching; a closed descriptor has left by itself.
