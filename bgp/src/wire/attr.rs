@@ -307,3 +307,6 @@ pub struct Attributes {
     /// LARGE_COMMUNITY (RFC 8092).
     pub large_communities: Vec<LargeCommunity>,
 }
+
+#[cfg(test)]
+mod tests;

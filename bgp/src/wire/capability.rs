@@ -212,3 +212,6 @@ fn known_name(code: u8) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,3 +179,6 @@ pub(super) fn finish(out: &mut [u8], start: usize) {
     let len = u16::try_from(out.len() - start).expect("encoders bound every message by 65535 octets");
     out[start + 16..start + 18].copy_from_slice(&len.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -314,3 +314,6 @@ impl Notification {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

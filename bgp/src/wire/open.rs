@@ -153,3 +153,6 @@ fn decode_parameters(reader: &mut Reader<'_>) -> Result<Vec<Capability>, Notific
     }
     Ok(capabilities)
 }
+
+#[cfg(test)]
+mod tests;
