@@ -16,9 +16,22 @@ use crate::sh;
 const BUILD_PACKAGES: &[&str] =
     &["rustc-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
-/// For the lab: the peer, the tools that make networks and faults, and promtool with a real Prometheus.
-const LAB_PACKAGES: &[&str] =
-    &["keepalived", "tcpdump", "nftables", "ethtool", "iputils-arping", "iputils-ping", "iproute2", "prometheus"];
+/// For the lab: the peers (VRRP, then BGP), the tools that make networks and faults, and promtool with a real Prometheus.
+const LAB_PACKAGES: &[&str] = &[
+    "keepalived",
+    "bird2",
+    "frr",
+    "gobgpd",
+    "openbgpd",
+    "exabgp",
+    "tcpdump",
+    "nftables",
+    "ethtool",
+    "iputils-arping",
+    "iputils-ping",
+    "iproute2",
+    "prometheus",
+];
 
 /// The LLVM that the linker is built against moves together with the Debian packages above.
 const LLVM_CONFIG: &str = "llvm-config-22";
