@@ -21,6 +21,7 @@ mod probe;
 mod process;
 mod report;
 mod responder;
+pub mod router;
 mod sched;
 mod sniffer;
 mod tcp_probe;

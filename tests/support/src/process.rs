@@ -234,6 +234,11 @@ impl Process {
         wait_for(deadline, &what, || self.try_status())
     }
 
+    /// The file that holds everything it wrote to stdout and stderr.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// Everything it wrote to stdout and stderr.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
