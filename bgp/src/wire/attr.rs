@@ -122,13 +122,13 @@ impl fmt::Display for LargeCommunity {
 /// Kinds of path segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SegmentKind {
-    /// AS_SET, 1 (RFC 4271 section 4.3).
+    /// AS_SET, 1 (RFC 4271 section 4.3); neither sent nor accepted any more (RFC 9774 section 3).
     Set,
     /// AS_SEQUENCE, 2 (RFC 4271 section 4.3).
     Sequence,
     /// AS_CONFED_SEQUENCE, 3 (RFC 5065 section 3).
     ConfedSequence,
-    /// AS_CONFED_SET, 4 (RFC 5065 section 3).
+    /// AS_CONFED_SET, 4 (RFC 5065 section 3); as AS_SET.
     ConfedSet,
 }
 
@@ -185,7 +185,12 @@ impl AsPath {
         Self { segments: Some(segment).filter(|segment| !segment.asns.is_empty()).into_iter().collect() }
     }
 
-    /// The numbers of sequences, in order.
+    /// Whether there is an AS_SET or AS_CONFED_SET in it (RFC 9774 section 3).
+    pub fn has_sets(&self) -> bool {
+        self.segments.iter().any(|segment| matches!(segment.kind, SegmentKind::Set | SegmentKind::ConfedSet))
+    }
+
+    /// All numbers in order, whatever the segments.
     pub fn asns(&self) -> impl Iterator<Item = u32> {
         self.segments.iter().flat_map(|segment| segment.asns.iter().copied())
     }

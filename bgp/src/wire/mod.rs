@@ -50,6 +50,9 @@ pub enum EncodeError {
         /// Octets of the whole message.
         len: usize,
     },
+    /// Such a path is not sent any more (RFC 9774 section 3).
+    #[error("the AS path has an AS_SET or AS_CONFED_SET")]
+    AsSet,
     /// The attributes leave no room for a prefix in a message of 4,096 octets.
     #[error("the path attributes have {len} octets, at most {max} leave room for a prefix")]
     Attributes {

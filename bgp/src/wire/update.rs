@@ -51,6 +51,9 @@ pub enum Fault {
     /// A value nobody defined, or one that is not allowed there.
     #[error("has a value that is not defined")]
     Value,
+    /// An AS_SET or AS_CONFED_SET (RFC 9774 section 3).
+    #[error("has a set of AS numbers")]
+    AsSet,
     /// Its inner structure cannot be read.
     #[error("cannot be read")]
     Unreadable,

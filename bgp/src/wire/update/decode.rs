@@ -146,6 +146,7 @@ impl<'a> Walk<'a> {
             code::AS_PATH => {
                 let path = AsPath::decode(value, four_octet_as, ibgp);
                 attributes.as_path = path.map_err(|_| (Fault::Unreadable, Withdraw))?;
+                no_sets(&attributes.as_path)?;
             }
             code::NEXT_HOP => self.next_hop = Some((value, raw)),
             code::MULTI_EXIT_DISC => attributes.med = Some(u32::from_be_bytes(exactly(value, Withdraw)?)),
@@ -208,6 +209,7 @@ impl<'a> Walk<'a> {
                     return Err((Fault::Length { len: value.len() }, Discard));
                 }
                 let mut path = AsPath::decode(value, true, true).map_err(|_| (Fault::Unreadable, Discard))?;
+                no_sets(&path)?;
                 path.leave_confederations();
                 self.update.as4_path = Some(path);
             }
@@ -328,6 +330,11 @@ fn old_speaker_only(four_octet_as: bool) -> Verdict {
     if four_octet_as { Err((Fault::NewSpeaker, Discard)) } else { Ok(()) }
 }
 
+/// RFC 9774 section 3, for AS_PATH and AS4_PATH alike.
+fn no_sets(path: &AsPath) -> Verdict {
+    if path.has_sets() { Err((Fault::AsSet, Withdraw)) } else { Ok(()) }
+}
+
 fn large_community(octets: [u8; 12]) -> LargeCommunity {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = octets;
     LargeCommunity {
@@ -349,7 +356,7 @@ fn notification(kind: u8, fault: Fault, raw: &[u8]) -> Notification {
         (code::ORIGIN, _) => update(update_error::INVALID_ORIGIN),
         (code::NEXT_HOP, _) => update(update_error::INVALID_NEXT_HOP),
         (code::AS_PATH, _) => Notification::update(update_error::MALFORMED_AS_PATH),
-        (_, Fault::Value | Fault::Unreadable | Fault::External | Fault::NewSpeaker | Fault::Family) => {
+        (_, Fault::Value | Fault::AsSet | Fault::Unreadable | Fault::External | Fault::NewSpeaker | Fault::Family) => {
             update(update_error::OPTIONAL_ATTRIBUTE)
         }
     }

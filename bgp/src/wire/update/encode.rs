@@ -51,10 +51,13 @@ impl EncodedAttributes {
     /// (RFC 6793 section 4.2.2). Everything in `attributes` is sent: what a kind of peer must not see is left out by the caller.
     ///
     /// # Errors
-    /// More than [`EncodedAttributes::MAX_LEN`] octets.
+    /// More than [`EncodedAttributes::MAX_LEN`] octets, or a set in the path.
     pub fn new(attributes: &Attributes, four_octet_as: bool) -> Result<Self, EncodeError> {
         const TRANSITIVE: u8 = flag::TRANSITIVE;
         const OPTIONAL: u8 = flag::OPTIONAL;
+        if attributes.as_path.has_sets() {
+            return Err(EncodeError::AsSet);
+        }
         let as_path = |path: &crate::wire::AsPath, four_octet| {
             let mut value = Vec::new();
             path.encode(four_octet, &mut value);
