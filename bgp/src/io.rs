@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::config::{SpeakerConfig, Transport};
 use crate::event::Event;
+use crate::graceful::FormerRun;
 use crate::time::Instant;
-use crate::wire::FamilySet;
 
 /// How long a driver keeps a closed connection for bytes that the neighbor does not take. Its window may be shut for good: a NOTIFICATION
 /// is worth a wait, and not a leak.
@@ -48,14 +48,8 @@ pub enum Input<'a> {
     Withdraw(Vec<IpNet>, Instant),
     /// Every route of the start is known (and the marker of a former run was read): End-of-RIB may be sent.
     Synced,
-    /// This run follows a planned restart (fed before the first `Config`): until `until` every OPEN says so with the R bit (RFC 4724
-    /// section 3), and with the F bit for the families whose addresses all stood meanwhile.
-    Restarted {
-        /// End of the Restart Time that the former run promised.
-        until: Instant,
-        /// Families that went on forwarding.
-        forwarding: FamilySet,
-    },
+    /// This run follows a planned restart; fed before the first `Config`. OPENs then say so (RFC 4724 section 3).
+    Restarted(FormerRun),
     /// The connection that was dialled stands.
     Connected {
         /// Which.
@@ -190,7 +184,7 @@ pub enum Action {
         /// At most 64 kB at once; the next comes only after `Written` with nothing pending.
         bytes: Vec<u8>,
     },
-    /// Report `unacknowledged` with `Written`, and whenever it falls, until the connection ends.
+    /// Report `unacknowledged` at once, with every `Written`, and whenever it falls, until the connection ends.
     WatchAcknowledged {
         /// Which.
         conn: Conn,

@@ -7,5 +7,6 @@ pub mod graceful;
 pub mod io;
 pub mod rib;
 pub mod session;
+pub mod speaker;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,48 @@
+//! Sequences in virtual time: one speaker and a scripted neighbor, and two speakers with one another.
+
+mod scripted;
+mod sequences;
+
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
+
+use crate::config::{ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, RemoteAs, SpeakerConfig, Transport};
+use crate::io::Route;
+use crate::time::Instant;
+use crate::wire::{Family, FamilySet};
+
+const START: Instant = Instant::from_nanos(1_000_000_000_000);
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+}
+
+fn neighbor(last: u8) -> NeighborConfig {
+    NeighborConfig {
+        name: format!("n{last}"),
+        address: address(last),
+        port: 179,
+        remote_as: RemoteAs::External,
+        local_as: None,
+        mode: Mode::Active,
+        families: FamilySet::EMPTY.with(Family::Ipv4),
+        hold_time: 90,
+        connect_retry: Duration::from_secs(5),
+        send_hold: None,
+        graceful_restart: None,
+        max_prefix: None,
+        max_prefix_action: MaxPrefixAction::Warn,
+        bfd: false,
+        export: ExportPolicy::default(),
+        transport: Transport::default(),
+    }
+}
+
+/// AS 65000 + `last`, identifier 192.0.2.`last`.
+fn speaker(last: u8, neighbors: Vec<NeighborConfig>) -> SpeakerConfig {
+    SpeakerConfig { asn: 65_000 + u32::from(last), router_id: Ipv4Addr::new(192, 0, 2, last), neighbors }
+}
+
+fn route(text: &str, since: Instant) -> Route {
+    Route { prefix: text.parse().expect("a prefix"), vip: "v".to_owned(), draining: false, since }
+}
