@@ -1,8 +1,9 @@
 //! What the benches share: nodes with a VRRP daemon each (Bascule or keepalived), groups of them that hold one VIP, the
-//! measurement of one failover, and three Bascule nodes under every fault.
+//! measurement of one failover, three Bascule nodes under every fault, and an anycast address on a routed network.
 
 pub mod arena;
 pub mod group;
 pub mod node;
+pub mod routed;
 pub mod run;
 pub mod trio;

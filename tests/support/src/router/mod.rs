@@ -13,6 +13,7 @@ mod names;
 mod openbgpd;
 mod seen;
 mod topology;
+mod watch;
 
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ pub use gobgp::GoBgp;
 pub use openbgpd::OpenBgpd;
 pub use seen::{BfdSession, BfdState, Capabilities, GrCapability, Path, Route, Session, State};
 pub use topology::{Cut, Link, Routed, host};
+pub use watch::{Change, RouteEvent, RouteWatch};
 
 use crate::{Lab, LabError, Netns, Process, Result, wait_for};
 

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::topology::{Routed, host};
 use super::{BfdState, BfdTimers, Config, ExaBgp, Family, Frr, GracefulRestart, Hops, Kind, Neighbor, Router, State};
-use crate::{Lab, Result};
+use super::{Change, RouteWatch};
+use crate::{Lab, Result, Stamp};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// AS of the router on the node, and of the one in the middle.
@@ -283,4 +284,22 @@ fn two_nodes_share_a_route_in_the_kernel() {
             crate::wait_for(PATIENCE, &format!("{kind:?}: two next hops in the kernel"), in_kernel).unwrap();
         }
     }
+}
+
+#[test]
+fn the_kernels_routes_are_watched() {
+    let lab = Lab::new("watch").unwrap();
+    let net = Routed::build(&lab, 1, 1).unwrap();
+    let watch = RouteWatch::start(&net.routers[0]).unwrap();
+    for prefix in [vip(Family::Ipv4), vip(Family::Ipv6)] {
+        let (family, via) = (Family::of(prefix.addr()), net.link(0, 0));
+        let (version, via) = (if family == Family::Ipv4 { 4 } else { 6 }, via.node_address(family));
+        let before = Stamp::now();
+        net.routers[0].route(version, &format!("{prefix} via {via}")).unwrap();
+        let set = watch.wait(prefix, Change::Set, before, PATIENCE).unwrap();
+        assert!(watch.events(before).iter().all(|e| e.change == Change::Set));
+        net.routers[0].tool("ip", &["route", "del", &prefix.to_string()]).unwrap();
+        watch.wait(prefix, Change::Gone, set.at, PATIENCE).unwrap();
+    }
+    assert!(!watch.overrun());
 }
