@@ -87,6 +87,7 @@ fn status() -> NodeStatus {
         drained: false,
         ready: true,
         groups: vec![],
+        anycast: vec![],
         gates: vec![],
     }
 }

@@ -35,6 +35,8 @@ fn status() -> NodeStatus {
         healthy: true,
         draining: false,
         condition: None,
+        announce: bascule_core::node::config::Announce::L2,
+        route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 1,
         adverts_heard: 2,
     };
@@ -46,6 +48,7 @@ fn status() -> NodeStatus {
         drained: false,
         ready: true,
         groups: vec![group],
+        anycast: vec![],
         gates: vec![],
     }
 }

@@ -26,6 +26,8 @@ fn group(name: &str) -> GroupStatus {
         healthy: true,
         draining: false,
         condition: None,
+        announce: bascule_core::node::config::Announce::L2,
+        route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 0,
         adverts_heard: 0,
     }
@@ -40,6 +42,7 @@ fn status(groups: Vec<GroupStatus>) -> NodeStatus {
         drained: false,
         ready: false,
         groups,
+        anycast: vec![],
         gates: vec![GateStatus { name: "api-local".into(), up: false, detail: "connect: refused".into() }],
     }
 }

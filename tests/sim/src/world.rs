@@ -428,6 +428,8 @@ impl World {
             Action::Install { slot, addresses, .. } => self.ask_netlink(n, Netlink::Install(slot, addresses)),
             Action::Remove { slot, addresses, .. } => self.ask_netlink(n, Netlink::Remove(slot, addresses)),
             Action::Renew(held) => self.ask_netlink(n, Netlink::Renew(held)),
+            // No scenario has a VIP with routes: ownership is what is judged here.
+            Action::Hold { .. } | Action::Release { .. } | Action::Routes(_) => {}
             Action::Probe { gate, .. } => {
                 let (ok, generation) = (self.hosts[n].gate, self.hosts[n].generation);
                 let at = self.now + self.rng.between(MS, 20 * MS);
@@ -604,9 +606,14 @@ fn point_of(action: &Action) -> Option<Point> {
         Action::SendFrame { .. } => Some(Point::Frame),
         Action::SendPeer { .. } => Some(Point::Peer),
         Action::Install { .. } | Action::Remove { .. } => Some(Point::Address),
-        Action::Renew(_) | Action::Probe { .. } | Action::Report(_) | Action::CommandDone { .. } | Action::Stopped => {
-            None
-        }
+        Action::Hold { .. }
+        | Action::Release { .. }
+        | Action::Routes(_)
+        | Action::Renew(_)
+        | Action::Probe { .. }
+        | Action::Report(_)
+        | Action::CommandDone { .. }
+        | Action::Stopped => None,
     }
 }
 

@@ -59,6 +59,7 @@ fn status() -> NodeStatus {
         drained: false,
         ready: true,
         groups: vec![group],
+        anycast: vec![],
         gates: vec![],
     }
 }

@@ -115,10 +115,13 @@ impl Group {
         self.timers.stop(Timer::Announce);
         self.handover.reset();
         let planned = matches!(reason, Reason::Handover | Reason::Stopped | Reason::Unhealthy);
-        if planned && !self.config.drain_time.is_zero() {
-            let until = now + self.config.drain_time;
+        let (unroute, until) = self.farewell_times(env, now);
+        if planned && until > now {
             self.write_fence(env, FenceRole::Leaving, now, self.deliver_until(until), false);
             self.timers.set(Timer::Drained, until);
+            if self.config.announce.routed() && unroute > now {
+                self.timers.set(Timer::Unroute, unroute);
+            }
         } else {
             self.finish_drain(env);
         }
@@ -141,7 +144,8 @@ impl Group {
     /// Answers close before the release leaves. The release passes until the deadline that the kernel knows from the last advert.
     fn begin_leaving(&mut self, env: &Env<'_>, now: Instant) {
         self.announcer.stop();
-        self.write_fence(env, FenceRole::Leaving, now, self.deliver_until(now + self.config.drain_time), false);
+        let (_, until) = self.farewell_times(env, now);
+        self.write_fence(env, FenceRole::Leaving, now, self.deliver_until(until), false);
     }
 
     /// Accept_Mode off holds to the end: what was not served while Active is not served on the way out either.
@@ -152,6 +156,7 @@ impl Group {
     /// Nothing is served any more: close the fence, then take the addresses off.
     pub(super) fn finish_drain(&mut self, env: &Env<'_>) {
         self.timers.stop(Timer::Drained);
+        self.timers.stop(Timer::Unroute);
         self.write_fence(env, FenceRole::Backup, Instant::ZERO, Instant::ZERO, false);
         if let Some((link, addresses)) = self.installed.take() {
             self.remove(link, addresses);
@@ -210,7 +215,10 @@ impl Group {
         claim.announced = true;
         let claim = *claim;
         self.timers.stop(Timer::Announce);
-        self.announcer.start(now);
+        self.timers.stop(Timer::Unroute);
+        if self.config.announce.on_link() {
+            self.announcer.start(now);
+        }
         self.drain_outputs(env, now);
         self.report(Event::Takeover {
             group: self.config.name.clone(),

@@ -21,6 +21,46 @@ pub struct NodeConfig {
     pub gates: Vec<GateConfig>,
     /// Groups, by unique name.
     pub groups: Vec<GroupConfig>,
+    /// VIPs that every eligible node announces, by names that no group has.
+    pub anycast: Vec<AnycastConfig>,
+    /// How long routes are announced with GRACEFUL_SHUTDOWN before a planned withdrawal.
+    pub route_drain: Duration,
+}
+
+/// A VIP that every eligible node announces over BGP at the same time: no election, no fence, addresses on the loopback link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnycastConfig {
+    /// Name, unique on the node.
+    pub name: String,
+    /// VIPs of both families.
+    pub addresses: Vec<IpAddr>,
+    /// Names of the gates that must all be open.
+    pub gates: Vec<String>,
+}
+
+/// How the network learns where the addresses of a group are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Announce {
+    /// By gratuitous ARP and unsolicited NA.
+    #[default]
+    L2,
+    /// By host routes over BGP.
+    Bgp,
+    /// By both.
+    Both,
+}
+
+impl Announce {
+    /// ARP and NDP announce, defend and probe.
+    pub const fn on_link(self) -> bool {
+        matches!(self, Self::L2 | Self::Both)
+    }
+
+    /// Routes announce.
+    pub const fn routed(self) -> bool {
+        matches!(self, Self::Bgp | Self::Both)
+    }
 }
 
 /// What to do when the fence cannot be armed.
@@ -77,8 +117,10 @@ pub struct GroupConfig {
     pub gates: Vec<String>,
     /// What to do while sick.
     pub when_all_fail: WhenAllFail,
-    /// Schedule of announcements.
-    pub announce: AnnounceConfig,
+    /// How the network learns where the addresses are.
+    pub announce: Announce,
+    /// Schedule of announcements by ARP and NDP.
+    pub l2: AnnounceConfig,
     /// How long frames that still arrive are served after a planned move.
     pub drain_time: Duration,
 }
@@ -101,7 +143,8 @@ impl GroupConfig {
             conflict_probe: true,
             gates: Vec::new(),
             when_all_fail: WhenAllFail::Keep,
-            announce: AnnounceConfig::default(),
+            announce: Announce::L2,
+            l2: AnnounceConfig::default(),
             drain_time: Duration::from_secs(1),
         }
     }

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use serde::Serialize;
 
+use crate::announce::route::Want;
 use crate::election::Reason;
 use crate::types::{Mac, Role, Term};
 
@@ -120,6 +121,15 @@ pub enum Event {
         group: String,
         /// The kernel's words.
         error: String,
+    },
+    /// The routes of a VIP are wanted otherwise than before.
+    Routes {
+        /// VIP.
+        group: String,
+        /// What is wanted from now on.
+        want: Want,
+        /// Of which addresses.
+        addresses: Vec<IpAddr>,
     },
     /// A planned hand-over ended.
     Handover {

@@ -12,6 +12,7 @@ use super::event::Event;
 use super::io::{Action, FenceState, LinkInfo};
 use super::status::GroupStatus;
 use crate::announce::l2::Announcer;
+use crate::announce::route::Want;
 use crate::election::Reason;
 use crate::election::vrrp::{Vrrp, VrrpConfig};
 use crate::fence::{FenceRole, FenceWrite, window};
@@ -35,6 +36,8 @@ pub(super) enum Timer {
     Probe,
     /// Announce although the driver has not confirmed the addresses.
     Announce,
+    /// The routes of a planned move were announced with GRACEFUL_SHUTDOWN long enough.
+    Unroute,
     /// Stragglers have been served long enough.
     Drained,
     /// A condition that blocks the group is looked at again.
@@ -50,6 +53,8 @@ pub(super) struct Env<'a> {
     pub(super) fence: &'a FenceState,
     pub(super) keys: &'a Keys,
     pub(super) drained: bool,
+    /// How long routes are announced with GRACEFUL_SHUTDOWN when the node is drained.
+    pub(super) route_drain: Duration,
     pub(super) links: &'a [LinkInfo],
 }
 
@@ -115,6 +120,8 @@ pub(super) struct Group {
     /// The planned way out was tried.
     pub(super) farewell: bool,
     pub(super) timers: TimerTable<Timer>,
+    /// What the ledger of routes took last.
+    pub(super) routed: Want,
     pub(super) out: VecDeque<Action>,
     pub(super) sent: u64,
     pub(super) received: u64,
@@ -129,14 +136,14 @@ impl Group {
         let vrrp = Vrrp::new(vrrp_config(&config, healthy, env));
         Self {
             handover: Handover::new(config.vrid, env.node.to_owned()),
-            announcer: Announcer::new(config.announce, config.owned()),
+            announcer: Announcer::new(config.l2, config.owned()),
             vrrp,
             slot,
             link: None,
             term: Term(0),
             since: now,
             healthy,
-            probed: !config.conflict_probe,
+            probed: !config.conflict_probe || !config.announce.on_link(),
             probes: 0,
             answered: None,
             setback: None,
@@ -154,6 +161,7 @@ impl Group {
             rival_seen: None,
             farewell: false,
             timers: TimerTable::default(),
+            routed: Want::Withdraw,
             out: VecDeque::new(),
             sent: 0,
             received: 0,
@@ -404,10 +412,11 @@ impl Group {
     /// A new stanza that [`GroupConfig::updatable_to`] allows: the election goes on.
     pub(super) fn update(&mut self, config: GroupConfig, env: &Env<'_>, now: Instant) {
         let before = self.config.owned();
+        let announced = self.config.announce;
         let shorter = config.interval < self.config.interval;
         self.config = config;
         let after = self.config.owned();
-        self.announcer.reconfigure(self.config.announce, after.clone());
+        self.announcer.reconfigure(self.config.l2, after.clone());
         let held = self.installed.clone().filter(|_| before != after);
         if let Some((link, held)) = &held {
             let gone = held.iter().filter(|a| !after.contains(a));
@@ -423,6 +432,7 @@ impl Group {
             self.out.push_back(Action::Install { slot: self.slot, link, addresses: after });
             self.announcer.restart(now);
         }
+        self.change_announcement(announced, now);
         if shorter && self.vrrp.role() == Role::Active {
             // The claim was made for longer than the Backups will now wait: its own deadline must not outlive the next advert's.
             self.next_term(now);
@@ -465,6 +475,8 @@ impl Group {
             healthy: self.healthy,
             draining: self.timers.get(Timer::Drained).is_some(),
             condition: self.visible_condition(),
+            announce: self.config.announce,
+            route: self.routed,
             adverts_sent: self.sent,
             adverts_heard: self.received,
         }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::config::NodeConfig;
 use super::event::Event;
 use crate::announce::l2::FrameKind;
+use crate::announce::route::RouteWish;
 use crate::fence::FenceWrite;
 use crate::types::{LinkId, Mac, Slot};
 
@@ -51,6 +52,9 @@ pub enum Command {
     Undrain,
     /// Give everything away, then end with [`Action::Stopped`].
     Stop,
+    /// End with [`Action::Stopped`] for a run that follows at once: groups are given away as by `Stop`, but addresses and routes of
+    /// anycast VIPs stay as they are.
+    Restart,
 }
 
 /// Something happened in the world.
@@ -104,6 +108,20 @@ pub enum Input<'a> {
     },
     /// The addresses of an `Action::Remove` of this slot are off the link.
     Removed(Slot),
+    /// `Action::Hold` was carried out, or could not be.
+    Held {
+        /// Number of the action.
+        id: u64,
+        /// The kernel's words, when it refused.
+        result: Result<(), String>,
+    },
+    /// `Action::Release` was carried out, or could not be.
+    Released {
+        /// Number of the action.
+        id: u64,
+        /// The kernel's words, when it refused.
+        result: Result<(), String>,
+    },
     /// The kernel reports that an address with our marker is gone from a link.
     AddressLost {
         /// Where.
@@ -196,6 +214,26 @@ pub enum Action {
         /// Which.
         addresses: Vec<IpAddr>,
     },
+    /// Put addresses of an anycast VIP on the loopback link (idempotent), for good: they end by `Release` only. Then feed `Input::Held`.
+    Hold {
+        /// Whose.
+        id: u64,
+        /// Where.
+        link: LinkId,
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+    /// Take them off, then feed `Input::Released`.
+    Release {
+        /// Whose.
+        id: u64,
+        /// Where.
+        link: LinkId,
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+    /// Wishes about routes that changed, for the speaker. The latest wish of an address holds; none may be lost.
+    Routes(Vec<RouteWish>),
     /// Prolong the lifetime of these addresses, in one batch.
     Renew(Vec<(LinkId, IpAddr)>),
     /// Run a probe, then feed `Input::Probed`.

@@ -11,24 +11,28 @@
 //!   compares its clock after sending and feeds [`Input::SendFailed`]. Otherwise a node that was held up between clock and socket
 //!   would be Active behind a closed fence for ever.
 
+mod anycast;
 mod claim;
 pub mod config;
 pub mod event;
 mod group;
 pub mod io;
 mod receive;
+mod route;
 pub mod status;
 
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use anycast::Anycast;
 use config::{FencePolicy, NodeConfig};
 use event::Event;
 use group::{Env, Group};
 use io::{Action, Command, FenceState, Input, LinkInfo};
 use status::{GateStatus, NodeStatus};
 
+use crate::announce::route::Ledger;
 use crate::fence::FenceWrite;
 use crate::handover::Wanted;
 use crate::health::Gate;
@@ -57,10 +61,18 @@ pub struct Node {
     drained: bool,
     stopping: bool,
     stopped: bool,
+    /// The stop is a planned restart.
+    restarting: bool,
     links: Vec<LinkInfo>,
     groups: Vec<Group>,
     /// Groups whose stanza is gone and that still give something away.
     leaving: Vec<Group>,
+    /// Anycast VIPs, also those whose stanza is gone and that are still held.
+    anycast: Vec<Anycast>,
+    next_anycast: u64,
+    ledger: Ledger,
+    /// Names or addresses changed: the ledger must be settled.
+    routes_changed: bool,
     gates: Vec<Gate>,
     renew: Instant,
     /// Moves that wait for the group's owner to change: (command, group, wanted node, deadline).
@@ -91,9 +103,14 @@ impl Node {
             drained: false,
             stopping: false,
             stopped: false,
+            restarting: false,
             links: Vec::new(),
             groups: Vec::new(),
             leaving: Vec::new(),
+            anycast: Vec::new(),
+            next_anycast: 0,
+            ledger: Ledger::default(),
+            routes_changed: false,
             gates: Vec::new(),
             renew: now + RENEW_INTERVAL,
             moves: Vec::new(),
@@ -112,11 +129,11 @@ impl Node {
                     Some(known) => *known = link,
                     None => self.links.push(link),
                 }
-                self.each(now, |g, env, now| g.evaluate(env, now));
+                self.evaluate(now);
             }
             Input::LinkGone(id) => {
                 self.links.retain(|l| l.id != id);
-                self.each(now, |g, env, now| g.evaluate(env, now));
+                self.evaluate(now);
             }
             Input::Fence(state) => self.set_fence(state, now),
             Input::Vrrp { link, src, dst, ttl, payload } => self.handle_vrrp(link, src, dst, ttl, payload, now),
@@ -129,6 +146,23 @@ impl Node {
             }
             Input::AddressLost { link, address } => {
                 self.on_link(link, now, |g, _, _| g.handle_address_lost(address));
+                self.each_anycast(now, |a, _, _| a.handle_address_lost(link, address));
+            }
+            Input::Held { id, result } => {
+                let mut result = Some(result);
+                self.each_anycast(now, |a, around, now| {
+                    if let Some(result) = result.take_if(|_| a.is(id)) {
+                        a.handle_held(result, around, now);
+                    }
+                });
+            }
+            Input::Released { id, result } => {
+                let mut result = Some(result);
+                self.each_anycast(now, |a, around, now| {
+                    if let Some(result) = result.take_if(|_| a.is(id)) {
+                        a.handle_released(result, around, now);
+                    }
+                });
             }
             Input::SendFailed { slot, .. } => self.at_slot(slot, now, |g, _, _| g.vrrp.advert_failed()),
             Input::Probed { gate, ok, detail } => self.handle_probed(&gate, ok, &detail, now),
@@ -143,6 +177,11 @@ impl Node {
         self.each(now, |g, env, now| {
             if g.poll_timeout().is_some_and(|at| at <= now) {
                 g.handle_timeout(env, now);
+            }
+        });
+        self.each_anycast(now, |a, around, now| {
+            if a.poll_timeout().is_some_and(|at| at <= now) {
+                a.handle_timeout(around, now);
             }
         });
         if self.renew <= now {
@@ -171,7 +210,8 @@ impl Node {
         let groups = self.groups.iter().chain(&self.leaving).filter_map(Group::poll_timeout);
         let gates = self.gates.iter().filter_map(Gate::poll_timeout);
         let moves = self.moves.iter().map(|m| m.deadline);
-        groups.chain(gates).chain(moves).chain([self.renew]).min()
+        let anycast = self.anycast.iter().filter_map(Anycast::poll_timeout);
+        groups.chain(gates).chain(moves).chain(anycast).chain([self.renew]).min()
     }
 
     /// The links that groups stand on: the driver keeps its sockets open on these.
@@ -197,7 +237,8 @@ impl Node {
         let fence_error = fence_error.filter(|_| self.config.fence != FencePolicy::Off);
         let groups: Vec<_> = self.groups.iter().map(|g| g.status(now)).collect();
         let fence_ok = fence_error.is_none() || self.config.fence != FencePolicy::Required;
-        let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize);
+        let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize)
+            && self.anycast.iter().all(|a| self.drained || a.retired || a.is_ready());
         NodeStatus {
             node: self.config.node.clone(),
             fence_policy: self.config.fence,
@@ -210,8 +251,15 @@ impl Node {
                 .iter()
                 .map(|g| GateStatus { name: g.config().name.clone(), up: g.is_up(), detail: g.detail().to_owned() })
                 .collect(),
+            anycast: self.anycast.iter().filter(|a| !a.retired).map(|a| a.status(now)).collect(),
             groups,
         }
+    }
+
+    /// Everything that decides whether a group or an anycast VIP takes part is looked at.
+    fn evaluate(&mut self, now: Instant) {
+        self.each(now, |g, env, now| g.evaluate(env, now));
+        self.each_anycast(now, |a, around, now| a.evaluate(around, now));
     }
 
     /// Runs `f` on every group with what it must know, those that are leaving included.
@@ -222,6 +270,7 @@ impl Node {
             fence: &self.fence,
             keys: &self.config.keys,
             drained: self.drained || self.stopping,
+            route_drain: self.config.route_drain,
             links: &self.links,
         };
         for group in &mut self.groups {
@@ -251,9 +300,16 @@ impl Node {
 
     /// Gathers what the groups owe, lets go of those that are done, settles moves.
     fn collect(&mut self, now: Instant) {
+        // What is withdrawn comes before what follows from it, what is announced after what makes it true.
+        let announced = self.withdraw_routes(now);
         for group in self.groups.iter_mut().chain(&mut self.leaving) {
             self.actions.append(&mut group.out);
         }
+        for vip in &mut self.anycast {
+            self.actions.append(&mut vip.out);
+        }
+        self.anycast.retain(|a| !(a.retired && a.is_gone()));
+        self.announce_routes(announced);
         let fenced = self.config.fence != FencePolicy::Off && self.fence == FenceState::Ready;
         let actions = &mut self.actions;
         self.leaving.retain(|g| {
@@ -263,7 +319,9 @@ impl Node {
             !g.is_gone()
         });
         self.settle_moves(now);
-        if self.stopping && !self.stopped && self.groups.iter().chain(&self.leaving).all(Group::at_rest) {
+        let at_rest = self.groups.iter().chain(&self.leaving).all(Group::at_rest)
+            && (self.restarting || self.anycast.iter().all(Anycast::at_rest));
+        if self.stopping && !self.stopped && at_rest {
             self.stopped = true;
             self.actions.push_back(Action::Stopped);
         }
@@ -366,6 +424,10 @@ impl Node {
             let healthy = g.config.gates.iter().all(|name| open.contains(name));
             g.set_healthy(healthy, env, now);
         });
+        self.each_anycast(now, |a, _, _| {
+            let healthy = a.config.gates.iter().all(|name| open.contains(name));
+            a.set_healthy(healthy);
+        });
     }
 
     fn handle_command(&mut self, id: u64, command: Command, now: Instant) {
@@ -375,15 +437,18 @@ impl Node {
                 if self.drained != on {
                     self.drained = on;
                     self.actions.push_back(Action::Report(Event::Drain { on }));
-                    self.each(now, |g, env, now| g.evaluate(env, now));
+                    self.evaluate(now);
                 }
                 let text = if on { "drained: every group is being given away" } else { "taking part again" };
                 self.actions.push_back(Action::CommandDone { id, result: Ok(text.to_owned()) });
             }
-            Command::Stop => {
+            Command::Stop | Command::Restart => {
+                // A stop that is under way is not turned into a restart: addresses are on their way off already.
+                self.restarting = self.restarting || !self.stopping && command == Command::Restart;
                 self.stopping = true;
-                self.each(now, |g, env, now| g.evaluate(env, now));
-                self.actions.push_back(Action::CommandDone { id, result: Ok("stopping".to_owned()) });
+                self.evaluate(now);
+                let text = if self.restarting { "stopping for a restart" } else { "stopping" };
+                self.actions.push_back(Action::CommandDone { id, result: Ok(text.to_owned()) });
             }
             Command::Move { vip, to } => self.start_move(id, &vip, to, now),
         }
@@ -396,6 +461,13 @@ impl Node {
         let refusal = match self.groups.iter().find(|g| wanted(g)) {
             _ if self.config.keys.is_empty() => {
                 Some("no peer key is configured (peers.keyFile): a move needs one".to_owned())
+            }
+            None if self
+                .anycast
+                .iter()
+                .any(|a| a.config.name == vip || address.is_some_and(|v| a.config.addresses.contains(&v))) =>
+            {
+                Some(format!("{vip} is announced by every node (scope: all): there is nothing to move"))
             }
             None => Some(format!("no group or address {vip}; known groups: {}", known.join(", "))),
             Some(g) if g.vrrp.role() == Role::Active && to == self.config.node => {

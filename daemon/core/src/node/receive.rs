@@ -165,6 +165,8 @@ impl Group {
             match timer {
                 Timer::Probe => self.probe(env, now),
                 Timer::Announce => self.announce(false, env, now),
+                // The node sees that the route is not wanted any more.
+                Timer::Unroute => {}
                 Timer::Drained => {
                     self.finish_drain(env);
                     self.evaluate(env, now);

@@ -3,9 +3,9 @@
 use super::Node;
 use super::SLOTS;
 use super::config::{GroupConfig, NodeConfig};
-use super::event::Event;
 use super::group::{Env, Group};
 use super::io::Action;
+use super::route::Changes;
 use crate::health::Gate;
 use crate::time::Instant;
 use crate::types::Slot;
@@ -16,27 +16,28 @@ impl Node {
         let groups = config.groups.clone();
         self.config = config;
         self.replace_gates(now);
-        let (mut added, mut changed, mut removed, mut unchanged) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        self.retire(&groups, &mut removed, now);
+        let mut report = Changes::default();
+        self.retire(&groups, &mut report.removed, now);
         for wanted in groups {
             let name = wanted.name.clone();
             match self.groups.iter().position(|g| g.config.name == name) {
-                Some(i) if self.groups[i].config == wanted => unchanged += 1,
+                Some(i) if self.groups[i].config == wanted => report.unchanged += 1,
                 Some(i) => {
-                    changed.push(name);
+                    report.changed.push(name);
                     let mut group = self.groups.remove(i);
                     group.update(wanted, &self.env(), now);
                     self.groups.insert(i, group);
                 }
                 None => {
-                    added.push(name);
+                    report.added.push(name);
                     self.add(wanted, now);
                 }
             }
         }
         let order: Vec<String> = self.config.groups.iter().map(|g| g.name.clone()).collect();
         self.groups.sort_by_key(|g| order.iter().position(|name| *name == g.config.name));
-        self.actions.push_back(Action::Report(Event::ConfigApplied { added, changed, removed, unchanged }));
+        self.replace_anycast(&mut report, now);
+        self.actions.push_back(Action::Report(report.into_event()));
         if policy_changed {
             self.each(now, |g, env, now| {
                 g.registered = None;
@@ -45,7 +46,7 @@ impl Node {
             });
         }
         self.update_health(now);
-        self.each(now, |g, env, now| g.evaluate(env, now));
+        self.evaluate(now);
     }
 
     /// Lets go of groups that are gone or changed beyond an update. A group whose addresses somebody else takes over in the same file
@@ -89,6 +90,7 @@ impl Node {
             fence: &self.fence,
             keys: &self.config.keys,
             drained: self.drained || self.stopping,
+            route_drain: self.config.route_drain,
             links: &self.links,
         }
     }

@@ -4,7 +4,8 @@ use core::net::IpAddr;
 
 use serde::Serialize;
 
-use super::config::FencePolicy;
+use super::config::{Announce, FencePolicy};
+use crate::announce::route::Want;
 use crate::types::{Family, Role, Term};
 
 /// The node.
@@ -25,6 +26,8 @@ pub struct NodeStatus {
     pub ready: bool,
     /// Groups in the order of the configuration.
     pub groups: Vec<GroupStatus>,
+    /// VIPs that every eligible node announces, in the order of the configuration.
+    pub anycast: Vec<AnycastStatus>,
     /// Gates in the order of the configuration.
     pub gates: Vec<GateStatus>,
 }
@@ -63,10 +66,34 @@ pub struct GroupStatus {
     pub draining: bool,
     /// Why it does not take part.
     pub condition: Option<String>,
+    /// How the network learns where the addresses are.
+    pub announce: Announce,
+    /// What is wanted of its host routes.
+    pub route: Want,
     /// Adverts sent and heard since start.
     pub adverts_sent: u64,
     /// Adverts heard from others since start.
     pub adverts_heard: u64,
+}
+
+/// One VIP that every eligible node announces.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnycastStatus {
+    /// Name.
+    pub name: String,
+    /// Every address.
+    pub addresses: Vec<IpAddr>,
+    /// All gates open.
+    pub healthy: bool,
+    /// Every address is on the loopback link.
+    pub installed: bool,
+    /// What is wanted of its host routes.
+    pub route: Want,
+    /// Seconds since that changed.
+    pub since_seconds: f64,
+    /// Why the addresses are not there.
+    pub condition: Option<String>,
 }
 
 /// One gate.

@@ -7,6 +7,7 @@ use super::*;
 use crate::election::Reason;
 use crate::types::{Centis, Family, Mac, Role, Term};
 
+mod anycast;
 mod claim;
 mod dual;
 mod fence;
@@ -17,4 +18,5 @@ mod lifecycle;
 mod probe;
 mod receive;
 mod reload;
+mod routes;
 mod snapshot;

@@ -79,6 +79,13 @@ fn word(action: &Action, keys: &Keys) -> String {
         Action::Install { addresses, .. } => format!("install {}", list(addresses)),
         Action::Remove { addresses, .. } => format!("remove {}", list(addresses)),
         Action::Renew(list) => format!("renew {}", list.len()),
+        Action::Hold { addresses, .. } => format!("hold {}", list(addresses)),
+        Action::Release { addresses, .. } => format!("release {}", list(addresses)),
+        Action::Routes(wishes) => {
+            let words: Vec<String> =
+                wishes.iter().map(|w| format!("{} {} {}", w.want.as_str(), w.address, w.vip)).collect();
+            words.join(", ")
+        }
         Action::Probe { gate, .. } => format!("probe {gate}"),
         Action::Report(Event::Role { to, reason, .. }) => format!("{} by {}", to.as_str(), reason.as_str()),
         Action::Report(event) => {
@@ -213,6 +220,8 @@ enum Flight {
     Peer { src: IpAddr, payload: Vec<u8> },
     Installed(Slot),
     Removed(Slot),
+    Held(u64),
+    Released(u64),
 }
 
 impl Lan {
@@ -262,8 +271,11 @@ impl Lan {
             ),
             Action::Install { slot, .. } => self.flying.push((later, from, Flight::Installed(*slot))),
             Action::Remove { slot, .. } => self.flying.push((later, from, Flight::Removed(*slot))),
+            Action::Hold { id, .. } => self.flying.push((later, from, Flight::Held(*id))),
+            Action::Release { id, .. } => self.flying.push((later, from, Flight::Released(*id))),
             Action::Fence(_)
             | Action::Renew(_)
+            | Action::Routes(_)
             | Action::Probe { .. }
             | Action::Report(_)
             | Action::CommandDone { .. }
@@ -291,6 +303,8 @@ impl Lan {
                     Flight::Peer { src, payload } => rig.input(Input::Peer { link: LINK, src, payload: &payload }),
                     Flight::Installed(slot) => rig.input(Input::Installed(slot)),
                     Flight::Removed(slot) => rig.input(Input::Removed(slot)),
+                    Flight::Held(id) => rig.input(Input::Held { id, result: Ok(()) }),
+                    Flight::Released(id) => rig.input(Input::Released { id, result: Ok(()) }),
                 }
                 self.settle();
             }

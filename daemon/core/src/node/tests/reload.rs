@@ -83,8 +83,8 @@ fn priority_and_interval_change_in_place_and_are_told_at_once() {
 #[test]
 fn preempt_and_announce_change_in_place_and_silently() {
     let mut rig = Rig::active(node(1, vec![group(254)]));
-    let announce = crate::announce::l2::AnnounceConfig { burst: 5, ..Default::default() };
-    rig.reload(node(1, vec![GroupConfig { preempt: true, strict_rfc: true, announce, ..group(254) }]));
+    let l2 = crate::announce::l2::AnnounceConfig { burst: 5, ..Default::default() };
+    rig.reload(node(1, vec![GroupConfig { preempt: true, strict_rfc: true, l2, ..group(254) }]));
     assert_eq!(rig.take(), ["ConfigApplied"]);
 }
 

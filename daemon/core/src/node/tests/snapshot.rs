@@ -35,9 +35,12 @@ fn snapshot_of_an_owner_and_of_a_backup() {
             healthy: true,
             draining: false,
             condition: None,
+            announce: super::config::Announce::L2,
+            route: crate::announce::route::Want::Withdraw,
             adverts_sent: 1,
             adverts_heard: 0,
         }],
+        anycast: vec![],
         gates: vec![GateStatus { name: "local".into(), up: true, detail: "connected in 1 ms".into() }],
     };
     assert_eq!(rig.node.status(rig.now), owner);
