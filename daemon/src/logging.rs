@@ -128,6 +128,10 @@ pub fn log_event(event: &Event) {
         Event::InstallFailed { group, error } => {
             error!(%group, error, "the addresses cannot be put on the link");
         }
+        Event::Routes { group, want, addresses } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            info!(%group, want = want.as_str(), addresses = addresses.join(","), "routes wanted otherwise");
+        }
         Event::Handover { group, to, error } => match error {
             None => info!(%group, to = to.map(display), "handed over"),
             Some(error) => warn!(%group, error, "hand-over failed"),

@@ -6,6 +6,7 @@
 
 mod tasks;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
 
     let fence = open_fence(loaded.node.fence);
     let (netlink, mut net_events) = Netlink::start().context("opening netlink")?;
-    for (link, address) in netlink.sweep().await.context("removing addresses of a former run")? {
+    let anycast: Vec<IpAddr> = loaded.node.anycast.iter().flat_map(|v| v.addresses.clone()).collect();
+    for (link, address) in netlink.sweep(&anycast).await.context("removing addresses of a former run")? {
         info!(link = link.0, %address, "removed an address that a former run left behind");
     }
     let fence = fence.and_then(|mut fence| {
@@ -85,7 +87,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let world_tx = tasks::WorldSender::new(world_tx, wake.clone());
     let reporter = tokio::spawn(tasks::report(events_rx, node.publisher(), metrics.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
-    let ports = Ports { node: port, world, work, events, wake, metrics: metrics.clone() };
+    let ports = Ports { node: port, world, work, events, routes: None, wake, metrics: metrics.clone() };
     let peer_port = loaded.peer_port;
     let driver = spawn_driver(fence, peer_port, ports)?;
     // Links first: a group that is told of its interface a moment too late would report that it has none.

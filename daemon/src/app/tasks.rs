@@ -90,6 +90,14 @@ pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, worl
                     error!(%error, link = link.0, ?addresses, "addresses not removed; they stay fenced and end within 10 s");
                 }
             },
+            Work::Hold { id, link, addresses } => {
+                let done = netlink.hold(link, &addresses).await.map_err(|e| e.to_string());
+                world.send(World::Held(id, done)).await;
+            }
+            Work::Release { id, link, addresses } => {
+                let done = netlink.remove(link, &addresses).await.map_err(|e| e.to_string());
+                world.send(World::Released(id, done)).await;
+            }
             Work::Renew(held) => {
                 if let Err(error) = netlink.renew(&held).await {
                     error!(%error, "addresses not renewed; tried again with the next renewal");

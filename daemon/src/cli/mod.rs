@@ -154,7 +154,7 @@ fn clean(socket: &Path) -> Exit {
         // The addresses first: without the fence the kernel would answer for what is left of them.
         let addresses = runtime.block_on(async {
             let (netlink, _events) = crate::net::netlink::Netlink::start()?;
-            netlink.sweep().await
+            netlink.sweep(&[]).await
         })?;
         let fence = crate::dataplane::clean(Path::new(crate::dataplane::DEFAULT_PIN_ROOT))?;
         Ok((addresses.len(), fence))

@@ -1,6 +1,7 @@
 //! The whole file: from the tree to the types of the core.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bascule_core::node::config::{FencePolicy, NodeConfig};
 use bascule_core::wire::peer::Keys;
@@ -59,6 +60,8 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
             keys: peers.keys,
             gates: gates.into_iter().map(|g| g.into_config()).collect::<Option<_>>()?,
             groups: groups?,
+            anycast: Vec::new(),
+            route_drain: Duration::ZERO,
         },
         admin: admin?,
         log: log?,

@@ -223,7 +223,7 @@ fn the_examples_load() {
 fn values_may_be_shared_by_anchors() {
     let text = "vips:\n  - &a { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, announce: &x { burst: 5 } }\n  - { <<: *a, name: b, addresses: [10.0.0.2], vrid: 2 }\n";
     let loaded = good(text, Path::new("/"));
-    assert_eq!(loaded.node.groups[1].announce.burst, 5);
+    assert_eq!(loaded.node.groups[1].l2.burst, 5);
     assert_eq!(loaded.node.groups[1].priority, 200);
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use bascule_core::announce::l2::AnnounceConfig;
-use bascule_core::node::config::{GroupConfig, WhenAllFail};
+use bascule_core::node::config::{Announce, GroupConfig, WhenAllFail};
 use bascule_core::types::{Centis, Family, rank_priority};
 
 use super::error::Pos;
@@ -138,7 +138,8 @@ fn group(
         conflict_probe: conflict_probe?,
         gates: gates?,
         when_all_fail: if when_all_fail? == "release" { WhenAllFail::Release } else { WhenAllFail::Keep },
-        announce: announce?,
+        announce: Announce::L2,
+        l2: announce?,
         drain_time: drain_time?.value,
     };
     Some(group)

@@ -53,6 +53,17 @@ impl Driver {
                         self.node.handle_input(Input::InstallFailed { slot, error }, boot_now());
                     }
                 }
+                Action::Hold { id, link, addresses } => {
+                    if let Some(error) = self.ask(Work::Hold { id, link, addresses }) {
+                        self.node.handle_input(Input::Held { id, result: Err(error) }, boot_now());
+                    }
+                }
+                Action::Release { id, link, addresses } => {
+                    if let Some(error) = self.ask(Work::Release { id, link, addresses }) {
+                        self.node.handle_input(Input::Released { id, result: Err(error) }, boot_now());
+                    }
+                }
+                Action::Routes(wishes) => self.routes.add(wishes),
                 Action::Remove { slot, link, addresses } => self.ask_or_log(Work::Remove { slot, link, addresses }),
                 Action::Renew(held) => self.ask_or_log(Work::Renew(held)),
                 Action::Probe { gate, kind, timeout } => {

@@ -5,6 +5,7 @@
 //! probes, logs) is asked of tasks over bounded queues.
 
 mod effects;
+mod routes;
 pub mod world;
 
 use std::collections::HashMap;
@@ -23,7 +24,8 @@ use crate::metrics::Metrics;
 use crate::net::NetError;
 use crate::net::raw::{NeighborSocket, PeerSocket, VrrpSocket};
 use crate::net::rt::{EventFd, Poller, boot_now};
-use world::{Told, Work, World};
+use routes::Unsent;
+use world::{Routes, Told, Work, World};
 
 /// Longest wait of one turn: `/live` and the watchdog judge the loop by its last turn.
 const MAX_WAIT: Duration = Duration::from_millis(100);
@@ -50,6 +52,8 @@ pub struct Ports {
     pub work: mpsc::Sender<Work>,
     /// To logs and readers.
     pub events: mpsc::Sender<Told>,
+    /// To the BGP room, where there is one.
+    pub routes: Option<mpsc::Sender<Routes>>,
     /// Wakes the loop.
     pub wake: EventFd,
     /// Registry of the process.
@@ -73,6 +77,7 @@ pub struct Driver {
     joined: Vec<LinkId>,
     poller: Poller,
     ports: Ports,
+    routes: Unsent,
     replies: HashMap<u64, oneshot::Sender<Result<String, String>>>,
     next_command: u64,
     events_dropped: u64,
@@ -88,7 +93,7 @@ impl Driver {
         seed: u64,
         fence: Result<Option<Fence>, String>,
         peer_port: u16,
-        ports: Ports,
+        mut ports: Ports,
     ) -> Result<Self, NetError> {
         let poller = Poller::new()?;
         poller.add(&ports.wake, TOKEN_WAKE)?;
@@ -117,6 +122,7 @@ impl Driver {
             bound: Vec::new(),
             joined: Vec::new(),
             poller,
+            routes: Unsent::new(ports.routes.take()),
             ports,
             replies: HashMap::new(),
             next_command: 0,
@@ -169,6 +175,7 @@ impl Driver {
             }
         };
         self.expire(now);
+        self.routes.send();
         more
     }
 
@@ -277,6 +284,8 @@ impl Driver {
                 World::Installed(slot, Ok(())) => self.feed(Input::Installed(slot)),
                 World::Installed(slot, Err(error)) => self.feed(Input::InstallFailed { slot, error }),
                 World::Removed(slot) => self.feed(Input::Removed(slot)),
+                World::Held(id, result) => self.feed(Input::Held { id, result }),
+                World::Released(id, result) => self.feed(Input::Released { id, result }),
                 World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }),
             }
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bascule_core::announce::route::RouteWish;
 use bascule_core::health::ProbeKind;
 use bascule_core::node::config::NodeConfig;
 use bascule_core::node::event::Event;
@@ -17,6 +18,12 @@ pub const WORK_QUEUE: usize = 256;
 /// Events on their way to logs, metrics and readers. When it is full the newest is dropped and counted: a blocked log must not
 /// delay an advert.
 pub const EVENT_QUEUE: usize = 4096;
+/// Batches of wishes about routes that may wait for the BGP room. When it is full the driver keeps the latest wish of each address and
+/// sends it with the next turn: nothing is lost, and an advert never waits for a router.
+pub const ROUTE_QUEUE: usize = 64;
+
+/// Wishes about routes, in their order.
+pub type Routes = Vec<RouteWish>;
 
 /// What the world tells the driver.
 #[derive(Debug)]
@@ -38,6 +45,10 @@ pub enum World {
     Installed(Slot, Result<(), String>),
     /// The addresses of a slot are off the link.
     Removed(Slot),
+    /// The addresses of an anycast VIP are on the loopback link, or could not be put there.
+    Held(u64, Result<(), String>),
+    /// They are off it, or could not be taken off.
+    Released(u64, Result<(), String>),
     /// A probe ended.
     Probed {
         /// Gate.
@@ -65,6 +76,24 @@ pub enum Work {
     Remove {
         /// Whose.
         slot: Slot,
+        /// Where.
+        link: LinkId,
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+    /// Put addresses on a link without an end of their lifetime, then answer with [`World::Held`].
+    Hold {
+        /// Whose.
+        id: u64,
+        /// Where.
+        link: LinkId,
+        /// Which.
+        addresses: Vec<IpAddr>,
+    },
+    /// Take them off, then answer with [`World::Released`].
+    Release {
+        /// Whose.
+        id: u64,
         /// Where.
         link: LinkId,
         /// Which.

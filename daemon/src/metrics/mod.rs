@@ -90,6 +90,7 @@ impl Metrics {
             | Event::AddressInUse { .. }
             | Event::VridInUse { .. }
             | Event::InstallFailed { .. }
+            | Event::Routes { .. }
             | Event::Handover { .. }
             | Event::Blocked { .. }
             | Event::Fence { .. }

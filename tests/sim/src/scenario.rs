@@ -262,6 +262,7 @@ fn configs(rng: &mut Rng, count: usize, interval: Centis, class: Class) -> Vec<N
                 keys: keys.clone(),
                 gates: if gated { vec![gate] } else { Vec::new() },
                 groups: groups.iter().enumerate().map(group).collect(),
+                ..NodeConfig::default()
             }
         })
         .collect()

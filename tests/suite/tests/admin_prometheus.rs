@@ -48,6 +48,8 @@ fn status() -> NodeStatus {
         healthy: true,
         draining: false,
         condition: None,
+        announce: bascule_core::node::config::Announce::L2,
+        route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 41,
         adverts_heard: 0,
     };

@@ -15,6 +15,21 @@ use super::parse::{self, MARKER};
 use super::{Netlink, lock};
 use crate::net::NetError;
 
+/// The kernel makes the loopback link first in every network namespace (`LOOPBACK_IFINDEX` of `net/flow.h`).
+const LOOPBACK: LinkId = LinkId(1);
+
+/// How long an address stays when nobody renews it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lifetime {
+    /// [`ADDRESS_LIFETIME`].
+    Short,
+    /// Until it is removed.
+    Endless,
+}
+
+/// `INFINITY_LIFE_TIME` of `net/addrconf.h`.
+const ENDLESS: u32 = u32::MAX;
+
 impl Netlink {
     /// Puts addresses on a link, or prolongs those that are there: /32 or /128, [`ADDRESS_LIFETIME`] valid, with our marker; IPv6 ones
     /// never chosen as a source (preferred lifetime 0) and without the kernel's duplicate address detection. One datagram for up to 64.
@@ -23,11 +38,26 @@ impl Netlink {
     /// The first refusal; the addresses that were not refused are on the link. [`NetError::Foreign`] when somebody else's is in the place
     /// of one: then nothing was done.
     pub async fn install(&self, link: LinkId, addresses: &[IpAddr]) -> Result<(), NetError> {
+        self.claim(link, addresses, Lifetime::Short).await
+    }
+
+    /// Like [`Self::install`], for addresses that stay until they are removed: those of an anycast VIP on the loopback link, which outlive
+    /// a planned restart and whose owner nobody is waiting to replace.
+    ///
+    /// # Errors
+    /// As for [`Self::install`].
+    pub async fn hold(&self, link: LinkId, addresses: &[IpAddr]) -> Result<(), NetError> {
+        self.claim(link, addresses, Lifetime::Endless).await
+    }
+
+    async fn claim(&self, link: LinkId, addresses: &[IpAddr], lifetime: Lifetime) -> Result<(), NetError> {
         {
             let mut shared = lock(&self.shared);
             for address in addresses {
                 let key = (link, *address);
-                if shared.foreign.contains(&key) && !shared.installed.contains_key(&key) {
+                // A kernel without markers cannot tell what a former run left for good from what is foreign: the configuration does.
+                let left = lifetime == Lifetime::Endless && !shared.markers;
+                if shared.foreign.contains(&key) && !shared.installed.contains_key(&key) && !left {
                     return Err(NetError::Foreign { link, address: *address });
                 }
             }
@@ -37,7 +67,7 @@ impl Netlink {
             }
         }
         let targets: Vec<_> = addresses.iter().map(|a| (link, *a)).collect();
-        self.put("install", &targets).await
+        self.put("install", &targets, lifetime).await
     }
 
     /// Prolongs the lifetime of addresses on any links, in one batch. One that is gone meanwhile is put back.
@@ -45,7 +75,7 @@ impl Netlink {
     /// # Errors
     /// The first refusal; all others were renewed.
     pub async fn renew(&self, addresses: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
-        self.put("renew", addresses).await
+        self.put("renew", addresses, Lifetime::Short).await
     }
 
     /// Takes addresses off a link. Gone already is success, and so is a link that is gone; an address without our marker stays.
@@ -64,16 +94,18 @@ impl Netlink {
         self.delete("remove", &targets, requests.collect()).await
     }
 
-    /// Removes every address that carries our marker, whoever of us put it there: the leftovers of a crashed run. Returns them. On kernels
-    /// before 5.18, which keep no marker, leftovers end by their lifetime instead.
+    /// Removes every address that carries our marker, whoever of us put it there: the leftovers of a crashed run. Returns them. What
+    /// stands on a loopback link and is in `keep` stays: routers may still send to it. On kernels before 5.18, which keep no marker,
+    /// leftovers with an end to their lifetime end by it.
     ///
     /// # Errors
     /// When the addresses cannot be listed, or one cannot be removed.
-    pub async fn sweep(&self) -> Result<Vec<(LinkId, IpAddr)>, NetError> {
+    pub async fn sweep(&self, keep: &[IpAddr]) -> Result<Vec<(LinkId, IpAddr)>, NetError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let all = self.requests.lock().await.dump("list addresses", &request).await?;
         let marked = all.iter().filter_map(|payload| parse::address(payload)).filter(|a| a.proto == Some(MARKER));
-        let found: Vec<_> = marked.map(|a| (a.link, a.net)).collect();
+        let kept = |a: &parse::Address| a.link == LOOPBACK && keep.contains(&a.net.addr());
+        let found: Vec<_> = marked.filter(|a| !kept(a)).map(|a| (a.link, a.net)).collect();
         // The prefix length is that of the address: an older version may have used another one.
         let requests = found.iter().map(|(link, net)| (message(*link, net.addr(), net.prefix_len()), 0));
         let requests = requests.map(|(m, flags)| (RouteNetlinkMessage::DelAddress(m), flags)).collect();
@@ -82,9 +114,9 @@ impl Netlink {
         Ok(targets)
     }
 
-    async fn put(&self, what: &'static str, targets: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
+    async fn put(&self, what: &'static str, targets: &[(LinkId, IpAddr)], lifetime: Lifetime) -> Result<(), NetError> {
         let requests = targets.iter().map(|(link, address)| {
-            (RouteNetlinkMessage::NewAddress(ours(*link, *address)), NLM_F_CREATE | NLM_F_REPLACE)
+            (RouteNetlinkMessage::NewAddress(ours(*link, *address, lifetime)), NLM_F_CREATE | NLM_F_REPLACE)
         });
         let answers = self.requests.lock().await.change("put addresses on a link", requests.collect()).await?;
         {
@@ -157,15 +189,18 @@ fn message(link: LinkId, address: IpAddr, prefix: u8) -> AddressMessage {
 }
 
 /// The whole of an address of ours.
-fn ours(link: LinkId, address: IpAddr) -> AddressMessage {
+fn ours(link: LinkId, address: IpAddr, lifetime: Lifetime) -> AddressMessage {
     let mut message = message(link, address, host_prefix(address));
-    let mut lifetime = CacheInfo::default();
-    lifetime.ifa_valid = u32::try_from(ADDRESS_LIFETIME.as_secs()).unwrap_or(u32::MAX);
+    let mut times = CacheInfo::default();
+    times.ifa_valid = match lifetime {
+        Lifetime::Short => u32::try_from(ADDRESS_LIFETIME.as_secs()).unwrap_or(ENDLESS),
+        Lifetime::Endless => ENDLESS,
+    };
     message.header.scope = AddressScope::Universe;
     match address {
-        IpAddr::V4(_) => lifetime.ifa_preferred = lifetime.ifa_valid,
+        IpAddr::V4(_) => times.ifa_preferred = times.ifa_valid,
         IpAddr::V6(v6) => {
-            lifetime.ifa_preferred = 0;
+            times.ifa_preferred = 0;
             message.header.flags = AddressHeaderFlags::Nodad;
             let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
             message.attributes.push(AddressAttribute::Flags(flags));
@@ -174,7 +209,7 @@ fn ours(link: LinkId, address: IpAddr) -> AddressMessage {
             }
         }
     }
-    message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+    message.attributes.push(AddressAttribute::CacheInfo(times));
     message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARKER)));
     message
 }
