@@ -78,7 +78,6 @@ fn the_table_is_large_and_has_no_name_twice() {
     let all = vectors();
     let malformed = all.iter().filter(|vector| vector.verdict != Verdict::Accept).count();
     assert!(malformed >= 60, "{malformed}");
-    assert!(all.iter().any(|vector| vector.verdict.session_survives()));
     let names: BTreeSet<&str> = all.iter().map(|vector| vector.name).collect();
     assert_eq!(names.len(), all.len());
 }

@@ -24,14 +24,6 @@ pub(crate) enum Verdict {
     Reset(u8, u8),
 }
 
-impl Verdict {
-    /// Whether the session must be there afterwards.
-    #[must_use]
-    pub(crate) fn session_survives(self) -> bool {
-        !matches!(self, Self::Reset(..))
-    }
-}
-
 /// One line of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Vector {
