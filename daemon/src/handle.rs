@@ -1,5 +1,7 @@
 //! How the rest of the process talks to the driver's thread: bounded requests in, a stream of events out.
 
+pub mod bgp;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

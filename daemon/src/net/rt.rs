@@ -1,7 +1,7 @@
 //! The real-time thread's tools: scheduling class, the clock, a wake-up from other threads and the poller.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bascule_core::time::Instant;
@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EfdFlags;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::unix::AsyncFd;
 
 use super::NetError;
 
@@ -194,10 +195,30 @@ impl Poller {
     /// # Errors
     /// When the kernel refuses, which is a bug.
     pub fn wait(&mut self, deadline: Option<Instant>) -> Result<&[u64], NetError> {
-        self.arm(deadline).map_err(NetError::system("set the timer"))?;
+        self.arm_for(deadline)?;
+        self.look(EpollTimeout::NONE)
+    }
+
+    /// The tokens that are ready now, without a wait. For a poller that a runtime waits for by [`Readiness`].
+    ///
+    /// # Errors
+    /// When the kernel refuses, which is a bug.
+    pub fn poll(&mut self) -> Result<&[u64], NetError> {
+        self.look(EpollTimeout::ZERO)
+    }
+
+    /// Makes [`Readiness::wait`] return when `deadline` has come.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which is a bug.
+    pub fn arm_for(&mut self, deadline: Option<Instant>) -> Result<(), NetError> {
+        self.arm(deadline).map_err(NetError::system("set the timer"))
+    }
+
+    fn look(&mut self, timeout: EpollTimeout) -> Result<&[u64], NetError> {
         let mut events = [EpollEvent::empty(); BATCH];
         self.ready.clear();
-        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+        let count = match self.epoll.wait(&mut events, timeout) {
             Err(Errno::EINTR) => 0,
             other => other.map_err(NetError::system("wait for events"))?,
         };
@@ -229,6 +250,35 @@ impl Poller {
             }
         }
         self.armed = deadline;
+        Ok(())
+    }
+}
+
+/// Lets a tokio runtime wait for a [`Poller`]: its deadline is exact to the microsecond where the runtime's own is to the millisecond, and
+/// goes on through a suspend.
+#[derive(Debug)]
+pub struct Readiness(AsyncFd<OwnedFd>);
+
+impl Readiness {
+    /// Must be called inside a runtime with I/O.
+    ///
+    /// # Errors
+    /// When the process has no file descriptors left.
+    pub fn of(poller: &Poller) -> Result<Self, NetError> {
+        let what = "watch the poller";
+        let copy = poller.epoll.0.try_clone().map_err(NetError::system::<io::Error>(what))?;
+        // SAFETY: the OwnedFd owns a valid descriptor, which nothing replaces or closes while the AsyncFd owns it.
+        let registered = unsafe { AsyncFd::register_with_interest(copy, tokio::io::Interest::READABLE) };
+        registered.map(Self).map_err(|error| NetError::system(what)(io::Error::from(error)))
+    }
+
+    /// Returns when the poller has something for [`Poller::poll`], which must then be called until it gives nothing: what it leaves is not
+    /// said again.
+    ///
+    /// # Errors
+    /// When the runtime shuts down.
+    pub async fn wait(&self) -> Result<(), NetError> {
+        self.0.readable().await.map_err(NetError::system("wait for the poller"))?.clear_ready();
         Ok(())
     }
 }

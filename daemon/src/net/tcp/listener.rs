@@ -16,25 +16,30 @@ const BACKLOG: i32 = 64;
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    v6: bool,
+    address: SocketAddr,
 }
 
 impl Listener {
-    /// Listens in the network namespace of the calling thread. Of `[::]` only IPv6 is meant.
+    /// Takes the address in the network namespace of the calling thread; nobody is answered before [`Self::listen`], so that keys can be
+    /// set first. Of `[::]` only IPv6 is meant.
     ///
     /// # Errors
     /// When the address is in use or not ours.
-    pub fn open(address: SocketAddr) -> Result<Self, NetError> {
+    pub fn bind(address: SocketAddr) -> Result<Self, NetError> {
         let socket = open(Domain::for_address(address))?;
         options::common(&socket, address.is_ipv6())?;
-        let listen = || {
-            // Connections of a former run may still be in TIME_WAIT. Another listener is refused all the same.
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)
-        };
-        listen().map_err(NetError::setting("listen", address))?;
-        Ok(Self { socket, v6: address.is_ipv6() })
+        // Connections of a former run may still be in TIME_WAIT. Another listener is refused all the same.
+        let bound = socket.set_reuse_address(true).and_then(|()| socket.bind(&address.into()));
+        bound.map_err(NetError::setting("listen", address))?;
+        Ok(Self { socket, address })
+    }
+
+    /// Answers from now on.
+    ///
+    /// # Errors
+    /// When somebody else listens there, who allows reuse as well.
+    pub fn listen(&self) -> Result<(), NetError> {
+        self.socket.listen(BACKLOG).map_err(NetError::setting("listen", self.address))
     }
 
     /// Only segments of `remote` that carry this key are heard from now on; `None`: only those without any. Connections that stand keep
@@ -51,7 +56,7 @@ impl Listener {
     /// # Errors
     /// When the kernel refuses, which is a bug.
     pub fn set_hops(&self, ttl: u8, least: u8) -> Result<(), NetError> {
-        options::hops(&self.socket, self.v6, ttl, least)
+        options::hops(&self.socket, self.address.is_ipv6(), ttl, least)
     }
 
     /// Takes one connection; `None` when there is none.
@@ -67,17 +72,6 @@ impl Listener {
         socket.set_nonblocking(true).map_err(NetError::system("make a connection non-blocking"))?;
         // One that is gone already has no other end.
         Ok(Stream::of(socket).ok())
-    }
-
-    /// Where it listens.
-    ///
-    /// # Errors
-    /// When the kernel refuses, which is a bug.
-    pub fn local(&self) -> Result<SocketAddr, NetError> {
-        let local = self.socket.local_addr().map_err(NetError::system("name a listener"))?;
-        local
-            .as_socket()
-            .ok_or_else(|| NetError::system("name a listener")(io::Error::from(io::ErrorKind::Unsupported)))
     }
 }
 

@@ -177,9 +177,13 @@ impl Stream {
     /// Protects an accepted connection as `how` says (key and source belong to the handshake and were the listener's).
     ///
     /// # Errors
-    /// A setting that the kernel refuses, by its name.
+    /// A setting that the kernel refuses, by its name; a link-local other end that is on another link than [`Options::interface`].
     pub fn protect(&self, how: &Options) -> Result<(), NetError> {
-        options::link(&self.socket, how.interface.as_deref())?;
+        let link = options::link(&self.socket, how.interface.as_deref())?;
+        if scoped(self.remote, link)? != self.remote {
+            let other = io::Error::from(io::ErrorKind::AddrNotAvailable);
+            return Err(NetError::Connect { remote: self.remote, source: other });
+        }
         options::session(&self.socket, self.remote.is_ipv6(), how)
     }
 
@@ -223,9 +227,9 @@ impl Stream {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Drops the connection with a RST: bytes on their way are thrown away, and the other end learns that it is over even when its window
-    /// is closed, behind which a FIN could never pass.
-    pub fn abort(self) {
+    /// Makes the drop a RST: bytes on their way are thrown away, and the other end learns that it is over even when its window is closed,
+    /// behind which a FIN could never pass.
+    pub fn reset_on_close(&self) {
         // Refused only on a socket that is gone.
         let _linger = self.socket.set_linger(Some(Duration::ZERO));
     }
