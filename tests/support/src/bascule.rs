@@ -66,6 +66,20 @@ impl Bascule {
     /// # Errors
     /// Those of [`Bascule::start`].
     pub fn start_binary(lab: &Lab, netns: &Netns, config: &Value, binary: &Path) -> Result<Self> {
+        Self::start_in(lab, netns, config, binary, None)
+    }
+
+    /// Like [`Bascule::start`], with a /run that the next start of this node finds again.
+    ///
+    /// # Errors
+    /// Those of [`Bascule::start`].
+    pub fn start_keeping_run(lab: &Lab, netns: &Netns, config: &Value) -> Result<Self> {
+        let run = lab.directory().join(format!("run-{}", netns.name()));
+        std::fs::create_dir_all(&run).map_err(LabError::io(run.display().to_string()))?;
+        Self::start_in(lab, netns, config, &binary()?, Some(&run))
+    }
+
+    fn start_in(lab: &Lab, netns: &Netns, config: &Value, binary: &Path, run: Option<&Path>) -> Result<Self> {
         mount_bpffs()?;
         let mut config = config.clone();
         let default = lab.directory().join(format!("{}.sock", netns.name())).display().to_string();
@@ -75,8 +89,12 @@ impl Bascule {
         write_config(&file, &config)?;
         let name = format!("bascule-{}", netns.name());
         let args = ["run".to_owned(), "--config".to_owned(), file.display().to_string()];
-        let process = lab.process(&name, netns, binary).args(args).private_run().spawn()?;
-        Ok(Self { process, socket: socket.into(), config: file })
+        let builder = lab.process(&name, netns, binary).args(args);
+        let process = match run {
+            Some(directory) => builder.kept_run(directory),
+            None => builder.private_run(),
+        };
+        Ok(Self { process: process.spawn()?, socket: socket.into(), config: file })
     }
 
     /// Its admin socket.

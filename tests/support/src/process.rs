@@ -1,8 +1,9 @@
 //! A program in a namespace: started, watched through its output, stopped, frozen and killed; gone with its guard.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,7 +29,18 @@ pub struct ProcessBuilder {
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    private_run: bool,
+    run: Run,
+}
+
+/// What a program finds at /run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Run {
+    /// The machine's.
+    Shared,
+    /// An empty one of its own.
+    Empty,
+    /// This directory, which outlives it.
+    Kept(PathBuf),
 }
 
 /// A started program with all its children, in a control group of its own. Dropped, all of it is killed.
@@ -66,7 +78,7 @@ impl ProcessBuilder {
             program: program.to_owned(),
             args: Vec::new(),
             env: Vec::new(),
-            private_run: false,
+            run: Run::Shared,
         }
     }
 
@@ -87,7 +99,15 @@ impl ProcessBuilder {
     /// Gives it a mount namespace of its own with an empty /run. Everything else, bpffs too, stays visible.
     #[must_use]
     pub fn private_run(mut self) -> Self {
-        self.private_run = true;
+        self.run = Run::Empty;
+        self
+    }
+
+    /// Like [`ProcessBuilder::private_run`], with this directory as its /run: a later start finds there what this one left, as on a
+    /// node that is not booted in between.
+    #[must_use]
+    pub fn kept_run(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.run = Run::Kept(directory.into());
         self
     }
 
@@ -102,8 +122,17 @@ impl ProcessBuilder {
         let join = File::options().write(true).open(group.procs()).map_err(LabError::io("cgroup.procs"))?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).envs(self.env).stdin(Stdio::null()).stdout(log).stderr(stderr);
-        let (netns, private_run) = (self.netns, self.private_run);
-        let (none, tmpfs, run) = (c"none".to_owned(), c"tmpfs".to_owned(), c"/run".to_owned());
+        let netns = self.netns;
+        let run = match &self.run {
+            Run::Shared => None,
+            Run::Empty => Some((c"tmpfs".to_owned(), 0)),
+            Run::Kept(directory) => {
+                let path = CString::new(directory.as_os_str().as_bytes());
+                let path =
+                    path.map_err(|_| LabError::answer("a /run", format!("{} has a NUL", directory.display())))?;
+                Some((path, libc::MS_BIND))
+            }
+        };
         // SAFETY: between fork and exec only write(2), sigprocmask(2), setsid(2), setns(2), unshare(2) and mount(2) are called, all of
         // them async-signal-safe, on descriptors and strings that the closure owns.
         unsafe {
@@ -113,7 +142,7 @@ impl ProcessBuilder {
                 check(libc::write(join.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1)?;
                 check(libc::setsid() != -1)?;
                 check(libc::setns(netns.fd().as_raw_fd(), libc::CLONE_NEWNET) == 0)?;
-                if private_run { own_run(&none, &tmpfs, &run) } else { Ok(()) }
+                run.as_ref().map_or(Ok(()), |(source, flags)| own_run(source, *flags))
             });
         }
         let child = command.spawn().map_err(LabError::io(self.program.display().to_string()))?;
@@ -125,15 +154,16 @@ fn check(ok: bool) -> std::io::Result<()> {
     if ok { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// A mount namespace in which /run is empty. Slave propagation: what the host mounts later (bpffs) still shows.
-fn own_run(none: &CString, tmpfs: &CString, run: &CString) -> std::io::Result<()> {
+/// A mount namespace in which /run is a new tmpfs, or `source` by MS_BIND. Slave propagation: what the host mounts later (bpffs) still
+/// shows.
+fn own_run(source: &CStr, flags: libc::c_ulong) -> std::io::Result<()> {
     let nothing = std::ptr::null();
     // SAFETY: every pointer is null where mount(2) allows it or a NUL-terminated string that outlives the call.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNS) == 0)?;
         let slave = libc::MS_REC | libc::MS_SLAVE;
-        check(libc::mount(none.as_ptr(), c"/".as_ptr(), std::ptr::null(), slave, nothing) == 0)?;
-        check(libc::mount(tmpfs.as_ptr(), run.as_ptr(), tmpfs.as_ptr(), 0, nothing) == 0)
+        check(libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), slave, nothing) == 0)?;
+        check(libc::mount(source.as_ptr(), c"/run".as_ptr(), c"tmpfs".as_ptr(), flags, nothing) == 0)
     }
 }
 

@@ -237,6 +237,12 @@ fn parse_session(text: &str) -> Option<Session> {
         },
         received: (state == State::Established)
             .then(|| imported.filter_map(|rest| rest.split_whitespace().next()?.parse::<u32>().ok()).sum()),
+        updates: lines
+            .iter()
+            .filter_map(|line| {
+                line.trim().strip_prefix("Import updates:")?.split_whitespace().next()?.parse::<u64>().ok()
+            })
+            .sum(),
         last_error: after(&lines, "Last error:").map(str::to_owned),
     })
 }

@@ -161,6 +161,7 @@ impl Router for ExaBgp {
             hold_time: offered.filter(|_| up).map(|theirs| configured.map_or(theirs, |own| own.min(theirs))),
             capabilities: open.map(|o| capabilities(&o["capabilities"])).unwrap_or_default(),
             received: up.then(|| table(&events).len().try_into().ok()).flatten(),
+            updates: u64::try_from(events.iter().filter(|e| e["type"] == "update").count()).unwrap_or(u64::MAX),
             last_error: last_error(&events),
         })
     }

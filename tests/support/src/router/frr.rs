@@ -191,6 +191,7 @@ impl Router for Frr {
             hold_time: hold_time.filter(|_| state == State::Established),
             capabilities: capabilities(about),
             received: received.filter(|_| state == State::Established),
+            updates: number(&about["messageStats"]["updatesRecv"]).unwrap_or_default(),
             last_error: about["lastResetDueTo"].as_str().map(|reason| {
                 let code = about["lastNotificationReason"].as_str().unwrap_or_default();
                 format!("{reason} {code}").trim().to_owned()

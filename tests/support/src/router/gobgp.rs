@@ -169,6 +169,7 @@ impl Router for GoBgp {
             hold_time: up.then(|| number(&about["timers"]["state"]["negotiated_hold_time"]).unwrap_or(0)),
             capabilities: capabilities(&about["state"]["remote_cap"]),
             received: up.then(|| families.filter_map(|f| number::<u32>(&f["state"]["received"])).sum()),
+            updates: number(&about["state"]["messages"]["received"]["update"]).unwrap_or_default(),
             last_error: self.process.log().lines().rev().find_map(|line| {
                 let event: Value = serde_json::from_str(line).ok()?;
                 (event["msg"] == "Peer Down" && event["Key"] == neighbor.to_string().as_str())

@@ -146,6 +146,7 @@ impl Router for OpenBgpd {
             hold_time: up.then(|| number(&about["session"]["holdtime"])).flatten(),
             capabilities: capabilities(&about["session"]["remote"]["capabilities"]),
             received: up.then(|| number(&about["stats"]["prefixes"]["received"])).flatten(),
+            updates: number(&about["stats"]["message"]["received"]["updates"]).unwrap_or_default(),
             last_error: self.last_error(neighbor),
         })
     }

@@ -74,6 +74,8 @@ pub struct Session {
     pub capabilities: Capabilities,
     /// Prefixes of all families that came from the neighbour; None when the router does not say.
     pub received: Option<u32>,
+    /// Updates heard since its start: of messages, or of prefixes where the router counts those. Only growth means something.
+    pub updates: u64,
     /// What the router says about the end of the last session, in its own words.
     pub last_error: Option<String>,
 }
