@@ -142,7 +142,7 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
             Ok(next) if next == current && asked != Asked::Signal => {}
             Ok(next) => {
                 let Some(next) = apply(&path, &current, next, &world, &metrics).await else { return };
-                if next.key_file != current.key_file {
+                if next.secret_files() != current.secret_files() {
                     watched = watch(&path, &next);
                 }
                 current = next;
@@ -172,7 +172,7 @@ enum Asked {
 }
 
 fn watch(path: &Path, loaded: &Loaded) -> Option<mpsc::Receiver<()>> {
-    match config::watch(path, loaded.key_file.as_deref()) {
+    match config::watch(path, &loaded.secret_files()) {
         Ok(changes) => Some(changes),
         Err(error) => {
             warn!(%error, "the file cannot be watched: reload by SIGHUP only");

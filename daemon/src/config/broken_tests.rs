@@ -45,6 +45,7 @@ fn every_broken_file_gives_its_exact_line() {
         ("nothex.key", format!("{}\n{}xyz\n", "ab".repeat(16), "ab".repeat(15)), 0o600),
         ("three.key", format!("{}\n", "ab".repeat(16)).repeat(3), 0o600),
         ("empty.key", "\n\n".to_owned(), 0o600),
+        ("nothing.key", "\n".to_owned(), 0o600),
     ] {
         key_file(&dir.path().join(name), &text, mode);
     }

@@ -1,4 +1,4 @@
-//! The key file of the peer channel. No part of a key ever reaches an error.
+//! Key files: of the peer channel, and passwords of BGP neighbors. No part of a secret ever reaches an error.
 
 use std::fs::File;
 use std::io::Read;
@@ -28,11 +28,35 @@ fn bad(wrong: impl Into<String>, right: &'static str) -> BadKeys {
 
 const HEX: &str = "use 32 to 128 hex digits, an even number";
 
+/// The keys of the peer channel.
 pub(super) fn read(path: &Path) -> Result<Keys, BadKeys> {
+    parse(&secret(path, KEYS)?)
+}
+
+/// A TCP MD5 key: one line.
+pub(super) fn password(path: &Path) -> Result<Vec<u8>, BadKeys> {
+    parse_password(&secret(path, PASSWORD)?)
+}
+
+/// What a file should hold, for errors.
+struct Content {
+    create: &'static str,
+    right: &'static str,
+}
+
+const KEYS: Content = Content {
+    create: "create it with 32 to 128 hex digits on one line, mode 0600",
+    right: "use 1 or 2 lines of 32 to 128 hex digits",
+};
+const PASSWORD: Content =
+    Content { create: "create it with one line of 1 to 80 bytes, mode 0600", right: "use one line of 1 to 80 bytes" };
+
+/// Longest TCP MD5 key that the kernel takes (`TCP_MD5SIG_MAXKEYLEN` of linux/tcp.h).
+const PASSWORD_MAX: usize = 80;
+
+fn secret(path: &Path, content: Content) -> Result<Vec<u8>, BadKeys> {
     let unreadable = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            bad("does not exist", "create it with 32 to 128 hex digits on one line, mode 0600")
-        }
+        std::io::ErrorKind::NotFound => bad("does not exist", content.create),
         kind => bad(format!("cannot be read: {kind}"), "make it readable for its owner, mode 0600"),
     };
     let not_a_file = || bad("is not a regular file", "name a file");
@@ -52,11 +76,27 @@ pub(super) fn read(path: &Path) -> Result<Keys, BadKeys> {
         return Err(bad(format!("is open to everybody (mode {mode:04o})"), "use mode 0600, or 0640 for a group"));
     }
     if meta.len() > FILE_MAX {
-        return Err(bad(format!("has {} bytes", meta.len()), "use 1 or 2 lines of 32 to 128 hex digits"));
+        return Err(bad(format!("has {} bytes", meta.len()), content.right));
     }
     let mut bytes = Vec::new();
     let _length = file.take(FILE_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
-    parse(&bytes)
+    Ok(bytes)
+}
+
+/// The line as it stands: blanks at its ends may be part of it, its end is not.
+fn parse_password(bytes: &[u8]) -> Result<Vec<u8>, BadKeys> {
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(bad("holds no password", PASSWORD.right));
+    }
+    if line.iter().any(|b| matches!(b, b'\n' | b'\r' | 0)) {
+        return Err(bad("holds more than one line", PASSWORD.right));
+    }
+    if line.len() > PASSWORD_MAX {
+        return Err(bad(format!("holds a password of {} bytes", line.len()), PASSWORD.right));
+    }
+    Ok(line.to_vec())
 }
 
 fn parse(bytes: &[u8]) -> Result<Keys, BadKeys> {
@@ -106,6 +146,19 @@ mod tests {
         assert_eq!(by_first, message.encode(&parse(a.as_bytes()).expect("key a")).expect("signed"));
         let by_second = message.encode(&parse(b.as_bytes()).expect("key b")).expect("signed");
         assert!(Message::parse(&by_second, &both).is_ok());
+    }
+
+    #[test]
+    fn a_password_is_one_line_as_it_stands() {
+        for text in ["s3cret", "s3cret\n", "s3cret\r\n"] {
+            assert_eq!(parse_password(text.as_bytes()).expect("one line"), b"s3cret");
+        }
+        assert_eq!(parse_password(b" two words ").expect("blanks count"), b" two words ");
+        assert_eq!(parse_password(&[b'x'; 80]).expect("80 bytes").len(), 80);
+        for bad in [&b""[..], b"\n", b"a\nb\n", b"a\0", &[b'x'; 81]] {
+            let error = parse_password(bad).expect_err("no password");
+            assert!(!error.wrong.contains("xx"), "{error:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Decides what a file means and whether it is accepted. When to read it again is the app's; what a change does is the core's.
 
+mod bgp;
 mod check;
 mod error;
 mod gates;
@@ -27,8 +28,10 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
 
+pub use bgp::Bgp;
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use reference::reference;
@@ -50,8 +53,20 @@ pub struct Loaded {
     pub peer_port: u16,
     /// The key file, when the peer channel is on; to be watched like the file itself.
     pub key_file: Option<PathBuf>,
+    /// The BGP room, when there is one.
+    pub bgp: Option<Bgp>,
+    /// BFD sessions, those of BGP neighbors included; a BGP neighbor's has its name.
+    pub bfd: Vec<PeerConfig>,
     /// What is allowed but probably not meant, one line each.
     pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// The files beside the configuration whose change is a change of it.
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let passwords = self.bgp.iter().flat_map(|b| &b.password_files);
+        self.key_file.iter().chain(passwords).cloned().collect()
+    }
 }
 
 /// Admin socket and HTTP listener.

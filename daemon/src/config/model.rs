@@ -10,7 +10,7 @@ use super::error::{ConfigErrors, Pos};
 use super::read::{At, Errors, Map};
 use super::schema::ROOT;
 use super::tree::Tree;
-use super::{Admin, Loaded, Log, LogFormat, gates, keys, tree, values, vips};
+use super::{Admin, Loaded, Log, LogFormat, bgp, gates, keys, tree, values, vips};
 
 /// What is needed beside the text.
 pub(super) struct Around<'a> {
@@ -51,22 +51,27 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let log = log(map);
     let peers = peers(map, around.base_dir, errors);
     let gates = gates::read(map, errors);
-    let groups = vips::read(map, node.as_ref(), &gates, errors, warnings);
-    let peers = peers?;
+    let vips = vips::read(map, node.as_ref(), &gates, errors, warnings);
+    let name = node.as_ref().map(|n| n.value.as_str());
+    let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);
+    let (groups, anycast) = vips?.finish()?;
+    let (peers, speaker) = (peers?, speaker?);
     Some(Loaded {
         node: NodeConfig {
             node: node?.value,
             fence,
             keys: peers.keys,
             gates: gates.into_iter().map(|g| g.into_config()).collect::<Option<_>>()?,
-            groups: groups?,
-            anycast: Vec::new(),
-            route_drain: Duration::ZERO,
+            groups,
+            anycast,
+            route_drain: speaker.as_ref().map_or(Duration::ZERO, |s| s.bgp.drain_time),
         },
         admin: admin?,
         log: log?,
         peer_port: peers.port,
         key_file: peers.file,
+        bfd: speaker.as_ref().map_or_else(Vec::new, |s| s.bfd.clone()),
+        bgp: speaker.map(|s| s.bgp),
         warnings: Vec::new(),
     })
 }

@@ -97,6 +97,11 @@ impl<'t> Map<'t> {
         self.entries.iter().any(|(f, _)| f.key == key)
     }
 
+    /// Where the value of a field stands in the file.
+    pub(super) fn place_of(&self, key: &str) -> Option<Pos> {
+        self.entries.iter().find(|(f, _)| f.key == key).map(|(_, tree)| tree.at)
+    }
+
     /// Notes an error of the mapping as a whole.
     pub(super) fn wrong(&self, key: &str, wrong: impl Into<String>, right: impl Into<String>) {
         let path = if key.is_empty() { self.path.clone() } else { self.path_of(key) };
@@ -181,7 +186,12 @@ impl<'t> Map<'t> {
 
     /// One of the field's words.
     pub(super) fn word(&self, key: &str) -> Option<&'static str> {
-        let found = self.parsed(key, |field, tree| {
+        self.word_at(key).map(|f| f.value)
+    }
+
+    /// One of the field's words, and its place.
+    pub(super) fn word_at(&self, key: &str) -> Option<At<&'static str>> {
+        self.parsed(key, |field, tree| {
             let Kind::Word(words) = &field.kind else { unreachable!("{key} is a word in the table") };
             // `off` stays text: booleans are strict.
             words
@@ -189,8 +199,7 @@ impl<'t> Map<'t> {
                 .find(|w| **w == tree.key())
                 .copied()
                 .ok_or_else(|| format!("{} is unknown", tree.shown()).into())
-        });
-        found.map(|f| f.value)
+        })
     }
 
     /// Text.

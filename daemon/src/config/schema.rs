@@ -53,6 +53,8 @@ pub(super) enum Absent {
     Words(&'static str),
 }
 
+mod bgp;
+
 use Absent::{Required, Value, Words};
 use Kind::{Flag, Sections, Text, Texts, Time, Whole, Word};
 
@@ -89,6 +91,7 @@ pub(super) static ROOT: Section = Section {
             Words("no peer channel"),
             "The signed channel for planned hand-over; without it a stop falls back to priority 0.",
         ),
+        field("bgp", Kind::Section(&bgp::BGP), Words("no BGP"), "The BGP speaker."),
         field("gates", Sections(&GATE), Value("[]"), "Health gates."),
         field("vips", Sections(&VIP), Required, "Virtual IPs, at least one."),
     ],
@@ -192,14 +195,14 @@ static HTTP: Section = Section {
 
 static VIP: Section = Section {
     path: "vips[]",
-    about: "Addresses that move together, and their virtual router. Exactly one of `priority` and `nodes`.",
+    about: "Addresses that move together, and their virtual router. With `scope: owner` exactly one of `priority` and `nodes`; with `scope: all` only `name`, `addresses`, `announce: bgp` and `gates`.",
     fields: &[
         field("name", Text { what: "a name", right: NAME }, Required, "Unique name."),
         field(
             "addresses",
             Texts { what: "an address", right: ADDRESS },
             Required,
-            "1 to 20 addresses of each family, each in one VIP only. The first finds the interface.",
+            "1 to 20 addresses of each family (any number with `scope: all`), each in one VIP only. The first finds the interface.",
         ),
         field(
             "linkLocal",
@@ -216,7 +219,7 @@ static VIP: Section = Section {
         field(
             "vrid",
             Whole { min: 1, max: 255 },
-            Required,
+            Words("required with `scope: owner`"),
             "Virtual router id, unique on the interface, the same on all nodes.",
         ),
         field(
@@ -276,10 +279,17 @@ static VIP: Section = Section {
         ),
         field(
             "announce",
-            Kind::Section(&ANNOUNCE),
-            Words("its defaults"),
-            "Schedule of gratuitous ARP and unsolicited NA.",
+            Word(&["l2", "bgp", "both"]),
+            Value("l2"),
+            "How the network learns where the addresses are: by gratuitous ARP and unsolicited NA, by host routes over BGP, or by both.",
         ),
+        field(
+            "scope",
+            Word(&["owner", "all"]),
+            Value("owner"),
+            "Who announces: the owner that was elected, or every node whose gates are open (anycast; the addresses stand on `lo`).",
+        ),
+        field("l2", Kind::Section(&L2), Words("its defaults"), "Schedule of gratuitous ARP and unsolicited NA."),
         field(
             "drainTime",
             Time { min: 0, max: 60_000, step: 1 },
@@ -289,8 +299,8 @@ static VIP: Section = Section {
     ],
 };
 
-static ANNOUNCE: Section = Section {
-    path: "vips[].announce",
+static L2: Section = Section {
+    path: "vips[].l2",
     about: "The first announcement leaves in the step that takes the VIP; then the burst, then the refresh.",
     fields: &[
         field("burst", Whole { min: 0, max: 20 }, Value("3"), "Repetitions after the first announcement."),

@@ -16,6 +16,7 @@ const MINIMAL: &str = "vips:\n  - name: api\n    addresses: [10.9.0.100]\n    vr
 pub(super) fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     key_file(&dir.path().join("peer.key"), &format!("{}\n", "ab".repeat(32)), 0o600);
+    key_file(&dir.path().join("tor.key"), "s3cret\n", 0o600);
     dir
 }
 
@@ -69,7 +70,8 @@ fn carrier(section: &str, key: &str) -> String {
         "gates[].tcp" => "gates: [{ name: g, tcp: { @ } }]".to_owned(),
         "gates[].http" => "gates: [{ name: g, http: { url: 'http://h/', @ } }]".to_owned(),
         "vips[]" => "    @".to_owned(),
-        "vips[].announce" => "    announce: { @ }".to_owned(),
+        "vips[].l2" => "    l2: { @ }".to_owned(),
+        bgp if bgp.starts_with("bgp") => return bgp::tests::carrier(MINIMAL, bgp, key),
         other => panic!("no carrier for {other}"),
     };
     format!("{MINIMAL}{extra}\n")
@@ -103,7 +105,7 @@ fn the_documented_default_is_what_holds_without_the_field() {
         compared += 1;
     }
     assert!(compared >= 20, "{compared} defaults");
-    for empty in ["admin: {}", "log: {}", "    announce: {}"] {
+    for empty in ["admin: {}", "log: {}", "    l2: {}"] {
         assert_eq!(good(&format!("{MINIMAL}{empty}\n"), dir.path()), good(MINIMAL, dir.path()));
     }
 }
@@ -121,6 +123,7 @@ fn documented_ranges_are_the_ranges_that_hold() {
         let text = |n: u64| {
             let given = format!("{}: {n}{unit}", field.key);
             match (section.path, field.key) {
+                ("bgp", key @ "asn") => carrier("bgp", key).replace("asn: 65001", &given).replace("@", "drainTime: 5s"),
                 ("vips[]", "vrid") => MINIMAL.replace("vrid: 51", &given),
                 ("vips[]", "priority") => MINIMAL.replace("priority: 200", &given),
                 (path, key) => carrier(path, key).replace('@', &given),
@@ -221,7 +224,7 @@ fn the_examples_load() {
 
 #[test]
 fn values_may_be_shared_by_anchors() {
-    let text = "vips:\n  - &a { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, announce: &x { burst: 5 } }\n  - { <<: *a, name: b, addresses: [10.0.0.2], vrid: 2 }\n";
+    let text = "vips:\n  - &a { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, l2: &x { burst: 5 } }\n  - { <<: *a, name: b, addresses: [10.0.0.2], vrid: 2 }\n";
     let loaded = good(text, Path::new("/"));
     assert_eq!(loaded.node.groups[1].l2.burst, 5);
     assert_eq!(loaded.node.groups[1].priority, 200);
@@ -229,14 +232,14 @@ fn values_may_be_shared_by_anchors() {
 
 #[test]
 fn what_is_probably_not_meant_is_a_warning() {
-    let text = "fence: off\nvips:\n  - { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, whenAllFail: release }\n  - { name: b, addresses: [10.0.0.2], vrid: 1, priority: 200, interface: eth1, announce: { refresh: 10m } }\n";
+    let text = "fence: off\nvips:\n  - { name: a, addresses: [10.0.0.1], vrid: 1, priority: 200, whenAllFail: release }\n  - { name: b, addresses: [10.0.0.2], vrid: 1, priority: 200, interface: eth1, l2: { refresh: 10m } }\n";
     let warnings = good(text, Path::new("/")).warnings;
     assert_eq!(
         warnings,
         [
             "fence: off: a stalled or isolated owner goes on answering for its addresses",
             "vips[0].whenAllFail: release has no effect without gates",
-            "vips[1].announce.refresh: longer than 300s, after which a switch forgets where the addresses are",
+            "vips[1].l2.refresh: longer than 300s, after which a switch forgets where the addresses are",
             "vips[1].vrid: 1 is also the VRID of vips[0]; this is refused if both are on one interface",
         ]
     );
@@ -267,7 +270,7 @@ async fn a_file_renamed_over_it_and_a_new_key_are_changes() {
     let dir = folder();
     let (file, key) = (dir.path().join("bascule.yaml"), dir.path().join("peer.key"));
     std::fs::write(&file, MINIMAL).expect("written");
-    let mut changes = watch(&file, Some(&key)).expect("a watch");
+    let mut changes = watch(&file, std::slice::from_ref(&key)).expect("a watch");
     let replace = |path: &Path, text: &str| {
         let new = path.with_extension("new");
         std::fs::write(&new, text).expect("written");
@@ -291,7 +294,7 @@ async fn a_file_renamed_over_it_and_a_new_key_are_changes() {
     link("v1");
     let mounted = dir.path().join("mounted.yaml");
     std::os::unix::fs::symlink("data/mounted.yaml", &mounted).expect("linked");
-    let mut changes = watch(&mounted, None).expect("a watch");
+    let mut changes = watch(&mounted, &[]).expect("a watch");
     for version in ["v2", "v3"] {
         link(version);
         told(&mut changes).await;

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use bascule_core::announce::l2::AnnounceConfig;
-use bascule_core::node::config::{Announce, GroupConfig, WhenAllFail};
+use bascule_core::node::config::{Announce, AnycastConfig, GroupConfig, WhenAllFail};
 use bascule_core::types::{Centis, Family, rank_priority};
+
+mod anycast;
 
 use super::error::Pos;
 use super::gates::Gate;
@@ -32,13 +34,72 @@ pub(super) struct Vip {
     pub(super) interface: Option<At<String>>,
     pub(super) vrid: Option<At<u8>>,
     pub(super) peers: Option<Items<IpAddr>>,
-    /// The finished group; `None` when an error was noted.
-    group: Option<GroupConfig>,
+    announce: Option<At<&'static str>>,
+    scope: Option<At<&'static str>>,
+    /// What the core is told of it; `None` when an error was noted.
+    made: Option<Made>,
+}
+
+/// What the core is told of a VIP.
+enum Made {
+    /// By `scope: owner`.
+    Group(GroupConfig),
+    /// By `scope: all`.
+    Anycast(AnycastConfig),
+}
+
+/// Every VIP of the file.
+pub(super) struct Vips(Vec<Vip>);
+
+impl Vips {
+    /// What the core is told; `None` when an error was noted.
+    pub(super) fn finish(self) -> Option<(Vec<GroupConfig>, Vec<AnycastConfig>)> {
+        let (mut groups, mut anycast) = (Vec::new(), Vec::new());
+        for vip in self.0 {
+            match vip.made? {
+                Made::Group(group) => groups.push(group),
+                Made::Anycast(vip) => anycast.push(vip),
+            }
+        }
+        Some((groups, anycast))
+    }
+
+    /// The field `announce` of each VIP with routes, as far as it could be read.
+    pub(super) fn announced_over_bgp(&self) -> impl Iterator<Item = &At<&'static str>> {
+        self.0.iter().filter_map(|v| v.announce.as_ref()).filter(|a| a.value != "l2")
+    }
+
+    /// The name of each VIP, and whether it has routes.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.0.iter().filter_map(|v| Some((v.name.as_ref()?.value.as_str(), v.is_routed())))
+    }
+
+    /// True when a VIP has this address.
+    pub(super) fn has_address(&self, address: &IpAddr) -> bool {
+        self.0.iter().filter_map(|v| v.addresses.as_ref()).any(|a| a.items.iter().any(|a| a.value == *address))
+    }
+
+    /// True when a VIP with routes has an address of this family.
+    pub(super) fn routed(&self, family: Family) -> bool {
+        let addresses = self.0.iter().filter(|v| v.is_routed()).filter_map(|v| v.addresses.as_ref());
+        addresses.flat_map(|a| &a.items).any(|a| Family::of(&a.value) == family)
+    }
 }
 
 impl Vip {
+    fn is_routed(&self) -> bool {
+        self.announce.as_ref().is_some_and(|a| a.value != "l2")
+    }
+
+    fn is_anycast(&self) -> bool {
+        self.scope.as_ref().is_some_and(|s| s.value == "all")
+    }
+
     /// Addresses that the fence must know, the link-local one counted.
     pub(super) fn owned(&self) -> usize {
+        if self.is_anycast() {
+            return 0;
+        }
         let addresses = self.addresses.as_ref().map_or(&[][..], |a| &a.items);
         addresses.len() + usize::from(addresses.iter().any(|a| a.value.is_ipv6()))
     }
@@ -56,7 +117,7 @@ pub(super) fn read(
     gates: &[Gate],
     errors: &Errors,
     warnings: &mut Vec<String>,
-) -> Option<Vec<GroupConfig>> {
+) -> Option<Vips> {
     let list = file.sections("vips", VIPS_MAX)?;
     if list.value.is_empty() {
         errors.add(list.at, &list.path, "the list is empty", "give at least one VIP");
@@ -66,7 +127,8 @@ pub(super) fn read(
         rules::within(vip, errors);
     }
     rules::across(&vips, errors, warnings);
-    vips.into_iter().map(|v| v.group).collect()
+    // What is not a mapping was noted as such.
+    Some(Vips(vips))
 }
 
 fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors, warnings: &mut Vec<String>) -> Vip {
@@ -77,14 +139,30 @@ fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors
         addresses: map.texts("addresses", values::vip_address),
         link_local: map.text("linkLocal", values::link_local),
         interface: map.text("interface", values::link_name),
-        vrid: map.whole("vrid"),
+        vrid: None,
         peers: map.texts("unicastPeers", values::unicast),
-        group: None,
+        announce: map.word_at("announce"),
+        scope: map.word_at("scope"),
+        made: None,
+    };
+    if vip.is_anycast() {
+        if let (Some(scope), Some("l2" | "both")) = (&vip.scope, vip.announce.as_ref().map(|a| a.value)) {
+            let wrong = "all nodes cannot answer for one address by ARP and NDP";
+            errors.add(scope.at, &scope.path, wrong, "set announce: bgp, or scope: owner");
+        }
+        vip.made = anycast::read(map, &vip, gates, errors);
+        return vip;
+    }
+    vip.vrid = if map.has("vrid") {
+        map.whole("vrid")
+    } else {
+        map.wrong("vrid", "missing", "use 1 to 255");
+        None
     };
     if let Some(addresses) = &vip.addresses {
         count(addresses, errors);
     }
-    vip.group = group(map, &vip, node, gates, errors, warnings);
+    vip.made = group(map, &vip, node, gates, errors, warnings).map(Made::Group);
     vip
 }
 
@@ -117,7 +195,12 @@ fn group(
     let conflict_probe = map.flag("conflictProbe");
     let gates = used_gates(map, gates, errors);
     let when_all_fail = map.word("whenAllFail");
-    let announce = if map.has("announce") { announce(map, warnings) } else { Some(AnnounceConfig::default()) };
+    let l2 = if map.has("l2") { schedule(map, warnings) } else { Some(AnnounceConfig::default()) };
+    if vip.announce.as_ref().is_some_and(|a| a.value == "bgp") {
+        for key in ["l2", "conflictProbe"].into_iter().filter(|key| map.has(key)) {
+            warnings.push(format!("{}: has no effect with announce: bgp", map.path_of(key)));
+        }
+    }
     let drain_time = map.time("drainTime");
     if when_all_fail == Some("release") && gates.as_ref().is_some_and(Vec::is_empty) {
         warnings.push(format!("{}.whenAllFail: release has no effect without gates", map.path));
@@ -138,8 +221,12 @@ fn group(
         conflict_probe: conflict_probe?,
         gates: gates?,
         when_all_fail: if when_all_fail? == "release" { WhenAllFail::Release } else { WhenAllFail::Keep },
-        announce: Announce::L2,
-        l2: announce?,
+        announce: match vip.announce.as_ref()?.value {
+            "bgp" => Announce::Bgp,
+            "both" => Announce::Both,
+            _ => Announce::L2,
+        },
+        l2: l2?,
         drain_time: drain_time?.value,
     };
     Some(group)
@@ -209,8 +296,8 @@ fn used_gates(map: &Map<'_>, gates: &[Gate], errors: &Errors) -> Option<Vec<Stri
     Some(used.items.into_iter().map(|g| g.value).collect())
 }
 
-fn announce(map: &Map<'_>, warnings: &mut Vec<String>) -> Option<AnnounceConfig> {
-    let map = map.section("announce")?;
+fn schedule(map: &Map<'_>, warnings: &mut Vec<String>) -> Option<AnnounceConfig> {
+    let map = map.section("l2")?;
     let (burst, burst_interval, refresh) = (map.whole("burst"), map.time("burstInterval"), map.time("refresh"));
     if refresh.as_ref().is_some_and(|r| r.value > AGEING) {
         let path = map.path_of("refresh");

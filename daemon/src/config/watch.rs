@@ -1,4 +1,4 @@
-//! Tells when the configuration or the key file changed.
+//! Tells when the configuration or one of its key and password files changed.
 //!
 //! Folders are watched, not files: editors and mounted ConfigMaps replace a file by renaming another over it, and a watch on the old
 //! inode would stay with the dead one.
@@ -19,7 +19,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When the folder of a file cannot be watched.
-pub fn watch(path: &Path, key_file: Option<&Path>) -> io::Result<mpsc::Receiver<()>> {
+pub fn watch(path: &Path, secrets: &[PathBuf]) -> io::Result<mpsc::Receiver<()>> {
     let (wake, events) = mpsc::channel(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the file is an event, too: our own reload must not trigger the next.
@@ -27,7 +27,7 @@ pub fn watch(path: &Path, key_file: Option<&Path>) -> io::Result<mpsc::Receiver<
             let _already_awake = wake.try_send(());
         }
     });
-    let files = [Some(path), key_file].into_iter().flatten().map(Path::to_owned).collect();
+    let files = std::iter::once(path.to_owned()).chain(secrets.iter().cloned()).collect();
     let mut watched = Watched { watcher: watcher.map_err(io_error)?, files, folders: Vec::new(), seen: Vec::new() };
     watched.follow()?;
     watched.seen = watched.look();
