@@ -2,6 +2,7 @@
 //! measurement of one failover, three Bascule nodes under every fault, and an anycast address on a routed network.
 
 pub mod arena;
+pub mod bgp_table;
 pub mod group;
 pub mod node;
 pub mod routed;
