@@ -17,7 +17,7 @@ use crate::wire::{AsPath, Attributes, EncodedAttributes, Family, FamilySet, Larg
 /// LOCAL_PREF where none is configured: what routers assume themselves (RFC 4271 leaves the number open, every implementation takes 100).
 const USUAL_LOCAL_PREF: u32 = 100;
 
-/// LOCAL_PREF of draining routes: the lowest there is (RFC 8326 section 4.2).
+/// LOCAL_PREF of draining routes: the lowest there is, which RFC 8326 recommends.
 const DRAINING_LOCAL_PREF: u32 = 0;
 
 /// What the presentation of routes depends on besides policy. Fixed while a session is Established.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 /// Pages whose claims are checked.
-const PAGES: &[&str] = &["docs/rfc/9568.md", "docs/testing.md"];
+const PAGES: &[&str] = &["docs/rfc/9568.md", "docs/rfc/bgp-routes.md", "docs/testing.md"];
 
 pub(super) fn check(root: &Path) -> Result<()> {
     let mut found = Vec::new();
