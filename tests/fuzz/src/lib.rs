@@ -7,6 +7,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use bascule_bgp::wire::header::{MAX_LEN, MAX_LEN_EXTENDED};
+use bascule_bgp::wire::update::encode::announce;
+use bascule_bgp::wire::{DecodeContext, EncodedAttributes, Family, Frame, Framer, MessageType, Update};
 use bascule_core::types::Mac;
 use bascule_core::wire::arp::Arp;
 use bascule_core::wire::ndp::Ndp;
@@ -17,7 +20,8 @@ use bascule_core::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PROTOCOL};
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// Every target there is.
-pub const TARGETS: &[Target] = &[("arp", arp), ("config", config), ("ndp", ndp), ("peer", peer), ("vrrp", vrrp)];
+pub const TARGETS: &[Target] =
+    &[("arp", arp), ("bgp_decoder", bgp_decoder), ("config", config), ("ndp", ndp), ("peer", peer), ("vrrp", vrrp)];
 
 /// The first byte chooses the family. Parsed as it came, and with a checksum made right, so that the fuzzer is not stopped by it.
 pub fn vrrp(data: &[u8]) -> bool {
@@ -53,6 +57,92 @@ pub fn arp(data: &[u8]) -> bool {
     let Some(message) = Arp::parse(data) else { return false };
     assert_eq!(Arp::parse(&message.encode(Mac::BROADCAST)), Some(message), "encode loses something");
     true
+}
+
+/// What a BGP neighbour sends. The bits of the first byte say what was negotiated, and whether the rest is a stream of messages or the
+/// body of one, so that the fuzzer is not stopped by the header. Accepted is what has messages and no error; what is accepted and
+/// can be sent is the same when it is sent and read again.
+pub fn bgp_decoder(data: &[u8]) -> bool {
+    let Some((&bits, rest)) = data.split_first() else { return false };
+    let bit = |at: u8| bits >> at & 1 != 0;
+    let context = DecodeContext {
+        four_octet_as: bit(0),
+        ibgp: bit(1),
+        enhanced_refresh: bit(2),
+        families: Family::ALL.into_iter().filter(|family| bit(3 + (*family as u8))).collect(),
+    };
+    let max_len = if bit(5) { MAX_LEN_EXTENDED } else { MAX_LEN };
+    if bit(6) {
+        let Some((kind, body)) = rest.split_first() else { return false };
+        let kind = MessageType::ALL[usize::from(*kind) % MessageType::ALL.len()];
+        return bgp_message(&Frame { kind, body: body.to_vec() }, &context);
+    }
+    // By bytes or at once, the messages are the same.
+    let piece = if bit(7) { 1 } else { rest.len().max(1) };
+    let mut framer = Framer::new();
+    let mut messages = 0;
+    for bytes in rest.chunks(piece) {
+        framer.push(bytes);
+        loop {
+            match framer.next(max_len) {
+                Ok(Some(frame)) if bgp_message(&frame, &context) => messages += 1,
+                Ok(Some(_)) | Err(_) => return false,
+                Ok(None) => break,
+            }
+        }
+        assert!(framer.pending() < max_len, "a whole message is held back");
+    }
+    messages > 0
+}
+
+fn bgp_message(frame: &Frame, context: &DecodeContext) -> bool {
+    use bascule_bgp::wire::Message;
+    let decoded = match Message::decode(frame, context) {
+        Ok(decoded) => decoded,
+        Err(notification) => {
+            let words = notification.describe();
+            assert!(words.len() < 1000 && !words.chars().any(char::is_control), "{words:?}");
+            return false;
+        }
+    };
+    let mut sent = Vec::new();
+    match &decoded {
+        Message::Open(open) => open.encode(&mut sent).expect("it came in one OPEN"),
+        Message::Notification(notification) => notification.encode(&mut sent),
+        Message::Keepalive => bascule_bgp::wire::encode_keepalive(&mut sent),
+        Message::RouteRefresh(refresh) => refresh.encode(&mut sent),
+        Message::Update(update) => {
+            bgp_update(update, context);
+            return true;
+        }
+    }
+    let mut framer = Framer::new();
+    framer.push(&sent);
+    let again = framer.next(MAX_LEN_EXTENDED).expect("our own message").expect("whole");
+    // An OPEN of a frame longer than 4,096 octets or a NOTIFICATION whose data was cut is not what came.
+    if frame.wire_len() <= MAX_LEN {
+        assert_eq!(Message::decode(&again, context).as_ref(), Ok(&decoded), "encode loses something");
+    }
+    true
+}
+
+/// Its first prefixes with its attributes, as we would send them, mean the same.
+fn bgp_update(update: &Update, context: &DecodeContext) {
+    let prefixes: Vec<_> = update.announced().take(5).collect();
+    let reach = update.mp_reach.as_ref().filter(|_| update.announced_v4.is_empty());
+    let next_hop = update.next_hop.map(bascule_bgp::wire::NextHop::V4).or(reach.map(|reach| reach.next_hop));
+    let (Some(next_hop), Ok(attributes)) =
+        (next_hop, EncodedAttributes::new(&update.attributes, context.four_octet_as))
+    else {
+        return;
+    };
+    let mut sent = Vec::new();
+    if announce(&mut sent, &attributes, next_hop, &prefixes, MAX_LEN, MAX_LEN) == 0 {
+        return;
+    }
+    let again = Update::decode(&sent[19..], context);
+    assert_eq!(again.attributes, update.attributes, "encode loses something");
+    assert!(prefixes.starts_with(&again.announced().collect::<Vec<_>>()), "{prefixes:?}");
 }
 
 /// A configuration file. Each error is exactly one line that begins with the file's name, whatever the text holds.

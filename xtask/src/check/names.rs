@@ -5,13 +5,26 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Pages whose claims are checked.
-const PAGES: &[&str] = &["docs/rfc/9568.md", "docs/rfc/bgp-routes.md", "docs/testing.md"];
+/// Pages whose claims are checked: this one, and every page of the folder.
+const PAGE: &str = "docs/testing.md";
+const FOLDER: &str = "docs/rfc";
+
+/// Relative to the root, sorted.
+fn pages(root: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(root.join(FOLDER)).with_context(|| format!("cannot read {FOLDER}"))?;
+    let mut pages = vec![PAGE.to_owned()];
+    for entry in entries {
+        let name = entry.context("directory entry")?.file_name();
+        pages.push(format!("{FOLDER}/{}", name.to_string_lossy()));
+    }
+    pages.sort();
+    Ok(pages)
+}
 
 pub(super) fn check(root: &Path) -> Result<()> {
     let mut found = Vec::new();
-    for page in PAGES {
-        let text = std::fs::read_to_string(root.join(page)).with_context(|| format!("cannot read {page}"))?;
+    for page in pages(root)? {
+        let text = std::fs::read_to_string(root.join(&page)).with_context(|| format!("cannot read {page}"))?;
         let read = |file: &str| std::fs::read_to_string(root.join(file)).ok();
         let (count, wrong) = violations(&text, read);
         if count == 0 {

@@ -143,6 +143,51 @@ fn attributes_that_leave_no_room_are_refused() {
     assert!(EncodedAttributes::new(&of(20_000), true).is_err());
 }
 
+/// RFC 7606 section 5.1: one kind of thing in a message, the MP attribute first and no NEXT_HOP beside it, codes ascending.
+#[test]
+fn s5_1_layout_of_every_message_we_send() {
+    let attributes = Attributes {
+        as_path: AsPath::sequence([65001]),
+        med: Some(5),
+        communities: vec![0xffff_0000],
+        ..Attributes::default()
+    };
+    let encoded = EncodedAttributes::new(&attributes, true).unwrap();
+    let (before, after) = ("40010100 4002060201 0000fde9", "800404 00000005 c00804 ffff0000");
+    let (v4, v6) = (prefixes(Family::Ipv4, 1), prefixes(Family::Ipv6, 1));
+    let v6_octets = "80 20010db8000000000000000000000002";
+    let next_hop = "10 20010db8000000000000000000000001 00";
+    let sent = |encode: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        encode(&mut out);
+        assert_eq!(out[..19], [&[0xff; 16][..], &u16::try_from(out.len()).unwrap().to_be_bytes(), &[2]].concat());
+        out[19..].iter().map(|octet| format!("{octet:02x}")).collect::<String>()
+    };
+    let announced = |hop: NextHop, prefixes: &[IpNet]| {
+        sent(&|out| assert_eq!(announce(out, &encoded, hop, prefixes, MAX_LEN, MAX_LEN), prefixes.len()))
+    };
+    let withdrawn = |family: Family, prefixes: &[IpNet]| {
+        sent(&|out| assert_eq!(withdraw(out, family, prefixes, MAX_LEN, MAX_LEN), prefixes.len()))
+    };
+    for (what, found, expected) in [
+        ("v4", announced(next_hops()[0], &v4), format!("0000 0022 {before} 400304 c0000201 {after} 20 0a000000")),
+        (
+            "v6",
+            announced(next_hops()[1], &v6),
+            format!("0000 0044 800e26 000201 {next_hop} {v6_octets} {before} {after}"),
+        ),
+        ("withdrawn v4", withdrawn(Family::Ipv4, &v4), "0005 20 0a000000 0000".to_owned()),
+        ("withdrawn v6", withdrawn(Family::Ipv6, &v6), format!("0000 0017 800f14 000201 {v6_octets}")),
+        ("end of v4", sent(&|out| end_of_rib(out, Family::Ipv4)), "0000 0000".to_owned()),
+        ("end of v6", sent(&|out| end_of_rib(out, Family::Ipv6)), "0000 0006 800f03 000201".to_owned()),
+    ] {
+        assert_eq!(found, expected.replace(' ', ""), "{what}");
+    }
+    // The extended length is for values of 256 octets and more.
+    assert!(announced(next_hops()[1], &prefixes(Family::Ipv6, 13))[8..].starts_with("800ef2"));
+    assert!(announced(next_hops()[1], &prefixes(Family::Ipv6, 14))[8..].starts_with("900e0103"));
+}
+
 #[test]
 fn a_set_of_as_numbers_is_not_sent() {
     for kind in [SegmentKind::Set, SegmentKind::ConfedSet] {
