@@ -181,6 +181,7 @@ const fn is_trouble(reason: Reason) -> bool {
         | Reason::SickActive
         | Reason::Handover
         | Reason::HigherPriority
+        | Reason::Overtaken
         | Reason::Stopped
         | Reason::Reconfigured => false,
     }

@@ -30,7 +30,7 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32) -> Verdict {
         // An advert of ours is judged by this rule alone: with NO_ACCEPT it may leave although `deliver` is closed.
         if let Some(slot) = maps::advert_shard(&AdvertKey::new(ifindex, ip.family, advert.vrid)) {
             return match Shard::look(slot) {
-                Some(shard) => shard.advert_leaves(&advert),
+                Some(shard) => shard.advert_leaves(&advert, ip),
                 None => Verdict::Drop(DropReason::AdvertRole),
             };
         }

@@ -64,6 +64,8 @@ pub(crate) struct Ip {
     pub(crate) family: u8,
     pub(crate) source: VipKey,
     pub(crate) destination: VipKey,
+    /// TTL or hop limit.
+    pub(crate) hops: u8,
     /// Upper protocol.
     pub(crate) protocol: u8,
     /// Offset of the upper protocol in the frame.
@@ -136,6 +138,7 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Option<Ip> {
         family: 4,
         source: VipKey::v4([h[12], h[13], h[14], h[15]]),
         destination: VipKey::v4([h[16], h[17], h[18], h[19]]),
+        hops: h[8],
         protocol: if later_fragment { IPPROTO_NONE } else { h[9] },
         offset: offset + usize::from(h[0] & 0x0f) * 4,
     })
@@ -160,7 +163,7 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Option<Ip> {
     }
     let (protocol, offset) = upper_protocol(ctx, h.head[6], offset + 40);
     let (protocol, offset) = (forget(protocol), usize::from(forget(offset as u16)));
-    Some(Ip { family: 6, source: h.source, destination: h.destination, protocol, offset })
+    Some(Ip { family: 6, source: h.source, destination: h.destination, hops: h.head[7], protocol, offset })
 }
 
 /// Makes the verifier forget what it knows of a number (it does not track bytes and half-words on the stack): what
@@ -214,6 +217,16 @@ pub(crate) fn advert(ctx: &TcContext, ip: &Ip) -> Option<Advert> {
     // Twelve bits of centiseconds (RFC 9568 section 5.2.7); the upper four are reserved.
     let centiseconds = u16::from_be_bytes([h[4] & 0x0f, h[5]]);
     Some(Advert { vrid: h[1], priority: h[2], interval_ns: u64::from(centiseconds) * 10_000_000 })
+}
+
+/// The first address that an advert lists (RFC 9568 section 5.2.9): it tells our virtual router from another with our number.
+#[inline(always)]
+pub(crate) fn advert_address(ctx: &TcContext, ip: &Ip) -> Option<VipKey> {
+    if ip.family == 6 {
+        return ctx.load(ip.offset + 8).ok();
+    }
+    let first: [u8; 4] = ctx.load(ip.offset + 8).ok()?;
+    Some(VipKey::v4(first))
 }
 
 /// Type of a neighbour discovery message, 133 to 137; `None` for anything else.

@@ -1,7 +1,7 @@
 //! What this node may hear.
 
 use aya_ebpf::programs::TcContext;
-use bascule_ebpf_common::{DropReason, VipEntry};
+use bascule_ebpf_common::{ADVERT_HOPS, AdvertKey, DropReason, Heard, VipEntry};
 
 use crate::Verdict;
 use crate::frame::{self, ARP_REQUEST, Arp, Ip, NDP_ADVERT, NDP_SOLICIT, Network};
@@ -37,6 +37,7 @@ fn judge_arp(arp: &Arp, ifindex: u32, source_mac: &[u8; 6]) -> Verdict {
 
 #[inline(always)]
 fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) -> Verdict {
+    notice_advert(ctx, ip, ifindex, source_mac);
     if let Some(kind) = frame::ndp_type(ctx, ip)
         && (kind == NDP_SOLICIT || kind == NDP_ADVERT)
         && let Some(target) = frame::ndp_target(ctx, ip)
@@ -54,6 +55,27 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) -> Ver
     match maps::vip(&ip.destination) {
         Some(entry) => need_deliver(entry, DropReason::IngressDeliver),
         None => Verdict::Pass,
+    }
+}
+
+/// An advert of another node for a virtual router of ours, as far as a program can check it; it passes in any case.
+#[inline(always)]
+fn notice_advert(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) {
+    let Some(advert) = frame::advert(ctx, ip) else { return };
+    if ip.hops != ADVERT_HOPS || advert.priority == 0 {
+        return;
+    }
+    let Some(slot) = maps::advert_shard(&AdvertKey::new(ifindex, ip.family, advert.vrid)) else { return };
+    match maps::link_mac(ifindex) {
+        Some(own) if own != *source_mac => {}
+        _ => return,
+    }
+    let listed = frame::advert_address(ctx, ip).and_then(|first| maps::vip(&first));
+    if !listed.is_some_and(|entry| entry.shard == slot) {
+        return;
+    }
+    if let Some(shard) = Shard::look(slot) {
+        shard.rival_advertises(&Heard { family: ip.family, priority: advert.priority, source: ip.source });
     }
 }
 

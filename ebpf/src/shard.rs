@@ -2,12 +2,13 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use bascule_ebpf_common::{
-    COUNTER_ADVERTS_PASSED, DropReason, FLAG_HANDOVER, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl, ShardKernel, VipEntry,
-    answer_open, deadline_ns, deliver_open, fence_ns,
+    COUNTER_ADVERTS_PASSED, DropReason, FLAG_HANDOVER, FLAG_MAIN_V6, Heard, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl,
+    ShardKernel, VipEntry, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns,
+    repeats,
 };
 
 use crate::Verdict;
-use crate::frame::Advert;
+use crate::frame::{Advert, Ip};
 use crate::maps;
 
 /// One look at a shard.
@@ -37,7 +38,7 @@ impl Shard {
 
     /// An own advert is about to leave: judge it and, with the right to own, extend the deadline.
     #[inline(always)]
-    pub(crate) fn advert_leaves(&self, advert: &Advert) -> Verdict {
+    pub(crate) fn advert_leaves(&self, advert: &Advert, ip: &Ip) -> Verdict {
         let in_time = self.now < deadline_ns(&self.ctl, &self.kernel);
         let role = self.ctl.role;
         if role != ROLE_ACTIVE && !(role == ROLE_LEAVING && advert.priority == 0) {
@@ -46,17 +47,27 @@ impl Shard {
         if !in_time {
             return Verdict::Drop(DropReason::AdvertExpired);
         }
+        // A deposed node is a Backup, whatever its daemon knows of it: it has nothing to release and nothing to claim. What it said
+        // before it may say once more, to no effect here: the better one must learn that neighbours have heard us.
+        if deposed(&self.ctl, &self.kernel) {
+            if !repeats(&self.ctl, &self.kernel, advert.priority) {
+                return Verdict::Drop(DropReason::AdvertRole);
+            }
+            maps::count(COUNTER_ADVERTS_PASSED);
+            return Verdict::Pass;
+        }
         // Priority 0 gives the VIP up (RFC 9568 section 6.4.3): it must not lengthen what it ends. An interval of 0 is
         // no interval.
         if advert.priority != 0 && advert.interval_ns != 0 {
-            self.extend(advert.interval_ns);
+            self.extend(advert, ip);
         }
         maps::count(COUNTER_ADVERTS_PASSED);
         Verdict::Pass
     }
 
     #[inline(always)]
-    fn extend(&self, interval_ns: u64) {
+    fn extend(&self, advert: &Advert, ip: &Ip) {
+        let interval_ns = advert.interval_ns;
         let same_term = self.kernel.term == self.ctl.term;
         let before = if same_term { self.kernel.interval_ns } else { self.ctl.interval_ns };
         // The peers still count with the interval of the advert before this one until they have this one.
@@ -67,7 +78,24 @@ impl Shard {
             (&raw mut (*self.cell).deadline_ns).write_volatile(self.now + fence_ns(effective));
             (&raw mut (*self.cell).interval_ns).write_volatile(interval_ns);
             (&raw mut (*self.cell).adverts).write_volatile(self.kernel.adverts + 1);
+            (&raw mut (*self.cell).priority).write_volatile(u64::from(advert.priority));
+            if ip.family == if self.ctl.flags & FLAG_MAIN_V6 != 0 { 6 } else { 4 } {
+                (&raw mut (*self.cell).source).write(ip.source);
+            }
             (&raw mut (*self.cell).term).write_volatile(self.ctl.term);
+        }
+    }
+
+    /// Another node advertised the shard's virtual router.
+    #[inline(always)]
+    pub(crate) fn rival_advertises(&self, heard: &Heard) {
+        // SAFETY: a valid map value; adverts of other nodes are the only writers of these two fields, and any order of two that arrive
+        // at once is as good.
+        unsafe {
+            (&raw mut (*self.cell).heard_ns).write_volatile(self.now);
+            if deposes(&self.ctl, &self.kernel, heard) {
+                (&raw mut (*self.cell).deposed_term).write_volatile(self.ctl.term);
+            }
         }
     }
 

@@ -100,6 +100,8 @@ fn one(trio: &mut Trio, until_expired: bool) -> Result<Kill> {
     let active = |node: &bascule_bench::trio::Node| node.daemon.role(GROUP).as_deref() == Some("active");
     let owner = trio.nodes.iter().position(active).context("nobody owns the group")?;
     let (old, name) = (trio.nodes[owner].mac(), trio.nodes[owner].name.clone());
+    // A hundred kills see more frames than the log keeps.
+    trio.sniffer.forget(Stamp::now());
     let killed = trio.nodes[owner].daemon.process.sigkill()?;
     let announced = || {
         let of = |vip| trio.sniffer.first_announcement(vip, killed, |mac| mac != old);

@@ -3,12 +3,13 @@
 //! The model is used by the simulator and, in the suite, compared with the eBPF programs over random sequences. It decides nothing
 //! for the daemon: there the kernel is the judge.
 
+use core::net::IpAddr;
 use core::time::Duration;
 
 use serde::Serialize;
 
 use crate::time::Instant;
-use crate::types::{Centis, Slot, Term};
+use crate::types::{Centis, Family, Slot, Term};
 
 /// How long a claim stands without a further proof: 3A - max(A/4, 2 ms).
 ///
@@ -35,8 +36,25 @@ pub struct FenceCtl {
     pub interval: Centis,
     /// Close `answer` in the kernel as soon as somebody else announces one of the addresses.
     pub handover: bool,
+    /// What the claim stands on.
+    pub basis: Basis,
+    /// The group's main family: its addresses settle ties of priority.
+    pub family: Family,
     /// False: frames for the addresses are not delivered to this host (RFC 9568 Accept_Mode off).
     pub accept: bool,
+}
+
+/// What a claim stands on, until its first advert has left: from then on it stands on that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// Nobody who may own was heard up to this time. An advert that arrives later voids the claim: the node was held up after its
+    /// decision, and another one may have claimed meanwhile.
+    Silence(Instant),
+    /// The owner's grant, whose own adverts go on until it sees ours; or a fence that came late.
+    Given,
+    /// The same ownership in a new term: what its last advert said holds.
+    Continued,
 }
 
 /// What a slot may do at most.
@@ -80,6 +98,11 @@ pub struct KernelSlot {
     deadline: Instant,
     interval: Option<Centis>,
     muted: Option<Term>,
+    /// When another node's advert was last heard.
+    heard: Instant,
+    deposed: Option<Term>,
+    /// Priority, and source in the main family, of the advert that left last.
+    said: (u8, Option<IpAddr>),
 }
 
 impl KernelSlot {
@@ -98,7 +121,30 @@ impl KernelSlot {
     }
 
     fn active(&self, now: Instant) -> Option<FenceCtl> {
-        self.ctl.filter(|ctl| ctl.role == FenceRole::Active && now < self.deadline())
+        self.ctl.filter(|ctl| ctl.role == FenceRole::Active && now < self.deadline() && !self.is_deposed())
+    }
+
+    /// Another node has the better right: only a new term opens again.
+    pub fn is_deposed(&self) -> bool {
+        self.ctl.is_some_and(|ctl| {
+            let broken = matches!(ctl.basis, Basis::Silence(until) if self.heard > until);
+            self.deposed == Some(ctl.term) || self.term != ctl.term && broken
+        })
+    }
+
+    /// Another node's advert of this virtual router arrived. An Active that must give way to it (RFC 9568 section 6.4.3) does so here
+    /// and now, for its daemon may stand still. During a hand-over it goes on serving until the announcement.
+    pub fn ingress_advert(&mut self, priority: u8, source: IpAddr, now: Instant) {
+        if priority == 0 {
+            return;
+        }
+        self.heard = now;
+        let Some(ctl) = self.ctl.filter(|ctl| ctl.role == FenceRole::Active && !ctl.handover) else { return };
+        let (said, own) = self.said;
+        let tie = priority == said && Family::of(&source) == ctl.family && own.is_some_and(|own| source > own);
+        if (self.term == ctl.term || ctl.basis == Basis::Continued) && (priority > said || tie) {
+            self.deposed = Some(ctl.term);
+        }
     }
 
     /// May this node answer for the addresses in ARP and NDP, or announce them?
@@ -113,8 +159,13 @@ impl KernelSlot {
     }
 
     /// An advert is about to leave: true when it may, and then a priority above 0 extends the deadline.
-    pub fn egress_advert(&mut self, priority: u8, interval: Centis, now: Instant) -> bool {
+    pub fn egress_advert(&mut self, priority: u8, source: IpAddr, interval: Centis, now: Instant) -> bool {
         let Some(ctl) = self.ctl else { return false };
+        if self.is_deposed() {
+            // It may say once more what it said before, so that the better one announces itself anew; nothing follows from it here.
+            let in_time = ctl.role == FenceRole::Active && now < self.deadline();
+            return in_time && self.term == ctl.term && priority > 0 && priority <= self.said.0;
+        }
         if priority == 0 {
             return ctl.role != FenceRole::Backup && now < self.deadline();
         }
@@ -127,6 +178,10 @@ impl KernelSlot {
         self.deadline = now + window(effective);
         self.interval = Some(interval);
         self.term = ctl.term;
+        self.said.0 = priority;
+        if Family::of(&source) == ctl.family {
+            self.said.1 = Some(source);
+        }
         true
     }
 
@@ -158,8 +213,14 @@ mod tests {
             deliver_until: Instant::ZERO,
             interval,
             handover: false,
+            basis: Basis::Silence(Instant::ZERO),
+            family: Family::V4,
             accept: true,
         }
+    }
+
+    fn us() -> IpAddr {
+        IpAddr::from([10, 9, 0, 2])
     }
 
     #[test]
@@ -173,11 +234,11 @@ mod tests {
     fn only_a_new_term_reopens_a_closed_slot() {
         let mut slot = KernelSlot::default();
         slot.write(claim(1, at(275), centis(10)));
-        assert!(slot.egress_advert(200, centis(10), at(100)));
+        assert!(slot.egress_advert(200, us(), centis(10), at(100)));
         assert!(slot.answer(at(374)) && slot.deliver(at(374)));
         assert!(!slot.answer(at(375)) && !slot.deliver(at(375)));
-        assert!(!slot.egress_advert(200, centis(10), at(375)), "a stale advert must not leave");
-        assert!(!slot.egress_advert(0, centis(10), at(375)), "nor a stale release");
+        assert!(!slot.egress_advert(200, us(), centis(10), at(375)), "a stale advert must not leave");
+        assert!(!slot.egress_advert(0, us(), centis(10), at(375)), "nor a stale release");
         slot.write(claim(2, at(700), centis(10)));
         assert!(slot.answer(at(699)));
     }
@@ -186,10 +247,10 @@ mod tests {
     fn smaller_interval_holds_until_one_advert_with_the_longer_is_out() {
         let mut slot = KernelSlot::default();
         slot.write(claim(1, at(275), centis(10)));
-        assert!(slot.egress_advert(200, centis(10), at(0)));
-        assert!(slot.egress_advert(200, centis(100), at(100)));
+        assert!(slot.egress_advert(200, us(), centis(10), at(0)));
+        assert!(slot.egress_advert(200, us(), centis(100), at(100)));
         assert_eq!(slot.deadline(), at(375));
-        assert!(slot.egress_advert(200, centis(100), at(200)));
+        assert!(slot.egress_advert(200, us(), centis(100), at(200)));
         assert_eq!(slot.deadline(), at(2950));
     }
 
@@ -205,6 +266,40 @@ mod tests {
         let leaving = FenceCtl { role: FenceRole::Leaving, deliver_until: at(1000), ..claim(1, at(275), centis(10)) };
         slot.write(leaving);
         assert!(slot.deliver(at(999)) && !slot.deliver(at(1000)) && !slot.answer(at(1)));
-        assert!(slot.egress_advert(0, centis(10), at(274)) && !slot.egress_advert(200, centis(10), at(1)));
+        assert!(slot.egress_advert(0, us(), centis(10), at(274)) && !slot.egress_advert(200, us(), centis(10), at(1)));
+    }
+
+    #[test]
+    fn a_superior_advert_ends_the_term_although_the_daemon_stands_still() {
+        let mut slot = KernelSlot::default();
+        slot.write(claim(1, at(275), centis(10)));
+        assert!(slot.egress_advert(99, us(), centis(10), at(10)), "a sick owner");
+        slot.ingress_advert(98, IpAddr::from([10, 9, 0, 3]), at(20));
+        slot.ingress_advert(99, IpAddr::from([10, 9, 0, 1]), at(20));
+        assert!(slot.answer(at(20)), "an inferior one changes nothing");
+        slot.ingress_advert(150, IpAddr::from([10, 9, 0, 1]), at(30));
+        assert!(!slot.answer(at(30)) && !slot.deliver(at(30)));
+        assert!(slot.egress_advert(99, us(), centis(10), at(31)), "so that the better one announces itself");
+        assert!(!slot.answer(at(31)) && slot.deadline() == at(285), "to no other effect");
+        assert!(!slot.egress_advert(151, us(), centis(10), at(31)) && !slot.egress_advert(0, us(), centis(10), at(31)));
+        slot.write(FenceCtl { basis: Basis::Continued, ..claim(2, at(285), centis(10)) });
+        assert!(slot.answer(at(32)), "a daemon that knows better claims anew");
+        slot.ingress_advert(99, IpAddr::from([10, 9, 0, 3]), at(33));
+        assert!(!slot.answer(at(33)), "and is as easy to depose before its next advert: a tie, settled by the address");
+    }
+
+    #[test]
+    fn a_claim_on_silence_is_void_when_somebody_spoke_before_its_first_advert() {
+        let mut slot = KernelSlot::default();
+        slot.ingress_advert(100, IpAddr::from([10, 9, 0, 1]), at(90));
+        let decided = |term, basis| FenceCtl { basis, ..claim(term, at(1000), centis(10)) };
+        slot.write(decided(1, Basis::Silence(at(100))));
+        assert!(slot.answer(at(101)));
+        slot.ingress_advert(100, IpAddr::from([10, 9, 0, 1]), at(102));
+        assert!(!slot.answer(at(103)) && !slot.egress_advert(200, us(), centis(10), at(103)));
+        slot.write(decided(2, Basis::Given));
+        assert!(slot.egress_advert(200, us(), centis(10), at(104)), "a grant expects the granter's adverts");
+        slot.ingress_advert(100, IpAddr::from([10, 9, 0, 1]), at(105));
+        assert!(slot.answer(at(106)));
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bascule_core::fence::{FenceCtl, FenceRole, FenceWrite};
+use bascule_core::fence::{Basis, FenceCtl, FenceRole, FenceWrite};
 use bascule_core::node::event::Event;
 use bascule_core::node::io::{Action, FenceState, Input, LinkInfo};
-use bascule_core::types::{Family, Mac};
+use bascule_core::types::{Family, Mac, Slot};
 use bascule_ebpf_common::{
-    DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, ROLE_ACTIVE, ROLE_BACKUP, ROLE_LEAVING, ShardCtl,
+    DropReason, FLAG_CONTINUED, FLAG_HANDOVER, FLAG_MAIN_V6, FLAG_NO_ACCEPT, HEED_NOBODY, ROLE_ACTIVE, ROLE_BACKUP,
+    ROLE_LEAVING, ShardCtl, active, deposed,
 };
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, warn};
@@ -27,8 +28,14 @@ impl Driver {
                     let index = usize::from(Family::of(&src) == Family::V6);
                     let deadline = self.node.advert_deadline(slot);
                     let sent = self.vrrp[index].send(link, src, dst, &payload).map_err(|error| error.to_string());
-                    // IPv4 sockets do not tell what the fence drops: the clock does.
+                    // IPv4 sockets do not tell what the fence drops: the clock and the fence itself do.
                     let late = deadline.is_some_and(|at| boot_now() >= at);
+                    let kept = self.kept(slot);
+                    if kept == Some(Kept::Deposed) {
+                        self.node.handle_input(Input::Deposed(slot), boot_now());
+                        continue;
+                    }
+                    let late = late || kept == Some(Kept::Late);
                     let sent = if late { sent.and(Err("it left when the fence had closed".to_owned())) } else { sent };
                     if let Err(error) = sent {
                         self.node.handle_input(Input::SendFailed { slot, error }, boot_now());
@@ -81,6 +88,15 @@ impl Driver {
                 Action::Stopped => self.stopped = true,
             }
         }
+    }
+
+    /// Why the fence keeps the adverts of an Active slot, if it does. The programs have judged an advert when its system call is back.
+    fn kept(&self, slot: Slot) -> Option<Kept> {
+        let (ctl, kernel) = self.fence.as_ref()?.read(slot.0).ok()?;
+        if ctl.role != ROLE_ACTIVE || active(&ctl, &kernel, boot_now().as_nanos()) {
+            return None;
+        }
+        Some(if deposed(&ctl, &kernel) { Kept::Deposed } else { Kept::Late })
     }
 
     /// `None` when the work was queued, else why not.
@@ -154,6 +170,15 @@ impl Driver {
     }
 }
 
+/// Why an advert did not leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Another node has the better right.
+    Deposed,
+    /// The deadline has passed.
+    Late,
+}
+
 fn family_to_abi(family: Family) -> FenceFamily {
     match family {
         Family::V4 => FenceFamily::V4,
@@ -169,13 +194,20 @@ fn to_abi(ctl: &FenceCtl) -> ShardCtl {
     };
     let handover = if ctl.handover { FLAG_HANDOVER } else { 0 };
     let no_accept = if ctl.accept { 0 } else { FLAG_NO_ACCEPT };
+    let main = if ctl.family == Family::V6 { FLAG_MAIN_V6 } else { 0 };
+    let (continued, heed_ns) = match ctl.basis {
+        Basis::Silence(until) => (0, until.as_nanos()),
+        Basis::Given => (0, HEED_NOBODY),
+        Basis::Continued => (FLAG_CONTINUED, HEED_NOBODY),
+    };
     ShardCtl {
         role,
-        flags: handover | no_accept,
+        flags: handover | no_accept | main | continued,
         term: ctl.term.0,
         deadline_ns: ctl.deadline.as_nanos(),
         deliver_until_ns: ctl.deliver_until.as_nanos(),
         interval_ns: u64::from(ctl.interval.get()) * 10_000_000,
+        heed_ns,
     }
 }
 

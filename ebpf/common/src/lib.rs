@@ -11,9 +11,10 @@
 
 mod rules;
 
-pub use rules::{active, answer_open, deadline_ns, deliver_open, fence_ns};
+pub use rules::{Heard, active, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns, repeats};
 
-/// Version of the map ABI. It is part of the pin path (`v1`) and of [`ABI_STAMP`]; raise it with every layout change.
+/// Version of the map ABI. It is part of the pin path (`v1`) and of [`ABI_STAMP`]; raise it with every layout change that
+/// follows a release; the digest tells the builds between two releases apart.
 pub const ABI_VERSION: u32 = 1;
 
 /// Digest of the ABI: version in the upper half, FNV-1a (32 bit) of `layout-v1.txt` in the lower.
@@ -43,9 +44,18 @@ pub const ROLE_LEAVING: u32 = 2;
 pub const FLAG_HANDOVER: u32 = 1;
 /// Flag of [`ShardCtl::flags`]: RFC 9568 Accept_Mode is off: own the address, deliver nothing to it.
 pub const FLAG_NO_ACCEPT: u32 = 2;
+/// Flag of [`ShardCtl::flags`]: this term goes on with an ownership that was advertised before: what the last advert said holds.
+pub const FLAG_CONTINUED: u32 = 4;
+/// Flag of [`ShardCtl::flags`]: the group's main family is IPv6: its addresses settle ties of priority.
+pub const FLAG_MAIN_V6: u32 = 8;
+
+/// The one value of TTL or hop limit that an advert may have (RFC 9568 sections 5.1.1.3 and 5.1.2.3).
+pub const ADVERT_HOPS: u8 = 255;
+/// [`ShardCtl::heed_ns`] of a claim that no advert of another node voids.
+pub const HEED_NOBODY: u64 = u64::MAX;
 
 /// Address of a VIP in network order; IPv4 as `::ffff:a.b.c.d`. Aligned, so that the programs move it in two words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct VipKey {
     /// The sixteen bytes of the (mapped) IPv6 address.
@@ -109,7 +119,7 @@ impl AdvertKey {
 pub struct ShardCtl {
     /// One of [`ROLE_BACKUP`], [`ROLE_ACTIVE`], [`ROLE_LEAVING`]; anything else is closed.
     pub role: u32,
-    /// Bits [`FLAG_HANDOVER`] and [`FLAG_NO_ACCEPT`].
+    /// Bits [`FLAG_HANDOVER`], [`FLAG_NO_ACCEPT`], [`FLAG_CONTINUED`] and [`FLAG_MAIN_V6`].
     pub flags: u32,
     /// Term of the claim, at least 1 and never used twice by one daemon run.
     pub term: u64,
@@ -119,6 +129,9 @@ pub struct ShardCtl {
     pub deliver_until_ns: u64,
     /// Advert interval in force when the claim was made; 0: take the packet's.
     pub interval_ns: u64,
+    /// When the silence was found that this claim stands on. An advert of another node that arrives later voids the claim until its
+    /// own first advert is out; [`HEED_NOBODY`] where the claim stands on something else.
+    pub heed_ns: u64,
 }
 
 /// What the programs proved for one shard. Written by the programs only (and zeroed before the first program runs).
@@ -135,6 +148,14 @@ pub struct ShardKernel {
     pub answer_closed_term: u64,
     /// Adverts that extended the deadline, all terms.
     pub adverts: u64,
+    /// When another node's advert (priority above 0) for this shard last arrived, whatever our role.
+    pub heard_ns: u64,
+    /// Term that ended because a superior advert arrived (RFC 9568 section 6.4.3): only another one opens.
+    pub deposed_term: u64,
+    /// Priority in the own advert that left last.
+    pub priority: u64,
+    /// Source of the own advert of the main family that left last.
+    pub source: VipKey,
 }
 
 /// Hardware address of a fenced link: tells a successor's announcement from our own.
@@ -213,8 +234,8 @@ const fn fnv1a(bytes: &[u8]) -> u32 {
 const _: () = assert!(size_of::<VipKey>() == 16 && align_of::<VipKey>() == 8);
 const _: () = assert!(size_of::<VipEntry>() == 8);
 const _: () = assert!(size_of::<AdvertKey>() == 8);
-const _: () = assert!(size_of::<ShardCtl>() == 40 && align_of::<ShardCtl>() == 8);
-const _: () = assert!(size_of::<ShardKernel>() == 40 && align_of::<ShardKernel>() == 8);
+const _: () = assert!(size_of::<ShardCtl>() == 48 && align_of::<ShardCtl>() == 8);
+const _: () = assert!(size_of::<ShardKernel>() == 80 && align_of::<ShardKernel>() == 8);
 const _: () = assert!(size_of::<LinkInfo>() == 8);
 const _: () = assert!((DropReason::ALL.len() as u32) < COUNTERS);
 

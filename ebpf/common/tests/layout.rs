@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use bascule_ebpf_common::{
-    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, LinkInfo, MAX_ADVERTS, MAX_LINKS, MAX_SHARDS, MAX_VIPS,
-    ShardCtl, ShardKernel, VipEntry, VipKey, active, answer_open, deadline_ns, deliver_open, fence_ns,
+    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, Heard, LinkInfo, MAX_ADVERTS, MAX_LINKS, MAX_SHARDS,
+    MAX_VIPS, ShardCtl, ShardKernel, VipEntry, VipKey, active, answer_open, deadline_ns, deliver_open, deposed,
+    deposes, fence_ns, repeats,
 };
 
 macro_rules! describe {
@@ -21,8 +22,10 @@ fn layout() -> String {
     describe!(out, VipKey: addr);
     describe!(out, VipEntry: shard, ifindex);
     describe!(out, AdvertKey: ifindex, family, vrid, pad);
-    describe!(out, ShardCtl: role, flags, term, deadline_ns, deliver_until_ns, interval_ns);
-    describe!(out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts);
+    describe!(out, ShardCtl: role, flags, term, deadline_ns, deliver_until_ns, interval_ns, heed_ns);
+    describe!(
+        out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts, heard_ns, deposed_term, priority, source
+    );
     describe!(out, LinkInfo: mac, pad);
     writeln!(out, "map VIPS hash {MAX_VIPS} VipKey VipEntry").unwrap();
     writeln!(out, "map ADVERTS hash {MAX_ADVERTS} AdvertKey u32").unwrap();
@@ -40,7 +43,11 @@ fn layout() -> String {
 
 #[test]
 fn layout_matches_the_golden_file() {
-    assert_eq!(layout(), include_str!("../layout-v1.txt"), "raise ABI_VERSION and write a new golden file");
+    assert_eq!(
+        layout(),
+        include_str!("../layout-v1.txt"),
+        "write a new golden file; raise ABI_VERSION when a release had the old one"
+    );
     assert_eq!(ABI_STAMP >> 32, u64::from(ABI_VERSION));
     assert_ne!(ABI_STAMP & 0xffff_ffff, 0);
 }
@@ -72,4 +79,30 @@ fn bits_close_at_the_deadline_and_a_foreign_term_does_not_extend() {
     let leaving = ShardCtl { role: 2, deliver_until_ns: 300, ..ctl };
     assert!(!answer_open(&leaving, &kernel, 150) && deliver_open(&leaving, &kernel, 299));
     assert!(!deliver_open(&leaving, &kernel, 300));
+}
+
+#[test]
+fn a_superior_advert_ends_a_term_and_an_inferior_one_does_not() {
+    let own = VipKey::v4([10, 9, 0, 2]);
+    let ctl = ShardCtl { role: 1, term: 7, deadline_ns: 100, heed_ns: 50, ..ShardCtl::default() };
+    let kernel = ShardKernel { term: 7, priority: 150, source: own, ..ShardKernel::default() };
+    let heard = |priority, last| Heard { family: 4, priority, source: VipKey::v4([10, 9, 0, last]) };
+    assert!(deposes(&ctl, &kernel, &heard(151, 1)) && !deposes(&ctl, &kernel, &heard(149, 3)));
+    // A tie is settled by the address, in the main family only.
+    assert!(deposes(&ctl, &kernel, &heard(150, 3)) && !deposes(&ctl, &kernel, &heard(150, 1)));
+    assert!(!deposes(&ShardCtl { flags: 8, ..ctl }, &kernel, &heard(150, 3)));
+    // Not while the successor is waited for, not as a Backup, not before the first advert unless the ownership goes on.
+    assert!(!deposes(&ShardCtl { flags: 1, ..ctl }, &kernel, &heard(254, 3)));
+    assert!(!deposes(&ShardCtl { role: 0, ..ctl }, &kernel, &heard(254, 3)));
+    assert!(!deposes(&ShardCtl { term: 8, ..ctl }, &kernel, &heard(254, 3)));
+    assert!(deposes(&ShardCtl { term: 8, flags: 4, ..ctl }, &kernel, &heard(254, 3)));
+
+    let ended = ShardKernel { deposed_term: 7, ..kernel };
+    assert!(deposed(&ctl, &ended) && !answer_open(&ctl, &ended, 60) && !deliver_open(&ctl, &ended, 60));
+    assert!(!deposed(&ShardCtl { term: 8, ..ctl }, &ended), "a fresh claim opens again");
+    assert!(repeats(&ctl, &ended, 150) && !repeats(&ctl, &ended, 151) && !repeats(&ctl, &ended, 0));
+    // A claim on silence is void when the silence was broken before its first advert was out, and only then.
+    let late = ShardKernel { term: 6, heard_ns: 51, ..kernel };
+    assert!(deposed(&ctl, &late) && !deposed(&ctl, &ShardKernel { heard_ns: 50, ..late }));
+    assert!(!deposed(&ctl, &ShardKernel { term: 7, ..late }));
 }

@@ -42,8 +42,6 @@ impl fmt::Display for Violation {
 struct Dual {
     since: u64,
     owners: Vec<usize>,
-    /// One of them was held up meanwhile.
-    held_up: bool,
     /// First advert among them that should end it.
     heard: Option<u64>,
 }
@@ -66,9 +64,9 @@ pub struct Checker {
     /// Advert interval in nanoseconds; the longest when a reload changes it.
     a: u64,
     reach: u64,
+    /// Longest way of a frame.
+    flight: u64,
     strict: bool,
-    /// Owners can be displaced without a fault: preemption, gates.
-    preempted: bool,
     gap_bound: Option<u64>,
     split_since: u64,
     announced: BTreeMap<(usize, IpAddr), (Option<Term>, u64)>,
@@ -100,9 +98,9 @@ impl Checker {
             class: Some(scenario.class),
             a,
             reach: scenario.net.reach(),
+            flight: scenario.net.latency + scenario.net.jitter,
             // Where nothing is handed over and nothing preempts, no frame of a rival is on its way: not even its flight is granted.
             strict: daemon_only && !planned,
-            preempted: planned,
             gap_bound: (bounded && !released && scenario.nodes.len() > 1).then_some(gap),
             work: vec![(0, 0); scenario.nodes.len()],
             ..Self::default()
@@ -229,9 +227,7 @@ impl Checker {
             return None;
         }
         let reach = self.reach;
-        let dual =
-            vip.dual.get_or_insert_with(|| Dual { since: now, owners: owners.clone(), held_up: false, heard: None });
-        dual.held_up |= owners.iter().any(|n| world.held_up(*n));
+        let dual = vip.dual.get_or_insert_with(|| Dual { since: now, owners: owners.clone(), heard: None });
         dual.owners.clone_from(&owners);
         let length = now - dual.since;
         self.longest_dual = self.longest_dual.max(length);
@@ -243,10 +239,9 @@ impl Checker {
                 None if world.lan.is_whole() => (dual.since.max(world.scenario.last_fault(now)), 3 * self.a + reach),
                 None => return None,
             },
-            // Known limit: whoever preempts (or takes from a sick owner) does not wait for a fence, and an owner that is held up at that
-            // very time cannot step down before its own closes.
-            _ if self.preempted && dual.held_up => (dual.since, 3 * self.a + reach),
-            _ => (dual.since, reach),
+            // Whoever displaces an owner that is alive does not wait for its fence: the owner's kernel gives way to the advert (or, in a
+            // hand-over, to the announcement) that makes it, whether its daemon stands still or not. Frames overtake one another.
+            _ => (dual.since, self.flight),
         };
         let over = now - from;
         if if bound == 0 { length > 0 } else { over > bound } {

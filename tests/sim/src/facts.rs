@@ -57,11 +57,6 @@ impl World {
         self.lan.joined(n, self.hosts.len()) && self.able(host, group, vip) && self.settled(host, group)
     }
 
-    /// The node's daemon is stopped or held up.
-    pub(crate) fn held_up(&self, n: usize) -> bool {
-        self.hosts[n].process.as_ref().is_some_and(|p| p.frozen)
-    }
-
     fn settled(&self, host: &Host, group: usize) -> bool {
         // A node in Initialize is still probing, or waits after a conflict.
         matches!(self.role(host.index, group), Some(Role::Backup | Role::Active))

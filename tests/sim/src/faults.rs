@@ -10,6 +10,8 @@ pub enum Target {
     Node(usize),
     /// The owner of a group, or node 0 when there is none. Once found, a run's victim stays the same.
     Owner(usize),
+    /// The owner of a group at the time of the fault, whoever it was before.
+    OwnerNow(usize),
     /// The victim found before.
     Victim,
 }
@@ -138,6 +140,11 @@ impl Plan<'_> {
         if self.rng.chance(400) { Point::Now } else { self.rng.pick(&POINTS) }
     }
 
+    /// The owner at that time, or this node.
+    fn victim_of(&mut self, node: usize, groups: usize) -> Target {
+        if self.rng.chance(600) { Target::OwnerNow(self.rng.index(groups)) } else { Target::Node(node) }
+    }
+
     fn victim(&mut self, nodes: usize, groups: usize) -> Target {
         if self.rng.chance(700) { Target::Owner(self.rng.index(groups)) } else { Target::Node(self.rng.index(nodes)) }
     }
@@ -165,6 +172,11 @@ pub fn plan(rng: &mut Rng, class: Class, nodes: &[NodeSpec], from: u64, a: u64) 
                 p.add(at, victim, Fault::Strike(point, Blow::Hold(lasts)), lasts + SEC);
                 at += lasts + p.rng.between(0, 2 * p.a + 20 * MS);
                 victim = Target::Victim;
+            }
+            if p.rng.chance(500) {
+                // The last advert misses the fence, and the daemon's own reckoning does not tell: it counts from its decision.
+                let lasts = p.rng.between(18 * p.a, 26 * p.a) / 10;
+                p.add(at + 5 * p.a, victim, Fault::Strike(Point::Advert, Blow::Hold(lasts)), lasts + SEC);
             }
         }
         Class::Stop => {
@@ -217,13 +229,20 @@ pub fn plan(rng: &mut Rng, class: Class, nodes: &[NodeSpec], from: u64, a: u64) 
             for _ in 0..p.rng.between(2, 12) {
                 let (node, ok) = (p.rng.index(count), p.rng.chance(400));
                 p.add(at, Target::Node(node), Fault::Gate(ok), SEC);
+                if p.rng.chance(500) {
+                    // A node that stands still while it is displaced, or while it takes over.
+                    let (point, lasts) = (p.point(), p.rng.between(5 * MS, 6 * p.a));
+                    let when = at + p.rng.between(300 * MS, 700 * MS);
+                    let whom = p.victim_of(node, groups);
+                    p.add(when, whom, Fault::Strike(point, Blow::Hold(lasts)), lasts + SEC);
+                }
                 at += p.rng.between(50 * MS, 1500 * MS);
             }
             if p.rng.chance(800) {
                 (0..count).for_each(|node| p.add(at, Target::Node(node), Fault::Gate(true), 2 * SEC));
             }
         }
-        Class::Reload => reload(&mut p, count, at),
+        Class::Reload => reload(&mut p, count, groups, at),
     }
     p.list
 }
@@ -272,7 +291,7 @@ fn moves(p: &mut Plan<'_>, count: usize, groups: usize, mut at: u64) {
     }
 }
 
-fn reload(p: &mut Plan<'_>, count: usize, mut at: u64) {
+fn reload(p: &mut Plan<'_>, count: usize, groups: usize, mut at: u64) {
     let (mut fewer_addresses, mut fewer_groups) = (false, false);
     for _ in 0..p.rng.between(1, 4) {
         let change = match p.rng.below(5) {
@@ -292,6 +311,13 @@ fn reload(p: &mut Plan<'_>, count: usize, mut at: u64) {
         for node in 0..count {
             let when = at + p.rng.between(0, 300 * MS);
             p.add(when, Target::Node(node), Fault::Reload(change), 4 * p.a + SEC);
+            if p.rng.chance(150) {
+                // It may be displaced by a changed rank while it stands still, or displace.
+                let (point, lasts) = (p.point(), p.rng.between(5 * MS, 6 * p.a));
+                let whom = p.victim_of(node, groups);
+                let when = when + p.rng.between(0, 4 * p.a);
+                p.add(when, whom, Fault::Strike(point, Blow::Hold(lasts)), lasts + SEC);
+            }
         }
         at += p.rng.between(SEC, 3 * SEC);
     }

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use bascule_core::fence::{FenceCtl, FenceRole, FenceWrite, KernelSlot, window};
 use bascule_core::node::ADDRESS_LIFETIME;
 use bascule_core::time::Instant;
-use bascule_core::types::{Centis, Family, Slot, Term};
+use bascule_core::types::{Family, Slot, Term};
+use bascule_core::wire::vrrp::Advert;
 
 use crate::mutant::Mutant;
 
@@ -23,7 +24,7 @@ pub struct Guard {
     /// End of the right to own as the checker reckons it, from what was written and what left. Independent of `model`.
     pub allowed: Instant,
     /// Interval in the last advert that left under the present term.
-    carried: Option<(Term, Centis)>,
+    carried: Option<(Term, bascule_core::types::Centis)>,
 }
 
 /// The kernel of one node.
@@ -93,20 +94,22 @@ impl Kernel {
     }
 
     /// An advert is about to leave: true when the fence lets it.
-    pub fn egress_advert(&mut self, family: Family, vrid: u8, priority: u8, interval: Centis, now: Instant) -> bool {
-        let Some(guard) = self.routers.get(&(family, vrid)).and_then(|slot| self.slots.get_mut(slot)) else {
+    pub fn egress_advert(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> bool {
+        let (priority, interval) = (advert.priority, advert.interval);
+        let router = (Family::of(&source), advert.vrid);
+        let Some(guard) = self.routers.get(&router).and_then(|slot| self.slots.get_mut(slot)) else {
             return true;
         };
         let shown = if self.mutant == Some(Mutant::WindowLong) {
-            Centis::new(interval.get() + interval.get().div_ceil(2)).unwrap_or(interval)
+            bascule_core::types::Centis::new(interval.get() + interval.get().div_ceil(2)).unwrap_or(interval)
         } else {
             interval
         };
-        let mut passes = guard.model.egress_advert(priority, shown, now);
+        let mut passes = guard.model.egress_advert(priority, source, shown, now);
         let reopens = priority > 0 && self.mutant == Some(Mutant::ExtendsWhenClosed);
         if let Some(ctl) = guard.ctl.filter(|c| !passes && reopens && c.role == FenceRole::Active) {
             guard.model.write(FenceCtl { deadline: now + window(interval), ..ctl });
-            passes = guard.model.egress_advert(priority, shown, now);
+            passes = guard.model.egress_advert(priority, source, shown, now);
         }
         match guard.ctl {
             Some(ctl) if passes && priority > 0 && now < guard.allowed => {
@@ -123,6 +126,21 @@ impl Kernel {
     /// A frame with `address` as sender (ARP) or target (NA) is about to leave: true when the fence lets it.
     pub fn egress_announcement(&self, address: IpAddr, now: Instant) -> bool {
         self.guard(address).is_none_or(|g| g.model.answer(now))
+    }
+
+    /// An advert of another node arrived.
+    pub fn ingress_advert(&mut self, source: IpAddr, advert: &Advert, now: Instant) {
+        let router = (Family::of(&source), advert.vrid);
+        let Some(slot) = self.routers.get(&router).filter(|_| self.mutant != Some(Mutant::NotDeposed)) else { return };
+        let ours = advert.addresses.first().is_some_and(|first| self.vips.get(first) == Some(slot));
+        if let Some(guard) = self.slots.get_mut(slot).filter(|_| ours) {
+            guard.model.ingress_advert(advert.priority, source, now);
+        }
+    }
+
+    /// The slot gave way to another node.
+    pub fn is_deposed(&self, slot: Slot) -> bool {
+        self.slots.get(&slot).is_some_and(|g| g.model.is_deposed())
     }
 
     /// Somebody else announced `address`.

@@ -16,6 +16,10 @@ pub enum Mutant {
     TermIgnored,
     /// A successor's announcement does not mute the predecessor's kernel during a hand-over.
     HandoverUnmuted,
+    /// A superior advert does not depose in the kernel, only in the daemon that reads it.
+    NotDeposed,
+    /// An advert that the fence dropped goes unnoticed by the driver.
+    LateUnnoticed,
     /// Timers expire before the socket is drained.
     ExpiresBeforeDrain,
     /// Packets are taken as old as the start of the turn that read them.
@@ -36,11 +40,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::WindowLong,
         Self::ExtendsWhenClosed,
         Self::TermIgnored,
         Self::HandoverUnmuted,
+        Self::NotDeposed,
+        Self::LateUnnoticed,
         Self::ExpiresBeforeDrain,
         Self::StaleNow,
         Self::OpensLate,
@@ -58,6 +64,8 @@ impl Mutant {
             Self::ExtendsWhenClosed => "extends-when-closed",
             Self::TermIgnored => "term-ignored",
             Self::HandoverUnmuted => "handover-unmuted",
+            Self::NotDeposed => "not-deposed",
+            Self::LateUnnoticed => "late-unnoticed",
             Self::ExpiresBeforeDrain => "expires-before-drain",
             Self::StaleNow => "stale-now",
             Self::OpensLate => "opens-late",

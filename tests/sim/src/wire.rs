@@ -12,6 +12,7 @@ use bascule_core::wire::vrrp::{Advert, PRIORITY_RELEASE};
 
 use crate::faults::Point;
 use crate::lan::{Body, Packet};
+use crate::mutant::Mutant;
 use crate::scenario::mac;
 use crate::world::World;
 
@@ -32,7 +33,7 @@ impl World {
         let shown = self.hosts[n].clock.read(self.now);
         let family = Family::of(&src);
         let deadline = self.hosts[n].process.as_ref().and_then(|p| p.node.advert_deadline(slot));
-        let passes = self.hosts[n].kernel.egress_advert(family, advert.vrid, advert.priority, advert.interval, shown);
+        let passes = self.hosts[n].kernel.egress_advert(src, &advert, shown);
         self.say(|| {
             let verdict = if passes { "" } else { " DROPPED by the fence" };
             let (vrid, priority, interval) = (advert.vrid, advert.priority, advert.interval.get());
@@ -44,7 +45,13 @@ impl World {
                 self.after(n, Point::Released);
             }
         }
-        // The socket says nothing about the fence: the driver asks its clock.
+        // The socket says nothing about the fence: the driver asks the fence and its clock.
+        if self.mutant == Some(Mutant::LateUnnoticed) {
+            return;
+        }
+        if self.hosts[n].kernel.is_deposed(slot) {
+            return self.feed_now(n, Input::Deposed(slot));
+        }
         if deadline.is_some_and(|at| at <= shown) {
             self.feed_now(n, Input::SendFailed { slot, error: "left too late".to_owned() });
         }
@@ -84,7 +91,12 @@ impl World {
                 }
             }
             Body::Answer(_) | Body::Reply(_) => {}
-            Body::Vrrp { .. } | Body::Peer { .. } => self.read_by_daemon(port, packet),
+            Body::Vrrp { src, dst, payload } => {
+                let advert = Advert::parse(payload, *src, *dst).expect("a node sends whole adverts");
+                self.hosts[port].kernel.ingress_advert(*src, &advert, shown);
+                self.read_by_daemon(port, packet);
+            }
+            Body::Peer { .. } => self.read_by_daemon(port, packet),
             Body::Frame(frame) => {
                 if let Some(address) = claim(frame) {
                     self.hosts[port].kernel.ingress_announcement(address);

@@ -539,6 +539,7 @@ impl World {
         let n = match planned.target {
             Target::Node(n) => n,
             Target::Owner(g) => self.victim.unwrap_or_else(|| self.owner(g).unwrap_or(0)),
+            Target::OwnerNow(g) => self.owner(g).unwrap_or(0),
             Target::Victim => self.victim.unwrap_or(0),
         };
         if planned.target != Target::Node(n) || self.victim.is_none() {

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use bascule::dataplane::{Attach, Direction, Family, Fence};
-use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, ShardCtl, ShardKernel};
-use bascule_suite::fence::frames::{RIVAL_MAC, advert, arp, ipv4, ipv6, ipv6_from, ndp};
+use bascule_ebpf_common::{DropReason, FLAG_CONTINUED, FLAG_HANDOVER, HEED_NOBODY, ShardCtl, ShardKernel};
+use bascule_suite::fence::frames::{RIVAL_MAC, advert, arp, ipv4, ipv6, ipv6_from, ndp, sent_by};
 use bascule_suite::fence::{Ground, Outcome, boot_ns, test_run};
 
 const MS: u64 = 1_000_000;
@@ -265,6 +265,93 @@ fn a_successor_mutes_and_only_a_successor() {
         stage.fence.write(SLOT, &handover(term + 1, 2, FLAG_HANDOVER))?;
         assert_eq!(stage.ingress(va, &announcements[0].1)?, Outcome::Pass);
         assert_eq!(stage.kernel()?.answer_closed_term, term, "only an Active is muted");
+        Ok(())
+    })
+    .unwrap();
+}
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+
+/// An advert of another host, which has a higher address than ours.
+fn other(priority: u8) -> Vec<u8> {
+    sent_by(RIVAL_MAC, 255, ipv4(Ipv4Addr::new(10, 9, 0, 9), GROUP, 112, &advert(VRID, priority, 10)))
+}
+
+#[test]
+fn a_superior_advert_deposes_and_nothing_else_does() {
+    Ground::run(|ground| {
+        let mut stage = Stage::set(ground)?;
+        let (va, vb, mac) = (stage.va, stage.vb, link_mac(ground, "va")?);
+        let mut strange = other(254);
+        let last = strange.len() - 1;
+        strange[last] = 77;
+        let six = [vec![0x31, VRID, 201, 2, 0, 10, 0, 0], VIP6.octets().to_vec(), HOST6.octets().to_vec()].concat();
+        let group6 = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
+        let lower = |priority| {
+            sent_by(RIVAL_MAC, 255, ipv4(Ipv4Addr::new(10, 9, 0, 0), GROUP, 112, &advert(VRID, priority, 10)))
+        };
+        let cases = [
+            ("lower priority", va, other(199), false),
+            ("equal priority, lower address", va, lower(200), false),
+            ("release", va, other(0), false),
+            ("forwarded by a router", va, sent_by(RIVAL_MAC, 254, other(254)), false),
+            ("own advert reflected", va, sent_by(mac, 255, other(254)), false),
+            ("another link", vb, other(254), false),
+            ("other addresses", va, strange, false),
+            ("other router", va, sent_by(RIVAL_MAC, 255, ipv4(HOST, GROUP, 112, &advert(VRID + 1, 254, 10))), false),
+            ("cut short", va, other(254)[..40].to_vec(), false),
+            ("equal priority, higher address", va, other(200), true),
+            ("higher priority", va, other(201), true),
+            ("higher priority over IPv6", va, sent_by(RIVAL_MAC, 255, ipv6(HOST6, group6, 112, &six)), true),
+        ];
+        for (term, (name, ifindex, frame, deposes)) in (1..).zip(&cases) {
+            let ctl =
+                ShardCtl { role: 1, term, deadline_ns: boot_ns() + HOUR, heed_ns: HEED_NOBODY, ..ShardCtl::default() };
+            stage.fence.write(SLOT, &ctl)?;
+            assert_eq!(stage.advert(200, 10)?.0, Outcome::Pass);
+            assert_eq!(stage.ingress(*ifindex, frame)?, Outcome::Pass, "{name}: an advert is always heard");
+            assert_eq!((stage.answers()?, stage.delivers()?), (!deposes, !deposes), "{name}");
+            let before = stage.kernel()?;
+            assert_eq!(stage.advert(200, 10)?.0, Outcome::Pass, "{name}: what was said may be said again");
+            let after = stage.kernel()?;
+            assert_eq!(after.adverts != before.adverts, !deposes, "{name}: but extends nothing");
+            let louder = if *deposes { Outcome::Drop } else { Outcome::Pass };
+            assert_eq!((stage.advert(202, 10)?.0, stage.advert(0, 10)?.0), (louder, louder), "{name}");
+            // A daemon that knows better claims anew, and can be deposed before its next advert.
+            if *deposes {
+                stage.fence.write(SLOT, &ShardCtl { term: term + 1000, flags: FLAG_CONTINUED, ..ctl })?;
+                assert!(stage.answers()? && stage.delivers()?, "{name}");
+                let _ = stage.ingress(*ifindex, frame)?;
+                assert!(!stage.answers()? && !stage.delivers()?, "{name}");
+            }
+            stage.fence.write(SLOT, &ShardCtl { term: term + 2000, flags: FLAG_HANDOVER, ..ctl })?;
+            assert_eq!(stage.advert(200, 10)?.0, Outcome::Pass);
+            let _ = stage.ingress(*ifindex, frame)?;
+            assert!(stage.delivers()?, "{name}: a predecessor that handed over serves until it sees the announcement");
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_claim_is_void_when_its_silence_was_broken() {
+    Ground::run(|ground| {
+        let mut stage = Stage::set(ground)?;
+        let claim =
+            |term, heed_ns| ShardCtl { role: 1, term, heed_ns, deadline_ns: boot_ns() + HOUR, ..ShardCtl::default() };
+        assert_eq!(stage.ingress(stage.va, &other(1))?, Outcome::Pass);
+        stage.fence.write(SLOT, &claim(1, boot_ns()))?;
+        assert!(stage.answers()?, "what was heard before the decision is its ground");
+        let decided = boot_ns();
+        assert_eq!(stage.ingress(stage.va, &other(1))?, Outcome::Pass);
+        stage.fence.write(SLOT, &claim(2, decided))?;
+        assert!(!stage.answers()? && !stage.delivers()?);
+        assert_eq!(stage.advert(254, 10)?.0, Outcome::Drop, "it must not depose the one that spoke");
+        stage.fence.write(SLOT, &claim(3, HEED_NOBODY))?;
+        assert_eq!(stage.advert(254, 10)?.0, Outcome::Pass, "a grant expects the granter's adverts");
+        assert_eq!(stage.ingress(stage.va, &other(1))?, Outcome::Pass);
+        assert!(stage.answers()? && stage.delivers()?, "once its own advert is out that is what counts");
         Ok(())
     })
     .unwrap();

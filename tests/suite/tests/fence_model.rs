@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use bascule::dataplane::{Attach, Direction, Family, Fence};
 use bascule_ebpf_common::ShardCtl;
-use bascule_suite::fence::frames::{RIVAL_MAC, advert, arp, ipv4};
+use bascule_suite::fence::frames::{RIVAL_MAC, advert, arp, ipv4, sent_by};
 use bascule_suite::fence::{Ground, Outcome, boot_ns, test_run};
 
 const MS: u64 = 1_000_000;
@@ -44,6 +44,11 @@ struct Model {
     /// Deadline and interval that the last advert set, and in which term.
     proof: Option<(u64, u64, u64)>,
     mute_in: Option<u64>,
+    /// Latest time at which another node's advert was heard, as the kernel noted it.
+    heard: u64,
+    deposed_in: Option<u64>,
+    /// Priority of the last own advert that left as an owner's.
+    said: u8,
 }
 
 impl Model {
@@ -59,8 +64,16 @@ impl Model {
         [self.deadline(), self.ctl.deliver_until_ns]
     }
 
+    fn spoke(&self) -> bool {
+        self.proof.is_some_and(|(term, ..)| term == self.ctl.term)
+    }
+
+    fn deposed(&self) -> bool {
+        self.deposed_in == Some(self.ctl.term) || !self.spoke() && self.heard > self.ctl.heed_ns
+    }
+
     fn owner(&self, now: u64) -> bool {
-        self.ctl.role == 1 && now < self.deadline()
+        self.ctl.role == 1 && now < self.deadline() && !self.deposed()
     }
 
     fn answers(&self, now: u64) -> bool {
@@ -73,7 +86,9 @@ impl Model {
     }
 
     fn advertises(&self, now: u64, priority: u8) -> bool {
-        self.owner(now) || priority == 0 && self.ctl.role == 2 && now < self.deadline()
+        let in_time = now < self.deadline();
+        let again = self.deposed() && self.ctl.role == 1 && self.spoke() && (1..=self.said).contains(&priority);
+        self.owner(now) || in_time && (again || priority == 0 && self.ctl.role == 2 && !self.deposed())
     }
 
     /// An advert with this interval left; what it must have set, from when it left at the earliest and the latest.
@@ -95,6 +110,7 @@ struct Tally {
     void: u64,
     extensions: u64,
     mutes: u64,
+    depositions: u64,
 }
 
 struct Run {
@@ -119,10 +135,11 @@ impl Run {
 
     fn step(&mut self, dice: &mut Dice) -> Result<()> {
         let slot = usize::try_from(dice.roll(2))?;
-        match dice.roll(10) {
+        match dice.roll(12) {
             0 | 1 => self.write(slot, dice),
             2..=4 => self.advert(slot, dice),
             5 => self.rival(slot),
+            6 => self.rival_advert(slot, dice),
             _ => self.probe(slot, dice),
         }
     }
@@ -140,11 +157,12 @@ impl Run {
         };
         let ctl = ShardCtl {
             role: dice.pick(&[0, 1, 1, 1, 1, 2]),
-            flags: dice.pick(&[0, 0, 1, 1, 2, 3]),
+            flags: dice.pick(&[0, 0, 1, 1, 2, 3, 4, 6]),
             term: self.term.max(1),
             deadline_ns: around(dice),
             deliver_until_ns: around(dice),
             interval_ns: dice.pick(&[0, 10, 20, 100]) * MS,
+            heed_ns: if dice.roll(3) > 0 { u64::MAX } else { now - dice.roll(2 * MS) },
         };
         self.fence.write(u32::try_from(slot)?, &ctl)?;
         self.models[slot].ctl = ctl;
@@ -161,12 +179,13 @@ impl Run {
         let straddles = model.edges().iter().any(|edge| (before..=after).contains(edge));
         let left = if straddles { outcome == Outcome::Pass } else { model.advertises(before, priority) };
         self.tally.count(outcome, left, straddles, || format!("advert {priority} {centiseconds} {model:?}"));
-        if left && priority > 0 && centiseconds > 0 {
+        if left && !model.deposed() && priority > 0 && centiseconds > 0 {
             let interval = u64::from(centiseconds) * 10 * MS;
             let (low, high) = model.extended(interval, before, after);
             assert!((low..=high).contains(&kernel.deadline_ns), "{low}..={high}: {kernel:?} {model:?}");
             assert_eq!((kernel.term, kernel.interval_ns), (model.ctl.term, interval), "{model:?}");
             model.proof = Some((kernel.term, kernel.deadline_ns, kernel.interval_ns));
+            model.said = priority;
             self.tally.extensions += 1;
         } else {
             let proof = model.proof.unwrap_or_default();
@@ -182,6 +201,31 @@ impl Run {
         if model.ctl.role == 1 && model.ctl.flags & 1 != 0 {
             model.mute_in = Some(model.ctl.term);
             self.tally.mutes += 1;
+        }
+        Ok(())
+    }
+
+    fn rival_advert(&mut self, slot: usize, dice: &mut Dice) -> Result<()> {
+        let priority = dice.pick(&[0, 1, 100, 150, 255]);
+        // The model's own adverts come from 10.9.0.1.
+        let last = dice.pick(&[0, 9]);
+        let mut listed = advert(51 + u8::try_from(slot)?, priority, 10);
+        let end = listed.len() - 4;
+        listed[end..].copy_from_slice(&VIPS[slot].octets());
+        let frame = sent_by(RIVAL_MAC, 255, ipv4(Ipv4Addr::new(10, 9, 0, last), GROUP, 112, &listed));
+        let (_, outcome, _) = self.run(Direction::Ingress, &frame)?;
+        assert_eq!(outcome, Outcome::Pass, "an advert is heard in every state");
+        let kernel = self.fence.read(u32::try_from(slot)?)?.1;
+        let model = &mut self.models[slot];
+        if priority == 0 {
+            return Ok(());
+        }
+        model.heard = kernel.heard_ns;
+        let speaks = model.spoke() || model.ctl.flags & 4 != 0;
+        let better = priority > model.said || priority == model.said && last > 1;
+        if model.ctl.role == 1 && model.ctl.flags & 1 == 0 && speaks && better {
+            model.deposed_in = Some(model.ctl.term);
+            self.tally.depositions += 1;
         }
         Ok(())
     }
@@ -245,6 +289,13 @@ fn random_sequences_agree_with_the_model() {
         println!("{tally:?}");
         assert!(tally.void as f64 <= MAX_VOID * f64::from(STEPS), "too many void steps: {tally:?}");
         // A sequence in which one side hardly occurs would prove little.
-        assert!(tally.passes > 200 && tally.drops > 200 && tally.extensions > 20 && tally.mutes > 5, "{tally:?}");
+        assert!(
+            tally.passes > 200
+                && tally.drops > 200
+                && tally.extensions > 20
+                && tally.mutes > 5
+                && tally.depositions > 5,
+            "{tally:?}"
+        );
     }
 }

@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use bascule::dataplane::{Attach, Direction, Family, Fence};
-use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, ShardCtl};
+use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, HEED_NOBODY, ShardCtl};
 use bascule_suite::fence::frames::{
     BROADCAST, CLIENT_MAC, RIVAL_MAC, advert, arp, auth, cut, ethernet, extension, fragment, ipv4, ipv4_fragment,
-    ipv4_options, ipv6, ndp, tagged,
+    ipv4_options, ipv6, ndp, sent_by, tagged,
 };
 use bascule_suite::fence::{Ground, Outcome, boot_ns, test_run};
 
@@ -38,6 +38,7 @@ struct State {
     deadline: bool,
     drain: bool,
     muted: bool,
+    deposed: bool,
     allows: &'static [Need],
     /// Why adverts are dropped, if they are.
     advert_reason: DropReason,
@@ -45,10 +46,10 @@ struct State {
 
 const fn state(name: &'static str, role: u32, deadline: bool, drain: bool, allows: &'static [Need]) -> State {
     let advert_reason = if role == 1 { DropReason::AdvertExpired } else { DropReason::AdvertRole };
-    State { name, role, flags: 0, deadline, drain, muted: false, allows, advert_reason }
+    State { name, role, flags: 0, deadline, drain, muted: false, deposed: false, allows, advert_reason }
 }
 
-const STATES: [State; 11] = [
+const STATES: [State; 12] = [
     state("backup", 0, false, false, &[]),
     state("backup, times ahead", 0, true, true, &[]),
     state("active", 1, true, false, &[Answer, Deliver, Advert, Release]),
@@ -56,6 +57,7 @@ const STATES: [State; 11] = [
     state("active, passed, drain ahead", 1, false, true, &[]),
     State { flags: FLAG_NO_ACCEPT, ..state("no accept", 1, true, false, &[Answer, Advert, Release]) },
     State { flags: FLAG_HANDOVER, muted: true, ..state("muted", 1, true, false, &[Deliver, Advert, Release]) },
+    State { deposed: true, advert_reason: DropReason::AdvertRole, ..state("deposed", 1, true, false, &[]) },
     state("leaving", 2, true, true, &[Deliver, Release]),
     State { flags: FLAG_NO_ACCEPT, ..state("leaving, no accept", 2, true, true, &[Deliver, Release]) },
     state("leaving, over", 2, false, false, &[]),
@@ -365,8 +367,14 @@ fn enter(fence: &mut Fence, ifindex: u32, state: &State, term: u64) -> Result<()
             deadline_ns: ahead(state.deadline),
             deliver_until_ns: ahead(state.drain),
             interval_ns: 100_000_000,
+            // The silence is broken at once below: a claim that stands on it is void.
+            heed_ns: if state.deposed { 0 } else { HEED_NOBODY },
         },
     )?;
+    if state.deposed {
+        let frame = sent_by(RIVAL_MAC, 255, ipv4(CLIENT, VRRP4, 112, &advert(VRID, 1, 10)));
+        assert_eq!(test_run(fence.program_fd(Ingress)?, ifindex, &frame)?, Outcome::Pass);
+    }
     if state.muted {
         let announcement = arp(RIVAL_MAC, 1, VIP, VIP);
         assert_eq!(test_run(fence.program_fd(Ingress)?, ifindex, &announcement)?, Outcome::Pass);

@@ -146,6 +146,13 @@ impl Sniffer {
         self.frames(since, |f| !f.out && matches!(f.kind, Kind::Vrrp { vrid: id, .. } if id == vrid))
     }
 
+    /// Makes room: nobody will ask for frames before `before` any more. These count as lost to nobody.
+    pub fn forget(&self, before: Stamp) {
+        let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = log.frames.partition_point(|f| f.at < before - DISORDER);
+        log.frames.drain(..gone);
+    }
+
     /// Frames that the kernel or the bounded log lost: when not 0, "no frame seen" proves nothing.
     pub fn lost(&self) -> u64 {
         self.shared.pushed_out.load(Ordering::Relaxed) + self.shared.dropped.load(Ordering::Relaxed)

@@ -22,6 +22,8 @@ pub enum Reason {
     OneWay,
     /// The fence closed: no advert left in time.
     FenceExpired,
+    /// The kernel saw a superior advert before we did, or an advert that broke the silence which our claim stood on.
+    Overtaken,
     /// Told to stop or to drain.
     Stopped,
     /// The link is down or gone.
@@ -40,7 +42,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that must exist before they move.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Started,
         Self::ActiveDown,
         Self::PeerReleased,
@@ -49,6 +51,7 @@ impl Reason {
         Self::HigherPriority,
         Self::OneWay,
         Self::FenceExpired,
+        Self::Overtaken,
         Self::Stopped,
         Self::LinkDown,
         Self::Reconfigured,
@@ -69,6 +72,7 @@ impl Reason {
             Self::HigherPriority => "higher_priority",
             Self::OneWay => "one_way",
             Self::FenceExpired => "fence_expired",
+            Self::Overtaken => "overtaken",
             Self::Stopped => "stopped",
             Self::LinkDown => "link_down",
             Self::Reconfigured => "reconfigured",

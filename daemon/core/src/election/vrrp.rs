@@ -310,6 +310,19 @@ impl Vrrp {
         }
     }
 
+    /// The kernel deposed us: its word goes, whatever we have heard so far.
+    pub fn overtaken(&mut self, now: Instant) {
+        if self.role == Role::Active {
+            self.enter_backup(Reason::Overtaken, now);
+        }
+    }
+
+    /// Would the kernel depose us for this advert (RFC 9568 section 6.4.3)?
+    pub fn is_outranked(&self, heard: &Heard) -> bool {
+        let own = self.config.priority;
+        heard.priority > own || heard.priority == own && heard.source > heard.own && self.is_main(heard.source)
+    }
+
     /// An advert of this virtual router arrived.
     pub fn handle_advert(&mut self, heard: Heard, now: Instant) {
         self.expire_fence(now);
@@ -373,7 +386,20 @@ impl Vrrp {
         *to == source || Family::of(to) != Family::of(&source)
     }
 
+    /// A healthy Active was heard so short a time ago that its fence may be open: this sick one was displaced by it. To take over
+    /// from the sick one would be to take from the healthy one, whom our priority need not outrank.
+    fn is_displaced(&self, heard: &Heard, now: Instant) -> bool {
+        let sick = (1..HEALTHY_MIN).contains(&heard.priority);
+        let window = fence::window(self.active_interval);
+        sick && self
+            .owner
+            .is_some_and(|o| o.priority >= HEALTHY_MIN && o.address != heard.source && now.since(o.heard) < window)
+    }
+
     fn advert_as_backup(&mut self, heard: Heard, now: Instant) {
+        if self.is_displaced(&heard, now) {
+            return;
+        }
         self.note_owner(heard, now);
         if heard.priority == PRIORITY_RELEASE {
             // Section 6.4.2: wait Skew_Time only.
@@ -409,10 +435,8 @@ impl Vrrp {
             return;
         }
         self.outputs.push_back(Output::Rival { source: heard.source, priority: heard.priority });
-        let own = self.config.priority;
-        let stronger = heard.priority > own || (heard.priority == own && heard.source > heard.own);
-        let tie = heard.priority == own && !self.is_main(heard.source);
-        if stronger && !tie {
+        let tie = heard.priority == self.config.priority && !self.is_main(heard.source);
+        if self.is_outranked(&heard) {
             // The stronger one need not have heard us yet, and our neighbours have: it must know that it has to announce itself anew.
             self.send(self.config.priority);
             self.follow(heard, Reason::HigherPriority, now);
@@ -510,7 +534,7 @@ impl Vrrp {
     }
 
     fn enter_backup(&mut self, reason: Reason, now: Instant) {
-        if matches!(reason, Reason::FenceExpired) {
+        if matches!(reason, Reason::FenceExpired | Reason::Overtaken) {
             self.active_interval = self.config.interval;
         }
         self.leave(Role::Backup, reason);

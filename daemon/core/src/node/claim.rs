@@ -4,10 +4,10 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::event::{Event, seconds};
-use super::group::{Claim, Env, Group, Timer};
+use super::group::{Claim, Env, Group, Timer, main_family};
 use super::io::Action;
 use crate::election::{Reason, vrrp};
-use crate::fence::{FenceCtl, FenceRole, FenceWrite};
+use crate::fence::{Basis, FenceCtl, FenceRole, FenceWrite};
 use crate::handover;
 use crate::time::Instant;
 use crate::types::{Family, Role, Term};
@@ -83,7 +83,9 @@ impl Group {
     }
 
     fn on_claim(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
-        self.next_term(now);
+        // `now` is the time of the look at the sockets that found them empty.
+        let basis = if reason == Reason::Handover { Basis::Given } else { Basis::Silence(now) };
+        self.next_term(basis, now);
         self.timers.stop(Timer::Drained);
         self.timers.stop(Timer::Probe);
         self.handover.reset();
@@ -95,7 +97,8 @@ impl Group {
     }
 
     /// A term that is unique on this host for a whole boot, over restarts too: the pinned slot may still know the last one.
-    pub(super) fn next_term(&mut self, now: Instant) {
+    pub(super) fn next_term(&mut self, basis: Basis, now: Instant) {
+        self.basis = basis;
         self.term = Term((self.term.0 + 1).max(now.as_nanos()));
     }
 
@@ -173,7 +176,8 @@ impl Group {
     ) {
         if env.fenced() {
             let (term, interval, accept) = (self.term, self.config.interval, self.config.accept);
-            let ctl = FenceCtl { role, term, deadline, deliver_until, interval, handover, accept };
+            let (basis, family) = (self.basis, main_family(&self.config));
+            let ctl = FenceCtl { role, term, deadline, deliver_until, interval, handover, basis, family, accept };
             self.out.push_back(Action::Fence(FenceWrite::Ctl(self.slot, ctl)));
         }
     }
@@ -246,7 +250,9 @@ impl Group {
             handover::Output::Failed(failure) => {
                 // The successor may have muted us in the kernel and vanished: only a new term lets us answer again.
                 if self.vrrp.role() == Role::Active && matches!(failure, handover::Failure::NotTaken { .. }) {
-                    self.reclaim(env, now);
+                    let deadline = self.vrrp.fence_deadline().unwrap_or(now);
+                    self.reclaim(deadline, env, now);
+                    self.announcer.restart(now);
                 }
                 let (group, error) = (self.config.name.clone(), Some(failure.to_string()));
                 self.report(Event::Handover { group, to: None, error });
@@ -260,11 +266,9 @@ impl Group {
         }
     }
 
-    /// Still the owner after a hand-over that failed half-way: a fresh term, its deadline that of the last advert.
-    fn reclaim(&mut self, env: &Env<'_>, now: Instant) {
-        self.next_term(now);
-        let deadline = self.vrrp.fence_deadline().unwrap_or(now);
+    /// Still the owner although the kernel may have closed: a fresh term, until the deadline that the adverts so far have set.
+    pub(super) fn reclaim(&mut self, deadline: Instant, env: &Env<'_>, now: Instant) {
+        self.next_term(Basis::Continued, now);
         self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
-        self.announcer.restart(now);
     }
 }

@@ -15,7 +15,7 @@ use crate::announce::l2::Announcer;
 use crate::announce::route::Want;
 use crate::election::Reason;
 use crate::election::vrrp::{Vrrp, VrrpConfig};
-use crate::fence::{FenceRole, FenceWrite, window};
+use crate::fence::{Basis, FenceRole, FenceWrite, window};
 use crate::handover::{Handover, Wanted};
 use crate::time::{Instant, TimerTable};
 use crate::types::{Family, LinkId, Mac, Role, Slot, Term, sick_priority};
@@ -85,6 +85,8 @@ pub(super) struct Group {
     pub(super) handover: Handover,
     pub(super) announcer: Announcer,
     pub(super) term: Term,
+    /// What the claim of this term stands on.
+    pub(super) basis: Basis,
     pub(super) since: Instant,
     /// Gates are all open.
     pub(super) healthy: bool,
@@ -141,6 +143,7 @@ impl Group {
             slot,
             link: None,
             term: Term(0),
+            basis: Basis::Given,
             since: now,
             healthy,
             probed: !config.conflict_probe || !config.announce.on_link(),
@@ -383,6 +386,8 @@ impl Group {
             // What the slot knew is forgotten: the claim goes on in it. A fence that became available under a running claim opens
             // for one window, which the advert that follows proves.
             let deadline = self.vrrp.fence_deadline().unwrap_or(now + window(self.config.interval));
+            // Programs that were not there saw no silence.
+            self.basis = Basis::Given;
             self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, self.handover.granted_to().is_some());
         }
     }
@@ -435,7 +440,7 @@ impl Group {
         self.change_announcement(announced, now);
         if shorter && self.vrrp.role() == Role::Active {
             // The claim was made for longer than the Backups will now wait: its own deadline must not outlive the next advert's.
-            self.next_term(now);
+            self.next_term(Basis::Continued, now);
             let deadline = self.vrrp.fence_deadline().unwrap_or(now).min(now + window(self.config.interval));
             self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, self.handover.granted_to().is_some());
         }
@@ -492,7 +497,7 @@ impl Group {
 }
 
 /// The family whose address names a node: that of the first VIP.
-fn main_family(config: &GroupConfig) -> Family {
+pub(super) fn main_family(config: &GroupConfig) -> Family {
     config.addresses.first().map_or(Family::V4, Family::of)
 }
 

@@ -136,6 +136,8 @@ pub enum Input<'a> {
         /// The kernel's words.
         error: String,
     },
+    /// An advert of ours met a fence that another node's advert had closed.
+    Deposed(Slot),
     /// A probe ended.
     Probed {
         /// Gate name.

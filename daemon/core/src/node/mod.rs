@@ -9,7 +9,8 @@
 //!   advert.
 //! - An advert that leaves at or after [`Node::advert_deadline`] is dropped by the fence, and sockets do not say so: the driver
 //!   compares its clock after sending and feeds [`Input::SendFailed`]. Otherwise a node that was held up between clock and socket
-//!   would be Active behind a closed fence for ever.
+//!   would be Active behind a closed fence for ever. It also asks the fence whether the slot was deposed, and feeds
+//!   [`Input::Deposed`]: the kernel gives way to a superior advert by itself.
 
 mod anycast;
 mod claim;
@@ -165,6 +166,7 @@ impl Node {
                 });
             }
             Input::SendFailed { slot, .. } => self.at_slot(slot, now, |g, _, _| g.vrrp.advert_failed()),
+            Input::Deposed(slot) => self.at_slot(slot, now, |g, env, now| g.handle_deposed(env, now)),
             Input::Probed { gate, ok, detail } => self.handle_probed(&gate, ok, &detail, now),
             Input::Command { id, command } => self.handle_command(id, command, now),
         }

@@ -22,12 +22,15 @@ const RIVAL_SERIES: Duration = Duration::from_secs(10);
 impl Group {
     /// An advert with our VRID on our link, from somebody else.
     pub(super) fn handle_advert(&mut self, src: IpAddr, advert: &Advert, env: &Env<'_>, now: Instant) {
-        let unicast = !self.config.unicast_peers.is_empty();
-        if unicast && !self.config.unicast_peers.contains(&src) {
-            return;
-        }
         let family = Family::of(&src);
         let Some(own) = self.own_address(family) else { return };
+        let heard = Heard { source: src, own, priority: advert.priority, interval: advert.interval };
+        let unicast = !self.config.unicast_peers.is_empty();
+        if unicast && !self.config.unicast_peers.contains(&src) {
+            let proven = self.vrrp.fence_deadline();
+            self.stay(&heard, proven, env, now);
+            return;
+        }
         self.received += 1;
         let ours = match family {
             Family::V4 => self.config.router_v4(),
@@ -49,19 +52,44 @@ impl Group {
         }
         self.heard = Some(now);
         let known = self.vrrp.owner().map(|o| o.address);
-        let heard = Heard { source: src, own, priority: advert.priority, interval: advert.interval };
+        let proven = self.vrrp.fence_deadline();
         if self.handover.granted_to().is_some() && self.vrrp.role() == Role::Active && !release {
             self.vrrp.handed_over(heard, now);
         } else {
             self.vrrp.handle_advert(heard, now);
         }
+        self.stay(&heard, proven, env, now);
         if self.vrrp.owner().is_some_and(|o| known != Some(o.address)) {
             self.owner_since = Some(now);
         }
         self.drain_outputs(env, now);
-        if env.drained && self.vrrp.role() == Role::Backup {
-            // Handed over on the way out: a drained node does not stay in the election.
+        self.leave_if_barred(env, now);
+    }
+
+    /// Stepped down on the way out, by whatever came first: a node that must not take part does not stay in the election.
+    fn leave_if_barred(&mut self, env: &Env<'_>, now: Instant) {
+        if self.condition.is_some() && self.vrrp.role() == Role::Backup {
             self.evaluate(env, now);
+        }
+    }
+
+    /// The kernel gave way to another node's advert: its word goes.
+    pub(super) fn handle_deposed(&mut self, env: &Env<'_>, now: Instant) {
+        self.vrrp.overtaken(now);
+        self.drain_outputs(env, now);
+        self.leave_if_barred(env, now);
+    }
+
+    /// The kernel gives way to an advert that outranks ours. Where we know better (it is no peer's, or the granter's that crossed our
+    /// first one) a fresh term opens again, before anything else leaves. `proven`: what the adverts before this one allow.
+    fn stay(&mut self, heard: &Heard, proven: Option<Instant>, env: &Env<'_>, now: Instant) {
+        let open = self.vrrp.role() == Role::Active && self.handover.granted_to().is_none();
+        if let Some(deadline) = proven.filter(|_| open && self.vrrp.is_outranked(heard)) {
+            self.reclaim(deadline, env, now);
+            if self.claim.is_some_and(|c| c.announced) {
+                // A frame of the first pass may have met the closed fence.
+                self.announcer.repeat(now);
+            }
         }
     }
 
@@ -183,6 +211,7 @@ impl Group {
             }
         }
         self.drain_outputs(env, now);
+        self.leave_if_barred(env, now);
     }
 
     /// Sends the next round of conflict probes, or ends probing.

@@ -140,6 +140,15 @@ pub fn advert(vrid: u8, priority: u8, centiseconds: u16) -> Vec<u8> {
     p
 }
 
+/// The frame as another host sends it, with a TTL or hop limit of its choice.
+#[must_use]
+pub fn sent_by(mac: Mac, hops: u8, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[6..12].copy_from_slice(&mac);
+    let at = if frame[14] >> 4 == 4 { 22 } else { 21 };
+    frame[at] = hops;
+    frame
+}
+
 /// Cuts a frame.
 #[must_use]
 pub fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {

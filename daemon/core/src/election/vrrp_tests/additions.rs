@@ -52,6 +52,28 @@ fn sick_band_pending_takeover_is_cancelled_by_another_healthy_owner() {
 }
 
 #[test]
+fn sick_band_a_displaced_owner_is_not_taken_over_from() {
+    let mut machine = backup(config(110));
+    machine.handle_advert(heard(ip(8), 206), at(10));
+    let due = at(10) + machine.active_down_interval();
+    machine.handle_advert(heard(ip(9), 60), at(20));
+    assert_eq!((machine.poll_timeout(), machine.owner().map(|o| o.address)), (Some(due), Some(ip(8))));
+    // Once the fence of the healthy one has closed, the sick one that advertises is the owner.
+    machine.handle_advert(heard(ip(9), 60), at(10) + fence::window(centis(10)));
+    assert_eq!(machine.poll_timeout(), Some(at(10) + fence::window(centis(10)) + machine.skew()));
+}
+
+#[test]
+fn fence_that_was_taken_by_another_node_makes_a_backup() {
+    let (mut machine, now) = active(config(60));
+    machine.overtaken(now);
+    assert_eq!(take(&mut machine), [role(Role::Active, Role::Backup, Reason::Overtaken)]);
+    assert_eq!(machine.poll_timeout(), Some(now + machine.active_down_interval()));
+    machine.overtaken(now);
+    assert_eq!(take(&mut machine), [], "a Backup is not deposed");
+}
+
+#[test]
 fn sick_band_recovery_while_the_active_is_sick_takes_over() {
     let mut machine = backup(config(60));
     machine.handle_advert(heard(ip(9), 50), at(10));

@@ -1,9 +1,9 @@
 //! The fence as the node sees it: policies, its coming and going, and agreement with the kernel's model.
 
 use super::config::GroupConfig;
-use super::harness::{Rig, centis, group, link, node};
+use super::harness::{Rig, START, at, centis, group, ip, link, node};
 use super::*;
-use crate::fence::KernelSlot;
+use crate::fence::{Basis, FenceCtl, FenceRole, KernelSlot, window};
 
 fn with(policy: FencePolicy) -> NodeConfig {
     NodeConfig { fence: policy, ..node(1, vec![group(254)]) }
@@ -112,7 +112,11 @@ fn kernel_follows(rig: &mut Rig, slot: &mut KernelSlot, ms: u64) {
                 Action::Fence(FenceWrite::Ctl(_, ctl)) => slot.write(ctl),
                 Action::SendVrrp { src, dst, payload, .. } => {
                     let advert = Advert::parse(&payload, src, dst).expect("own advert");
-                    assert!(slot.egress_advert(advert.priority, advert.interval, rig.now), "dropped at {:?}", rig.now);
+                    assert!(
+                        slot.egress_advert(advert.priority, src, advert.interval, rig.now),
+                        "dropped at {:?}",
+                        rig.now
+                    );
                 }
                 Action::SendFrame { kind, .. } => assert!(slot.answer(rig.now), "{kind:?} frame at {:?}", rig.now),
                 _ => {}
@@ -150,4 +154,42 @@ fn the_kernel_model_lets_every_advert_out_and_knows_the_same_deadline() {
     rig.command(2, Command::Undrain);
     kernel_follows(&mut rig, &mut slot, 5_000);
     assert_eq!(rig.role(), Role::Active);
+}
+
+/// Control words since the last look: role, term, basis.
+fn words(rig: &mut Rig) -> Vec<FenceCtl> {
+    let ctl = |action| match action {
+        Action::Fence(FenceWrite::Ctl(_, ctl)) => Some(ctl),
+        _ => None,
+    };
+    core::mem::take(&mut rig.owed).into_iter().filter_map(ctl).collect()
+}
+
+#[test]
+fn a_claim_carries_the_time_of_its_decision_and_a_deposed_one_is_given_up() {
+    let mut rig = Rig::new(with(FencePolicy::Required));
+    rig.run(301);
+    let claim = words(&mut rig)[0];
+    assert_eq!(claim.basis, Basis::Silence(at(START) + rig.node.groups[0].vrrp.active_down_interval()));
+    assert_eq!(claim.deadline, at(START) + rig.node.groups[0].vrrp.active_down_interval() + window(centis(10)));
+    rig.input(Input::Deposed(Slot(0)));
+    assert_eq!(rig.take(), ["fence backup", "remove 10.9.0.100", "backup by overtaken"]);
+}
+
+#[test]
+fn an_advert_that_is_no_peers_costs_an_owner_one_term_and_nothing_else() {
+    let config = NodeConfig {
+        groups: vec![GroupConfig { unicast_peers: vec![ip(2)], ..group(200) }],
+        ..with(FencePolicy::Required)
+    };
+    let mut rig = Rig::active(config);
+    let (before, proven) = (rig.node.groups[0].term, rig.node.groups[0].vrrp.fence_deadline());
+    rig.hear(9, 150);
+    assert_eq!(rig.take(), [""; 0], "the kernel does not give way to a lower priority");
+    rig.hear(9, 254);
+    let again = words(&mut rig);
+    assert_eq!((again.len(), again[0].role, again[0].basis), (1, FenceRole::Active, Basis::Continued));
+    assert!(again[0].term > before && Some(again[0].deadline) == proven);
+    rig.hear(2, 254);
+    assert_eq!(rig.role(), Role::Backup, "a peer's is obeyed");
 }
