@@ -126,6 +126,18 @@ impl Trio {
         Ok(())
     }
 
+    /// Makes a node sick: its file gets a gate that nobody answers, and a gate is closed until it is known to be open.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn sicken(&mut self, index: usize) -> Result<()> {
+        let node = &mut self.nodes[index];
+        let mut file = node.file.clone();
+        file["gates"] = json!([{ "name": "nobody", "tcp": { "address": "127.0.0.1:9" } }]);
+        file["vips"][0]["gates"] = json!(["nobody"]);
+        Ok(node.daemon.rewrite(&file)?)
+    }
+
     /// How late the probers themselves were: a run on a machine that stood still proves nothing.
     pub fn lateness(&self, from: Stamp, until: Stamp) -> Duration {
         let late = |prober: &UdpProber| prober.snapshot(from).lateness(from, until).worst();

@@ -147,8 +147,8 @@ fn table(shown: &[(Fault, Observation)]) -> String {
     }
     text + &format!(
         "Dual-owner frames are counted from the successor's first announcement; after random loss and a rejoin from the first advert \
-         that was delivered again.\nTwo owners may be seen for {} ms after a one-way cut and {} ms after a rejoin, and never through a \
-         fault of one node.\n",
+         that was delivered again.\nTwo owners may be seen for {} ms after a one-way cut and {} ms after a rejoin. A fault of one node shows none: its \
+         kernel falls silent before the successor's announcement, whether the daemon runs or not.\n",
         Fault::OneWay.dual_allowance().as_millis(),
         (INTERVAL * 2).as_millis()
     )

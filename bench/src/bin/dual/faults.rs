@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Term,
     Move,
     LinkCut,
+    /// The owner turns sick, and is stopped before a healthy node takes over.
+    SickStop,
     OneWay,
     Loss,
     Rejoin,
@@ -34,7 +36,7 @@ pub(crate) enum Fault {
 }
 
 /// Every fault that is bound by issue 2, "Dual ownership".
-pub(crate) const BOUND: [Fault; 10] = [
+pub(crate) const BOUND: [Fault; 11] = [
     Fault::Kill,
     Fault::Stop,
     Fault::Freeze,
@@ -42,6 +44,7 @@ pub(crate) const BOUND: [Fault; 10] = [
     Fault::Term,
     Fault::Move,
     Fault::LinkCut,
+    Fault::SickStop,
     Fault::OneWay,
     Fault::Loss,
     Fault::Rejoin,
@@ -58,6 +61,7 @@ impl Fault {
             Self::Term => "SIGTERM",
             Self::Move => "planned move",
             Self::LinkCut => "link cut",
+            Self::SickStop => "sick and SIGSTOP, SIGCONT",
             Self::OneWay => "adverts lost one way",
             Self::Loss => "random loss of adverts",
             Self::Rejoin => "two LANs rejoined",
@@ -87,6 +91,10 @@ pub(crate) struct Outcome {
     pub(crate) frames: usize,
     /// How long after that announcement (or the first advert delivered again) the last of them came.
     pub(crate) last_ms: f64,
+    /// Those of them that went to a group address: the owner saw them too.
+    pub(crate) told: usize,
+    /// How many of these the owner's `rival_claims_total` does not have.
+    pub(crate) uncounted: f64,
     /// Somebody else became owner.
     pub(crate) moved: bool,
     /// How late the prober was, at most.
@@ -127,13 +135,14 @@ fn owner_fault(fault: Fault, cluster: &mut Trio, seed: &mut Seed, begun: Stamp) 
         Fault::Stall => drop(cluster.nodes[0].daemon.process.stall(seed.between(5, 200))),
         Fault::Term => drop(cluster.nodes[0].daemon.process.sigterm()?),
         Fault::Move => drop(cluster.nodes[0].daemon.ctl(&["move", GROUP, "--to", "n2"])?),
+        Fault::SickStop => sick_stop(cluster, begun)?,
         Fault::LinkCut if seed.coin() => cluster.nodes[0].port.set_up(false)?,
         _ => guard = Some(cluster.nodes[0].port.cut(Direction::Both, Filter::All)?),
     }
     let successor = first_successor(cluster, begun, fault != Fault::Stall)?;
     // A stopped owner comes back at any moment after its successor has taken over.
     match fault {
-        Fault::Stop | Fault::StopUnfenced => {
+        Fault::Stop | Fault::StopUnfenced | Fault::SickStop => {
             sleep_until(Stamp::now() + seed.between(0, 2000));
             cluster.nodes[0].daemon.process.cont();
         }
@@ -149,6 +158,21 @@ fn owner_fault(fault: Fault, cluster: &mut Trio, seed: &mut Seed, begun: Stamp) 
     }
     let Some((at, mac)) = successor else { return Ok(Outcome::default()) };
     Ok(counted(cluster, mac, at, at))
+}
+
+/// The owner says that it is sick, and stands still from then on: at a healthy Backup's take-over, which waits for its skew only.
+fn sick_stop(cluster: &mut Trio, begun: Stamp) -> Result<()> {
+    cluster.sicken(0)?;
+    let sick = || {
+        let low =
+            |f: &Frame| matches!(f.kind, bascule_lab::Kind::Vrrp { priority, .. } if (1..100).contains(&priority));
+        cluster.sniffer.frames(begun, low).into_iter().next()
+    };
+    wait_for(TAKE_OVER, "an advert of the sick band", sick)?;
+    let stopped = cluster.nodes[0].daemon.process.stop();
+    let (first, _) = first_successor(cluster, begun, true)?.context("a successor")?;
+    ensure!(stopped < first, "the sick owner was stopped {:?} after its successor had announced", stopped.since(first));
+    Ok(())
 }
 
 /// The owner's adverts are lost on their way out; it still hears the others, and must yield.
@@ -245,11 +269,17 @@ fn counted(cluster: &Trio, owner: Mac, at: Stamp, zero: Stamp) -> Outcome {
             claim.kind
         );
     }
+    // Frames to a group reach the owner too, and are counted there. A unicast answer goes to the asker's port alone: no switch shows
+    // it to anybody else.
+    let told = claims.iter().filter(|claim| claim.dst.0[0] & 1 == 1).count();
+    let reported = cluster.nodes.iter().find(|node| node.mac() == owner).map_or(0.0, Node::rivals);
     let last = claims.iter().map(|claim| claim.at).max().unwrap_or(zero);
     Outcome {
         frames: claims.len(),
         last_ms: last.since(zero).as_secs_f64() * 1000.0,
         moved: true,
+        told,
+        uncounted: (told as f64 - reported).max(0.0),
         ..Outcome::default()
     }
 }

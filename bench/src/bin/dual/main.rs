@@ -24,7 +24,7 @@ const REPEATS: u64 = 5;
 #[command(name = "dual", about = "Counts frames by which two nodes answer for one VIP, over seeded faults")]
 struct Args {
     /// Runs over all faults together; each fault gets an equal share.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 220)]
     runs: u64,
     /// Only faults whose scene contains this.
     #[arg(long)]
@@ -74,6 +74,15 @@ fn scene(fault: Fault, runs: u64, first: u64, report: &mut Report) {
     let frames: usize = outcomes.iter().map(|outcome| outcome.frames).sum();
     let moved = outcomes.iter().filter(|outcome| outcome.moved).count();
     report.at_most(name, "runs that failed", f64::from(failed), "runs", 0.0, count);
+    let told: usize = outcomes.iter().map(|outcome| outcome.told).sum();
+    report.note(
+        name,
+        "of the frames of a second owner: to a group (the others no switch shows to the rival)",
+        small(told),
+        "frames",
+        count,
+    );
+    report.at_most(name, "of these not in rival_claims_total", worst(|o| o.uncounted), "frames", 0.0, count);
     report.note(name, "runs in which the owner changed", small(moved), "runs", count);
     report.note(name, "void runs repeated", f64::from(void), "runs", count);
     report.note(name, "lateness of the prober, maximum", worst(|o| o.late.as_secs_f64() * 1000.0), "ms", count);
