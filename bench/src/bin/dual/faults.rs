@@ -279,7 +279,7 @@ fn counted(cluster: &Trio, owner: Mac, at: Stamp, zero: Stamp) -> Outcome {
         last_ms: last.since(zero).as_secs_f64() * 1000.0,
         moved: true,
         told,
-        uncounted: (told as f64 - reported).max(0.0),
+        uncounted: (f64::from(u32::try_from(told).unwrap_or(u32::MAX)) - reported).max(0.0),
         ..Outcome::default()
     }
 }
