@@ -136,16 +136,6 @@ impl Cluster {
         });
         found.with_context(|| format!("{line} of n{n} is {last:?}"))
     }
-
-    /// Waits until node `n` has sent (`adverts_sent`) or heard (`adverts_heard`) ten adverts more of the group: whatever an election
-    /// would still do, it had every occasion to.
-    pub fn wait_adverts(&mut self, n: usize, field: &str) -> Result<()> {
-        let daemon = self.daemon(n);
-        let read = || daemon.group("web").and_then(|g| g[field].as_u64());
-        let from = read().with_context(|| format!("n{n} has no {field}"))?;
-        wait_for(SOON, "ten adverts", || read().filter(|now| *now >= from + 10))?;
-        Ok(())
-    }
 }
 
 fn nets(last: u8) -> [ipnet::IpNet; 2] {
