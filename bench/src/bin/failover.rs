@@ -26,6 +26,8 @@ const STOP_LOST: f64 = 2.0;
 const PLATFORM: [(u64, f64, f64); 3] = [(1000, 3353.0, 425.0), (100, 307.0, 53.0), (10, 44.0, 15.0)];
 /// How far a figure of keepalived may be from platform.md's before the run must say why.
 const PLATFORM_SHARE: f64 = 0.20;
+/// From this interval on nothing but a fault may change the owner; below it a stall of the machine does (platform.md: 40-600 ms).
+const HELD: Duration = Duration::from_millis(100);
 /// Attempts per wanted run, void ones included.
 const ATTEMPTS: usize = 4;
 
@@ -103,6 +105,7 @@ fn interval_of(text: &str) -> Result<Duration> {
 struct Series {
     valid: Vec<Outcome>,
     void: usize,
+    unplanned: usize,
 }
 
 impl Series {
@@ -159,6 +162,7 @@ fn beside(report: &mut Report, args: &Args, interval_text: &str) -> Result<()> {
 fn measure(stage: &Stage, group: &mut Group, fault: Fault, phase: f64, series: &mut Series, runs: usize) -> Result<()> {
     loop {
         let outcome = stage.failover(group, fault, phase)?;
+        series.unplanned += outcome.unplanned;
         let (kind, interval) = (group.kind.name(), group.interval);
         eprintln!(
             "{kind} {interval:?} {}: gap {:.1} ms, lost {}, last advert to announcement {:.1} ms, dual {}, late {:.1} ms{}",
@@ -231,6 +235,12 @@ fn rows(report: &mut Report, interval: Duration, text: &str, fault: Fault, kinds
             runs,
         );
         report.note(&scene, &format!("{name}: void runs"), number(series.void), "runs", runs + series.void);
+        let unplanned = number(series.unplanned);
+        if *kind == Kind::Bascule && interval >= HELD {
+            report.at_most(&scene, "bascule: owner changed without a fault", unplanned, "changes", 0.0, runs);
+        } else {
+            report.note(&scene, &format!("{name}: owner changed without a fault"), unplanned, "changes", runs);
+        }
         if *kind == Kind::Keepalived {
             compare(report, interval, fault, &scene, median, runs);
         }
