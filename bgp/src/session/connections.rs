@@ -115,8 +115,11 @@ impl Session {
             }
             return;
         }
-        link.framer.push(bytes);
-        self.read(conn, now);
+        // A driver that feeds bytes before `Connected` is wrong; the neighbor is not to blame.
+        if link.phase != Phase::Connecting {
+            link.framer.push(bytes);
+            self.read(conn, now);
+        }
     }
 
     /// Handles every whole message there is.

@@ -162,6 +162,10 @@ impl Session {
         for timer in [Timer::Hold(conn), Timer::Keepalive(conn), Timer::SendHold(conn), Timer::Collision(conn)] {
             self.timers.stop(timer);
         }
+        let last = match last {
+            Last::Say(_) if self.hushed && link.established.is_some() => Last::Silent,
+            last => last,
+        };
         let said = match &last {
             Last::Say(notification) => Some(notification),
             Last::Silent | Last::Heard(_) | Last::Gone => None,

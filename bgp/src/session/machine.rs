@@ -89,6 +89,8 @@ pub struct Session {
     pub(super) former: Option<FormerRun>,
     /// Was Established in this run: its forwarding never stopped since.
     pub(super) lived: bool,
+    /// A planned restart has begun: whatever ends the session now, the neighbor shall keep its routes.
+    pub(super) hushed: bool,
     pub(super) shown: State,
     pub(super) since: Instant,
     pub(super) counters: Counters,
@@ -123,6 +125,7 @@ impl Session {
             path: Path::default(),
             former,
             lived: false,
+            hushed: false,
             shown: State::Idle,
             since: now,
             counters: Counters::default(),
@@ -181,8 +184,11 @@ impl Session {
         self.timers.next()
     }
 
-    /// Starts (RFC 4271 event 1 or 3), forgetting what failed before.
+    /// Starts (RFC 4271 event 1 or 3), forgetting what failed before. Ignored in every state but Idle.
     pub fn start(&mut self, now: Instant) {
+        if self.run == Run::Trying {
+            return;
+        }
         self.backoff.forget();
         self.rung = Rung::Full;
         self.begin("started", now);
@@ -330,6 +336,11 @@ impl Session {
             Some(notification) => self.end_all(&notification, hard, Next::Stop(reason.clone()), &reason, now),
             None => self.end_all_silently(Next::Stop(reason.clone()), &reason, now),
         }
+    }
+
+    /// From now on the Established session ends without a NOTIFICATION, or (`false`) with one again.
+    pub fn hush(&mut self, hushed: bool) {
+        self.hushed = hushed;
     }
 
     /// A new configuration, or a new own identity.

@@ -60,3 +60,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,12 @@ impl Speaker {
         let mut sessions = Vec::new();
         for neighbor in &mut self.neighbors {
             match neighbor.session.established() {
-                Some(conn) => sessions.push((conn, ending(&neighbor.session))),
+                Some(conn) => {
+                    let ending = ending(&neighbor.session);
+                    // A hold timer that expires meanwhile must not undo the restart (RFC 4724 section 4: no NOTIFICATION).
+                    neighbor.session.hush(ending == Ending::Silent);
+                    sessions.push((conn, ending));
+                }
                 None => neighbor.session.stop(stop, now),
             }
         }

@@ -30,6 +30,7 @@ pub use status::{AdvertisedRoute, HeldBack, NeighborStatus, SpeakerStatus};
 /// - After [`Action::Stopped`] nothing more is tried; drop it.
 #[derive(Debug)]
 pub struct Speaker {
+    started: Instant,
     config: Option<SpeakerConfig>,
     rib: Rib,
     neighbors: Vec<Neighbor>,
@@ -73,8 +74,9 @@ struct Leaving {
 
 impl Speaker {
     /// A speaker without neighbors. The seed decides every jitter.
-    pub fn new(seed: u64, _now: Instant) -> Self {
+    pub fn new(seed: u64, now: Instant) -> Self {
         Self {
+            started: now,
             config: None,
             rib: Rib::new(),
             neighbors: Vec::new(),
@@ -117,7 +119,9 @@ impl Speaker {
                 let local = LocalEnd { address: local, on_link, link_local };
                 let remote = remote.to_canonical();
                 let mut called = self.neighbors.iter_mut().filter(|n| n.session.config().address == remote);
-                if !called.any(|neighbor| neighbor.session.handle_accepted(conn, local, now)) {
+                // Who leaves opens nothing new.
+                let leaving = self.leave.is_some();
+                if leaving || !called.any(|neighbor| neighbor.session.handle_accepted(conn, local, now)) {
                     self.actions.push_back(Action::Close { conn });
                 }
             }

@@ -15,6 +15,8 @@ use crate::wire::{Family, NextHop};
 /// The whole speaker.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct SpeakerStatus {
+    /// When this run began.
+    pub started: Instant,
     /// Own AS; `None` before the first configuration.
     pub asn: Option<u32>,
     /// Own BGP Identifier.
@@ -77,6 +79,7 @@ impl Speaker {
     /// The snapshot.
     pub fn status(&self, now: Instant) -> SpeakerStatus {
         SpeakerStatus {
+            started: self.started,
             asn: self.config.as_ref().map(|config| config.asn),
             router_id: self.config.as_ref().map(|config| config.router_id),
             routes: self.rib.len(),
