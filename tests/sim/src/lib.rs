@@ -6,6 +6,7 @@
 //! fault and every fault beforehand ([`scenario`], [`faults`]). The invariants are checked after every event ([`check`]). That the
 //! checker sees is proven by planted bugs ([`mutant`]).
 
+pub mod bgp;
 pub mod campaign;
 pub mod check;
 mod client;

@@ -1,5 +1,7 @@
 //! `bascule-sim`: run seeds, replay one, prove the checker by planted bugs.
 
+mod bgp_cli;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,6 +50,11 @@ enum Verb {
         #[arg(long, value_parser = mutant)]
         mutant: Option<Mutant>,
     },
+    /// Two BGP speakers on a virtual TCP.
+    Bgp {
+        #[command(subcommand)]
+        verb: bgp_cli::Verb,
+    },
     /// Look for each planted bug; every one must be found.
     Mutations {
         /// Seeds per bug at most.
@@ -91,6 +98,7 @@ fn work(verb: &Verb) -> Result<bool> {
             }
             Ok(outcome.violation.is_none())
         }
+        Verb::Bgp { verb } => bgp_cli::work(verb),
         Verb::Mutations { seeds, json } => mutations(*seeds, json.as_ref()),
     }
 }
