@@ -68,6 +68,12 @@ fn drills() -> Result<Vec<Drill>> {
             &format!("run --seeds {}..{}", tenth * 1000, (tenth + 1) * 1000),
         )
     });
+    let bgp_seeds = (0..10).map(|tenth| {
+        let (first, last) = (tenth * 1000, (tenth + 1) * 1000);
+        part(&format!("{tenth}"), Built("bascule-sim"), &format!("bgp run --seeds {first}..{last}"))
+    });
+    let bgp_fuzz =
+        ["bgp_decoder", "bgp_session"].map(|name| part(name, Xtask, &format!("fuzz {name} --inputs 25000000")));
     let failover = ["1s", "100ms", "10ms"].map(|interval| {
         part(interval, Built("failover"), &format!("--peer keepalived --runs 30 --interval {interval}"))
     });
@@ -83,6 +89,24 @@ fn drills() -> Result<Vec<Drill>> {
             shows: "each planted bug is found within 1,000 seeds",
             minutes: 10,
             parts: vec![part("all", Built("bascule-sim"), "mutations --seeds 1000")],
+        },
+        Drill {
+            name: "bgp-seeds",
+            shows: "10,000 seeds of two BGP speakers without a broken invariant",
+            minutes: 20,
+            parts: bgp_seeds.collect(),
+        },
+        Drill {
+            name: "bgp-mutations",
+            shows: "each bug planted around a BGP speaker is found within 1,000 seeds",
+            minutes: 5,
+            parts: vec![part("all", Built("bascule-sim"), "bgp mutations --seeds 1000")],
+        },
+        Drill {
+            name: "bgp-fuzz",
+            shows: "50 M inputs over decoder and session machine without a crash",
+            minutes: 180,
+            parts: bgp_fuzz.into(),
         },
         Drill {
             name: "failover",

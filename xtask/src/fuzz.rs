@@ -19,8 +19,41 @@ const INPUT_TIMEOUT: u32 = 5;
 /// Compiling with the sanitizer comes on top of the fuzzing time.
 const BUILD_ALLOWANCE: Duration = Duration::from_secs(1200);
 
+/// Slower than any target is with the sanitizer, so that a run of so many inputs ends: inputs per second.
+const SLOWEST: u64 = 1000;
+
+/// When a run of one target is over.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
+    Seconds(u32),
+    Inputs(u64),
+}
+
+impl Bound {
+    fn words(self) -> String {
+        match self {
+            Self::Seconds(seconds) => format!("{seconds} s"),
+            Self::Inputs(inputs) => format!("{inputs} inputs"),
+        }
+    }
+
+    fn argument(self) -> String {
+        match self {
+            Self::Seconds(seconds) => format!("-max_total_time={seconds}"),
+            Self::Inputs(inputs) => format!("-runs={inputs}"),
+        }
+    }
+
+    fn longest(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Seconds(seconds) => seconds.into(),
+            Self::Inputs(inputs) => inputs / SLOWEST,
+        })
+    }
+}
+
 /// Fuzz one target or all; true when none crashed.
-pub(crate) fn run(target: Option<&str>, seconds: u32, json: Option<&Path>) -> Result<bool> {
+pub(crate) fn run(target: Option<&str>, bound: Bound, json: Option<&Path>) -> Result<bool> {
     let started = report::now();
     setup::all()?;
     let known = targets()?;
@@ -34,7 +67,7 @@ pub(crate) fn run(target: Option<&str>, seconds: u32, json: Option<&Path>) -> Re
         ],
     };
     let tool = tool()?;
-    let rows: Vec<Value> = chosen.iter().map(|name| one(&tool, name, seconds)).collect::<Result<_>>()?;
+    let rows: Vec<Value> = chosen.iter().map(|name| one(&tool, name, bound)).collect::<Result<_>>()?;
     let object = report::object(&started, rows);
     if let Some(file) = json {
         report::write(file, &object)?;
@@ -65,24 +98,24 @@ fn tool() -> Result<std::path::PathBuf> {
     Ok(program)
 }
 
-fn one(tool: &Path, name: &str, seconds: u32) -> Result<Value> {
+fn one(tool: &Path, name: &str, bound: Bound) -> Result<Value> {
     let fuzz = sh::root().join("tests/fuzz");
     let work = sh::target_dir().join("fuzz-corpus").join(name);
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
-    println!("fuzz: {name} for {seconds} s");
+    println!("fuzz: {name} for {}", bound.words());
     let mut command = Command::new(tool);
     command
         .current_dir(&fuzz)
         .args(["run", name, "--fuzz-dir", "."])
         .arg(&work)
         .arg(fuzz.join("corpus").join(name))
-        .args(["--", &format!("-max_total_time={seconds}"), &format!("-timeout={INPUT_TIMEOUT}")])
+        .args(["--", &bound.argument(), &format!("-timeout={INPUT_TIMEOUT}")])
         .args(["-print_final_stats=1", "-rss_limit_mb=2048"])
         .env("RUSTUP_TOOLCHAIN", "nightly")
         .env_remove("CARGO")
         .env_remove("CARGO_TARGET_DIR");
     let (mut executions, mut last) = (0, Vec::new());
-    let end = sh::stream(&mut command, BUILD_ALLOWANCE + Duration::from_secs(seconds.into()), |line| {
+    let end = sh::stream(&mut command, BUILD_ALLOWANCE + bound.longest(), |line| {
         executions = executed(line).unwrap_or(executions);
         last.push(line.to_owned());
         if last.len() > 60 {
@@ -97,7 +130,7 @@ fn one(tool: &Path, name: &str, seconds: u32) -> Result<Value> {
         bail!("fuzz target `{name}` ended well and reported no execution");
     }
     println!("fuzz: {name}: {executions} executions");
-    Ok(json!({"scene": format!("fuzz {name}, {seconds} s"), "metric": "executions", "value": executions,
+    Ok(json!({"scene": format!("fuzz {name}, {}", bound.words()), "metric": "executions", "value": executions,
         "unit": "inputs", "bound": "no crash, hang or leak", "ok": ok, "runs": 1}))
 }
 

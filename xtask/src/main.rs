@@ -61,6 +61,9 @@ enum Verb {
         /// Seconds for each target.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
+        /// Inputs for each target, instead of a time.
+        #[arg(long)]
+        inputs: Option<u64>,
         /// Write the executions as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -82,7 +85,10 @@ fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Ebpf => setup::ebpf().map(|()| true),
         Verb::Bench { name, args } => bench::bench(name.as_deref(), &args),
-        Verb::Fuzz { target, seconds, json } => fuzz::run(target.as_deref(), seconds, json.as_deref()),
+        Verb::Fuzz { target, seconds, inputs, json } => {
+            let bound = inputs.map_or(fuzz::Bound::Seconds(seconds), fuzz::Bound::Inputs);
+            fuzz::run(target.as_deref(), bound, json.as_deref())
+        }
         Verb::Docs { check } => docs::run(check),
     };
     match ok {

@@ -4,6 +4,8 @@
 //! Each body returns whether the parser accepted the input: a corpus of which nothing is accepted would only test the first
 //! length check.
 
+mod bgp_session;
+
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -16,12 +18,21 @@ use bascule_core::wire::ndp::Ndp;
 use bascule_core::wire::peer::{Keys, Message};
 use bascule_core::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PROTOCOL};
 
+pub use bgp_session::bgp_session;
+
 /// A target: its name, which is the corpus folder's too, and its body.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// Every target there is.
-pub const TARGETS: &[Target] =
-    &[("arp", arp), ("bgp_decoder", bgp_decoder), ("config", config), ("ndp", ndp), ("peer", peer), ("vrrp", vrrp)];
+pub const TARGETS: &[Target] = &[
+    ("arp", arp),
+    ("bgp_decoder", bgp_decoder),
+    ("bgp_session", bgp_session),
+    ("config", config),
+    ("ndp", ndp),
+    ("peer", peer),
+    ("vrrp", vrrp),
+];
 
 /// The first byte chooses the family. Parsed as it came, and with a checksum made right, so that the fuzzer is not stopped by it.
 pub fn vrrp(data: &[u8]) -> bool {
