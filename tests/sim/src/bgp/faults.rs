@@ -224,7 +224,7 @@ impl World {
         let since = self.nodes[node].clock(self.now);
         let input = Input::Withdraw(vec![prefix], since);
         match self.mutant {
-            Some(Mutant::WithdrawForgotten) if self.withdrawals % 3 == 0 => Ok(()),
+            Some(Mutant::WithdrawForgotten) if self.withdrawals.is_multiple_of(3) => Ok(()),
             Some(Mutant::WithdrawLate) => {
                 let run = self.nodes[node].runs;
                 self.at(self.now + SECOND, Ev::Feed(node, run, Box::new(input)));
