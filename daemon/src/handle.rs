@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::event::Event;
 use bascule_core::node::io::Command;
 use bascule_core::node::status::NodeStatus;
@@ -38,6 +39,8 @@ pub struct Record {
 pub enum Request {
     /// A snapshot.
     Status(oneshot::Sender<NodeStatus>),
+    /// A snapshot of the BFD sessions.
+    Bfd(oneshot::Sender<BfdStatus>),
     /// Something to do; answered when it is done or has failed.
     Command(Command, oneshot::Sender<Result<String, String>>),
 }
@@ -88,6 +91,15 @@ impl NodeHandle {
     pub async fn status(&self) -> Result<NodeStatus, LoopGone> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Status(reply), answer).await
+    }
+
+    /// A snapshot of the BFD sessions.
+    ///
+    /// # Errors
+    /// [`LoopGone`] when the driver has ended or does not answer within 5 s.
+    pub async fn bfd(&self) -> Result<BfdStatus, LoopGone> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Bfd(reply), answer).await
     }
 
     /// Carries out a command; the inner result is the node's answer in words.

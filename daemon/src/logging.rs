@@ -9,8 +9,10 @@
 
 use std::io::IsTerminal;
 
+use bascule_core::bfd::io::BfdEvent;
 use bascule_core::election::Reason;
 use bascule_core::node::event::Event;
+use bascule_core::wire::bfd::State;
 use thiserror::Error;
 use tracing::field::display;
 use tracing::{error, info, warn};
@@ -160,8 +162,20 @@ pub fn log_event(event: &Event) {
                 warn!(channel, %source, error, "packets refused");
             }
         }
+        Event::Bfd(change) => bfd_line(change),
         // Measured on every advert: a metric, never a line.
         Event::AdvertLateness { .. } => {}
+    }
+}
+
+/// Leaving Up is trouble, unless an operator did it, here or there.
+fn bfd_line(change: &BfdEvent) {
+    let BfdEvent { peer, remote, from, to, diag, remote_state, remote_diag, detection, lateness } = change;
+    let by_operator = *to == State::AdminDown || *remote_state == State::AdminDown;
+    if *from == State::Up && !by_operator {
+        warn!(%peer, %remote, %from, %to, %diag, %remote_state, %remote_diag, detection, lateness, "BFD session failed");
+    } else {
+        info!(%peer, %remote, %from, %to, %diag, %remote_state, %remote_diag, detection, lateness, "BFD session changed");
     }
 }
 

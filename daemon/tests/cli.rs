@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bascule::admin::{Listeners, serve};
 use bascule::handle::{NodePort, Publisher, Request, channel};
+use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::event::Event;
 use bascule_core::node::io;
@@ -47,6 +48,7 @@ impl Daemon {
             while let Some(request) = requests.recv().await {
                 match request {
                     Request::Status(reply) => drop(reply.send(status())),
+                    Request::Bfd(reply) => drop(reply.send(BfdStatus::default())),
                     Request::Command(command, reply) => {
                         let known = !matches!(&command, io::Command::Move { to, .. } if to == "n9");
                         commands.lock().expect("no panic").push(command);
@@ -60,7 +62,7 @@ impl Daemon {
         let socket = dir.path().join("admin.sock");
         let publisher = handle.publisher();
         let listeners = runtime.block_on(Listeners::bind(&socket, None)).expect("bound");
-        runtime.spawn(serve(listeners, handle, Arc::new(|_| String::new()), std::future::pending()));
+        runtime.spawn(serve(listeners, handle, Arc::new(|_, _| String::new()), std::future::pending()));
         Self { dir, asked, publisher, _port: port, _runtime: runtime }
     }
 
@@ -100,6 +102,10 @@ fn every_verb_reaches_the_daemon() {
     assert!(out.starts_with("node n1   ready   fence off   bascule "), "{out}");
     let state: Value = serde_json::from_str(&daemon.said(&["status", "--json"]).1).expect("JSON");
     assert_eq!(state["node"], "n1");
+
+    assert!(daemon.said(&["bfd"]).1.starts_with("no BFD session is configured\n"));
+    let sessions: Value = serde_json::from_str(&daemon.said(&["bfd", "--json"]).1).expect("JSON");
+    assert_eq!(sessions["peers"], serde_json::json!([]));
 
     assert_eq!(daemon.said(&["move", "api", "--to", "n2"]), (0, "moved to n2\n".into(), String::new()));
     let refused = daemon.said(&["move", "api", "--to", "n9"]);

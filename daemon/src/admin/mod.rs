@@ -1,6 +1,6 @@
 //! The admin interface: what people and machines ask a running daemon, over a unix socket (root only) and, if asked for, over TCP.
 //!
-//! Both listeners answer `/metrics`, `/live`, `/ready` and `/state`; only the unix socket answers `/events`, `/move` and `/drain`.
+//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state` and `/bfd`; only the unix socket answers `/events`, `/move` and `/drain`.
 //! Decides nothing about ownership: it asks the driver through [`NodeHandle`].
 
 mod bounded;
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
+use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::status::NodeStatus;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,8 +29,8 @@ pub use views::{LIVE_AGE, is_live};
 /// Requests under way may finish this long after the shutdown began; readers of events are told to go at once.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Makes the text of `/metrics` from a snapshot; `None` when the driver gave none.
-pub type Scrape = Arc<dyn Fn(Option<&NodeStatus>) -> String + Send + Sync>;
+/// Makes the text of `/metrics` from snapshots; `None` where the driver gave none.
+pub type Scrape = Arc<dyn Fn(Option<&NodeStatus>, Option<&BfdStatus>) -> String + Send + Sync>;
 
 /// Where the interface listens.
 pub struct Listeners {
@@ -109,6 +110,7 @@ fn public(asked: Asked) -> Router {
         .route("/live", get(views::live))
         .route("/ready", get(views::ready))
         .route("/state", get(views::state))
+        .route("/bfd", get(views::bfd))
         .with_state(asked)
 }
 

@@ -3,6 +3,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::event::Event;
 use bascule_core::node::io::Command;
@@ -58,6 +59,7 @@ struct Fake {
     dir: tempfile::TempDir,
     http: SocketAddr,
     status: Arc<Mutex<NodeStatus>>,
+    bfd: Arc<Mutex<BfdStatus>>,
     asked: Arc<Mutex<Vec<Command>>>,
     port: Arc<Mutex<Option<NodePort>>>,
     publisher: Publisher,
@@ -71,6 +73,8 @@ impl Fake {
         let dir = tempfile::tempdir().unwrap();
         let (handle, mut port) = channel(Arc::new(|| {}));
         let status = Arc::new(Mutex::new(status()));
+        let bfd = Arc::new(Mutex::new(BfdStatus::default()));
+        let bfds = Arc::clone(&bfd);
         let asked = Arc::new(Mutex::new(Vec::new()));
         port.turned(clock::boot_ns());
         let (_, none) = tokio::sync::mpsc::channel(1);
@@ -80,6 +84,7 @@ impl Fake {
             while let Some(request) = requests.recv().await {
                 match request {
                     Request::Status(reply) => drop(reply.send(answers.lock().unwrap().clone())),
+                    Request::Bfd(reply) => drop(reply.send(bfds.lock().unwrap().clone())),
                     Request::Command(command, reply) => {
                         let answer = match &command {
                             Command::Move { to, .. } if to == "n9" => Err("node n9 did not offer".to_owned()),
@@ -95,14 +100,14 @@ impl Fake {
             Listeners::bind(&dir.path().join("run/admin.sock"), Some(([127, 0, 0, 1], 0).into())).await.unwrap();
         let http = listeners.http.as_ref().unwrap().local_addr().unwrap();
         let scrape: Scrape =
-            Arc::new(|s| format!("groups {}\n", s.map_or(-1, |s| i32::try_from(s.groups.len()).unwrap())));
+            Arc::new(|s, _| format!("groups {}\n", s.map_or(-1, |s| i32::try_from(s.groups.len()).unwrap())));
         let (stop, stopped) = oneshot::channel();
         let publisher = handle.publisher();
         let server = tokio::spawn(serve(listeners, handle, scrape, async {
             let _stopped = stopped.await;
         }));
         let port = Arc::new(Mutex::new(Some(port)));
-        Self { dir, http, status, asked, port, publisher, driver, server, stop: Some(stop) }
+        Self { dir, http, status, bfd, asked, port, publisher, driver, server, stop: Some(stop) }
     }
 
     fn socket(&self) -> PathBuf {
@@ -149,7 +154,7 @@ fn parsed(text: &str) -> Value {
 #[tokio::test]
 async fn both_listeners_answer_and_only_the_socket_acts() {
     let fake = Fake::start().await;
-    for path in ["/metrics", "/live", "/ready", "/state"] {
+    for path in ["/metrics", "/live", "/ready", "/state", "/bfd"] {
         assert_eq!(fake.unix("GET", path, None).await.0, 200, "{path}");
         assert_eq!(fake.tcp("GET", path, None).await.0, 200, "{path}");
     }
@@ -198,6 +203,18 @@ async fn ready_says_why_not() {
         let (code, body) = fake.tcp("GET", "/ready", None).await;
         assert_eq!((code, parsed(&body)), (503, json!({"ready": false, "reasons": [reason]})));
     }
+}
+
+#[tokio::test]
+async fn bfd_that_hears_nothing_is_not_ready() {
+    let fake = Fake::start().await;
+    let why = "BFD hears no single-hop V4 packets: port in use";
+    fake.bfd.lock().unwrap().errors.push(why.into());
+    let (code, body) = fake.tcp("GET", "/ready", None).await;
+    assert_eq!((code, parsed(&body)), (503, json!({"ready": false, "reasons": [why]})));
+    let state = parsed(&fake.unix("GET", "/state", None).await.1);
+    assert_eq!((&state["ready"], &state["reasons"][0]), (&json!(false), &json!(why)));
+    assert_eq!(state["bfd"], parsed(&fake.unix("GET", "/bfd", None).await.1));
 }
 
 #[tokio::test]

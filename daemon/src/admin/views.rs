@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::io::Command;
 use bascule_core::node::status::NodeStatus;
@@ -37,6 +38,13 @@ async fn snapshot(asked: &Asked) -> Option<NodeStatus> {
     tokio::time::timeout(SNAPSHOT, asked.handle.status()).await.ok()?.ok()
 }
 
+/// Asked for when the loop has just answered: both together stay below the 1 s of [`SNAPSHOT`].
+const SECOND_SNAPSHOT: Duration = Duration::from_millis(150);
+
+async fn bfd_snapshot(asked: &Asked) -> Option<BfdStatus> {
+    tokio::time::timeout(SECOND_SNAPSHOT, asked.handle.bfd()).await.ok()?.ok()
+}
+
 /// The words for "no snapshot".
 const SILENT: &str = "the event loop does not answer";
 
@@ -46,7 +54,9 @@ fn no(status: StatusCode, error: &str) -> Response {
 
 pub(super) async fn metrics(State(asked): State<Asked>) -> Response {
     let status = snapshot(&asked).await;
-    let text = (asked.scrape)(status.as_ref());
+    // A loop that gave no first snapshot is not waited for twice.
+    let bfd = if status.is_some() { bfd_snapshot(&asked).await } else { None };
+    let text = (asked.scrape)(status.as_ref(), bfd.as_ref());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -59,10 +69,13 @@ pub(super) async fn live(State(asked): State<Asked>) -> Response {
 }
 
 pub(super) async fn ready(State(asked): State<Asked>) -> Response {
-    let reasons = match snapshot(&asked).await {
+    let mut reasons = match snapshot(&asked).await {
         None => vec![SILENT.to_owned()],
         Some(status) => reasons(&status),
     };
+    if reasons.is_empty() {
+        reasons = bfd_snapshot(&asked).await.map_or_else(|| vec![SILENT.to_owned()], |bfd| bfd.errors);
+    }
     let ready = reasons.is_empty();
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
@@ -99,17 +112,30 @@ struct Page {
     reasons: Vec<String>,
     #[serde(flatten)]
     node: NodeStatus,
+    bfd: BfdStatus,
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {
-    let Some(node) = snapshot(&asked).await else { return no(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
+    let Some(mut node) = snapshot(&asked).await else { return no(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
+    let Some(bfd) = bfd_snapshot(&asked).await else { return no(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
+    let mut reasons = reasons(&node);
+    reasons.extend(bfd.errors.iter().cloned());
+    node.ready &= reasons.is_empty();
     Json(Page {
         version: env!("CARGO_PKG_VERSION"),
         last_turn_age_seconds: turn_age(asked.handle.last_turn()).as_secs_f64(),
-        reasons: reasons(&node),
+        reasons,
         node,
+        bfd,
     })
     .into_response()
+}
+
+pub(super) async fn bfd(State(asked): State<Asked>) -> Response {
+    match tokio::time::timeout(SNAPSHOT, asked.handle.bfd()).await {
+        Ok(Ok(bfd)) => Json(bfd).into_response(),
+        Ok(Err(_)) | Err(_) => no(StatusCode::SERVICE_UNAVAILABLE, SILENT),
+    }
 }
 
 #[derive(Debug, Deserialize)]

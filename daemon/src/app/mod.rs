@@ -87,12 +87,14 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let world_tx = tasks::WorldSender::new(world_tx, wake.clone());
     let reporter = tokio::spawn(tasks::report(events_rx, node.publisher(), metrics.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
-    let ports = Ports { node: port, world, work, events, routes: None, wake, metrics: metrics.clone() };
+    // No room follows routes and BFD sessions yet.
+    let ports = Ports { node: port, world, work, events, routes: None, bfd: None, wake, metrics: metrics.clone() };
     let peer_port = loaded.peer_port;
     let driver = spawn_driver(fence, peer_port, ports)?;
     // Links first: a group that is told of its interface a moment too late would report that it has none.
     tasks::first_links(&mut net_events, &world_tx).await?;
     world_tx.config(loaded.node.clone()).await?;
+    world_tx.bfd(loaded.bfd.clone()).await?;
     tokio::spawn(tasks::links(net_events, world_tx.clone()));
     tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), metrics));
     systemd::notify_ready();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
+use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -38,6 +39,13 @@ impl WorldSender {
 
     pub(super) async fn config(&self, config: NodeConfig) -> Result<()> {
         let sent = self.send(World::Config(Box::new(config))).await;
+        if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
+    }
+}
+
+impl WorldSender {
+    pub(super) async fn bfd(&self, peers: Vec<PeerConfig>) -> Result<()> {
+        let sent = self.send(World::Bfd(peers)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
     }
 }
@@ -203,6 +211,7 @@ async fn apply(
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
     world.config(next.node.clone()).await.ok()?;
+    world.bfd(next.bfd.clone()).await.ok()?;
     Some(next)
 }
 
@@ -215,11 +224,12 @@ async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
 
 /// The text of `/metrics`: gauges from a snapshot of this moment, or marked unknown when the loop does not answer.
 pub(super) fn scrape(metrics: Metrics) -> admin::Scrape {
-    Arc::new(move |status| {
+    Arc::new(move |status, bfd| {
         match status {
             Some(status) => metrics.update(status),
             None => metrics.unknown(),
         }
+        metrics.update_bfd(bfd);
         metrics.render()
     })
 }

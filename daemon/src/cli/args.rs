@@ -49,6 +49,14 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Show the BFD sessions: state, since when, intervals in force, why they are down
+    Bfd {
+        /// Print /bfd as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Show what happened, one line per change of state
     Events {
         /// Go on with what is yet to come

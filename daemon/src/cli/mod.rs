@@ -3,6 +3,7 @@
 //! Errors are one line on standard error and an exit status ([`Exit`]); what was asked for is on standard output.
 
 mod args;
+mod bfd;
 mod client;
 mod events;
 mod reference;
@@ -44,6 +45,10 @@ pub fn main() -> ExitCode {
         Verb::Status { json, socket } => asked(&socket.socket, async |client| {
             let state = client.get("/state").await?;
             if json { Ok(state) } else { Ok(status::table(&state)?) }
+        }),
+        Verb::Bfd { json, socket } => asked(&socket.socket, async |client| {
+            let sessions = client.get("/bfd").await?;
+            if json { Ok(sessions) } else { Ok(bfd::table(&sessions)?) }
         }),
         Verb::Events { follow, json, socket } => follow_events(&socket.socket, follow, json),
         Verb::Move { vip, to, socket } => {

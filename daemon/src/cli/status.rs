@@ -149,7 +149,7 @@ fn gates(state: &State, text: &mut String) -> std::fmt::Result {
 }
 
 /// The two largest units: 3d4h, 5h12m, 12m03s, 4.2s.
-fn ago(seconds: f64) -> String {
+pub(super) fn ago(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1}s");
     }

@@ -2,6 +2,7 @@
 //!
 //! Decides what a file means and whether it is accepted. When to read it again is the app's; what a change does is the core's.
 
+mod bfd;
 mod bgp;
 mod check;
 mod error;

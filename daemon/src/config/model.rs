@@ -10,7 +10,7 @@ use super::error::{ConfigErrors, Pos};
 use super::read::{At, Errors, Map};
 use super::schema::ROOT;
 use super::tree::Tree;
-use super::{Admin, Loaded, Log, LogFormat, bgp, gates, keys, tree, values, vips};
+use super::{Admin, Loaded, Log, LogFormat, bfd, bgp, gates, keys, tree, values, vips};
 
 /// What is needed beside the text.
 pub(super) struct Around<'a> {
@@ -54,6 +54,8 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let vips = vips::read(map, node.as_ref(), &gates, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);
+    let of_neighbors = speaker.iter().flatten().flat_map(|s| s.bfd.clone()).collect();
+    let bfd = bfd::read(map, of_neighbors, errors);
     let (groups, anycast) = vips?.finish()?;
     let (peers, speaker) = (peers?, speaker?);
     Some(Loaded {
@@ -70,7 +72,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         log: log?,
         peer_port: peers.port,
         key_file: peers.file,
-        bfd: speaker.as_ref().map_or_else(Vec::new, |s| s.bfd.clone()),
+        bfd,
         bgp: speaker.map(|s| s.bgp),
         warnings: Vec::new(),
     })

@@ -93,6 +93,7 @@ pub(super) static ROOT: Section = Section {
         ),
         field("bgp", Kind::Section(&bgp::BGP), Words("no BGP"), "The BGP speaker."),
         field("gates", Sections(&GATE), Value("[]"), "Health gates."),
+        field("bfd", Kind::Section(&BFD), Words("no BFD"), "BFD sessions that no other section asks for."),
         field("vips", Sections(&VIP), Required, "Virtual IPs, at least one."),
     ],
 };
@@ -190,6 +191,57 @@ static HTTP: Section = Section {
             Value("200-399"),
             "Statuses that count as healthy, both ends included.",
         ),
+    ],
+};
+
+static BFD: Section = Section {
+    path: "bfd",
+    about: "Bidirectional Forwarding Detection (RFC 5880): is a neighbor reachable, both ways, within a fraction of a second. Events, logs, metrics and `bascule bfd` tell.",
+    fields: &[field("peers", Sections(&BFD_PEER), Required, "Sessions.")],
+};
+
+static BFD_PEER: Section = Section {
+    path: "bfd.peers[]",
+    about: "One session. It runs at the slower of what this side wants to send and the peer wants to receive, each way for itself; a peer is gone after its own multiplier times that interval without a packet. Changed intervals do not take a session down; another address, source, interface or hop count makes a new one.",
+    fields: &[
+        field("address", Text { what: "an address", right: ADDRESS }, Required, "The peer."),
+        field(
+            "interface",
+            Text { what: "a name", right: "a link name of 1 to 15 bytes without / and spaces, such as eth0" },
+            Words("the link with an own address whose subnet contains the peer"),
+            "Link of a single-hop session; a link-local peer needs it.",
+        ),
+        field(
+            "source",
+            Text { what: "an address", right: ADDRESS },
+            Words("the own address in the peer's subnet; by routing with `multihop`"),
+            "Own address; the peer's side of the session must name it.",
+        ),
+        field(
+            "multihop",
+            Whole { min: 1, max: 255 },
+            Words("single hop: on the link, TTL 255"),
+            "A multihop session (RFC 5883) over at most this many hops: packets must arrive with a TTL of 256 less this.",
+        ),
+        field(
+            "transmitInterval",
+            Time { min: 10, max: 60_000, step: 1 },
+            Value("300ms"),
+            "Shortest time between packets that this node sends.",
+        ),
+        field(
+            "receiveInterval",
+            Time { min: 10, max: 60_000, step: 1 },
+            Value("300ms"),
+            "Shortest time between packets that this node asks for. Below 50ms the node needs real-time scheduling (CAP_SYS_NICE).",
+        ),
+        field(
+            "multiplier",
+            Whole { min: 1, max: 255 },
+            Value("3"),
+            "The peer takes this node for gone after so many intervals.",
+        ),
+        field("passive", Flag, Value("false"), "Say nothing before the peer was heard."),
     ],
 };
 

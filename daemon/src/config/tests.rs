@@ -181,6 +181,28 @@ fn every_field_of_the_table_is_read_and_documented() {
     }
 }
 
+#[test]
+fn bfd_sessions_become_the_cores_type() {
+    let text = "node: n1\nbfd:\n  peers:\n    - address: 10.9.0.254\n    - { address: \"fe80::1\", interface: eth0, transmitInterval: 50ms, receiveInterval: 100ms, multiplier: 5, passive: true }\n    - { address: \"2001:db8::9\", source: \"2001:db8::1\", multihop: 3 }\nvips:\n  - { name: api, addresses: [10.9.0.100], vrid: 51, priority: 200 }\n";
+    let loaded = good(text, folder().path());
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().expect("an address");
+    let plain = PeerConfig::new("10.9.0.254", ip("10.9.0.254"));
+    let scoped = PeerConfig {
+        interface: Some("eth0".into()),
+        desired_min_tx: Duration::from_millis(50),
+        required_min_rx: Duration::from_millis(100),
+        multiplier: 5,
+        passive: true,
+        ..PeerConfig::new("fe80::1%eth0", ip("fe80::1"))
+    };
+    let far = PeerConfig {
+        local: Some(ip("2001:db8::1")),
+        multihop: Some(253),
+        ..PeerConfig::new("2001:db8::9", ip("2001:db8::9"))
+    };
+    assert_eq!(loaded.bfd, [plain, scoped, far]);
+}
+
 /// Replaces the value of the first field at `target` by one that no field accepts.
 fn spoil(tree: &mut Tree, path: &str, target: &str) -> bool {
     match &mut tree.value {

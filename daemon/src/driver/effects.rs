@@ -85,7 +85,11 @@ impl Driver {
                         let _gone = reply.send(result);
                     }
                 }
-                Action::Stopped => self.stopped = true,
+                Action::Stopped => {
+                    self.stopped = true;
+                    // Last: until here the routers must not take the node for gone.
+                    self.feed_bfd(bascule_core::bfd::io::Input::Stop);
+                }
             }
         }
     }

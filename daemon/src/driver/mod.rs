@@ -1,9 +1,10 @@
 //! The one event loop: a thin driver of [`Node`] on one real-time thread.
 //!
-//! Each turn reads the sockets in the order of their urgency (adverts to the last one, the rest within a budget), lets timers expire
+//! Each turn reads the sockets in the order of their urgency (adverts and BFD to the last one, the rest within a budget), lets timers expire
 //! with the time of the last look that found no advert, and waits for the next deadline. It decides nothing; whatever may block (netlink,
 //! probes, logs) is asked of tasks over bounded queues.
 
+mod bfd;
 mod effects;
 mod routes;
 pub mod world;
@@ -11,6 +12,7 @@ pub mod world;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bascule_core::bfd::io::{BfdUpdate, Input as BfdInput};
 use bascule_core::node::Node;
 use bascule_core::node::io::{FenceState, Input};
 use bascule_core::time::Instant;
@@ -24,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::net::NetError;
 use crate::net::raw::{NeighborSocket, PeerSocket, VrrpSocket};
 use crate::net::rt::{EventFd, Poller, boot_now};
+pub use bfd::BFD_UPDATE_QUEUE;
+use bfd::BfdRoom;
 use routes::Unsent;
 use world::{Routes, Told, Work, World};
 
@@ -54,6 +58,8 @@ pub struct Ports {
     pub events: mpsc::Sender<Told>,
     /// To the BGP room, where there is one.
     pub routes: Option<mpsc::Sender<Routes>>,
+    /// To the room that follows BFD sessions, where there is one; a queue of [`BFD_UPDATE_QUEUE`].
+    pub bfd: Option<mpsc::Sender<BfdUpdate>>,
     /// Wakes the loop.
     pub wake: EventFd,
     /// Registry of the process.
@@ -75,6 +81,7 @@ pub struct Driver {
     bound: Vec<LinkId>,
     /// Links whose groups every socket has joined.
     joined: Vec<LinkId>,
+    bfd: BfdRoom,
     poller: Poller,
     ports: Ports,
     routes: Unsent,
@@ -121,6 +128,7 @@ impl Driver {
             addressed: HashMap::new(),
             bound: Vec::new(),
             joined: Vec::new(),
+            bfd: BfdRoom::new(seed, ports.bfd.take()),
             poller,
             routes: Unsent::new(ports.routes.take()),
             ports,
@@ -139,12 +147,13 @@ impl Driver {
             // Switched off: that is no news and no fault.
             (None, None) => {}
         }
-        while !self.stopped {
+        while !(self.stopped && self.bfd.stopped) {
             let more = self.turn();
             let now = boot_now();
             self.ports.node.turned(now.as_nanos());
             let latest = now + MAX_WAIT;
-            let deadline = if more { now } else { self.node.poll_timeout().map_or(latest, |at| at.min(latest)) };
+            let due = [self.node.poll_timeout(), self.bfd.poll_timeout()].into_iter().flatten().min();
+            let deadline = if more { now } else { due.map_or(latest, |at| at.min(latest)) };
             if let Err(error) = self.poller.wait(Some(deadline)) {
                 // epoll on valid descriptors does not fail; if it does, spinning would starve the machine.
                 error!(%error, "waiting for events failed");
@@ -176,7 +185,7 @@ impl Driver {
         };
         self.expire(now);
         self.routes.send();
-        more
+        more | self.turn_bfd()
     }
 
     fn expire(&mut self, now: Instant) {
@@ -269,14 +278,17 @@ impl Driver {
                     self.feed(Input::Config(config));
                     self.sync_links();
                 }
+                World::Bfd(peers) => self.configure_bfd(peers),
                 World::Link(link) => {
                     self.note_link(&link);
+                    self.feed_bfd(BfdInput::Link(link.clone()));
                     self.feed(Input::Link(link));
                     self.sync_links();
                 }
                 World::LinkGone(id) => {
                     self.addressed.remove(&id);
                     self.neighbors.remove(&id);
+                    self.feed_bfd(BfdInput::LinkGone(id));
                     self.feed(Input::LinkGone(id));
                     self.sync_links();
                 }
@@ -300,6 +312,9 @@ impl Driver {
                     self.publish_drops();
                     // An asker that went away meanwhile is no error.
                     let _gone = reply.send(self.node.status(boot_now()));
+                }
+                Request::Bfd(reply) => {
+                    let _gone = reply.send(self.bfd.status(boot_now()));
                 }
                 Request::Command(command, reply) => {
                     self.next_command += 1;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bascule_core::announce::route::RouteWish;
+use bascule_core::bfd::config::PeerConfig;
 use bascule_core::health::ProbeKind;
 use bascule_core::node::config::NodeConfig;
 use bascule_core::node::event::Event;
@@ -30,6 +31,8 @@ pub type Routes = Vec<RouteWish>;
 pub enum World {
     /// A new, valid configuration.
     Config(Box<NodeConfig>),
+    /// Every BFD session that there shall be.
+    Bfd(Vec<PeerConfig>),
     /// A link appeared or changed.
     Link(LinkInfo),
     /// A link is gone.

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use bascule_core::types::{Mac, Role, Term};
+use bascule_core::wire::bfd::{Diag, State};
 use serde_json::Value;
 
 use super::*;
@@ -40,6 +41,20 @@ fn group() -> String {
 
 fn role(reason: Reason) -> Event {
     Event::Role { group: group(), from: Role::Backup, to: Role::Active, reason, term: Term(4), owner: None }
+}
+
+fn bfd(from: State, to: State, remote_state: State) -> Event {
+    Event::Bfd(BfdEvent {
+        peer: "tor".into(),
+        remote: ip(),
+        from,
+        to,
+        diag: Diag::DETECTION_EXPIRED,
+        remote_state,
+        remote_diag: Diag::NONE,
+        detection: Some(0.15),
+        lateness: Some(0.001),
+    })
 }
 
 /// Every kind of event in every variant that matters, with the level of its line; `None` = no line.
@@ -88,6 +103,10 @@ fn table() -> Vec<(Event, Option<&'static str>)> {
         (Event::Drain { on: true }, Some("INFO")),
         (refused(true), Some("WARN")),
         (refused(false), None),
+        (bfd(State::Up, State::Down, State::Down), Some("WARN")),
+        (bfd(State::Up, State::Down, State::AdminDown), Some("INFO")),
+        (bfd(State::Up, State::AdminDown, State::Up), Some("INFO")),
+        (bfd(State::Init, State::Up, State::Up), Some("INFO")),
         (Event::AdvertLateness { group: group(), seconds: 1.0 }, None),
     ]
 }

@@ -42,6 +42,8 @@ pub(super) const SECONDS: &[f64] = &[
 pub(super) const PHASES: [&str; 3] = ["detect", "claim", "announce"];
 /// The values of `refused_total{channel}`.
 pub(super) const CHANNELS: [&str; 2] = ["vrrp", "peer"];
+/// The values of `bfd_packets_total{direction}`.
+pub(super) const DIRECTIONS: [&str; 2] = ["sent", "received"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
@@ -124,6 +126,22 @@ families! {
         "1 while the gate is open, 0 while it is closed or was not probed yet. The gate's own view through rise and fall, not the last \
          probe.",
         "the probed service stopped";
+    BFD_STATE = Gauge "bfd_state" ["peer"],
+        "State of the BFD session at the scrape: 0 admin-down, 1 down, 2 init, 3 up (RFC 5880 section 4.1). This node's view: the peer \
+         may be a detection time behind.",
+        "a cut link, a stopped peer, one-way loss";
+    BFD_TRANSITIONS = Counter "bfd_transitions_total" ["peer", "to"],
+        "Changes of state of a BFD session, by the new state. A session that was removed and added again goes on counting.",
+        "a cut link, a stopped peer, the handshake";
+    BFD_PACKETS = Counter "bfd_packets_total" ["direction"],
+        "BFD packets handed to the kernel, and packets of a session that were accepted. What was sent need not have arrived.",
+        "every session";
+    BFD_DISCARDS = Counter "bfd_discards_total" ["reason"],
+        "BFD packets that were discarded, by the rule they broke. no-session at a low rate is a peer that is not configured here.",
+        "malformed packets, a wrong TTL, authentication";
+    BFD_LATENESS = Histogram "bfd_detection_lateness_seconds" [],
+        "How long after its deadline an expired detection time was declared. It does not include the detection time itself.",
+        "a starved or stopped process while a peer vanishes";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";

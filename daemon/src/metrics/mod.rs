@@ -3,6 +3,7 @@
 //! Counters and histograms move as things happen ([`Metrics::observe`] and its siblings, called by the driver). Gauges are taken from
 //! a snapshot at the scrape ([`Metrics::update`]). Foreign types stay in here: the rest of the process sees numbers and text.
 
+mod bfd;
 mod catalog;
 mod register;
 
@@ -40,6 +41,7 @@ struct Shown {
     vips: BTreeSet<(String, String)>,
     groups: BTreeSet<String>,
     gates: BTreeSet<String>,
+    bfd_peers: BTreeSet<String>,
 }
 
 impl Metrics {
@@ -59,6 +61,7 @@ impl Metrics {
         for channel in CHANNELS {
             let _exists = families.refused.with_label_values(&[channel]);
         }
+        bfd::prepare(&families);
         Self { inner: Arc::new(Inner { families, snapshot: Mutex::default() }) }
     }
 
@@ -80,6 +83,7 @@ impl Metrics {
             Event::FenceClosed { group, .. } => f.fence_closed.with_label_values(&[group]).inc(),
             Event::AddressRestored { group, .. } => f.address_restored.with_label_values(&[group]).inc(),
             Event::Refused { channel, .. } => f.refused.with_label_values(&[channel]).inc(),
+            Event::Bfd(event) => bfd::observe(f, event),
             Event::AdvertLateness { seconds, .. } => f.advert_lateness.observe(*seconds),
             Event::ConfigApplied { added, changed, .. } => {
                 added.iter().chain(changed).for_each(|group| self.known_group(group));
@@ -127,7 +131,7 @@ impl Metrics {
     pub fn update(&self, status: &NodeStatus) {
         let mut shown = self.lock();
         let f = &self.inner.families;
-        let mut now = Shown::default();
+        let mut now = Shown { bfd_peers: shown.bfd_peers.clone(), ..Shown::default() };
         f.ready.set(f64::from(u8::from(status.ready)));
         for group in &status.groups {
             let name = group.name.as_str();
@@ -164,7 +168,8 @@ impl Metrics {
         let mut shown = self.lock();
         self.inner.families.ready.set(0.0);
         self.take_back(&shown, &Shown::default());
-        *shown = Shown::default();
+        let bfd_peers = std::mem::take(&mut shown.bfd_peers);
+        *shown = Shown { bfd_peers, ..Shown::default() };
     }
 
     /// The text exposition format, version 0.0.4.

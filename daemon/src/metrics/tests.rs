@@ -3,9 +3,13 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
+use bascule_core::bfd::config::PeerConfig;
+use bascule_core::bfd::io::BfdEvent;
+use bascule_core::bfd::status::{BfdStatus, DiscardCount};
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::status::{GateStatus, GroupStatus};
 use bascule_core::types::{Family as Af, Mac, Term};
+use bascule_core::wire::bfd::{Diag, State};
 
 use super::*;
 
@@ -47,6 +51,15 @@ fn status(groups: Vec<GroupStatus>) -> NodeStatus {
     }
 }
 
+/// One session, never up.
+fn sessions() -> BfdStatus {
+    let now = bascule_core::time::Instant::ZERO;
+    let mut bfd = bascule_core::bfd::Bfd::new(1);
+    let peer = PeerConfig::new("10.9.0.254", std::net::IpAddr::from([10, 9, 0, 254]));
+    bfd.handle_input(bascule_core::bfd::io::Input::Config(vec![peer]), now);
+    bfd.status(now)
+}
+
 /// Every sample of a rendered page.
 fn samples(metrics: &Metrics) -> BTreeMap<String, f64> {
     let text = metrics.render();
@@ -83,6 +96,17 @@ fn event(name: &str) -> Event {
         "fence_closed" => Event::FenceClosed { group, term: Term(4) },
         "restored" => Event::AddressRestored { group, address: VIP },
         "refused" => Event::Refused { channel: "peer", source: VIP, error: "bad tag".into(), first: false },
+        "bfd" => Event::Bfd(BfdEvent {
+            peer: "tor".into(),
+            remote: VIP,
+            from: State::Up,
+            to: State::Down,
+            diag: Diag::DETECTION_EXPIRED,
+            remote_state: State::Down,
+            remote_diag: Diag::NONE,
+            detection: Some(0.15),
+            lateness: Some(0.0015),
+        }),
         "late" => Event::AdvertLateness { group, seconds: 0.004 },
         other => panic!("no event {other}"),
     }
@@ -130,6 +154,20 @@ const MOVERS: &[Mover] = &[
         let mut status = status(vec![]);
         status.gates[0].up = true;
         m.update(&status);
+    }),
+    (&catalog::BFD_STATE, r#"bascule_bfd_state{peer="10.9.0.254"}"#, 1.0, |m| m.update_bfd(Some(&sessions()))),
+    (&catalog::BFD_TRANSITIONS, r#"bascule_bfd_transitions_total{peer="tor",to="down"}"#, 1.0, |m| {
+        m.observe(&event("bfd"));
+    }),
+    (&catalog::BFD_PACKETS, r#"bascule_bfd_packets_total{direction="received"}"#, 8.0, |m| {
+        m.update_bfd(Some(&BfdStatus { received: 8, ..sessions() }));
+    }),
+    (&catalog::BFD_DISCARDS, r#"bascule_bfd_discards_total{reason="ttl"}"#, 3.0, |m| {
+        let discards = vec![DiscardCount { reason: "ttl", count: 3 }];
+        m.update_bfd(Some(&BfdStatus { discards, ..sessions() }));
+    }),
+    (&catalog::BFD_LATENESS, r#"bascule_bfd_detection_lateness_seconds_bucket{le="0.002"}"#, 1.0, |m| {
+        m.observe(&event("bfd"));
     }),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
@@ -194,6 +232,24 @@ fn states_of_what_is_gone_or_unknown_are_taken_back() {
     metrics.unknown();
     assert!(!has("bascule_vip_held") && !has("bascule_election_role") && !has("bascule_health_state"));
     assert_eq!(samples(&metrics)["bascule_ready"], 0.0);
+}
+
+#[test]
+fn bfd_sessions_come_and_go_and_a_deaf_socket_is_not_ready() {
+    let metrics = Metrics::new("n1");
+    let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
+    let ready = NodeStatus { ready: true, ..status(vec![]) };
+    metrics.update(&ready);
+    metrics.update_bfd(Some(&sessions()));
+    assert!(has(r#"bascule_bfd_state{peer="10.9.0.254"}"#));
+    assert_eq!(samples(&metrics)[r#"bascule_bfd_transitions_total{peer="10.9.0.254",to="up"}"#], 0.0);
+    metrics.update(&ready);
+    assert!(has("bascule_bfd_state"), "the node's snapshot takes nothing back");
+    assert_eq!(samples(&metrics)["bascule_ready"], 1.0);
+    metrics.update_bfd(Some(&BfdStatus { errors: vec!["port taken".into()], ..sessions() }));
+    assert_eq!(samples(&metrics)["bascule_ready"], 0.0);
+    metrics.update_bfd(None);
+    assert!(!has("bascule_bfd_state") && has("bascule_bfd_transitions_total"));
 }
 
 #[test]

@@ -84,6 +84,11 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// A port or an address is in use by somebody else.
+    pub fn port_taken(&self) -> bool {
+        matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+
     /// Wraps the answer of a system call.
     pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System { what, source: source.into() }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bascule::admin::{Listeners, serve};
 use bascule::handle::{NodePort, Request, channel};
 use bascule::metrics::Metrics;
+use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::event::Event;
 use bascule_core::node::status::{GroupStatus, NodeStatus};
@@ -72,6 +73,7 @@ async fn drive(mut port: NodePort, status: Arc<Mutex<NodeStatus>>) {
         port.turned(bascule::clock::boot_ns());
         match request {
             Request::Status(reply) => drop(reply.send(status.lock().expect("no panic").clone())),
+            Request::Bfd(reply) => drop(reply.send(BfdStatus::default())),
             Request::Command(_, reply) => drop(reply.send(Err("not asked for here".into()))),
         }
     }

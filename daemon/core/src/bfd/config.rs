@@ -35,7 +35,18 @@ pub struct PeerConfig {
     pub passive: bool,
 }
 
+/// The smallest TTL with which packets arrive over at most `hops` hops; 1 is a direct link (RFC 5883 section 5.1 leaves it to the
+/// operator; packets leave with 255).
+pub const fn min_ttl(hops: u8) -> u8 {
+    255 - hops.saturating_sub(1)
+}
+
 impl PeerConfig {
+    /// The name of a session that was given none: its address, and the link where one was named.
+    pub fn default_name(remote: IpAddr, interface: Option<&str>) -> String {
+        interface.map_or_else(|| remote.to_string(), |link| format!("{remote}%{link}"))
+    }
+
     /// A single-hop session with every default, for callers that set the rest.
     pub fn new(name: &str, remote: IpAddr) -> Self {
         Self {

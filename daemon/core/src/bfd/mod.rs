@@ -8,7 +8,7 @@
 //! [`Bfd::poll_timeout`].
 //! - The `now` of a packet is taken after it was read, as for the node.
 //! - The `now` of an expiry is taken before the look at the sockets that found them empty: a peer must not be declared gone over one
-//!   of its packets that had arrived and was not read.
+//!   of its packets that had arrived and was not read. It may lie a little before the `now` of a packet read in that look.
 
 pub mod config;
 mod entry;
@@ -33,12 +33,16 @@ use status::{BfdStatus, DiscardCount};
 
 use crate::node::io::LinkInfo;
 use crate::time::Instant;
-use crate::types::LinkId;
+use crate::types::{Family, LinkId};
 use crate::wire::bfd::{Control, Discard, HOP_LIMIT, SOURCE_PORTS};
 
 /// A peer that was told AdminDown is given at most this long to confirm it: one detection time at the default intervals, and short
 /// enough for a stop. After it the peer notices by itself.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// Second half of the key that discriminators come from. A driver may give the node the same seed: what goes over the wire here must
+/// not tell the nonces there, whose second half is a small number.
+const KEY: u64 = 0x6266_6400_0000_0000;
 
 /// All sessions.
 #[derive(Debug)]
@@ -138,11 +142,24 @@ impl Bfd {
         self.entries.iter().map(|e| e.session.poll_timeout()).chain(leaving).flatten().min()
     }
 
+    /// The listeners that the sessions need: family, and whether of multihop sessions. The driver keeps these open.
+    pub fn listeners(&self) -> Vec<(Family, bool)> {
+        let mut wanted = Vec::new();
+        for entry in self.all() {
+            let listener = (Family::of(&entry.config.remote), entry.config.multihop.is_some());
+            if !wanted.contains(&listener) {
+                wanted.push(listener);
+            }
+        }
+        wanted
+    }
+
     /// A snapshot for people and metrics.
     pub fn status(&self, now: Instant) -> BfdStatus {
         let counts = Discard::NAMES.into_iter().zip(self.discards);
         BfdStatus {
             peers: self.entries.iter().map(|e| e.status(now)).collect(),
+            errors: Vec::new(),
             sent: self.sent,
             received: self.received,
             discards: counts.map(|(reason, count)| DiscardCount { reason, count }).collect(),
@@ -271,7 +288,7 @@ impl Bfd {
 
     fn draw(&mut self) -> u64 {
         self.drawn += 1;
-        let mut hasher = SipHasher13::new_with_keys(self.seed, 0);
+        let mut hasher = SipHasher13::new_with_keys(self.seed, KEY);
         hasher.write_u64(self.drawn);
         hasher.finish()
     }

@@ -12,6 +12,8 @@ use crate::wire::bfd::{Diag, State};
 pub struct BfdStatus {
     /// Sessions in the order of the configuration.
     pub peers: Vec<PeerStatus>,
+    /// Why packets cannot be heard, one line for each socket that could not be opened. The driver fills it in.
+    pub errors: Vec<String>,
     /// Packets sent since start.
     pub sent: u64,
     /// Packets accepted since start.

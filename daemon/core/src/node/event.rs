@@ -181,6 +181,8 @@ pub enum Event {
         /// True for the first of a series; only this one is logged.
         first: bool,
     },
+    /// A BFD session changed its state.
+    Bfd(crate::bfd::io::BfdEvent),
     /// How late an advert left, in seconds. Measured on every advert, never logged.
     AdvertLateness {
         /// Group.

@@ -1,4 +1,4 @@
-//! Socket options that the VRRP and the peer socket share, and those that no crate wraps.
+//! Socket options that the VRRP, the peer and the BFD sockets share, and those that no crate wraps.
 
 use std::io;
 use std::mem::size_of;
@@ -28,21 +28,40 @@ pub(super) fn common(socket: &Socket, family: Family) -> io::Result<()> {
         Family::V4 => {
             socket.set_multicast_loop_v4(false)?;
             socket.set_multicast_all_v4(false)?;
-            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
-            setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
-            socket.set_tos_v4(TOS_CS6)?;
         }
         Family::V6 => {
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_all_v6(false)?;
-            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-            socket.set_recv_hoplimit_v6(true)?;
-            socket.set_tclass_v6(TOS_CS6)?;
         }
     }
-    // After the TOS: setting that resets the priority.
-    setsockopt(socket, sockopt::Priority, &SKB_PRIORITY)?;
+    report(socket, family)?;
+    network_control(socket, family)?;
     enlarge(socket, RECEIVE_BUFFER)
+}
+
+/// Link, destination and TTL come with every packet.
+pub(super) fn report(socket: &Socket, family: Family) -> io::Result<()> {
+    match family {
+        Family::V4 => {
+            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+            setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+        }
+        Family::V6 => {
+            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+            socket.set_recv_hoplimit_v6(true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Packets leave as network control, before the node's other traffic.
+pub(super) fn network_control(socket: &Socket, family: Family) -> io::Result<()> {
+    match family {
+        Family::V4 => socket.set_tos_v4(TOS_CS6)?,
+        Family::V6 => socket.set_tclass_v6(TOS_CS6)?,
+    }
+    // After the TOS: setting that resets the priority.
+    Ok(setsockopt(socket, sockopt::Priority, &SKB_PRIORITY)?)
 }
 
 /// Joins the VRRP group of the family on a link; already joined is success.
