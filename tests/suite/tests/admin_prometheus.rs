@@ -141,7 +141,7 @@ fn a_real_prometheus_scrapes_and_sees_what_moves() -> Result<()> {
     runtime.spawn(drive(port, Arc::clone(&status)));
     let metrics = Metrics::new("n1");
     let shown = metrics.clone();
-    let scrape = move |status: Option<&NodeStatus>| {
+    let scrape = move |status: Option<&NodeStatus>, _: Option<&BfdStatus>| {
         match status {
             Some(status) => shown.update(status),
             None => shown.unknown(),

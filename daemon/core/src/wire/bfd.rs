@@ -414,7 +414,49 @@ mod tests {
         assert_eq!(Discard::AdminDown.name(), "admin-down");
     }
 
+    /// The fields as the crate `packet-dissector-bfd` reads them, by its names; `None` when it refuses the packet.
+    fn foreign(bytes: &[u8]) -> Option<std::collections::BTreeMap<&'static str, u32>> {
+        use packet_dissector_core::dissector::Dissector as _;
+        use packet_dissector_core::field::FieldValue;
+        let mut buffer = packet_dissector_core::packet::DissectBuffer::new();
+        packet_dissector_bfd::BfdDissector.dissect(bytes, &mut buffer, 0).ok()?;
+        let number = |value: &FieldValue<'_>| match value {
+            FieldValue::U8(v) => Some(u32::from(*v)),
+            FieldValue::U32(v) => Some(*v),
+            _ => None,
+        };
+        Some(buffer.fields().iter().filter_map(|f| Some((f.descriptor.name, number(&f.value)?))).collect())
+    }
+
     proptest! {
+        /// Two readers, written by two people from one text: they accept the same packets and see the same in them.
+        #[test]
+        fn another_reader_agrees(
+            first in prop_oneof![9 => 0x20u8..0x40, 1 => any::<u8>()], flags: u8, mult in 0u8..4, length in 20u8..30,
+            rest in proptest::collection::vec(prop_oneof![1 => Just(0u8), 2 => any::<u8>()], 16..30),
+        ) {
+            let mut bytes = vec![first, flags, mult, length];
+            bytes.extend(rest);
+            match (Control::parse(&bytes), foreign(&bytes)) {
+                (Ok(ours), Some(theirs)) => {
+                    let of = |name: &str| theirs[name];
+                    prop_assert_eq!(u32::from(ours.diag.code()), of("diagnostic"));
+                    prop_assert_eq!(u32::from(ours.state.bits()), of("state"));
+                    let flags = [ours.poll, ours.is_final, ours.control_plane_independent, ours.demand].map(u32::from);
+                    prop_assert_eq!(flags, ["poll", "final", "control_plane_independent", "demand"].map(of));
+                    prop_assert_eq!(u32::from(ours.detect_mult), of("detect_mult"));
+                    prop_assert_eq!(ours.my_discr, of("my_discriminator"));
+                    prop_assert_eq!(ours.your_discr, of("your_discriminator"));
+                    prop_assert_eq!(ours.desired_min_tx, of("desired_min_tx_interval"));
+                    prop_assert_eq!(ours.required_min_rx, of("required_min_rx_interval"));
+                    prop_assert_eq!(ours.required_min_echo_rx, of("required_min_echo_rx_interval"));
+                }
+                // It shows what a receiver must discard by rules that are no matter of form, and the multipoint of RFC 8562.
+                (Err(Discard::Multipoint | Discard::YourDiscriminator { .. } | Discard::Authenticated), _) => {}
+                (ours, theirs) => prop_assert!(ours.is_err() && theirs.is_none(), "{ours:?} {theirs:?}"),
+            }
+        }
+
         #[test]
         fn parse_never_panics_and_what_it_accepts_is_sound(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(control) = Control::parse(&bytes) {

@@ -81,17 +81,30 @@ fn render(config: &Config) -> String {
         let routes: String = config.networks_of(family).map(|network| format!(" route {network} blackhole;")).collect();
         let _ = writeln!(text, "protocol static own_{word} {{ {word};{routes} }}");
     }
-    let single = |n: &&Neighbor| !matches!(n.hops, Hops::Multihop(_));
-    if config.neighbors.iter().any(|n| n.bfd.is_some()) {
-        let timers = |wanted: bool| config.neighbors.iter().filter(|n| single(n) == wanted).find_map(|n| n.bfd);
-        let direct = timers(true).map(|t| format!(" interface \"*\" {{ {} }};", bfd(t))).unwrap_or_default();
-        let far = timers(false).map(|t| format!(" multihop {{ {} }};", bfd(t))).unwrap_or_default();
-        let _ = writeln!(text, "protocol bfd {{{direct}{far} }}");
-    }
+    text += &bfd_protocol(config);
     for (number, neighbor) in config.neighbors.iter().enumerate() {
         text += &session(config, number, neighbor);
     }
     text
+}
+
+/// Timers belong to the kind of session, not to each one.
+fn bfd_protocol(config: &Config) -> String {
+    let asked = config.neighbors.iter().filter_map(|n| Some((matches!(n.hops, Hops::Multihop(_)), n.bfd?)));
+    let own = config.bfd.iter().map(|p| (p.multihop, p.timers));
+    let all: Vec<(bool, BfdTimers)> = asked.chain(own).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let timers = |multihop: bool| all.iter().find(|(far, _)| *far == multihop).map(|(_, timers)| bfd(*timers));
+    let direct = timers(false).map(|t| format!(" interface \"*\" {{ {t} }};")).unwrap_or_default();
+    let far = timers(true).map(|t| format!(" multihop {{ {t} }};")).unwrap_or_default();
+    let mut text = format!("protocol bfd {{{direct}{far}");
+    for peer in &config.bfd {
+        let hops = if peer.multihop { " multihop yes" } else { "" };
+        let _ = write!(text, " neighbor {} local {}{hops};", peer.address, peer.local);
+    }
+    text + " }\n"
 }
 
 fn bfd(timers: BfdTimers) -> String {

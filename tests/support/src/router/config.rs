@@ -58,6 +58,19 @@ impl BfdTimers {
     }
 }
 
+/// A BFD session that the router runs by itself, without a BGP session that asks for it.
+#[derive(Debug, Clone)]
+pub struct BfdPeer {
+    /// The other side.
+    pub address: IpAddr,
+    /// The router's own address.
+    pub local: IpAddr,
+    /// Over several hops (RFC 5883).
+    pub multihop: bool,
+    /// Its timers. BIRD has one set for all single-hop and one for all multihop sessions: the first one's.
+    pub timers: BfdTimers,
+}
+
 /// The router's part in graceful restart (RFC 4724).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GracefulRestart {
@@ -136,6 +149,8 @@ pub struct Config {
     pub multipath: u8,
     /// Its part in graceful restart.
     pub graceful_restart: GracefulRestart,
+    /// BFD sessions beside those of its neighbours; only FRR and BIRD have them.
+    pub bfd: Vec<BfdPeer>,
 }
 
 impl Config {
@@ -148,6 +163,7 @@ impl Config {
             networks: Vec::new(),
             multipath: 8,
             graceful_restart: GracefulRestart::Off,
+            bfd: Vec::new(),
         }
     }
 
@@ -155,6 +171,13 @@ impl Config {
     #[must_use]
     pub fn neighbor(mut self, neighbor: Neighbor) -> Self {
         self.neighbors.push(neighbor);
+        self
+    }
+
+    /// Runs a BFD session of its own.
+    #[must_use]
+    pub fn bfd(mut self, peer: BfdPeer) -> Self {
+        self.bfd.push(peer);
         self
     }
 

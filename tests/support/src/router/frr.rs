@@ -96,7 +96,7 @@ fn profile(timers: BfdTimers) -> String {
 
 fn bfdd(head: &str, config: &Config) -> String {
     let mut text = format!("{head}bfd\n");
-    for timers in config.neighbors.iter().filter_map(|n| n.bfd) {
+    for timers in config.neighbors.iter().filter_map(|n| n.bfd).chain(config.bfd.iter().map(|p| p.timers)) {
         let _ = writeln!(
             text,
             " profile {}\n  detect-multiplier {}\n  receive-interval {}\n  transmit-interval {}\n exit",
@@ -105,6 +105,21 @@ fn bfdd(head: &str, config: &Config) -> String {
             timers.receive.as_millis(),
             timers.transmit.as_millis()
         );
+    }
+    for peer in &config.bfd {
+        let hops = if peer.multihop { " multihop" } else { "" };
+        let _ = writeln!(
+            text,
+            " peer {}{hops} local-address {}\n  profile {}",
+            peer.address,
+            peer.local,
+            profile(peer.timers)
+        );
+        if peer.multihop {
+            // Its default is 254.
+            text += "  minimum-ttl 250\n";
+        }
+        text += " exit\n";
     }
     text + "exit\n"
 }

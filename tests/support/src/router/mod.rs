@@ -24,7 +24,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use bird::Bird;
-pub use config::{BfdTimers, Config, Family, GracefulRestart, Hops, Neighbor};
+pub use config::{BfdPeer, BfdTimers, Config, Family, GracefulRestart, Hops, Neighbor};
 pub use exabgp::ExaBgp;
 pub use frr::Frr;
 pub use gobgp::GoBgp;
@@ -73,6 +73,9 @@ impl Kind {
     /// # Errors
     /// When it is not installed, refuses the configuration, or cannot do what the configuration asks.
     pub fn start(self, lab: &Lab, netns: &Netns, config: &Config) -> Result<Box<dyn Router>> {
+        if !config.bfd.is_empty() && !matches!(self, Self::Frr | Self::Bird) {
+            return Err(unsupported(self, "BFD"));
+        }
         Ok(match self {
             Self::Frr => Box::new(Frr::start(lab, netns, config)?),
             Self::Bird => Box::new(Bird::start(lab, netns, config)?),
