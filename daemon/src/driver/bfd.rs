@@ -45,6 +45,8 @@ pub(super) struct BfdRoom {
     closed: BTreeMap<(Family, bool), String>,
     retry: Instant,
     senders: HashMap<u16, BfdSender>,
+    /// A session ended: its listener may not be needed any more.
+    ended: bool,
     /// Sessions whose last packet could not be sent: logged once for a series.
     failing: BTreeSet<String>,
     updates: Option<mpsc::Sender<BfdUpdate>>,
@@ -61,6 +63,7 @@ impl BfdRoom {
             closed: BTreeMap::new(),
             retry: Instant::ZERO,
             senders: HashMap::new(),
+            ended: false,
             failing: BTreeSet::new(),
             updates,
             unsent: BTreeMap::new(),
@@ -174,7 +177,8 @@ impl Driver {
             self.bfd.machine.handle_timeout(now);
             self.carry_out_bfd();
         }
-        if !self.bfd.closed.is_empty() && self.bfd.retry <= now {
+        let retry = !self.bfd.closed.is_empty() && self.bfd.retry <= now;
+        if std::mem::take(&mut self.bfd.ended) || retry {
             self.bfd.sync_listeners(&self.poller, now);
         }
         self.bfd.flush();
@@ -237,6 +241,7 @@ impl Driver {
                 }
                 Action::ClosePort(port) => {
                     self.bfd.senders.remove(&port);
+                    self.bfd.ended = true;
                 }
                 Action::Report(event) => self.tell(Event::Bfd(event)),
                 Action::Update(update) if self.bfd.updates.is_some() => {
