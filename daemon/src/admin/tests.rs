@@ -308,6 +308,6 @@ fn every_path_of_the_interface_is_tested_here() {
     let source = include_str!("mod.rs");
     let routes: BTreeMap<&str, ()> =
         source.split(".route(\"").skip(1).filter_map(|s| s.split('"').next()).map(|r| (r, ())).collect();
-    let known = ["/drain", "/events", "/live", "/metrics", "/move", "/ready", "/state"];
+    let known = ["/bfd", "/drain", "/events", "/live", "/metrics", "/move", "/ready", "/state"];
     assert_eq!(routes.into_keys().collect::<Vec<_>>(), known);
 }

@@ -102,7 +102,7 @@ fn every_field_reaches_the_speaker_and_bfd() {
     let [rule] = &tor.export.rules[..] else { panic!("one rule") };
     assert_eq!((rule.vips.as_slice(), rule.action.prepend, rule.action.next_hop), (&["dns".to_owned()][..], 1, hop));
     assert_eq!((far.remote_as, far.transport.ttl), (RemoteAs::Is(65002), Ttl::Multihop(2)));
-    let [bfd] = &loaded.bfd[..] else { panic!("one BFD session") };
+    let [bfd, ..] = &loaded.bfd[..] else { panic!("a BFD session") };
     assert_eq!((bfd.name.as_str(), bfd.local, bfd.multihop), ("tor1", Some([10, 0, 0, 11].into()), None));
     let vias: Vec<Announce> = loaded.node.groups.iter().map(|g| g.announce).collect();
     assert_eq!(vias, [Announce::Both, Announce::L2]);
