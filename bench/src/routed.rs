@@ -266,13 +266,67 @@ impl Anycast {
         self.forget_lateness();
         let all: Vec<usize> = (0..self.routers.len()).collect();
         let cut = self.net.cut(node, &all)?;
-        let (gone, since) = (u32::try_from(node)? + 1, cut.in_force);
-        wait_for(PATIENCE, "another node to answer", || {
-            prober.last_answer().filter(|(by, at)| *by != gone && *at > since).map(drop)
-        })?;
+        self.moved(&prober, node, cut.in_force)?;
         sleep_until(Stamp::now() + TAIL);
         let missed = self.missed(prober, cut.since);
         ensure!(cut.dropped()? > 0, "the cut dropped nothing");
         Ok(missed)
+    }
+
+    /// Stops a node's daemon by SIGSTOP while a client asks the node, waits until the routers have moved the client to another one, and
+    /// lets it go on.
+    ///
+    /// # Errors
+    /// When nobody else answers.
+    pub fn freeze(&mut self, node: usize, vip: IpAddr) -> Result<Missed> {
+        self.settle()?;
+        let prober = self.flow_on(node, vip)?;
+        self.forget_lateness();
+        let at = Stamp::now();
+        self.daemon(node)?.processes().iter().for_each(|process| {
+            process.stop();
+        });
+        let moved = self.moved(&prober, node, at);
+        sleep_until(Stamp::now() + TAIL);
+        let missed = self.missed(prober, at);
+        self.daemon(node)?.processes().iter().for_each(|process| process.cont());
+        moved?;
+        Ok(missed)
+    }
+
+    /// Asks a node's daemon to end while a client asks the node, waits until it has ended and another one answers the client, and starts
+    /// it again.
+    ///
+    /// # Errors
+    /// When nobody else answers, or the daemon does not end.
+    pub fn drain(&mut self, node: usize, vip: IpAddr) -> Result<Missed> {
+        self.settle()?;
+        let prober = self.flow_on(node, vip)?;
+        self.forget_lateness();
+        let at = Stamp::now();
+        for process in self.daemon(node)?.processes() {
+            process.sigterm()?;
+        }
+        self.moved(&prober, node, at)?;
+        for process in self.daemon(node)?.processes() {
+            process.wait(PATIENCE)?;
+        }
+        sleep_until(Stamp::now() + TAIL);
+        let missed = self.missed(prober, at);
+        self.start_node(node)?;
+        Ok(missed)
+    }
+
+    /// Waits until another node than this one answers.
+    fn moved(&self, prober: &UdpProber, node: usize, since: Stamp) -> Result<()> {
+        let gone = u32::try_from(node)? + 1;
+        let waited = wait_for(PATIENCE, "another node to answer", || {
+            prober.last_answer().filter(|(by, at)| *by != gone && *at > since).map(drop)
+        });
+        waited.with_context(|| match &self.daemons[node] {
+            Some(Daemon::Bascule(daemon)) => daemon.process.tail(),
+            Some(Daemon::Foreign(router)) => router.log(),
+            None => String::new(),
+        })
     }
 }

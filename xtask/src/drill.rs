@@ -56,6 +56,9 @@ fn part(name: &str, program: Program, args: &str) -> Part {
     Part { name: name.to_owned(), program, args: args.split_whitespace().map(str::to_owned).collect() }
 }
 
+/// Foreign routers of the matrix, as `bgp_matrix --peer` takes them.
+const ROUTERS: [&str; 5] = ["frr", "bird", "gobgp", "openbgpd", "exabgp"];
+
 /// The table. Minutes are estimates for two cores.
 fn drills() -> Result<Vec<Drill>> {
     use Program::{Built, Xtask};
@@ -131,6 +134,20 @@ fn drills() -> Result<Vec<Drill>> {
             shows: "100 SIGKILLs and restarts leak nothing",
             minutes: 10,
             parts: vec![part("all", Built("kills"), "--runs 100")],
+        },
+        Drill {
+            name: "bgp-matrix",
+            shows: "every feature with five foreign BGP routers",
+            minutes: 12,
+            parts: ROUTERS.map(|peer| part(peer, Built("bgp_matrix"), &format!("--peer {peer}"))).into(),
+        },
+        Drill {
+            name: "bgp",
+            shows: "client gaps, latencies and CPU of BGP beside BIRD and FRR",
+            minutes: 15,
+            parts: ["table", "cut", "gate", "drain"]
+                .map(|scene| part(scene, Built("bgp"), &format!("--scene {scene} --runs 10")))
+                .into(),
         },
         Drill {
             name: "fuzz",

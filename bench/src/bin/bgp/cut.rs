@@ -23,9 +23,8 @@ struct Series {
 }
 
 /// For each router: all speakers in turn, run after run, so that a busy moment meets all of them.
-pub(crate) fn measure(report: &mut Report, routers: &[String], speakers: &[String], runs: usize) -> Result<()> {
-    for router in routers {
-        let router = kind(router)?;
+pub(crate) fn measure(report: &mut Report, routers: &[Kind], speakers: &[String], runs: usize) -> Result<()> {
+    for router in routers.iter().copied() {
         let mut arenas = Vec::new();
         for name in speakers {
             let speaker = if name == "bascule" { Speaker::Bascule } else { Speaker::Foreign(kind(name)?) };
@@ -43,7 +42,8 @@ pub(crate) fn measure(report: &mut Report, routers: &[String], speakers: &[Strin
     Ok(())
 }
 
-fn kind(name: &str) -> Result<Kind> {
+/// A router by its name, of those that write the kernel's routes and speak BFD.
+pub(crate) fn kind(name: &str) -> Result<Kind> {
     let found = [Kind::Bird, Kind::Frr].into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name));
     let Some(kind) = found else { bail!("{name:?} is neither bird nor frr") };
     Ok(kind)

@@ -144,8 +144,9 @@ impl Router for ExaBgp {
     fn session(&self, neighbor: IpAddr) -> Result<Session> {
         self.config.position(neighbor)?;
         let events = self.events(neighbor);
-        let state = events.iter().rev().find(|e| e["type"] == "state").and_then(|e| e["neighbor"]["state"].as_str());
-        let state = match state {
+        // One that waits for the neighbour's dial says nothing of a session that a NOTIFICATION has ended.
+        let last = events.iter().rev().find(|e| e["type"] == "state" || e["type"] == "notification");
+        let state = match last.and_then(|e| e["neighbor"]["state"].as_str()) {
             Some("up") => State::Established,
             Some("connected") => State::OpenSent,
             _ => State::Idle,
@@ -206,11 +207,11 @@ impl Router for ExaBgp {
     }
 }
 
-/// The last NOTIFICATION, sent or received; without one why the last connection ended.
+/// The last NOTIFICATION that was heard, as `(code,subcode)`; without one why the last connection ended.
 fn last_error(events: &[Value]) -> Option<String> {
     let told = events.iter().rev().find_map(|event| {
-        let (about, way) = (&event["neighbor"]["notification"], event["neighbor"]["direction"].as_str()?);
-        Some(format!("notification ({},{}) {way}", about["code"].as_u64()?, about["subcode"].as_u64()?))
+        let about = &event["neighbor"]["notification"];
+        Some(format!("notification ({},{})", about["code"].as_u64()?, about["subcode"].as_u64()?))
     });
     told.or_else(|| events.iter().rev().find_map(|e| e["neighbor"]["reason"].as_str().map(str::to_owned)))
 }

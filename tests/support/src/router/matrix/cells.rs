@@ -148,9 +148,11 @@ fn drain(subject: &mut Subject) -> Result<String> {
     let gone = Stamp::now().since(at);
     demand(gone >= Duration::from_secs(2), || format!("withdrawn after {gone:?}, before the drain time of 2 s"))?;
     let told = |s: &Session| {
-        // Cease, Administrative Shutdown (RFC 4486), in each router's words.
+        // Cease, Administrative Shutdown (RFC 4486), in each router's words. ExaBGP 4.2 cannot read a NOTIFICATION (type 3) with a
+        // text (RFC 9003), and says so.
         let words = s.last_error.as_deref().unwrap_or_default().to_lowercase();
-        s.state != State::Established && (words.contains("shutdown") || words.contains("(6,2)"))
+        s.state != State::Established
+            && ["shutdown", "administratively down", "(6,2)", "type \"3\""].iter().any(|word| words.contains(word))
     };
     let end = subject.router()?.wait_session(near, PATIENCE, "to end with Administrative Shutdown", &told)?;
     let status = subject.bascule()?.process.wait(PATIENCE)?;

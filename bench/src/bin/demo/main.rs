@@ -1,4 +1,7 @@
-//! The demo: three real daemons on one LAN lose the owner of a virtual IP in every way an owner is lost, and a client is served.
+//! The demo: three real daemons on one LAN lose the owner of a virtual IP in every way an owner is lost, and a client is served; then two
+//! nodes behind routers lose one another the same way.
+
+mod routed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,22 +50,17 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let wanted = |f: &&Fault| args.scene.as_ref().is_none_or(|s| f.name().to_lowercase().contains(&s.to_lowercase()));
     let scenes: Vec<Fault> = SCENES.iter().filter(wanted).copied().collect();
-    if scenes.is_empty() {
-        bail!("no such scene; there are: {}", SCENES.map(Fault::name).join(", "));
+    let routed = |name: &str| args.scene.as_ref().is_none_or(|s| name.contains(&s.to_lowercase()));
+    if scenes.is_empty() && !routed::names().iter().any(|name| routed(&name.to_lowercase())) {
+        let all: Vec<String> = SCENES.iter().map(|fault| fault.name()).chain(routed::names()).collect();
+        bail!("no such scene; there are: {}", all.join(", "));
     }
     let begun = Stamp::now();
-    println!("Three nodes n1, n2, n3 run Bascule on one LAN; a client asks 10.9.0.100 a thousand times a second.");
-    let mut arena = Arena::start("demo", &json!({ "fence": args.fence }))?;
-    println!("n1 owns the address, n2 and n3 stand by ({:.1} s).\n", Stamp::now().since(begun).as_secs_f64());
     let mut report = Report::new();
-    let mut shown = Vec::new();
-    for fault in scenes {
-        let seen = play(&mut arena, fault)?;
-        rows(&mut report, fault, &seen);
-        println!("{:<22} {}", fault.name(), seen.evidence);
-        shown.push((fault, seen));
+    if !scenes.is_empty() {
+        lan(&mut report, &args.fence, scenes)?;
     }
-    println!("\n{}", table(&shown));
+    routed::play(&mut report, |name| routed(&name.to_lowercase()))?;
     for row in report.rows.iter().filter(|r| !r.ok) {
         println!(
             "NOT within its bound: {} {}: {:.1} {} ({})",
@@ -78,6 +76,23 @@ fn main() -> Result<ExitCode> {
         report.write(file)?;
     }
     Ok(report.exit_code())
+}
+
+/// Three daemons on one LAN.
+fn lan(report: &mut Report, fence: &str, scenes: Vec<Fault>) -> Result<()> {
+    let begun = Stamp::now();
+    println!("Three nodes n1, n2, n3 run Bascule on one LAN; a client asks 10.9.0.100 a thousand times a second.");
+    let mut arena = Arena::start("demo", &json!({ "fence": fence }))?;
+    println!("n1 owns the address, n2 and n3 stand by ({:.1} s).\n", Stamp::now().since(begun).as_secs_f64());
+    let mut shown = Vec::new();
+    for fault in scenes {
+        let seen = play(&mut arena, fault)?;
+        rows(report, fault, &seen);
+        println!("{:<22} {}", fault.name(), seen.evidence);
+        shown.push((fault, seen));
+    }
+    println!("\n{}", table(&shown));
+    Ok(())
 }
 
 /// Plays a scene until the prober was on time; the last attempt stands, and its lateness is bound.
