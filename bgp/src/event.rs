@@ -7,11 +7,12 @@ use serde::Serialize;
 use crate::session::State;
 use crate::wire::Family;
 
-/// A change, named once at its only point of mutation.
+/// A change, named once at its only point of mutation. In JSON every name begins with `bgp_`: the stream has events of other rooms too.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(tag = "event")]
 pub enum Event {
     /// A session changed its state.
+    #[serde(rename = "bgp_state")]
     State {
         /// Neighbor.
         neighbor: String,
@@ -23,6 +24,7 @@ pub enum Event {
         reason: String,
     },
     /// A NOTIFICATION was sent or received.
+    #[serde(rename = "bgp_notification")]
     Notification {
         /// Neighbor.
         neighbor: String,
@@ -36,6 +38,7 @@ pub enum Event {
         text: String,
     },
     /// A connection could not be made or was refused before OPEN; said once per series.
+    #[serde(rename = "bgp_unreachable")]
     Unreachable {
         /// Neighbor.
         neighbor: String,
@@ -43,6 +46,7 @@ pub enum Event {
         reason: String,
     },
     /// An attempt with fewer capabilities follows, since the neighbor refused these.
+    #[serde(rename = "bgp_capabilities_reduced")]
     CapabilitiesReduced {
         /// Neighbor.
         neighbor: String,
@@ -50,6 +54,7 @@ pub enum Event {
         without: String,
     },
     /// End-of-RIB was sent.
+    #[serde(rename = "bgp_end_of_rib")]
     EndOfRib {
         /// Neighbor.
         neighbor: String,
@@ -57,6 +62,7 @@ pub enum Event {
         family: Family,
     },
     /// Announced or withdrawn routes are on the wire; `latency` counts from the oldest decision among them.
+    #[serde(rename = "bgp_sent")]
     Sent {
         /// Neighbor.
         neighbor: String,
@@ -68,6 +74,7 @@ pub enum Event {
         latency: Duration,
     },
     /// The neighbor sent more prefixes than its limit.
+    #[serde(rename = "bgp_prefix_limit")]
     PrefixLimit {
         /// Neighbor.
         neighbor: String,
@@ -77,6 +84,7 @@ pub enum Event {
         limit: u32,
     },
     /// An UPDATE was malformed, and what RFC 7606 asks for.
+    #[serde(rename = "bgp_malformed")]
     Malformed {
         /// Neighbor.
         neighbor: String,
@@ -84,6 +92,7 @@ pub enum Event {
         reason: String,
     },
     /// A step of the drain was reached.
+    #[serde(rename = "bgp_drain")]
     Drain {
         /// In words.
         step: String,

@@ -22,6 +22,28 @@ const EVENTS: usize = 1024;
 /// Events kept for `bascule events` of a reader that comes late; the oldest is dropped.
 const HISTORY: usize = 1024;
 
+/// What happened, in whichever room.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Happening {
+    /// In the node.
+    Node(Event),
+    /// In a BGP session; its names begin with `bgp_`.
+    Bgp(bascule_bgp::event::Event),
+}
+
+impl From<Event> for Happening {
+    fn from(event: Event) -> Self {
+        Self::Node(event)
+    }
+}
+
+impl From<bascule_bgp::event::Event> for Happening {
+    fn from(event: bascule_bgp::event::Event) -> Self {
+        Self::Bgp(event)
+    }
+}
+
 /// An event with its place in the stream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Record {
@@ -31,7 +53,7 @@ pub struct Record {
     pub unix_ms: u64,
     /// What happened.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: Happening,
 }
 
 /// What the driver is asked.
@@ -59,12 +81,15 @@ pub struct NodeHandle {
     requests: mpsc::Sender<Request>,
     wake: Arc<dyn Fn() + Send + Sync>,
     shared: Arc<Shared>,
+    bgp: bgp::BgpHandle,
 }
 
 /// The driver's side.
 pub struct NodePort {
     /// Requests, to be taken with `try_recv` in every turn.
     pub requests: mpsc::Receiver<Request>,
+    /// The BGP room's side, for whoever runs it. Dropped, nobody who asks the room waits.
+    pub bgp: Option<bgp::BgpPort>,
     shared: Arc<Shared>,
 }
 
@@ -80,7 +105,9 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (NodeHandle, NodePort) {
     let (sender, requests) = mpsc::channel(REQUESTS);
     let live = broadcast::Sender::new(EVENTS);
     let shared = Arc::new(Shared { live, history: Mutex::new(VecDeque::new()), turn: AtomicU64::new(0) });
-    (NodeHandle { requests: sender, wake, shared: Arc::clone(&shared) }, NodePort { requests, shared })
+    let (bgp, bgp_port) = bgp::channel();
+    let port = NodePort { requests, bgp: Some(bgp_port), shared: Arc::clone(&shared) };
+    (NodeHandle { requests: sender, wake, shared, bgp }, port)
 }
 
 impl NodeHandle {
@@ -120,6 +147,11 @@ impl NodeHandle {
         tokio::time::timeout(ANSWER, exchange).await.map_err(|_| LoopGone)?
     }
 
+    /// The BGP room.
+    pub fn bgp(&self) -> &bgp::BgpHandle {
+        &self.bgp
+    }
+
     /// The kept events after sequence number `after`, and those to come; nothing is lost or doubled between the two.
     pub fn events(&self, after: u64) -> (Vec<Record>, broadcast::Receiver<Record>) {
         let history = self.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,10 +179,10 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes an event: to the history first, then to the readers.
-    pub fn publish(&self, event: Event, unix_ms: u64) {
+    pub fn publish(&self, event: impl Into<Happening>, unix_ms: u64) {
         let mut history = self.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = history.back().map_or(0, |r| r.seq) + 1;
-        let record = Record { seq, unix_ms, event };
+        let record = Record { seq, unix_ms, event: event.into() };
         if history.len() == HISTORY {
             history.pop_front();
         }

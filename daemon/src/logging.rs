@@ -15,7 +15,7 @@ use bascule_core::node::event::Event;
 use bascule_core::wire::bfd::State;
 use thiserror::Error;
 use tracing::field::display;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -176,6 +176,36 @@ fn bfd_line(change: &BfdEvent) {
         warn!(%peer, %remote, %from, %to, %diag, %remote_state, %remote_diag, detection, lateness, "BFD session failed");
     } else {
         info!(%peer, %remote, %from, %to, %diag, %remote_state, %remote_diag, detection, lateness, "BFD session changed");
+    }
+}
+
+/// Writes the line of a BGP event, if it has one.
+pub fn log_bgp(event: &bascule_bgp::event::Event) {
+    use bascule_bgp::event::Event as Bgp;
+    use bascule_bgp::session::State;
+    match event {
+        Bgp::State { neighbor, from, to, reason } => match (from, to) {
+            (_, State::Established) => info!(%neighbor, reason, "BGP session established"),
+            (State::Established, _) => warn!(%neighbor, reason, "BGP session ended"),
+            // On the way up and down again, every few seconds while a neighbor is away.
+            _ => debug!(%neighbor, ?from, ?to, reason, "BGP session changed"),
+        },
+        Bgp::Notification { neighbor, sent, code, subcode, text } => {
+            let direction = if *sent { "sent" } else { "received" };
+            warn!(%neighbor, direction, code, subcode, text, "BGP NOTIFICATION");
+        }
+        Bgp::Unreachable { neighbor, reason } => warn!(%neighbor, reason, "BGP neighbor not reached"),
+        Bgp::CapabilitiesReduced { neighbor, without } => {
+            warn!(%neighbor, without, "BGP neighbor refused capabilities: trying without");
+        }
+        Bgp::EndOfRib { neighbor, family } => info!(%neighbor, family = family.as_str(), "End-of-RIB sent"),
+        Bgp::PrefixLimit { neighbor, prefixes, limit } => {
+            warn!(%neighbor, prefixes, limit, "BGP neighbor sends more prefixes than its limit");
+        }
+        Bgp::Malformed { neighbor, reason } => warn!(%neighbor, reason, "malformed UPDATE"),
+        Bgp::Drain { step } => info!(step, "BGP sessions leave"),
+        // Measured for every batch: a metric, never a line.
+        Bgp::Sent { .. } => {}
     }
 }
 

@@ -24,10 +24,19 @@ pub const LIVE_AGE: Duration = Duration::from_secs(2);
 /// A probe or a scrape that waits longer is worth less than a "no". Below the 1 s that a kubelet waits by default.
 const SNAPSHOT: Duration = Duration::from_millis(800);
 
-/// Has the event loop turned lately? False before its first turn.
+/// A BGP room that has not turned for this long is stuck: it turns at least every second, and a full table takes it a fraction of one.
+const ROOM_AGE: Duration = Duration::from_secs(10);
+
+/// Have the event loop and the BGP room turned lately? False before the loop's first turn.
 pub fn is_live(handle: &NodeHandle) -> bool {
     let turn = handle.last_turn();
-    turn != 0 && turn_age(turn) <= LIVE_AGE
+    turn != 0 && turn_age(turn) <= LIVE_AGE && !room_is_stuck(handle)
+}
+
+/// True when the room has turned once and then no more.
+fn room_is_stuck(handle: &NodeHandle) -> bool {
+    let turn = handle.bgp().last_turn();
+    turn != 0 && turn_age(turn) > ROOM_AGE
 }
 
 fn turn_age(turn: u64) -> Duration {
@@ -76,9 +85,19 @@ pub(super) async fn ready(State(asked): State<Asked>) -> Response {
     if reasons.is_empty() {
         reasons = bfd_snapshot(&asked).await.map_or_else(|| vec![SILENT.to_owned()], |bfd| bfd.errors);
     }
+    reasons.extend(room_reasons(&asked.handle));
     let ready = reasons.is_empty();
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
+}
+
+/// What the BGP room cannot do. Asked without waiting for it.
+fn room_reasons(handle: &NodeHandle) -> Vec<String> {
+    let mut reasons: Vec<String> = handle.bgp().troubles().iter().map(|trouble| format!("bgp: {trouble}")).collect();
+    if room_is_stuck(handle) {
+        reasons.push("bgp: the room does not turn".to_owned());
+    }
+    reasons
 }
 
 /// Why a node is not ready, each naming what it is about; empty when it is.

@@ -1,9 +1,10 @@
 //! Puts the process together: rooms, queues, threads, and the order in which they begin and end.
 //!
-//! Start: configuration, admin socket (it also proves that no second daemon runs here), fence, leftovers of a crashed run, links, loop.
-//! The leftover addresses go before the fence forgets what it guarded: until then it is what keeps them silent.
-//! End: the loop gives everything away, then the addresses go, then the fence.
+//! Start: configuration, admin socket (it also proves that no second daemon runs here), fence, leftovers of a crashed run, links, BGP room,
+//! loop. The leftover addresses go before the fence forgets what it guarded: until then it is what keeps them silent.
+//! End: the loop gives everything away, routes first; then the BGP sessions are closed, then the addresses go, then the fence.
 
+mod bgp;
 mod tasks;
 
 use std::net::IpAddr;
@@ -20,13 +21,13 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Loaded};
 use crate::dataplane::{self, Fence, FenceOptions};
-use crate::driver::world::{EVENT_QUEUE, WORK_QUEUE, WORLD_QUEUE};
-use crate::driver::{Driver, Ports};
+use crate::driver::world::{EVENT_QUEUE, ROUTE_QUEUE, WORK_QUEUE, WORLD_QUEUE};
+use crate::driver::{BFD_UPDATE_QUEUE, Driver, Ports};
 use crate::handle::{self, NodeHandle};
 use crate::metrics::Metrics;
 use crate::net::netlink::Netlink;
 use crate::net::rt::{self, EventFd};
-use crate::{admin, logging, systemd};
+use crate::{admin, announce, logging, systemd};
 
 /// SCHED_FIFO priority of the loop: above ordinary real-time work, below the kernel's own threads (50 is where they start).
 const RT_PRIORITY: u8 = 49;
@@ -58,7 +59,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         let wake = wake.clone();
         Arc::new(move || wake.wake())
     };
-    let (node, port) = handle::channel(wake_up);
+    let (node, mut port) = handle::channel(wake_up);
+    let room_port = port.bgp.take().context("the BGP room's end of the queue is taken")?;
     let metrics = Metrics::new(&loaded.node.node);
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let listeners = admin::Listeners::bind(&loaded.admin.socket, loaded.admin.http).await?;
@@ -71,6 +73,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let fence = open_fence(loaded.node.fence);
     let (netlink, mut net_events) = Netlink::start().context("opening netlink")?;
     let anycast: Vec<IpAddr> = loaded.node.anycast.iter().flat_map(|v| v.addresses.clone()).collect();
+    let stood = netlink.standing().await.context("looking for addresses of a former run")?;
     for (link, address) in netlink.sweep(&anycast).await.context("removing addresses of a former run")? {
         info!(link = link.0, %address, "removed an address that a former run left behind");
     }
@@ -81,27 +84,39 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         Ok(fence)
     });
 
+    let (first_events, links) = tasks::first_links(&mut net_events).await?;
+    let (wishes_tx, wishes) = mpsc::channel(ROUTE_QUEUE);
+    let (bfd_tx, bfd) = mpsc::channel(BFD_UPDATE_QUEUE);
+    let (bgp_events, bgp_events_rx) = mpsc::channel(announce::EVENT_QUEUE);
+    let former = bgp::former_run(&loaded, bgp::still_forwarding(&anycast, &stood));
+    let room_ports = |orders| announce::Ports { handle: room_port, orders, wishes, bfd, events: bgp_events };
+    let mut room = bgp::Room::spawn(random_seed()?, &loaded, links, former, room_ports)?;
+
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
     let (work, work_rx) = mpsc::channel(WORK_QUEUE);
     let (events, events_rx) = mpsc::channel(EVENT_QUEUE);
     let world_tx = tasks::WorldSender::new(world_tx, wake.clone());
-    let reporter = tokio::spawn(tasks::report(events_rx, node.publisher(), metrics.clone()));
+    let reporter = tokio::spawn(tasks::report(events_rx, bgp_events_rx, node.publisher(), metrics.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
-    // No room follows routes and BFD sessions yet.
-    let ports = Ports { node: port, world, work, events, routes: None, bfd: None, wake, metrics: metrics.clone() };
+    let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
+    let ports = Ports { node: port, world, work, events, routes, bfd, wake, metrics: metrics.clone() };
     let peer_port = loaded.peer_port;
     let driver = spawn_driver(fence, peer_port, ports)?;
     // Links first: a group that is told of its interface a moment too late would report that it has none.
-    tasks::first_links(&mut net_events, &world_tx).await?;
+    tasks::tell_links(first_events, &world_tx).await?;
     world_tx.config(loaded.node.clone()).await?;
     world_tx.bfd(loaded.bfd.clone()).await?;
-    tokio::spawn(tasks::links(net_events, world_tx.clone()));
-    tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), metrics));
+    tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone()));
+    tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
+    let name = loaded.node.node.clone();
+    tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), room.sender.clone(), metrics));
     systemd::notify_ready();
     let watched = node.clone();
     tokio::spawn(systemd::watchdog(move || admin::is_live(&watched)));
 
-    let ended = until_stopped(&node, driver).await;
+    let (ended, why) = until_stopped(&node, driver, &mut room).await;
+    let how = if matches!(why, Why::Restart) { bgp::End::Restart } else { bgp::End::Stop };
+    room.end(how, &name, STOP_GRACE).await;
     // In this order: the loop is over, so nobody installs addresses any more; what it asked for last is carried out; then the fence goes.
     drop(world_tx);
     if tokio::time::timeout(STOP_GRACE, worker).await.is_err() {
@@ -119,7 +134,10 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let _nobody_listens = stop_admin.send(());
     let _closed = tokio::time::timeout(STOP_GRACE, admin).await;
     info!("stopped");
-    Ok(())
+    match why {
+        Why::Told | Why::Restart => Ok(()),
+        Why::RoomFailed(error) => Err(error),
+    }
 }
 
 /// The fence as the policy wants it: `Ok(None)` when it is off, `Err` with the reason when it cannot be had.
@@ -158,25 +176,50 @@ fn spawn_driver(fence: Result<Option<Fence>, String>, peer_port: u16, ports: Por
     Ok(ended)
 }
 
-/// Waits for SIGTERM or SIGINT, then for the loop to give everything away; also ends when the loop ends by itself.
-async fn until_stopped(node: &NodeHandle, mut driver: DriverThread) -> Result<Option<Fence>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        ended = &mut driver => return ended.context("the event loop panicked")?,
-        _ = terminate.recv() => info!("SIGTERM: giving everything away"),
-        _ = interrupt.recv() => info!("SIGINT: giving everything away"),
-    }
+/// Why the process ends.
+enum Why {
+    /// By a signal, or by the loop itself.
+    Told,
+    /// `bascule restart`.
+    Restart,
+    /// The BGP room ended by itself: a daemon without it would look well and announce nothing.
+    RoomFailed(anyhow::Error),
+}
+
+/// Waits for SIGTERM, SIGINT or a planned restart, then for the loop to give everything away; also ends when the loop or the BGP room
+/// ends by itself.
+async fn until_stopped(
+    node: &NodeHandle,
+    mut driver: DriverThread,
+    room: &mut bgp::Room,
+) -> (Result<Option<Fence>>, Why) {
+    let panicked = |ended: Result<Result<Option<Fence>>, oneshot::error::RecvError>| {
+        ended.context("the event loop panicked").and_then(|ended| ended)
+    };
+    let signals = signal(SignalKind::terminate()).and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
+    let (mut terminate, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return (Err(error.into()), Why::Told),
+    };
+    let why = tokio::select! {
+        ended = &mut driver => return (panicked(ended), Why::Told),
+        _ = terminate.recv() => { info!("SIGTERM: giving everything away"); Why::Told }
+        _ = interrupt.recv() => { info!("SIGINT: giving everything away"); Why::Told }
+        () = node.bgp().restart_asked() => { info!("planned restart: giving owned addresses away"); Why::Restart }
+        error = room.failed() => { error!(%error, "giving everything away"); Why::RoomFailed(error) }
+    };
     systemd::notify_stopping();
-    if let Err(error) = node.command(Command::Stop).await {
+    let command = if matches!(why, Why::Restart) { Command::Restart } else { Command::Stop };
+    if let Err(error) = node.command(command).await {
         error!(%error, "the event loop does not take the stop");
     }
-    // The longest drain of all groups is in the configuration; it was validated to at most a minute.
-    let longest = Duration::from_secs(60) + STOP_GRACE;
-    match tokio::time::timeout(longest, driver).await {
-        Ok(ended) => ended.context("the event loop panicked")?,
+    // The longest drains of groups and of routes follow one another; each was validated to at most a minute.
+    let longest = Duration::from_secs(120) + STOP_GRACE;
+    let ended = match tokio::time::timeout(longest, driver).await {
+        Ok(ended) => panicked(ended),
         Err(_) => Err(anyhow!("the event loop did not give everything away within {longest:?}")),
-    }
+    };
+    (ended, why)
 }
 
 /// Nonces must not be guessed: from the kernel's generator, never from the time.

@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use bascule_core::announce::route::Want;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
+use bascule_core::node::io::LinkInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::bgp::RoomSender;
+use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
 use crate::driver::world::{Told, Work, World};
-use crate::handle::Publisher;
+use crate::handle::{NodeHandle, Publisher};
 use crate::metrics::Metrics;
 use crate::net::netlink::{NetEvent, Netlink};
 use crate::net::rt::EventFd;
@@ -60,25 +65,75 @@ fn to_world(event: NetEvent) -> Option<World> {
     }
 }
 
-/// Passes on the initial state, up to its end.
-pub(super) async fn first_links(events: &mut mpsc::Receiver<NetEvent>, world: &WorldSender) -> Result<()> {
+/// Collects the initial state, up to its end: as it came, and the links alone.
+pub(super) async fn first_links(events: &mut mpsc::Receiver<NetEvent>) -> Result<(Vec<NetEvent>, Vec<LinkInfo>)> {
+    let (mut all, mut links) = (Vec::new(), Vec::new());
     loop {
         let event = events.recv().await.ok_or_else(|| anyhow!("netlink ended before it told the links"))?;
-        let Some(input) = to_world(event) else { return Ok(()) };
+        match &event {
+            NetEvent::Synced => return Ok((all, links)),
+            NetEvent::Link(link) => links.push(link.clone()),
+            NetEvent::LinkGone(gone) => links.retain(|link| link.id != *gone),
+            NetEvent::AddressLost { .. } => {}
+        }
+        all.push(event);
+    }
+}
+
+/// Passes the initial state on.
+pub(super) async fn tell_links(events: Vec<NetEvent>, world: &WorldSender) -> Result<()> {
+    for input in events.into_iter().filter_map(to_world) {
         if !world.send(input).await {
             return Err(anyhow!("the event loop has ended"));
         }
     }
+    Ok(())
 }
 
 /// Passes on what the kernel says about links and addresses.
-pub(super) async fn links(mut events: mpsc::Receiver<NetEvent>, world: WorldSender) {
+pub(super) async fn links(mut events: mpsc::Receiver<NetEvent>, world: WorldSender, room: RoomSender) {
     while let Some(event) = events.recv().await {
+        let order = match &event {
+            NetEvent::Link(link) => Some(Order::Link(link.clone())),
+            NetEvent::LinkGone(link) => Some(Order::LinkGone(*link)),
+            NetEvent::AddressLost { .. } | NetEvent::Synced => None,
+        };
+        if let Some(order) = order {
+            // A room that has ended is noticed by the app; the loop must hear of the link all the same.
+            room.send(order).await;
+        }
         if let Some(input) = to_world(event)
             && !world.send(input).await
         {
             return;
         }
+    }
+}
+
+/// How long the routes of the start are waited for. Neighbors that kept those of a former run drop what was not announced by then.
+const SETTLE: Duration = Duration::from_secs(10);
+/// From one look at the node to the next while its routes settle.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Tells the room when the routes of the start are known: the configuration is in force, and the gates have let every anycast VIP be
+/// announced, or had their time.
+pub(super) async fn synced(node: NodeHandle, room: RoomSender) {
+    let settled = async {
+        loop {
+            if let Ok(status) = node.status().await
+                && !status.node.is_empty()
+                && status.anycast.iter().all(|vip| vip.route != Want::Withdraw)
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // Over means that a gate is closed: then its routes are not wanted, and that is known.
+    let _over = tokio::time::timeout(SETTLE, settled).await;
+    // The loop sends the wishes of a turn at its end: the answer to another request comes after that.
+    if node.status().await.is_ok() {
+        room.send(Order::Synced).await;
     }
 }
 
@@ -122,19 +177,36 @@ pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, worl
     }
 }
 
-/// Logs, counts and publishes what the node tells.
-pub(super) async fn report(mut events: mpsc::Receiver<Told>, publisher: Publisher, metrics: Metrics) {
-    while let Some(Told { unix_ms, event }) = events.recv().await {
-        metrics.observe(&event);
-        logging::log_event(&event);
-        if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
-            publisher.publish(event, unix_ms);
+/// Logs, counts and publishes what the node and the BGP room tell, until both have ended.
+pub(super) async fn report(
+    mut node: mpsc::Receiver<Told>,
+    mut bgp: mpsc::Receiver<announce::Told>,
+    publisher: Publisher,
+    metrics: Metrics,
+) {
+    loop {
+        tokio::select! {
+            Some(Told { unix_ms, event }) = node.recv() => {
+                metrics.observe(&event);
+                logging::log_event(&event);
+                if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
+                    publisher.publish(event, unix_ms);
+                }
+            }
+            Some(announce::Told { unix_ms, event }) = bgp.recv() => {
+                logging::log_bgp(&event);
+                // One for each batch of prefixes: a metric, and no news to a reader.
+                if !matches!(event, bascule_bgp::event::Event::Sent { .. }) {
+                    publisher.publish(event, unix_ms);
+                }
+            }
+            else => return,
         }
     }
 }
 
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
-pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSender, metrics: Metrics) {
+pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSender, room: RoomSender, metrics: Metrics) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -149,7 +221,7 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
         match config::load(&path) {
             Ok(next) if next == current && asked != Asked::Signal => {}
             Ok(next) => {
-                let Some(next) = apply(&path, &current, next, &world, &metrics).await else { return };
+                let Some(next) = apply(&path, &current, next, &world, &room, &metrics).await else { return };
                 if next.secret_files() != current.secret_files() {
                     watched = watch(&path, &next);
                 }
@@ -195,6 +267,7 @@ async fn apply(
     current: &Loaded,
     mut next: Loaded,
     world: &WorldSender,
+    room: &RoomSender,
     metrics: &Metrics,
 ) -> Option<Loaded> {
     for warning in &next.warnings {
@@ -212,6 +285,10 @@ async fn apply(
     info!(file = %path.display(), "configuration applied");
     world.config(next.node.clone()).await.ok()?;
     world.bfd(next.bfd.clone()).await.ok()?;
+    // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
+    if !room.config(&next).await {
+        return None;
+    }
     Some(next)
 }
 

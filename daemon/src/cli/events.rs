@@ -8,7 +8,7 @@ pub(super) fn line(json: &str) -> String {
     let Some(Value::String(event)) = record.remove("event") else { return format!("{json}\n") };
     let time = record.remove("unix_ms").and_then(|ms| ms.as_u64()).map_or_else(String::new, |ms| utc(ms) + "  ");
     record.remove("seq");
-    let about = ["group", "gate", "peer"].into_iter().find_map(|key| record.remove(key));
+    let about = ["group", "gate", "peer", "neighbor"].into_iter().find_map(|key| record.remove(key));
     let about = about.as_ref().and_then(Value::as_str).map_or_else(String::new, |name| format!("  {name}"));
     format!("{time}{event}{about}{}\n", fields(&record))
 }

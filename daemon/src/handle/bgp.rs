@@ -7,7 +7,7 @@ use std::time::Duration;
 use bascule_bgp::speaker::{AdvertisedRoute, SpeakerStatus};
 use serde::Serialize;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Requests that may wait for the room. More means that it is stuck: the asker waits, and gives up by its own deadline.
 const REQUESTS: usize = 64;
@@ -59,6 +59,8 @@ struct Shared {
     /// `CLOCK_BOOTTIME` nanoseconds of the last turn of the room.
     turn: AtomicU64,
     troubles: Mutex<Vec<String>>,
+    /// A planned restart is asked for.
+    restart: Notify,
 }
 
 /// Makes both sides.
@@ -100,6 +102,17 @@ impl BgpHandle {
             answer.await.map_err(|_| RoomGone)
         };
         tokio::time::timeout(ANSWER, exchange).await.map_err(|_| RoomGone)?
+    }
+
+    /// Asks for a planned restart of the daemon: sessions that negotiated graceful restart keep our routes, the process ends, and whoever
+    /// supervises it starts the next one.
+    pub fn ask_restart(&self) {
+        self.shared.restart.notify_one();
+    }
+
+    /// Resolves when a planned restart is asked for.
+    pub async fn restart_asked(&self) {
+        self.shared.restart.notified().await;
     }
 
     /// What the room cannot do and should, without asking it: readiness must be told even when the room is stuck.

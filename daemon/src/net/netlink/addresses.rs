@@ -1,5 +1,6 @@
 //! Our addresses: put on links, renewed, removed, swept. Nothing foreign is touched.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -92,6 +93,17 @@ impl Netlink {
             (RouteNetlinkMessage::DelAddress(message(*link, *address, host_prefix(*address))), 0)
         });
         self.delete("remove", &targets, requests.collect()).await
+    }
+
+    /// Addresses with our marker on loopback links: what a former run announced by routes. Empty on kernels before 5.18.
+    ///
+    /// # Errors
+    /// When the addresses cannot be listed.
+    pub async fn standing(&self) -> Result<BTreeSet<IpAddr>, NetError> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let all = self.requests.lock().await.dump("list addresses", &request).await?;
+        let ours = |a: &parse::Address| a.proto == Some(MARKER) && a.link == LOOPBACK;
+        Ok(all.iter().filter_map(|payload| parse::address(payload)).filter(ours).map(|a| a.net.addr()).collect())
     }
 
     /// Removes every address that carries our marker, whoever of us put it there: the leftovers of a crashed run. Returns them. What
