@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bascule_lab::bascule::Bascule;
-use bascule_lab::router::{BfdTimers, Config, Family, Kind, Neighbor, Routed, Router, host};
+use bascule_lab::router::{BfdState, BfdTimers, Config, Family, Kind, Neighbor, Routed, Router, host};
 use bascule_lab::{Lab, Probe, ProbeOptions, Process, Responder, Stamp, UdpProber, sleep_until, wait_for};
 use serde_json::{Value, json};
 
@@ -200,7 +200,8 @@ impl Anycast {
         text.map_or(0, |text| text.matches(" via ").count())
     }
 
-    /// Waits until every router's kernel shares both VIPs among all nodes that run.
+    /// Waits until every router's kernel shares both VIPs among all nodes that run, and BFD is up with each of them: a session comes up
+    /// before its BFD, and a cut in between costs the hold time.
     ///
     /// # Errors
     /// When it does not in time; the ends of the routers' logs are in the error.
@@ -215,6 +216,12 @@ impl Anycast {
                     let lines: Vec<&str> = log.lines().collect();
                     lines[lines.len().saturating_sub(30)..].join("\n")
                 })?;
+            }
+            for node in (0..self.daemons.len()).filter(|node| self.daemons[*node].is_some()) {
+                for family in [Family::Ipv4, Family::Ipv6] {
+                    let peer = self.net.link(node, number).node_address(family);
+                    router.wait_bfd(peer, PATIENCE, &|session| session.state == BfdState::Up)?;
+                }
             }
         }
         Ok(())

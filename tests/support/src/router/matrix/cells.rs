@@ -48,6 +48,10 @@ fn md5(subject: &mut Subject) -> Result<String> {
     };
     write("wrong").map_err(LabError::io("the password file"))?;
     subject.peer().password = Some("sesame".to_owned());
+    if subject.kind == Kind::OpenBgpd {
+        // On Linux its listening socket gets no keys.
+        subject.let_router_dial();
+    }
     subject.tor()["passwordFile"] = json!(file);
     subject.start_router()?;
     subject.start_daemon()?;
@@ -63,6 +67,10 @@ fn md5(subject: &mut Subject) -> Result<String> {
 fn gtsm(subject: &mut Subject) -> Result<String> {
     subject.peer().hops = Hops::Gtsm;
     subject.tor()["ttlSecurity"] = json!(1);
+    if subject.kind == Kind::ExaBgp {
+        // What it accepts keeps the system's TTL.
+        subject.let_router_dial();
+    }
     subject.up()?;
     subject.route()
 }

@@ -77,6 +77,12 @@ impl Subject {
         &mut self.daemon["bgp"]["neighbors"][0]
     }
 
+    /// The router dials and Bascule waits, for what a router can only do on connections of its own.
+    pub(super) fn let_router_dial(&mut self) {
+        self.peer().passive = false;
+        self.tor()["mode"] = json!("passive");
+    }
+
     /// The node's address on the link.
     pub(super) fn near(&self) -> IpAddr {
         self.net.link(0, 0).node_address(self.family)
