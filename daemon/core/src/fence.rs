@@ -34,7 +34,7 @@ pub struct FenceCtl {
     pub deliver_until: Instant,
     /// Advertisement interval at the time of the claim.
     pub interval: Centis,
-    /// Close `answer` in the kernel as soon as somebody else announces one of the addresses.
+    /// A successor was granted the slot: `answer` is closed, and closed for the whole term once somebody else announces an address.
     pub handover: bool,
     /// What the claim stands on.
     pub basis: Basis,
@@ -149,7 +149,7 @@ impl KernelSlot {
 
     /// May this node answer for the addresses in ARP and NDP, or announce them?
     pub fn answer(&self, now: Instant) -> bool {
-        self.active(now).is_some_and(|ctl| self.muted != Some(ctl.term))
+        self.active(now).is_some_and(|ctl| self.muted != Some(ctl.term) && !ctl.handover)
     }
 
     /// May frames for the addresses be delivered, and local sockets reply from them?
@@ -261,8 +261,13 @@ mod tests {
         slot.ingress_announcement();
         assert!(slot.answer(at(1)), "a rival alone must not mute the owner");
         slot.write(FenceCtl { handover: true, ..claim(1, at(275), centis(10)) });
+        assert!(!slot.answer(at(1)) && slot.deliver(at(1)), "no answer crosses the successor's announcement");
+        slot.write(claim(1, at(275), centis(10)));
+        assert!(slot.answer(at(1)), "a grant that was not taken");
+        slot.write(FenceCtl { handover: true, ..claim(1, at(275), centis(10)) });
         slot.ingress_announcement();
-        assert!(!slot.answer(at(1)) && slot.deliver(at(1)));
+        slot.write(claim(1, at(275), centis(10)));
+        assert!(!slot.answer(at(1)) && slot.deliver(at(1)), "a grant that was");
         let leaving = FenceCtl { role: FenceRole::Leaving, deliver_until: at(1000), ..claim(1, at(275), centis(10)) };
         slot.write(leaving);
         assert!(slot.deliver(at(999)) && !slot.deliver(at(1000)) && !slot.answer(at(1)));

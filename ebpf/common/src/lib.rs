@@ -40,7 +40,8 @@ pub const ROLE_ACTIVE: u32 = 1;
 /// Role of [`ShardCtl::role`]: handed over; frames that still arrive are served until `deliver_until_ns`.
 pub const ROLE_LEAVING: u32 = 2;
 
-/// Flag of [`ShardCtl::flags`]: a successor is about to announce; its first announcement mutes this node.
+/// Flag of [`ShardCtl::flags`]: a successor was granted the shard and is about to announce. Nothing is answered from here on, so that no
+/// answer crosses the announcement; and the announcement mutes the term for good.
 pub const FLAG_HANDOVER: u32 = 1;
 /// Flag of [`ShardCtl::flags`]: RFC 9568 Accept_Mode is off: own the address, deliver nothing to it.
 pub const FLAG_NO_ACCEPT: u32 = 2;

@@ -40,7 +40,7 @@ pub struct Heard {
 /// Must an Active that said what `kernel` remembers give way to this advert (RFC 9568 section 6.4.3)?
 ///
 /// The kernel takes that transition itself: the process that should may stand still, and the sender announces the addresses next. Not
-/// during a hand-over: there the predecessor goes on serving, and the announcement mutes it.
+/// during a hand-over: there the predecessor goes on serving, mute from its grant on.
 #[inline(always)]
 #[must_use]
 pub const fn deposes(ctl: &ShardCtl, kernel: &ShardKernel, heard: &Heard) -> bool {
@@ -87,7 +87,7 @@ pub const fn active(ctl: &ShardCtl, kernel: &ShardKernel, now: u64) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn answer_open(ctl: &ShardCtl, kernel: &ShardKernel, now: u64) -> bool {
-    active(ctl, kernel, now) && kernel.answer_closed_term != ctl.term
+    active(ctl, kernel, now) && kernel.answer_closed_term != ctl.term && ctl.flags & FLAG_HANDOVER == 0
 }
 
 /// IP frames to and from the shard's VIPs may pass.

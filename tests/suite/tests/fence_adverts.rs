@@ -250,9 +250,12 @@ fn a_successor_mutes_and_only_a_successor() {
             assert_eq!(stage.ingress(va, frame)?, Outcome::Pass);
             assert!(stage.answers()?, "{name} without the flag");
             stage.fence.write(SLOT, &handover(term, 1, FLAG_HANDOVER))?;
+            assert!(!stage.answers()? && stage.delivers()?, "mute from the grant on");
             for (quiet, ifindex, frame) in &harmless {
                 let _ = stage.ingress(*ifindex, frame)?;
-                assert!(stage.answers()?, "{quiet} must not mute");
+                stage.fence.write(SLOT, &handover(term, 1, 0))?;
+                assert!(stage.answers()?, "{quiet} must not mute the term");
+                stage.fence.write(SLOT, &handover(term, 1, FLAG_HANDOVER))?;
             }
             assert_eq!(stage.ingress(va, frame)?, Outcome::Pass);
             assert!(!stage.answers()? && stage.delivers()?, "{name} mutes and only mutes");

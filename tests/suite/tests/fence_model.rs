@@ -77,7 +77,7 @@ impl Model {
     }
 
     fn answers(&self, now: u64) -> bool {
-        self.owner(now) && self.mute_in != Some(self.ctl.term)
+        self.owner(now) && self.mute_in != Some(self.ctl.term) && self.ctl.flags & 1 == 0
     }
 
     fn delivers(&self, now: u64) -> bool {

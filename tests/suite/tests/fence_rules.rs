@@ -49,13 +49,14 @@ const fn state(name: &'static str, role: u32, deadline: bool, drain: bool, allow
     State { name, role, flags: 0, deadline, drain, muted: false, deposed: false, allows, advert_reason }
 }
 
-const STATES: [State; 12] = [
+const STATES: [State; 13] = [
     state("backup", 0, false, false, &[]),
     state("backup, times ahead", 0, true, true, &[]),
     state("active", 1, true, false, &[Answer, Deliver, Advert, Release]),
     state("active, deadline passed", 1, false, false, &[]),
     state("active, passed, drain ahead", 1, false, true, &[]),
     State { flags: FLAG_NO_ACCEPT, ..state("no accept", 1, true, false, &[Answer, Advert, Release]) },
+    State { flags: FLAG_HANDOVER, ..state("granted away", 1, true, false, &[Deliver, Advert, Release]) },
     State { flags: FLAG_HANDOVER, muted: true, ..state("muted", 1, true, false, &[Deliver, Advert, Release]) },
     State { deposed: true, advert_reason: DropReason::AdvertRole, ..state("deposed", 1, true, false, &[]) },
     state("leaving", 2, true, true, &[Deliver, Release]),

@@ -135,6 +135,8 @@ pub struct Vrrp {
     /// The interval that was in the last advert sent: the smaller of it and the configured one still binds the fence.
     last_sent: Option<Centis>,
     owner: Option<Owner>,
+    /// The kernel deposed us for an advert that we have not read yet: its sender is a rival although we are a Backup by now.
+    deposed: bool,
     /// Why the Active_Down_Timer was shortened, if it was.
     pending: Option<Reason>,
     /// The rivals that we re-asserted against, by address; at most [`RIVALS`].
@@ -158,6 +160,7 @@ impl Vrrp {
             role: Role::Initialize,
             last_sent: None,
             owner: None,
+            deposed: false,
             pending: None,
             rivals: Vec::new(),
             yielded: None,
@@ -314,6 +317,7 @@ impl Vrrp {
     pub fn overtaken(&mut self, now: Instant) {
         if self.role == Role::Active {
             self.enter_backup(Reason::Overtaken, now);
+            self.deposed = true;
         }
     }
 
@@ -397,6 +401,9 @@ impl Vrrp {
     }
 
     fn advert_as_backup(&mut self, heard: Heard, now: Instant) {
+        if core::mem::take(&mut self.deposed) && heard.priority != PRIORITY_RELEASE {
+            self.outputs.push_back(Output::Rival { source: heard.source, priority: heard.priority });
+        }
         if self.is_displaced(&heard, now) {
             return;
         }
@@ -526,6 +533,7 @@ impl Vrrp {
     fn enter_active(&mut self, reason: Reason, until: Instant, now: Instant) {
         self.leave(Role::Active, reason);
         self.owner = None;
+        self.deposed = false;
         self.last_sent = None;
         if self.config.fenced {
             self.timers.set(Timer::Fence, until.min(now + fence::window(self.config.interval)));

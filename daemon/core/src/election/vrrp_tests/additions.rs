@@ -71,6 +71,10 @@ fn fence_that_was_taken_by_another_node_makes_a_backup() {
     assert_eq!(machine.poll_timeout(), Some(now + machine.active_down_interval()));
     machine.overtaken(now);
     assert_eq!(take(&mut machine), [], "a Backup is not deposed");
+    machine.handle_advert(heard(ip(9), 200), now);
+    assert_eq!(take(&mut machine), [Output::Rival { source: ip(9), priority: 200 }], "whose advert it was is told");
+    machine.handle_advert(heard(ip(9), 200), now);
+    assert_eq!(take(&mut machine), [], "once");
 }
 
 #[test]
