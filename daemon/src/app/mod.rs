@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use bascule_core::announce::route::LINGER;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::io::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +32,9 @@ use crate::{admin, announce, logging, systemd};
 
 /// SCHED_FIFO priority of the loop: above ordinary real-time work, below the kernel's own threads (50 is where they start).
 const RT_PRIORITY: u8 = 49;
+/// What neighbors have to take withdrawals and the end of their sessions. With the moment that the node serves after a withdrawal
+/// (`bascule_core::announce::route::LINGER`) a stuck neighbor holds up a stop for 3 s more than the drain.
+const ROOM_GRACE: Duration = STOP_GRACE.saturating_sub(LINGER);
 /// A stop that takes longer than hand-over, release and drain together is stuck: the process ends and the fence does the rest.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -116,7 +120,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
 
     let (ended, why) = until_stopped(&node, driver, &mut room).await;
     let how = if matches!(why, Why::Restart) { bgp::End::Restart } else { bgp::End::Stop };
-    room.end(how, &name, STOP_GRACE).await;
+    room.end(how, &name, ROOM_GRACE).await;
     // In this order: the loop is over, so nobody installs addresses any more; what it asked for last is carried out; then the fence goes.
     drop(world_tx);
     if tokio::time::timeout(STOP_GRACE, worker).await.is_err() {
