@@ -62,7 +62,7 @@ impl Daemon {
         let socket = dir.path().join("admin.sock");
         let publisher = handle.publisher();
         let listeners = runtime.block_on(Listeners::bind(&socket, None)).expect("bound");
-        runtime.spawn(serve(listeners, handle, Arc::new(|_, _| String::new()), std::future::pending()));
+        runtime.spawn(serve(listeners, handle, Arc::new(|_, _, _| String::new()), std::future::pending()));
         Self { dir, asked, publisher, _port: port, _runtime: runtime }
     }
 
@@ -106,6 +106,12 @@ fn every_verb_reaches_the_daemon() {
     assert!(daemon.said(&["bfd"]).1.starts_with("no BFD session is configured\n"));
     let sessions: Value = serde_json::from_str(&daemon.said(&["bfd", "--json"]).1).expect("JSON");
     assert_eq!(sessions["peers"], serde_json::json!([]));
+
+    let gone = (1, String::new(), "bascule: the BGP room does not answer\n".to_owned());
+    for words in [&["bgp"][..], &["bgp", "routes", "tor 1"], &["bgp", "reset", "tor1"]] {
+        assert_eq!(daemon.said(words), gone, "{words:?}: this daemon has no such room");
+    }
+    assert_eq!(daemon.said(&["restart"]), (0, "stopping for a restart\n".into(), String::new()));
 
     assert_eq!(daemon.said(&["move", "api", "--to", "n2"]), (0, "moved to n2\n".into(), String::new()));
     let refused = daemon.said(&["move", "api", "--to", "n9"]);

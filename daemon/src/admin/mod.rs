@@ -1,8 +1,10 @@
 //! The admin interface: what people and machines ask a running daemon, over a unix socket (root only) and, if asked for, over TCP.
 //!
-//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state` and `/bfd`; only the unix socket answers `/events`, `/move` and `/drain`.
+//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state`, `/bfd`, `/bgp` and `/bgp/routes`; only the unix socket answers
+//! `/events`, and acts: `/move`, `/drain`, `/bgp/reset`, `/restart`.
 //! Decides nothing about ownership: it asks the driver through [`NodeHandle`].
 
+mod bgp;
 mod bounded;
 mod events;
 mod socket;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
+use bascule_bgp::speaker::SpeakerStatus;
 use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::status::NodeStatus;
 use tokio::net::TcpListener;
@@ -30,7 +33,7 @@ pub use views::{LIVE_AGE, is_live};
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Makes the text of `/metrics` from snapshots; `None` where the driver gave none.
-pub type Scrape = Arc<dyn Fn(Option<&NodeStatus>, Option<&BfdStatus>) -> String + Send + Sync>;
+pub type Scrape = Arc<dyn Fn(Option<&NodeStatus>, Option<&BfdStatus>, Option<&SpeakerStatus>) -> String + Send + Sync>;
 
 /// Where the interface listens.
 pub struct Listeners {
@@ -111,6 +114,8 @@ fn public(asked: Asked) -> Router {
         .route("/ready", get(views::ready))
         .route("/state", get(views::state))
         .route("/bfd", get(views::bfd))
+        .route("/bgp", get(bgp::status))
+        .route("/bgp/routes", get(bgp::routes))
         .with_state(asked)
 }
 
@@ -120,6 +125,8 @@ fn local(asked: Asked) -> Router {
         .route("/events", get(events::events))
         .route("/move", post(views::move_group))
         .route("/drain", post(views::drain))
+        .route("/bgp/reset", post(bgp::reset))
+        .route("/restart", post(bgp::restart))
         .with_state(asked.clone());
     public(asked).merge(acts)
 }

@@ -14,9 +14,10 @@ use bascule_core::node::status::NodeStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Asked;
+use super::{Asked, bgp};
 use crate::clock;
 use crate::handle::NodeHandle;
+use crate::handle::bgp::BgpStatus;
 
 /// A loop that has not turned for this long is stuck: it turns at least every 100 ms, and the machine may stall for a while.
 pub const LIVE_AGE: Duration = Duration::from_secs(2);
@@ -57,7 +58,7 @@ async fn bfd_snapshot(asked: &Asked) -> Option<BfdStatus> {
 /// The words for "no snapshot".
 const SILENT: &str = "the event loop does not answer";
 
-fn no(status: StatusCode, error: &str) -> Response {
+pub(super) fn no(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 
@@ -65,7 +66,8 @@ pub(super) async fn metrics(State(asked): State<Asked>) -> Response {
     let status = snapshot(&asked).await;
     // A loop that gave no first snapshot is not waited for twice.
     let bfd = if status.is_some() { bfd_snapshot(&asked).await } else { None };
-    let text = (asked.scrape)(status.as_ref(), bfd.as_ref());
+    let bgp = bgp::snapshot(&asked).await;
+    let text = (asked.scrape)(status.as_ref(), bfd.as_ref(), bgp.as_ref().map(|bgp| &bgp.speaker));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -112,6 +114,9 @@ fn reasons(status: &NodeStatus) -> Vec<String> {
     let blocked = |group: &&bascule_core::node::status::GroupStatus| {
         group.role == bascule_core::types::Role::Initialize && !status.drained
     };
+    for vip in status.anycast.iter().filter(|vip| !status.drained && (!vip.installed || vip.condition.is_some())) {
+        reasons.push(format!("{}: {}", vip.name, vip.condition.as_deref().unwrap_or("addresses are not in place yet")));
+    }
     for group in status.groups.iter().filter(blocked) {
         reasons.push(format!("{}: {}", group.name, group.condition.as_deref().unwrap_or("does not take part yet")));
     }
@@ -132,6 +137,8 @@ struct Page {
     #[serde(flatten)]
     node: NodeStatus,
     bfd: BfdStatus,
+    /// `null` when the BGP room does not answer.
+    bgp: Option<BgpStatus>,
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {
@@ -139,6 +146,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
     let Some(bfd) = bfd_snapshot(&asked).await else { return no(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
     let mut reasons = reasons(&node);
     reasons.extend(bfd.errors.iter().cloned());
+    let bgp = bgp::snapshot(&asked).await;
     node.ready &= reasons.is_empty();
     Json(Page {
         version: env!("CARGO_PKG_VERSION"),
@@ -146,6 +154,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
         reasons,
         node,
         bfd,
+        bgp,
     })
     .into_response()
 }

@@ -194,6 +194,7 @@ pub(super) async fn report(
                 }
             }
             Some(announce::Told { unix_ms, event }) = bgp.recv() => {
+                metrics.observe_bgp(&event);
                 logging::log_bgp(&event);
                 // One for each batch of prefixes: a metric, and no news to a reader.
                 if !matches!(event, bascule_bgp::event::Event::Sent { .. }) {
@@ -301,12 +302,13 @@ async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
 
 /// The text of `/metrics`: gauges from a snapshot of this moment, or marked unknown when the loop does not answer.
 pub(super) fn scrape(metrics: Metrics) -> admin::Scrape {
-    Arc::new(move |status, bfd| {
+    Arc::new(move |status, bfd, bgp| {
         match status {
             Some(status) => metrics.update(status),
             None => metrics.unknown(),
         }
         metrics.update_bfd(bfd);
+        metrics.update_bgp(bgp);
         metrics.render()
     })
 }

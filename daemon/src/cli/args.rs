@@ -57,6 +57,17 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Show the BGP sessions: state, since when, what was agreed, the last error in words, prefixes
+    Bgp {
+        #[command(subcommand)]
+        what: Option<Bgp>,
+        /// Print the answer as it is
+        #[arg(long, global = true)]
+        json: bool,
+        /// The daemon's admin socket (admin.socket of its configuration)
+        #[arg(long, value_name = "PATH", default_value = "/run/bascule/admin.sock", global = true)]
+        socket: PathBuf,
+    },
     /// Show what happened, one line per change of state
     Events {
         /// Go on with what is yet to come
@@ -91,6 +102,15 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
+    /// End the daemon for a planned restart
+    ///
+    /// Owned addresses are given away as on a stop. Anycast addresses stay, and sessions that agreed on graceful restart close without a
+    /// NOTIFICATION: their routers keep our routes until the next run is there, or their restart time is over. Whoever supervises the
+    /// process must start it again.
+    Restart {
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Remove what a daemon left in this network namespace
     ///
     /// Addresses with our marker, pinned links and maps, filters, and empty qdiscs of ours; nothing foreign. Refused while a daemon answers.
@@ -111,6 +131,22 @@ pub(super) enum Verb {
         /// Which one
         #[arg(value_enum)]
         what: Docs,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Bgp {
+    /// Show the routes that a neighbor holds of ours, as they were sent
+    Routes {
+        /// The neighbor, by its name
+        #[arg(value_name = "NEIGHBOR")]
+        neighbor: String,
+    },
+    /// Close the session of a neighbor (Cease, Administrative Reset) and start anew
+    Reset {
+        /// The neighbor, by its name
+        #[arg(value_name = "NEIGHBOR")]
+        neighbor: String,
     },
 }
 

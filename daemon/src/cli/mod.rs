@@ -4,6 +4,7 @@
 
 mod args;
 mod bfd;
+mod bgp;
 mod client;
 mod events;
 mod reference;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use args::{Args, Docs, Render, Verb};
+use args::{Args, Bgp, Docs, Render, Verb};
 use client::{Client, ClientError};
 
 /// Exit statuses. 2 is also clap's own for a wrong command line.
@@ -50,6 +51,20 @@ pub fn main() -> ExitCode {
             let sessions = client.get("/bfd").await?;
             if json { Ok(sessions) } else { Ok(bfd::table(&sessions)?) }
         }),
+        Verb::Bgp { what: None, json, socket } => asked(&socket, async |client| {
+            let page = client.get("/bgp").await?;
+            if json { Ok(page) } else { Ok(bgp::table(&page)?) }
+        }),
+        Verb::Bgp { what: Some(Bgp::Routes { neighbor }), json, socket } => asked(&socket, async |client| {
+            let routes = client.get(&format!("/bgp/routes?neighbor={}", bgp::quoted(&neighbor))).await?;
+            if json { Ok(routes) } else { Ok(bgp::routes(&routes)?) }
+        }),
+        Verb::Bgp { what: Some(Bgp::Reset { neighbor }), json: _, socket } => {
+            asked(&socket, async |client| result(client.post("/bgp/reset", json!({ "neighbor": neighbor })).await?))
+        }
+        Verb::Restart { socket } => {
+            asked(&socket.socket, async |client| result(client.post("/restart", json!({})).await?))
+        }
         Verb::Events { follow, json, socket } => follow_events(&socket.socket, follow, json),
         Verb::Move { vip, to, socket } => {
             let wanted = json!({ "vip": vip, "to": to });

@@ -21,7 +21,32 @@ struct State {
     drained: bool,
     last_turn_age_seconds: f64,
     groups: Vec<Group>,
+    anycast: Vec<Anycast>,
     gates: Vec<Gate>,
+    bgp: Option<Bgp>,
+}
+
+#[derive(Deserialize)]
+struct Bgp {
+    neighbors: Vec<Neighbor>,
+}
+
+#[derive(Deserialize)]
+struct Neighbor {
+    state: String,
+    queue_depth: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Anycast {
+    name: String,
+    addresses: Vec<String>,
+    healthy: bool,
+    installed: bool,
+    route: String,
+    since_seconds: f64,
+    condition: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +66,8 @@ struct Group {
     healthy: bool,
     draining: bool,
     condition: Option<String>,
+    announce: String,
+    route: String,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +108,7 @@ pub(super) fn table(state: &str) -> Result<String, ClientError> {
         text.push_str(line.trim());
         text.push('\n');
     }
+    routes(&state, &mut text).expect("writing to memory does not fail");
     gates(&state, &mut text).expect("writing to memory does not fail");
     Ok(text)
 }
@@ -136,6 +164,45 @@ fn row(g: &Group) -> Vec<String> {
         if g.healthy { "ok" } else { "sick" }.to_owned(),
         condition,
     ]
+}
+
+/// VIPs that are announced over BGP.
+fn routes(state: &State, text: &mut String) -> std::fmt::Result {
+    let owned = state.groups.iter().filter(|g| g.announce != "l2");
+    if state.anycast.is_empty() && owned.clone().next().is_none() {
+        return Ok(());
+    }
+    let routers = match &state.bgp {
+        None => "the BGP room does not answer".to_owned(),
+        Some(bgp) => {
+            let up: Vec<&Neighbor> = bgp.neighbors.iter().filter(|n| n.state == "established").collect();
+            let waiting: usize = up.iter().map(|n| n.queue_depth).sum();
+            let behind = if waiting > 0 { format!(", {waiting} prefixes on their way") } else { String::new() };
+            format!("{} of {} neighbors up{behind}", up.len(), bgp.neighbors.len())
+        }
+    };
+    writeln!(text, "\nroutes   {routers}")?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(vec!["VIP", "NAME", "SCOPE", "WANTED", "SINCE", "HEALTH", "CONDITION"]);
+    let health = |healthy| if healthy { "ok" } else { "sick" }.to_owned();
+    for g in owned {
+        let vips: Vec<&str> = g.addresses.iter().map(String::as_str).filter(|a| !a.starts_with("fe80:")).collect();
+        let (route, healthy) = (g.route.clone(), health(g.healthy));
+        let cells = [vips.join("\n"), g.name.clone(), "owner".to_owned(), route, ago(g.since_seconds), healthy];
+        table.add_row(cells.into_iter().chain(["-".to_owned()]));
+    }
+    for a in &state.anycast {
+        let missing = (!a.installed).then(|| "addresses are not in place".to_owned());
+        let condition = a.condition.clone().or(missing).unwrap_or_else(|| "-".to_owned());
+        let (route, healthy) = (a.route.clone(), health(a.healthy));
+        let cells = [a.addresses.join("\n"), a.name.clone(), "all".to_owned(), route, ago(a.since_seconds), healthy];
+        table.add_row(cells.into_iter().chain([condition]));
+    }
+    for line in table.lines() {
+        writeln!(text, "{}", line.trim())?;
+    }
+    Ok(())
 }
 
 fn gates(state: &State, text: &mut String) -> std::fmt::Result {

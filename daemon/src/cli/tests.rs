@@ -12,15 +12,20 @@ fn state() -> Value {
                 "families": ["v4", "v6"], "interface": "eth0", "vrid": 51, "role": "active", "term": 7,
                 "owner": "10.9.0.1", "ownerPriority": 254, "sinceSeconds": 93_784.0, "fenceMarginSeconds": 0.2514,
                 "priority": 254, "healthy": true, "draining": false, "condition": null,
-                "advertsSent": 1, "advertsHeard": 2,
+                "advertsSent": 1, "advertsHeard": 2, "announce": "both", "route": "announce",
             },
             {
                 "name": "web", "addresses": ["10.9.0.101"], "families": ["v4"], "interface": "eth0", "vrid": 52,
                 "role": "backup", "term": 2, "owner": "10.9.0.2", "ownerPriority": 206, "sinceSeconds": 4.2,
                 "fenceMarginSeconds": null, "priority": 42, "healthy": false, "draining": false, "condition": null,
-                "advertsSent": 0, "advertsHeard": 9,
+                "advertsSent": 0, "advertsHeard": 9, "announce": "l2", "route": "withdraw",
             },
         ],
+        "anycast": [{
+            "name": "dns", "addresses": ["10.9.0.53", "2001:db8::53"], "healthy": false, "installed": true,
+            "route": "withdraw", "sinceSeconds": 61.0, "condition": null,
+        }],
+        "bgp": { "neighbors": [{ "state": "established", "queue_depth": 2 }, { "state": "active", "queue_depth": 9 }] },
         "gates": [{ "name": "api-local", "up": false, "detail": "connect: refused" }],
     })
 }
@@ -35,6 +40,13 @@ VIP                      GROUP  LINK  VRID  ROLE    OWNER           TERM  SINCE 
 fe80::200:5eff:fe00:233
 2001:db8::100
 10.9.0.101               web    eth0  52    backup  10.9.0.2 (206)  2     4.2s   -        42    sick    -
+
+routes   1 of 2 neighbors up, 2 prefixes on their way
+VIP            NAME  SCOPE  WANTED    SINCE  HEALTH  CONDITION
+10.9.0.100     api   owner  announce  1d2h   ok      -
+2001:db8::100
+10.9.0.53      dns   all    withdraw  1m01s  sick    -
+2001:db8::53
 
 gate api-local   CLOSED   connect: refused
 ";
@@ -103,9 +115,21 @@ fn the_command_line_is_consistent() {
     use clap::CommandFactory;
     Args::command().debug_assert();
     let page = reference::cli();
-    for verb in
-        ["check", "status", "events", "move", "drain", "clean", "render static-pod", "render systemd", "version"]
-    {
+    for verb in [
+        "check",
+        "status",
+        "bgp",
+        "bgp routes",
+        "bgp reset",
+        "restart",
+        "events",
+        "move",
+        "drain",
+        "clean",
+        "render static-pod",
+        "render systemd",
+        "version",
+    ] {
         assert!(page.contains(&format!("## bascule {verb}\n")), "{verb}");
     }
     assert!(!page.contains("## bascule docs"), "hidden");

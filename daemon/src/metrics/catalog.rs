@@ -42,7 +42,7 @@ pub(super) const SECONDS: &[f64] = &[
 pub(super) const PHASES: [&str; 3] = ["detect", "claim", "announce"];
 /// The values of `refused_total{channel}`.
 pub(super) const CHANNELS: [&str; 2] = ["vrrp", "peer"];
-/// The values of `bfd_packets_total{direction}`.
+/// The values of `direction`.
 pub(super) const DIRECTIONS: [&str; 2] = ["sent", "received"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
@@ -142,6 +142,37 @@ families! {
     BFD_LATENESS = Histogram "bfd_detection_lateness_seconds" [],
         "How long after its deadline an expired detection time was declared. It does not include the detection time itself.",
         "a starved or stopped process while a peer vanishes";
+    ROUTE_WANTED = Gauge "route_wanted" ["group", "vip"],
+        "1 while this node wants the host route of the VIP announced over BGP, 0 while it drains or withdraws it. Whether a router has \
+         it is bgp_prefixes.",
+        "a closed gate, bascule drain, a lost election";
+    BGP_SESSION_STATE = Gauge "bgp_session_state" ["peer"],
+        "State of the BGP session at the scrape, as in RFC 4273: 1 idle, 2 connect, 3 active, 4 open-sent, 5 open-confirm, \
+         6 established. Established does not say that the peer uses our routes.",
+        "a stopped peer, a wrong password, BFD down";
+    BGP_TRANSITIONS = Counter "bgp_transitions_total" ["peer", "to"],
+        "Changes of state of a BGP session, by the new state. A session that was removed and added again goes on counting.",
+        "a stopped peer, an operator's reset, a changed neighbor";
+    BGP_MESSAGES = Counter "bgp_messages_total" ["peer", "direction", "type"],
+        "BGP messages by type: received, or handed to the connection. What was sent need not have arrived.",
+        "every session; updates by a VIP that comes or goes";
+    BGP_NOTIFICATIONS = Counter "bgp_notifications_total" ["peer", "direction", "code", "subcode"],
+        "NOTIFICATIONs by code and subcode (RFC 4271 section 4.5). Past 64 different pairs of a peer the rest are counted as other.",
+        "a refused OPEN, an expired hold time, an operator's reset";
+    BGP_MALFORMED = Counter "bgp_malformed_updates_total" ["peer"],
+        "UPDATEs of the peer for which RFC 7606 asks more than acceptance. Its routes are discarded anyway.",
+        "a peer that sends malformed UPDATEs";
+    BGP_PREFIXES = Gauge "bgp_prefixes" ["peer", "family", "direction"],
+        "Prefixes that the peer was sent and holds of ours, and those it sent us, which are counted and discarded. What it does with \
+         ours is its policy.",
+        "a VIP that comes or goes, a session that ends";
+    BGP_QUEUE_DEPTH = Gauge "bgp_queue_depth" ["peer"],
+        "Prefixes that the peer has still to be told of. Bytes that wait in the kernel are not among them.",
+        "a peer that reads slowly or not at all";
+    BGP_READY_TO_WIRE = Histogram "bgp_ready_to_wire_seconds" [],
+        "From the decision of the node to the write of the UPDATE to the kernel, for the oldest route in it. The network and the router's \
+         own time come on top.",
+        "a gate that opens or closes, a take-over";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";

@@ -4,6 +4,7 @@
 //! a snapshot at the scrape ([`Metrics::update`]). Foreign types stay in here: the rest of the process sees numbers and text.
 
 mod bfd;
+mod bgp;
 mod catalog;
 mod register;
 
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bascule_core::announce::l2::FrameKind;
+use bascule_core::announce::route::Want;
 use bascule_core::election::Reason;
 use bascule_core::node::event::Event;
 use bascule_core::node::status::NodeStatus;
@@ -42,6 +44,8 @@ struct Shown {
     groups: BTreeSet<String>,
     gates: BTreeSet<String>,
     bfd_peers: BTreeSet<String>,
+    bgp: bgp::Shown,
+    routes: BTreeSet<(String, String)>,
 }
 
 impl Metrics {
@@ -131,7 +135,8 @@ impl Metrics {
     pub fn update(&self, status: &NodeStatus) {
         let mut shown = self.lock();
         let f = &self.inner.families;
-        let mut now = Shown { bfd_peers: shown.bfd_peers.clone(), ..Shown::default() };
+        let (bfd_peers, bgp) = (shown.bfd_peers.clone(), std::mem::take(&mut shown.bgp));
+        let mut now = Shown { bfd_peers, bgp, ..Shown::default() };
         f.ready.set(f64::from(u8::from(status.ready)));
         for group in &status.groups {
             let name = group.name.as_str();
@@ -155,6 +160,15 @@ impl Metrics {
             advance(&f.adverts_heard.with_label_values(&[name]), group.adverts_heard);
             now.groups.insert(name.to_owned());
         }
+        let owned = status.groups.iter().filter(|g| g.announce.routed()).map(|g| (&g.name, &g.addresses, g.route));
+        for (name, addresses, want) in owned.chain(status.anycast.iter().map(|a| (&a.name, &a.addresses, a.route))) {
+            // The link-local address of an IPv6 router is never announced.
+            for vip in addresses.iter().filter(|a| !is_link_local(a)).map(ToString::to_string) {
+                let wanted = f64::from(u8::from(want == Want::Announce));
+                f.route_wanted.with_label_values(&[name.as_str(), vip.as_str()]).set(wanted);
+                now.routes.insert((name.clone(), vip));
+            }
+        }
         for gate in &status.gates {
             f.health_state.with_label_values(&[gate.name.as_str()]).set(f64::from(u8::from(gate.up)));
             now.gates.insert(gate.name.clone());
@@ -168,8 +182,8 @@ impl Metrics {
         let mut shown = self.lock();
         self.inner.families.ready.set(0.0);
         self.take_back(&shown, &Shown::default());
-        let bfd_peers = std::mem::take(&mut shown.bfd_peers);
-        *shown = Shown { bfd_peers, ..Shown::default() };
+        let (bfd_peers, bgp) = (std::mem::take(&mut shown.bfd_peers), std::mem::take(&mut shown.bgp));
+        *shown = Shown { bfd_peers, bgp, ..Shown::default() };
     }
 
     /// The text exposition format, version 0.0.4.
@@ -198,6 +212,9 @@ impl Metrics {
         for (vip, group) in before.vips.difference(&now.vips) {
             absent(f.vip_held.remove_label_values(&[vip, group]));
         }
+        for (group, vip) in before.routes.difference(&now.routes) {
+            absent(f.route_wanted.remove_label_values(&[group, vip]));
+        }
         for group in before.groups.difference(&now.groups) {
             for role in ROLES {
                 absent(f.election_role.remove_label_values(&[group.as_str(), role.as_str()]));
@@ -212,6 +229,10 @@ impl Metrics {
     fn lock(&self) -> MutexGuard<'_, Shown> {
         self.inner.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_link_local(address: &std::net::IpAddr) -> bool {
+    matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Brings a counter to a total kept elsewhere. A total that shrank began anew, and so does the counter.

@@ -3,11 +3,14 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
+use bascule_bgp::event::Event as BgpEvent;
+use bascule_bgp::session::State as Session;
+use bascule_bgp::speaker::{Speaker, SpeakerStatus};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::bfd::io::BfdEvent;
 use bascule_core::bfd::status::{BfdStatus, DiscardCount};
 use bascule_core::node::config::FencePolicy;
-use bascule_core::node::status::{GateStatus, GroupStatus};
+use bascule_core::node::status::{AnycastStatus, GateStatus, GroupStatus};
 use bascule_core::types::{Family as Af, Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
@@ -58,6 +61,47 @@ fn sessions() -> BfdStatus {
     let peer = PeerConfig::new("10.9.0.254", std::net::IpAddr::from([10, 9, 0, 254]));
     bfd.handle_input(bascule_core::bfd::io::Input::Config(vec![peer]), now);
     bfd.status(now)
+}
+
+/// A neighbor that is being dialled, with totals of its own.
+fn speaker() -> SpeakerStatus {
+    use bascule_bgp::config::{
+        ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, RemoteAs, SpeakerConfig, Transport,
+    };
+    use bascule_bgp::io::Input;
+    use bascule_bgp::wire::{Family, FamilySet};
+    let now = bascule_bgp::time::Instant::ZERO;
+    let mut speaker = Speaker::new(1, now);
+    let tor = NeighborConfig {
+        name: "tor1".into(),
+        address: [10, 0, 0, 1].into(),
+        port: 179,
+        remote_as: RemoteAs::External,
+        local_as: None,
+        mode: Mode::Active,
+        families: FamilySet::EMPTY.with(Family::Ipv4),
+        hold_time: 90,
+        connect_retry: Duration::from_secs(5),
+        send_hold: None,
+        graceful_restart: None,
+        max_prefix: None,
+        max_prefix_action: MaxPrefixAction::Warn,
+        bfd: false,
+        export: ExportPolicy::default(),
+        transport: Transport::default(),
+    };
+    let config = SpeakerConfig { asn: 65001, router_id: [10, 0, 0, 11].into(), neighbors: vec![tor] };
+    speaker.handle_input(Input::Config(Box::new(config)), now);
+    speaker.handle_timeout(now + Duration::from_secs(1));
+    let mut status = speaker.status(now);
+    let tor = &mut status.neighbors[0];
+    tor.session.state = Session::Connect;
+    tor.session.counters.sent.update = 5;
+    tor.session.counters.notifications_received.insert("2/2".into(), 4);
+    tor.session.counters.malformed = 6;
+    tor.prefixes_out = vec![(Family::Ipv4, 12)];
+    tor.queue_depth = 3;
+    status
 }
 
 /// Every sample of a rendered page.
@@ -169,6 +213,43 @@ const MOVERS: &[Mover] = &[
     (&catalog::BFD_LATENESS, r#"bascule_bfd_detection_lateness_seconds_bucket{le="0.002"}"#, 1.0, |m| {
         m.observe(&event("bfd"));
     }),
+    (&catalog::ROUTE_WANTED, r#"bascule_route_wanted{group="dns",vip="10.9.0.53"}"#, 1.0, |m| {
+        let dns = AnycastStatus {
+            name: "dns".into(),
+            addresses: vec![IpAddr::from([10, 9, 0, 53])],
+            healthy: true,
+            installed: true,
+            route: Want::Announce,
+            since_seconds: 1.0,
+            condition: None,
+        };
+        m.update(&NodeStatus { anycast: vec![dns], ..status(vec![]) });
+    }),
+    (&catalog::BGP_SESSION_STATE, r#"bascule_bgp_session_state{peer="tor1"}"#, 2.0, |m| m.update_bgp(Some(&speaker()))),
+    (&catalog::BGP_TRANSITIONS, r#"bascule_bgp_transitions_total{peer="tor1",to="idle"}"#, 1.0, |m| {
+        let (neighbor, reason) = ("tor1".to_owned(), "hold time expired".to_owned());
+        m.observe_bgp(&BgpEvent::State { neighbor, from: Session::Established, to: Session::Idle, reason });
+    }),
+    (&catalog::BGP_MESSAGES, r#"bascule_bgp_messages_total{direction="sent",peer="tor1",type="update"}"#, 5.0, |m| {
+        m.update_bgp(Some(&speaker()))
+    }),
+    (
+        &catalog::BGP_NOTIFICATIONS,
+        r#"bascule_bgp_notifications_total{code="2",direction="received",peer="tor1",subcode="2"}"#,
+        4.0,
+        |m| m.update_bgp(Some(&speaker())),
+    ),
+    (&catalog::BGP_MALFORMED, r#"bascule_bgp_malformed_updates_total{peer="tor1"}"#, 6.0, |m| {
+        m.update_bgp(Some(&speaker()));
+    }),
+    (&catalog::BGP_PREFIXES, r#"bascule_bgp_prefixes{direction="sent",family="ipv4",peer="tor1"}"#, 12.0, |m| {
+        m.update_bgp(Some(&speaker()))
+    }),
+    (&catalog::BGP_QUEUE_DEPTH, r#"bascule_bgp_queue_depth{peer="tor1"}"#, 3.0, |m| m.update_bgp(Some(&speaker()))),
+    (&catalog::BGP_READY_TO_WIRE, r#"bascule_bgp_ready_to_wire_seconds_bucket{le="0.002"}"#, 1.0, |m| {
+        let latency = Duration::from_micros(1500);
+        m.observe_bgp(&BgpEvent::Sent { neighbor: "tor1".into(), announced: 1, withdrawn: 0, latency });
+    }),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
     (
@@ -250,6 +331,19 @@ fn bfd_sessions_come_and_go_and_a_deaf_socket_is_not_ready() {
     assert_eq!(samples(&metrics)["bascule_ready"], 0.0);
     metrics.update_bfd(None);
     assert!(!has("bascule_bfd_state") && has("bascule_bfd_transitions_total"));
+}
+
+#[test]
+fn a_bgp_peer_that_is_gone_has_no_state_and_keeps_its_counters() {
+    let metrics = Metrics::new("n1");
+    metrics.update_bgp(Some(&speaker()));
+    // A scrape without a snapshot of the node leaves BGP alone, and the other way round.
+    metrics.unknown();
+    let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
+    assert!(has("bascule_bgp_session_state{") && has("bascule_bgp_prefixes{") && has("bascule_bgp_queue_depth{"));
+    metrics.update_bgp(None);
+    assert!(!has("bascule_bgp_session_state{") && !has("bascule_bgp_prefixes{") && !has("bascule_bgp_queue_depth{"));
+    assert!(has("bascule_bgp_messages_total{"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bascule::admin::{Listeners, serve};
 use bascule::handle::{NodePort, Request, channel};
 use bascule::metrics::Metrics;
+use bascule_bgp::speaker::SpeakerStatus;
 use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::event::Event;
@@ -141,7 +142,7 @@ fn a_real_prometheus_scrapes_and_sees_what_moves() -> Result<()> {
     runtime.spawn(drive(port, Arc::clone(&status)));
     let metrics = Metrics::new("n1");
     let shown = metrics.clone();
-    let scrape = move |status: Option<&NodeStatus>, _: Option<&BfdStatus>| {
+    let scrape = move |status: Option<&NodeStatus>, _: Option<&BfdStatus>, _: Option<&SpeakerStatus>| {
         match status {
             Some(status) => shown.update(status),
             None => shown.unknown(),
