@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::clock;
+use crate::handle::bgp::{BgpPort, BgpRequest, BgpStatus};
 use crate::handle::{NodePort, Publisher, Request, channel};
 
 fn status() -> NodeStatus {
@@ -77,6 +78,7 @@ impl Fake {
         let bfds = Arc::clone(&bfd);
         let asked = Arc::new(Mutex::new(Vec::new()));
         port.turned(clock::boot_ns());
+        tokio::spawn(play_room(port.bgp.take().unwrap()));
         let (_, none) = tokio::sync::mpsc::channel(1);
         let mut requests = std::mem::replace(&mut port.requests, none);
         let (answers, commands) = (Arc::clone(&status), Arc::clone(&asked));
@@ -147,6 +149,21 @@ where
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
+/// A BGP room with one neighbor that holds nothing.
+async fn play_room(mut port: BgpPort) {
+    let now = bascule_bgp::time::Instant::ZERO;
+    let speaker = bascule_bgp::speaker::Speaker::new(1, now);
+    while let Some(request) = port.requests.recv().await {
+        match request {
+            BgpRequest::Status(reply) => {
+                drop(reply.send(BgpStatus { troubles: Vec::new(), speaker: speaker.status(now) }));
+            }
+            BgpRequest::Routes(neighbor, reply) => drop(reply.send((neighbor == "tor1").then(Vec::new))),
+            BgpRequest::Reset(neighbor, reply) => drop(reply.send(neighbor == "tor1")),
+        }
+    }
+}
+
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
@@ -154,7 +171,7 @@ fn parsed(text: &str) -> Value {
 #[tokio::test]
 async fn both_listeners_answer_and_only_the_socket_acts() {
     let fake = Fake::start().await;
-    for path in ["/metrics", "/live", "/ready", "/state", "/bfd"] {
+    for path in ["/metrics", "/live", "/ready", "/state", "/bfd", "/bgp", "/bgp/routes?neighbor=tor1"] {
         assert_eq!(fake.unix("GET", path, None).await.0, 200, "{path}");
         assert_eq!(fake.tcp("GET", path, None).await.0, 200, "{path}");
     }
@@ -162,6 +179,8 @@ async fn both_listeners_answer_and_only_the_socket_acts() {
     assert_eq!(fake.tcp("POST", "/move", Some(moves.clone())).await.0, 404);
     assert_eq!(fake.tcp("POST", "/drain", Some(json!({"on": true}))).await.0, 404);
     assert_eq!(fake.tcp("GET", "/events", None).await.0, 404);
+    assert_eq!(fake.tcp("POST", "/bgp/reset", Some(json!({"neighbor": "tor1"}))).await.0, 404);
+    assert_eq!(fake.tcp("POST", "/restart", Some(json!({}))).await.0, 404);
     assert!(fake.asked.lock().unwrap().is_empty());
 
     assert_eq!(fake.unix("POST", "/move", Some(moves)).await.0, 200);
@@ -171,6 +190,23 @@ async fn both_listeners_answer_and_only_the_socket_acts() {
     assert_eq!((code, parsed(&body)), (409, json!({"error": "node n9 did not offer"})));
     let to = |to: &str| Command::Move { vip: "api".into(), to: to.into() };
     assert_eq!(*fake.asked.lock().unwrap(), [to("n2"), Command::Drain, Command::Undrain, to("n9")]);
+}
+
+#[tokio::test]
+async fn the_bgp_room_is_asked_and_an_unknown_neighbor_is_named() {
+    let fake = Fake::start().await;
+    let (code, body) = fake.unix("GET", "/bgp", None).await;
+    assert_eq!((code, &parsed(&body)["neighbors"]), (200, &json!([])));
+    assert_eq!(fake.unix("GET", "/bgp/routes?neighbor=tor1", None).await, (200, "[]".to_owned()));
+    let (code, body) = fake.unix("POST", "/bgp/reset", Some(json!({"neighbor": "tor1"}))).await;
+    assert_eq!((code, parsed(&body)), (200, json!({"result": "tor1 is reset"})));
+    let unknown = json!({"error": "no neighbor is called tor9"});
+    let (code, body) = fake.unix("POST", "/bgp/reset", Some(json!({"neighbor": "tor9"}))).await;
+    assert_eq!((code, parsed(&body)), (404, unknown.clone()));
+    let (code, body) = fake.unix("GET", "/bgp/routes?neighbor=tor9", None).await;
+    assert_eq!((code, parsed(&body)), (404, unknown));
+    assert_eq!(parsed(&fake.unix("GET", "/state", None).await.1)["bgp"]["routes"], 0);
+    assert_eq!(fake.unix("POST", "/restart", Some(json!({}))).await.0, 200);
 }
 
 #[tokio::test]
@@ -308,6 +344,19 @@ fn every_path_of_the_interface_is_tested_here() {
     let source = include_str!("mod.rs");
     let routes: BTreeMap<&str, ()> =
         source.split(".route(\"").skip(1).filter_map(|s| s.split('"').next()).map(|r| (r, ())).collect();
-    let known = ["/bfd", "/drain", "/events", "/live", "/metrics", "/move", "/ready", "/state"];
+    let known = [
+        "/bfd",
+        "/bgp",
+        "/bgp/reset",
+        "/bgp/routes",
+        "/drain",
+        "/events",
+        "/live",
+        "/metrics",
+        "/move",
+        "/ready",
+        "/restart",
+        "/state",
+    ];
     assert_eq!(routes.into_keys().collect::<Vec<_>>(), known);
 }

@@ -146,6 +146,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
     let Some(bfd) = bfd_snapshot(&asked).await else { return no(StatusCode::SERVICE_UNAVAILABLE, SILENT) };
     let mut reasons = reasons(&node);
     reasons.extend(bfd.errors.iter().cloned());
+    reasons.extend(room_reasons(&asked.handle));
     let bgp = bgp::snapshot(&asked).await;
     node.ready &= reasons.is_empty();
     Json(Page {
