@@ -3,8 +3,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use bascule_ebpf_common::{
     COUNTER_ADVERTS_PASSED, DropReason, FLAG_HANDOVER, FLAG_MAIN_V6, Heard, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl,
-    ShardKernel, VipEntry, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns,
-    repeats,
+    ShardKernel, VipEntry, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns, repeats,
 };
 
 use crate::Verdict;

@@ -211,7 +211,7 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn route(last: u8, since: Instant) -> Route {
-    let prefix = if last % 2 == 0 { format!("10.9.0.{last}/32") } else { format!("2001:db8::{last:x}/128") };
+    let prefix = if last.is_multiple_of(2) { format!("10.9.0.{last}/32") } else { format!("2001:db8::{last:x}/128") };
     Route { prefix: prefix.parse().expect("a prefix"), vip: "v".to_owned(), draining: last > 200, since }
 }
 

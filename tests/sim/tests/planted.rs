@@ -7,7 +7,8 @@ use bascule_sim::scenario::Class;
 /// In which class a planted bug shows soonest.
 const fn stage(mutant: Mutant) -> Option<Class> {
     Some(match mutant {
-        // Its storms of adverts make every other seed of a partition slow to run: wherever it shows first.
+        // Its storms of adverts make every other seed of a partition slow to run: wherever it shows first. Rarely, since the kernel
+        // settles ties too.
         Mutant::TieBothWin => return None,
         Mutant::WindowLong => Class::Quiet,
         Mutant::ExtendsWhenClosed => Class::Pause,
@@ -23,7 +24,8 @@ const fn stage(mutant: Mutant) -> Option<Class> {
 #[test]
 fn every_planted_bug_is_found() {
     for mutant in Mutant::ALL {
-        let (took, failure) = find(mutant, stage(mutant), 0, 400);
+        let stage = stage(mutant);
+        let (took, failure) = find(mutant, stage, 0, if stage.is_some() { 400 } else { 1000 });
         let failure = failure.unwrap_or_else(|| panic!("{mutant}: not found in {took} seeds"));
         println!("{mutant}: {took} seeds, {}", failure.violation);
     }
