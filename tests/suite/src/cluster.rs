@@ -136,6 +136,17 @@ impl Cluster {
         });
         found.with_context(|| format!("{line} of n{n} is {last:?}"))
     }
+
+    /// Waits until the owner n`n` has sent 20 adverts more (ten intervals of a group of both families): long enough for whatever an advert
+    /// could cause elsewhere to have happened.
+    ///
+    /// # Errors
+    /// When it does not send them.
+    pub fn wait_adverts(&mut self, n: usize) -> Result<()> {
+        const SENT: &str = "bascule_adverts_sent_total";
+        let before = self.wait_metric(n, SENT, |_| true)?;
+        self.wait_metric(n, SENT, |sent| sent >= before + 20.0).map(drop)
+    }
 }
 
 fn nets(last: u8) -> [ipnet::IpNet; 2] {

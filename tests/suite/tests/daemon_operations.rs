@@ -126,7 +126,7 @@ fn closed_gate_moves_ownership_and_sick_nodes_keep_what_nobody_else_wants() -> R
         group["gates"] = json!(["local"]);
         let mut config = cluster.config(n, &[group])?;
         config["gates"] = json!([{ "name": "local", "tcp": { "address": "127.0.0.1:8080" },
-            "interval": "200ms", "timeout": "200ms", "rise": 1, "fall": 3 }]);
+            "interval": "100ms", "timeout": "100ms", "rise": 1, "fall": 2 }]);
         cluster.start(n, &config)?;
         // The first to wait out its Active_Down_Interval owns: one after the other.
         cluster.wait_metric(n, "bascule_health_state{gate=\"local\"}", |v| v >= 1.0)?;
@@ -138,7 +138,7 @@ fn closed_gate_moves_ownership_and_sick_nodes_keep_what_nobody_else_wants() -> R
     cluster.daemon(1).wait_role(SOON, "web", "backup")?;
     services.next().expect("two").end();
     cluster.wait_metric(2, "bascule_health_state{gate=\"local\"}", |v| v < 1.0)?;
-    std::thread::sleep(Duration::from_secs(1));
+    cluster.wait_adverts(2)?;
     ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"), "whenAllFail: keep");
     Ok(())
 }

@@ -74,7 +74,7 @@ fn frozen_owner_is_silent_before_its_successor_speaks_and_stays_backup() -> Resu
     prober.wait_answer(SOON, stopped, Some(2))?;
     let successor = cluster.hosts[1].port.mac();
     let first = sniffer.first_announcement(VIP, stopped, |mac| mac == successor).expect("n2 announced");
-    std::thread::sleep(Duration::from_secs(1));
+    cluster.wait_adverts(2)?;
     cluster.daemon(1).process.cont();
     cluster.daemon(1).wait_role(SOON, "web", "backup")?;
     for vip in [VIP, VIP6] {
@@ -111,7 +111,7 @@ fn one_way_loss_ends_with_one_owner() -> Result<()> {
     cluster.wait_metric(1, "bascule_one_way_total", |v| v >= 1.0)?;
     ensure!(cut.dropped()? > 0, "the cut dropped adverts");
     let moves = cluster.daemon(1).group("web").expect("state")["term"].clone();
-    std::thread::sleep(Duration::from_secs(1));
+    cluster.wait_adverts(2)?;
     ensure!(
         cluster.daemon(1).group("web").expect("state")["term"] == moves,
         "it stays Backup while it hears the other"
