@@ -146,7 +146,7 @@ pub(crate) fn build(route: &Route, ebpf_dir: &Path) -> Result<PathBuf, RouteErro
 }
 
 /// The files and folders whose change asks for a new build, relative to the root of the repository.
-pub(crate) fn sources() -> [&'static str; 7] {
+pub(crate) fn sources() -> [&'static str; 8] {
     [
         "ebpf/Cargo.toml",
         "ebpf/Cargo.lock",
@@ -154,6 +154,7 @@ pub(crate) fn sources() -> [&'static str; 7] {
         "ebpf/common/Cargo.toml",
         "ebpf/common/src",
         "ebpf/common/layout-v1.txt",
+        "ebpf/common/layout-forward-v1.txt",
         "xtask/src/ebpf_route.rs",
     ]
 }

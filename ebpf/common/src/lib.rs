@@ -9,6 +9,7 @@
 //! travels with the pinned maps, so that a daemon never reuses maps of another layout.
 #![no_std]
 
+pub mod forward;
 mod rules;
 
 pub use rules::{Heard, active, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns, repeats};
@@ -221,7 +222,7 @@ impl DropReason {
 }
 
 /// FNV-1a, 32 bit (offset basis and prime of the FNV reference).
-const fn fnv1a(bytes: &[u8]) -> u32 {
+pub(crate) const fn fnv1a(bytes: &[u8]) -> u32 {
     let mut hash = 0x811c_9dc5u32;
     let mut i = 0;
     while i < bytes.len() {
@@ -250,4 +251,30 @@ mod pod {
         )* };
     }
     pod!(VipKey, VipEntry, AdvertKey, ShardCtl, ShardKernel, LinkInfo);
+
+    macro_rules! forward_pod {
+        ($($t:ident),*) => { $(
+            // SAFETY: see the module's comment.
+            unsafe impl aya::Pod for super::forward::$t {}
+        )* };
+    }
+    forward_pod!(
+        ServiceKey,
+        Service,
+        SourceKey,
+        Node,
+        Site,
+        Key,
+        Config,
+        Endpoint,
+        ReverseKey,
+        ReverseEntry,
+        FlowKey,
+        Flow,
+        Half,
+        FragmentKey,
+        ServiceStats,
+        EndpointStats,
+        Bucket
+    );
 }

@@ -1,0 +1,92 @@
+//! Nodes, sites, keys and the node's own facts.
+
+use crate::VipKey;
+
+/// Flag of a node: do not send to it; skip it in hop lists.
+pub const NODE_DEAD: u32 = 1;
+/// Flag of a node: this one.
+pub const NODE_SELF: u32 = 2;
+/// Flag of a node: `ifindex`, `source_mac` and `next_mac` are known; without it frames for the node are dropped and counted.
+pub const NODE_RESOLVED: u32 = 4;
+
+/// A node of this site, by id, and how a frame reaches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Node {
+    /// Outer destination; its family is the outer family.
+    pub address: VipKey,
+    /// `NODE_*` bits.
+    pub flags: u32,
+    /// Device towards the node.
+    pub ifindex: u32,
+    /// MAC of that device.
+    pub source_mac: [u8; 6],
+    /// MAC of the next hop.
+    pub next_mac: [u8; 6],
+    /// Largest outer IP packet towards the node, in bytes.
+    pub mtu: u16,
+    /// Its site.
+    pub site: u8,
+    /// Always zero.
+    pub pad0: [u8; 5],
+    /// Always zero.
+    pub pad1: [u64; 2],
+}
+
+/// Gateways of another site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Site {
+    /// Nodes that take encapsulation for the site; the first `count` are valid.
+    pub gateways: [u16; 14],
+    /// How many.
+    pub count: u16,
+    /// Bit 0: reachable.
+    pub flags: u16,
+}
+
+/// A tag key (SipHash, 128 bit). Two slots, chosen by [`crate::forward::SHIM_KEY`]: rotation writes the other slot everywhere, then moves
+/// [`Config::key_slot`] everywhere, then clears the old slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Key {
+    /// The key, little-endian halves.
+    pub key: [u64; 2],
+    /// 1: accept packets tagged with it.
+    pub valid: u64,
+}
+
+/// What the programs know of their own node. One entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// Key of the flow hash, the same on all nodes of all sites.
+    pub flow_key: [u64; 2],
+    /// Outer source of IPv4 encapsulation.
+    pub address4: VipKey,
+    /// Outer source of IPv6 encapsulation.
+    pub address6: VipKey,
+    /// Own node id; 0: forwarding is off, every packet passes.
+    pub node: u16,
+    /// UDP port of the encapsulation, network order.
+    pub tunnel_port: u16,
+    /// Own site.
+    pub site: u8,
+    /// Slot of the tag key to send with, 0 or 1.
+    pub key_slot: u8,
+    /// Always zero.
+    pub pad: [u8; 2],
+    /// Orphans a second and CPU that get the stack's own answer.
+    pub orphan_rate: u32,
+    /// ICMP and ICMPv6 packets of our own making a second and CPU.
+    pub icmp_rate: u32,
+    /// Packets a second and CPU that may ask another site.
+    pub remote_rate: u32,
+    /// Seconds without a packet after which a UDP flow is over (its entry is ignored).
+    pub udp_idle_s: u32,
+}
+
+const _: () = assert!(size_of::<Node>() == 64);
+const _: () = assert!(size_of::<Site>() == 32);
+const _: () = assert!(size_of::<Key>() == 24);
+const _: () = assert!(size_of::<Config>() == 72);
