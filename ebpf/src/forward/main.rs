@@ -6,6 +6,10 @@
 #![no_main]
 
 mod maps;
+#[expect(dead_code, unused_imports, reason = "the rules follow")]
+mod packet;
+#[expect(dead_code, reason = "the rules follow")]
+mod parse;
 mod slow;
 mod verdict;
 

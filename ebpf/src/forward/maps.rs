@@ -54,6 +54,10 @@ pub(crate) static SLOW_XDP: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 pub(crate) static SLOW_TC: ProgramArray = ProgramArray::pinned(1, 0);
 
+/// From the fast program to the slow one it calls, on one CPU: the largest packet that would fit, if that is why; else 0.
+#[map]
+pub(crate) static HANDOVER: PerCpuArray<u32> = PerCpuArray::pinned(1, 0);
+
 // Written by these programs.
 
 #[map]
@@ -70,6 +74,15 @@ static TALLIES: PerCpuArray<u64> = PerCpuArray::pinned(TALLY_SLOTS, 0);
 pub(crate) static SERVICE_STATS: PerCpuArray<ServiceStats> = PerCpuArray::pinned(MAX_SERVICES, 0);
 #[map]
 pub(crate) static ENDPOINT_STATS: PerCpuArray<EndpointStats> = PerCpuArray::pinned(MAX_ENDPOINTS, 0);
+
+/// Tells the slow program why it is called.
+#[inline(always)]
+pub(crate) fn hand_over(fits: u32) {
+    if let Some(cell) = HANDOVER.get_ptr_mut(0) {
+        // SAFETY: a valid per-CPU value; the tail call that follows reads it before anything else runs on this CPU's hook.
+        unsafe { *cell = fits };
+    }
+}
 
 /// Adds one to a slot of this CPU's tallies.
 #[inline(always)]
