@@ -71,15 +71,14 @@ fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
     maps::tally(found.by);
     note(ctx, packet, &ports, &found);
     let Some(service) = maps::SERVICES.get(u32::from(found.service)) else { return Verdict::Pass };
-    // Before the ports change: both read the header where it is.
+    if rewrite::source(ctx, packet, ports.source, &found.vip, found.vip_port).is_none() {
+        return Verdict::Pass;
+    }
     if ports.flags & (SYN | ACK) == SYN | ACK {
         let limit = if packet.family == 4 { service.mss4 } else { service.mss6 };
-        if mss::clamp(ctx, packet.l4, ports.header, limit) {
+        if mss::clamp(ctx, packet.l4, limit) {
             maps::tally(Tally::MssClamped);
         }
-    }
-    if rewrite::source(ctx, packet, ports.source, &found.vip, found.vip_port).is_err() {
-        return Verdict::Pass;
     }
     let through = via::node(config, service.returns == RETURN_VIA_INGRESS || found.via, found.ingress);
     if let Kind::First = packet.kind {

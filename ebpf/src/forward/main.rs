@@ -5,10 +5,11 @@
 #![no_std]
 #![no_main]
 
+mod egress;
 mod maps;
-#[expect(dead_code, unused_imports, reason = "the rules follow")]
+#[allow(dead_code, unused_imports, reason = "the rules follow")]
 mod packet;
-#[expect(dead_code, reason = "the rules follow")]
+#[allow(dead_code, reason = "the rules follow")]
 mod parse;
 mod slow;
 mod verdict;

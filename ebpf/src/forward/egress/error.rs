@@ -1,16 +1,16 @@
 //! ICMP errors about a request, from the endpoint or a router before it: they quote the packet as it was delivered, and the client
 //! only knows the one it sent.
 
-use aya_ebpf::bindings::BPF_F_PSEUDO_HDR;
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{Config, FlowKey, RETURN_VIA_INGRESS, Tally};
 
 use super::frame::{self, Packet, TCP, UDP};
 use super::lookup::{self, Found};
-use super::rewrite::{Failed, address, difference};
+use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM, address, v4};
 use super::via;
 use crate::maps;
+use crate::packet::{Change, Packet as _, Skb, Sum, corrected, difference, difference16, fold16};
 use crate::verdict::Verdict;
 
 /// Bytes before the quote (RFC 792, RFC 4443 section 2.1), and offset of the checksum.
@@ -21,8 +21,6 @@ const IPV4_CHECKSUM: usize = 10;
 const IPV4_DESTINATION: usize = 16;
 const IPV6_DESTINATION: usize = 24;
 const PORT: usize = 2;
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
 
 /// The quoted packet.
 struct Quote {
@@ -51,7 +49,7 @@ pub(super) fn back(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict
     };
     let Some(found) = lookup::find(&key, 0) else { return Verdict::Pass };
     let Some(service) = maps::SERVICES.get(u32::from(found.service)) else { return Verdict::Pass };
-    if rewrite(ctx, packet, &quote, endpoint_port, &found).is_err() {
+    if rewrite(ctx, packet, &quote, endpoint_port, &found).is_none() {
         return Verdict::Pass;
     }
     maps::tally(Tally::IcmpError);
@@ -89,59 +87,46 @@ fn quote(ctx: &TcContext, packet: &Packet) -> Option<Quote> {
     }
     Some(Quote {
         l3,
-        l4: l3 + usize::from(h[0] & 0x0f) * 4,
+        l4: usize::from(frame::forget((l3 + usize::from(h[0] & 0x0f) * 4) as u16)),
         source: VipKey::v4([h[12], h[13], h[14], h[15]]),
         destination: VipKey::v4([h[16], h[17], h[18], h[19]]),
         protocol: h[9],
     })
 }
 
+/// The checksum of the message covers the quote; over IPv6 also the pseudo-header. `None`: the kernel is out of memory.
 #[inline(always)]
-fn rewrite(ctx: &TcContext, packet: &Packet, quote: &Quote, port: u16, found: &Found) -> Result<(), Failed> {
-    let sum = packet.l4 + CHECKSUM;
-    let change = difference(&quote.destination, &found.vip);
-    // The quoted upper checksum first, where the quote reaches that far: it says what the client sent.
+fn rewrite(ctx: &TcContext, packet: &Packet, quote: &Quote, port: u16, found: &Found) -> Option<()> {
+    let skb = Skb(ctx);
+    let address_change = difference(&quote.destination, &found.vip);
+    let port_change = difference16(port, found.vip_port);
+    let mut plain = u64::from(address_change) + u64::from(port_change);
+    // The quoted transport checksum, where the quote reaches that far: it says what the client sent.
     let at = quote.l4 + if quote.protocol == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
     if let Ok(old) = ctx.load::<u16>(at)
         && (quote.protocol == TCP || old != 0)
     {
-        let ports = u64::from(!port) + u64::from(found.vip_port);
-        replace(ctx, sum, at, old, adjusted(old, change + ports))?;
+        let new = corrected(old, u64::from(address_change) + u64::from(port_change));
+        skb.store(at, new, Sum::Changes)?;
+        plain += u64::from(difference16(old, new));
     }
-    replace(ctx, sum, quote.l4 + PORT, port, found.vip_port)?;
-    ctx.skb.l4_csum_replace(sum, 0, change, 0)?;
+    skb.store(quote.l4 + PORT, found.vip_port, Sum::Changes)?;
     if packet.family == 4 {
         let at = quote.l3 + IPV4_CHECKSUM;
-        let old = ctx.load::<u16>(at)?;
-        replace(ctx, sum, at, old, adjusted(old, change))?;
-        let vip = super::rewrite::v4(&found.vip);
-        ctx.store(quote.l3 + IPV4_DESTINATION, &vip, 0)?;
+        let old = ctx.load::<u16>(at).ok()?;
+        let new = corrected(old, u64::from(address_change));
+        skb.store(at, new, Sum::Changes)?;
+        plain += u64::from(difference16(old, new));
+        skb.store(quote.l3 + IPV4_DESTINATION, v4(&found.vip), Sum::Changes)?;
     } else {
-        ctx.store(quote.l3 + IPV6_DESTINATION, &found.vip.addr, 0)?;
+        skb.store(quote.l3 + IPV6_DESTINATION, found.vip, Sum::Changes)?;
     }
     // A router on the way, or this node, speaks for itself; the endpoint speaks as the VIP.
-    if packet.source.addr != quote.destination.addr {
-        return Ok(());
-    }
-    if packet.family == 6 {
-        ctx.skb.l4_csum_replace(sum, 0, change, u64::from(BPF_F_PSEUDO_HDR))?;
-    }
-    address(ctx, packet, &found.vip)
-}
-
-/// Writes two bytes of the quote, and what that means for the checksum of the message.
-#[inline(always)]
-fn replace(ctx: &TcContext, sum: usize, at: usize, old: u16, new: u16) -> Result<(), Failed> {
-    ctx.skb.l4_csum_replace(sum, u64::from(old), u64::from(new), 2)?;
-    ctx.store(at, &new, 0)?;
-    Ok(())
-}
-
-/// A checksum after a change of what it covers (RFC 1624).
-#[inline(always)]
-fn adjusted(sum: u16, change: u64) -> u16 {
-    let mut s = u64::from(!sum) + (change & 0xffff) + (change >> 16 & 0xffff) + (change >> 32);
-    s = (s & 0xffff) + (s >> 16);
-    s = (s & 0xffff) + (s >> 16);
-    !(s as u16)
+    let endpoint = packet.source.addr == quote.destination.addr;
+    let pseudo = if endpoint && packet.family == 6 { address_change } else { 0 };
+    skb.fix_transport(
+        packet.l4 + CHECKSUM,
+        Change { pseudo, plain: u32::from(fold16(plain)), udp: false, v6: packet.family == 6 },
+    )?;
+    if endpoint { address(ctx, packet, &found.vip) } else { Some(()) }
 }

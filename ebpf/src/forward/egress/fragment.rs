@@ -43,7 +43,7 @@ pub(super) fn follow(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdi
         return Verdict::Pass;
     }
     let Some(service) = maps::SERVICES.get(value & 0xffff) else { return Verdict::Pass };
-    if packet.source.addr != service.vip.addr && rewrite::address(ctx, packet, &service.vip).is_err() {
+    if packet.source.addr != service.vip.addr && rewrite::address(ctx, packet, &service.vip).is_none() {
         return Verdict::Pass;
     }
     let through = (value >> NODE_SHIFT) as u16 & 0x0fff;

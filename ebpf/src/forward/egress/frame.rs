@@ -122,7 +122,7 @@ fn ipv4(ctx: &TcContext, l3: usize) -> Option<Packet> {
     Some(Packet {
         family: 4,
         l3,
-        l4: l3 + usize::from(h[0] & 0x0f) * 4,
+        l4: usize::from(forget((l3 + usize::from(h[0] & 0x0f) * 4) as u16)),
         source: VipKey::v4([h[12], h[13], h[14], h[15]]),
         destination: VipKey::v4([h[16], h[17], h[18], h[19]]),
         protocol: h[9],
@@ -193,8 +193,11 @@ pub(super) fn walk(ctx: &TcContext, first: u8, start: usize) -> Option<Upper> {
             id = u32::from_ne_bytes([h[4], h[5], h[6], h[7]]);
             next = h[0];
             offset += 8;
-            // What follows the first fragment header of a later fragment is payload.
-            break;
+            if field & 0xfff8 != 0 {
+                // What follows is payload.
+                break;
+            }
+            continue;
         }
         next = h[0];
         offset += (usize::from(h[1]) + 1) * 8;
@@ -207,6 +210,16 @@ pub(super) fn walk(ctx: &TcContext, first: u8, start: usize) -> Option<Upper> {
         later: field & 0xfff8 != 0,
         more: field & 1 != 0,
     })
+}
+
+/// Addresses and upper protocol of an IPv6 packet that is quoted at `l3`.
+#[inline(always)]
+pub(super) fn quoted_ipv6(ctx: &TcContext, l3: usize) -> Option<(VipKey, VipKey, Upper)> {
+    let h: Ipv6 = ctx.load(l3).ok()?;
+    if h.head[0] >> 4 != 6 {
+        return None;
+    }
+    Some((h.source, h.destination, walk(ctx, h.head[6], l3 + 40)?))
 }
 
 /// Ports and, of TCP, flags and length; `None`: the header is not there in full.
