@@ -52,6 +52,22 @@ pub(crate) struct Ipv4Header {
     pub(crate) destination: u32,
 }
 
+impl Ipv4Header {
+    /// A header without options, payload or addresses.
+    pub(crate) const EMPTY: Self = Self {
+        version_length: 0x45,
+        tos: 0,
+        length: 0,
+        id: 0,
+        fragment: 0,
+        ttl: 0,
+        protocol: IPPROTO_TCP,
+        checksum: 0,
+        source: 0,
+        destination: 0,
+    };
+}
+
 /// An IPv6 header, as it lies in the packet (RFC 8200 section 3).
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -109,9 +125,10 @@ pub(crate) struct Link {
 }
 
 /// What stands behind a link header or an encapsulation.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
     /// TCP or UDP directly behind an IP header without extras.
-    Plain(Ip),
+    Plain,
     /// IP, but not that.
     Odd,
     /// No IP header.
@@ -120,12 +137,15 @@ pub(crate) enum Network {
 
 /// An IP header, either version.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Ip {
-    pub(crate) v6: bool,
-    /// Offset in the frame.
-    pub(crate) at: usize,
+    pub(crate) source: VipKey,
+    pub(crate) destination: VipKey,
     /// Bytes of the packet by its own word.
-    pub(crate) length: usize,
+    pub(crate) length: u32,
+    /// Offset in the frame. A byte, so that the verifier knows a bound wherever it is read from.
+    pub(crate) start: u8,
+    pub(crate) v6: bool,
     /// TOS or traffic class.
     pub(crate) tos: u8,
     /// TTL or hop limit.
@@ -133,8 +153,6 @@ pub(crate) struct Ip {
     pub(crate) protocol: u8,
     /// Routers may cut it: IPv4 without DF.
     pub(crate) divisible: bool,
-    pub(crate) source: VipKey,
-    pub(crate) destination: VipKey,
 }
 
 impl Ip {
@@ -144,16 +162,16 @@ impl Ip {
         if self.v6 { IPV6 } else { IPV4 }
     }
 
+    /// Offset of the header.
+    #[inline(always)]
+    pub(crate) fn at(&self) -> usize {
+        usize::from(self.start)
+    }
+
     /// Offset of the transport header.
     #[inline(always)]
     pub(crate) fn transport(&self) -> usize {
-        self.at + self.header()
-    }
-
-    /// Bytes of one packet on the wire: the segment of an aggregate, else the packet.
-    #[inline(always)]
-    pub(crate) fn wire_length(&self, segment: usize, transport_header: usize) -> usize {
-        if segment == 0 { self.length } else { self.header() + transport_header + segment }
+        self.at() + self.header()
     }
 }
 
@@ -176,14 +194,16 @@ pub(crate) fn link<P: Packet>(packet: &P) -> Option<Link> {
     Some(Link { bytes: forget(bytes), v6: ethertype == ETH_IPV6 })
 }
 
-/// Reads the IP header at `at`.
+/// Reads the IP header at `at` into `ip`.
 #[inline(always)]
-pub(crate) fn ip<P: Packet>(packet: &P, at: usize, v6: bool) -> Network {
-    if v6 { ipv6(packet, at) } else { ipv4(packet, at) }
+pub(crate) fn ip<P: Packet>(packet: &P, at: usize, v6: bool, ip: &mut Ip) -> Network {
+    ip.start = at as u8;
+    ip.v6 = v6;
+    if v6 { ipv6(packet, at, ip) } else { ipv4(packet, at, ip) }
 }
 
 #[inline(always)]
-fn ipv4<P: Packet>(packet: &P, at: usize) -> Network {
+fn ipv4<P: Packet>(packet: &P, at: usize, ip: &mut Ip) -> Network {
     let Some(h) = packet.read::<Ipv4Header>(at) else { return Network::Broken };
     if h.version_length >> 4 != 4 {
         return Network::Broken;
@@ -195,21 +215,18 @@ fn ipv4<P: Packet>(packet: &P, at: usize) -> Network {
     {
         return Network::Odd;
     }
-    Network::Plain(Ip {
-        v6: false,
-        at,
-        length: usize::from(u16::from_be(h.length)),
-        tos: h.tos,
-        hops: h.ttl,
-        protocol: h.protocol,
-        divisible: fragment & IPV4_DF == 0,
-        source: VipKey::v4(h.source.to_ne_bytes()),
-        destination: VipKey::v4(h.destination.to_ne_bytes()),
-    })
+    ip.length = u32::from(u16::from_be(h.length));
+    ip.tos = h.tos;
+    ip.hops = h.ttl;
+    ip.protocol = h.protocol;
+    ip.divisible = fragment & IPV4_DF == 0;
+    ip.source = VipKey::v4(h.source.to_ne_bytes());
+    ip.destination = VipKey::v4(h.destination.to_ne_bytes());
+    Network::Plain
 }
 
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &P, at: usize) -> Network {
+fn ipv6<P: Packet>(packet: &P, at: usize, ip: &mut Ip) -> Network {
     let Some(h) = packet.read::<Ipv6Header>(at) else { return Network::Broken };
     let head = u32::from_be(h.head);
     if head >> 28 != 6 {
@@ -218,17 +235,14 @@ fn ipv6<P: Packet>(packet: &P, at: usize) -> Network {
     if h.next != IPPROTO_TCP && h.next != IPPROTO_UDP {
         return Network::Odd;
     }
-    Network::Plain(Ip {
-        v6: true,
-        at,
-        length: IPV6 + usize::from(u16::from_be(h.payload)),
-        tos: (head >> 20) as u8,
-        hops: h.hops,
-        protocol: h.next,
-        divisible: false,
-        source: h.source,
-        destination: h.destination,
-    })
+    ip.length = IPV6 as u32 + u32::from(u16::from_be(h.payload));
+    ip.tos = (head >> 20) as u8;
+    ip.hops = h.hops;
+    ip.protocol = h.next;
+    ip.divisible = false;
+    ip.source = h.source;
+    ip.destination = h.destination;
+    Network::Plain
 }
 
 /// Makes the verifier forget what it knows of an offset below 256 (it does not track bytes on the stack).

@@ -15,7 +15,6 @@ const SHOT: i32 = 2;
 /// What a program says about a packet.
 #[derive(Clone, Copy)]
 #[must_use]
-#[expect(dead_code, reason = "the rules follow")]
 pub(crate) enum Verdict {
     /// To the stack, or to the next program of the hook: untouched, or rewritten for delivery here.
     Pass,

@@ -53,14 +53,11 @@ pub(crate) trait Packet {
     /// Payload bytes of one segment of an aggregate (GSO); 0: not an aggregate.
     fn segment(&self) -> usize;
 
-    /// Device it arrived on (tc egress: leaves by).
-    fn ifindex(&self) -> u32;
-
     /// Makes [`HEADERS`] readable, as far as the frame has them.
     fn prepare(&self);
 
-    /// Writes `bytes` at `offset`.
-    fn store<T: Copy>(&self, offset: usize, value: T, sum: Sum) -> Option<()>;
+    /// Writes `value` at `offset`.
+    fn store<T: Copy>(&self, offset: usize, value: &T, sum: Sum) -> Option<()>;
 
     /// Corrects the IPv4 header checksum at `offset`.
     fn fix_ip(&self, offset: usize, change: u32) -> Option<()>;
@@ -106,9 +103,23 @@ pub(crate) struct Inner {
 #[derive(Clone, Copy)]
 pub(crate) struct Room {
     /// Its bytes.
-    pub(crate) bytes: usize,
+    pub(crate) length: u8,
     /// Over IPv6 rather than IPv4.
     pub(crate) v6: bool,
+}
+
+impl Room {
+    /// Its bytes.
+    #[inline(always)]
+    pub(crate) fn bytes(self) -> usize {
+        usize::from(self.length)
+    }
+}
+
+/// Are two addresses the same? As numbers: a comparison of byte arrays goes byte by byte here.
+#[inline(always)]
+pub(crate) fn same(a: &VipKey, b: &VipKey) -> bool {
+    u128::from_ne_bytes(a.addr) == u128::from_ne_bytes(b.addr)
 }
 
 /// The one's complement sum that replaces `old` by `new` (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`), in memory order.

@@ -45,12 +45,6 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
-    fn ifindex(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.raw()).ifindex }
-    }
-
-    #[inline(always)]
     fn prepare(&self) {
         let wanted = if self.length() < HEADERS { self.length() } else { HEADERS };
         let (start, end) = self.bounds();
@@ -61,14 +55,14 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
-    fn store<T: Copy>(&self, offset: usize, value: T, sum: Sum) -> Option<()> {
+    fn store<T: Copy>(&self, offset: usize, value: &T, sum: Sum) -> Option<()> {
         let flags = if sum == Sum::Changes { u64::from(BPF_F_RECOMPUTE_CSUM) } else { 0 };
-        // SAFETY: `skb` is the program's context, the source a local value of the length given; the helper checks the offset.
+        // SAFETY: `skb` is the program's context, the source a value of the length given; the helper checks the offset.
         let result = unsafe {
             bpf_skb_store_bytes(
                 self.raw(),
                 offset as u32,
-                (&raw const value).cast::<c_void>(),
+                core::ptr::from_ref(value).cast::<c_void>(),
                 size_of::<T>() as u32,
                 flags,
             )
@@ -115,13 +109,13 @@ impl Packet for Skb<'_> {
         }
         if inner.at != inner.link {
             let outer = inner.at - inner.link;
-            if outer == room.bytes {
+            if outer == room.bytes() {
                 return Some(());
             }
             self.shrink(outer, inner.v6)?;
         }
         let family = if room.v6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
-        self.room(room.bytes as i32, family | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)
+        self.room(room.bytes() as i32, family | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)
     }
 
     #[inline(always)]
@@ -132,10 +126,10 @@ impl Packet for Skb<'_> {
         }
         let kind: u16 = if inner.v6 { 0x86dd } else { 0x0800 };
         if inner.v6 == outer.v6 {
-            self.room(-(outer.bytes as i32), BPF_F_ADJ_ROOM_FIXED_GSO)
+            self.room(-(outer.bytes() as i32), BPF_F_ADJ_ROOM_FIXED_GSO)
         } else {
-            self.shrink(outer.bytes, inner.v6)?;
-            self.store(ETHERNET - 2, kind.to_be(), Sum::Stays)
+            self.shrink(outer.bytes(), inner.v6)?;
+            self.store(ETHERNET - 2, &kind.to_be(), Sum::Stays)
         }
     }
 }

@@ -32,28 +32,23 @@ impl Packet for Xdp<'_> {
     }
 
     #[inline(always)]
-    fn ifindex(&self) -> u32 {
-        self.0.ingress_ifindex() as u32
-    }
-
-    #[inline(always)]
     fn prepare(&self) {}
 
     #[inline(always)]
-    fn store<T: Copy>(&self, offset: usize, value: T, _sum: Sum) -> Option<()> {
+    fn store<T: Copy>(&self, offset: usize, value: &T, _sum: Sum) -> Option<()> {
         let at = self.0.data() + offset;
         if at + size_of::<T>() > self.0.data_end() {
             return None;
         }
         // SAFETY: inside the frame by the comparison, which the verifier repeats; alignment as in `Packet::read`.
-        unsafe { *(at as *mut T) = value };
+        unsafe { *(at as *mut T) = *value };
         Some(())
     }
 
     #[inline(always)]
     fn fix_ip(&self, offset: usize, change: u32) -> Option<()> {
         let checksum: u16 = self.read(offset)?;
-        self.store(offset, corrected(checksum, u64::from(change)), Sum::Stays)
+        self.store(offset, &corrected(checksum, u64::from(change)), Sum::Stays)
     }
 
     #[inline(always)]
@@ -66,12 +61,12 @@ impl Packet for Xdp<'_> {
         if change.udp && fixed == 0 {
             fixed = 0xffff;
         }
-        self.store(offset, fixed, Sum::Stays)
+        self.store(offset, &fixed, Sum::Stays)
     }
 
     #[inline(always)]
     fn encapsulate(&self, inner: Inner, room: Room) -> Option<()> {
-        self.adjust(inner.at as c_int - (ETHERNET + room.bytes) as c_int)
+        self.adjust(inner.at as c_int - (ETHERNET + room.bytes()) as c_int)
     }
 
     #[inline(always)]
@@ -81,15 +76,15 @@ impl Packet for Xdp<'_> {
         let tag: u32 = self.read(12)?;
         let second: u32 = self.read(16)?;
         let kind: u16 = if inner.v6 { 0x86dd } else { 0x0800 };
-        self.adjust(outer.bytes as c_int)?;
-        self.store(0, addresses, Sum::Stays)?;
+        self.adjust(outer.bytes() as c_int)?;
+        self.store(0, &addresses, Sum::Stays)?;
         if inner.link > ETHERNET {
-            self.store(12, tag, Sum::Stays)?;
+            self.store(12, &tag, Sum::Stays)?;
         }
         if inner.link > ETHERNET + 4 {
-            self.store(16, second, Sum::Stays)?;
+            self.store(16, &second, Sum::Stays)?;
         }
-        self.store(inner.link - 2, kind.to_be(), Sum::Stays)
+        self.store(inner.link - 2, &kind.to_be(), Sum::Stays)
     }
 }
 
