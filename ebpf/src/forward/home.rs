@@ -27,8 +27,8 @@ pub(crate) enum Step {
     Onward(u16, Tally),
     /// Nowhere.
     Drop(PacketDrop),
-    /// The tables do not know: ask the sockets. One bit for each candidate that another VIP holds.
-    Recover(u32),
+    /// The tables do not know: ask the sockets.
+    Recover,
 }
 
 /// Runs the home step and carries it out.
@@ -42,7 +42,7 @@ pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
         }
         Step::Onward(hop, why) => pass_on(packet, request, hop, why),
         Step::Drop(reason) => Verdict::Drop(reason),
-        Step::Recover(_) => Verdict::Drop(PacketDrop::NoEndpoint),
+        Step::Recover => Verdict::Drop(PacketDrop::NoEndpoint),
     }
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
 pub(crate) fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
     let mut step = Step::Drop(PacketDrop::NoEndpoint);
     look(request, &mut step);
-    if let Step::Recover(foreign) = step {
-        recover(packet, request, foreign, &mut step);
+    if let Step::Recover = step {
+        recover(packet, request, &mut step);
     }
     step
 }
@@ -68,29 +68,29 @@ fn look(request: &mut Request, step: &mut Step) {
 fn in_tables(request: &mut Request) -> Step {
     let local = Local::new(request);
     local::start_key(request);
-    // Which candidates another VIP holds, one bit each; and the first that may take a new flow.
-    let mut foreign = 0u32;
-    let mut free = MAX_CANDIDATES;
+    request.work.free = MAX_CANDIDATES as u8;
+    request.work.foreign = 0;
     for index in 0..MAX_CANDIDATES {
-        if local::is_further(index) && foreign == 0 {
+        if local::is_further(index) && request.work.foreign == 0 {
             break;
         }
         let Some(target) = local.target(index) else { continue };
         local::aim_key(request, &target);
         match flow::look(request) {
             Entry::Own => return Step::Deliver(target.slot, Tally::FlowHit),
-            Entry::Foreign => foreign |= 1 << (index & 7),
-            Entry::Free if target.ready && free == MAX_CANDIDATES => free = index,
+            Entry::Foreign => request.work.foreign |= 1 << (index & 7),
+            Entry::Free if target.ready && request.work.free == MAX_CANDIDATES as u8 => request.work.free = index as u8,
             Entry::Free => {}
         }
     }
     if !may_open(request) {
         return match request.work.kind {
-            Kind::Tcp(_) => Step::Recover(foreign),
+            Kind::Tcp(_) => Step::Recover,
             Kind::Udp | Kind::Quic => ask_on(request, &local),
         };
     }
-    let Some(target) = local.target(free) else { return ask_on(request, &local) };
+    let free = request.work.free;
+    let Some(target) = local.target(u32::from(free)) else { return ask_on(request, &local) };
     local::aim_key(request, &target);
     let entered = match request.work.kind {
         Kind::Tcp(_) => flow::enter_half(request, &target),
@@ -99,7 +99,7 @@ fn in_tables(request: &mut Request) -> Step {
     if !entered {
         return Step::Drop(PacketDrop::FlowTable);
     }
-    if foreign & ((1 << (free & 7)) - 1) != 0 {
+    if request.work.foreign & ((1 << (free & 7)) - 1) != 0 {
         maps::tally(Tally::Collision);
     }
     request.found.count_new();
@@ -119,15 +119,16 @@ fn may_open(request: &Request) -> bool {
 
 /// Finds a TCP flow that the table does not know: half-open, known to an endpoint's socket, or carrying a SYN cookie.
 #[inline(never)]
-fn recover<P: Packet>(packet: &P, request: &mut Request, foreign: u32, step: &mut Step) {
-    *step = by_sockets(packet, request, foreign);
+fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
+    *step = by_sockets(packet, request);
 }
 
 #[inline(always)]
-fn by_sockets<P: Packet>(packet: &P, request: &mut Request, foreign: u32) -> Step {
+fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
     let local = Local::new(request);
     let acknowledges = request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK;
     for index in 0..MAX_CANDIDATES {
+        let foreign = request.work.foreign;
         if local::is_further(index) && foreign == 0 {
             break;
         }
