@@ -107,19 +107,19 @@ fn rewrite(ctx: &TcContext, packet: &Packet, quote: &Quote, port: u16, found: &F
         && (quote.protocol == TCP || old != 0)
     {
         let new = corrected(old, u64::from(address_change) + u64::from(port_change));
-        skb.store(at, new, Sum::Changes)?;
+        skb.store(at, &new, Sum::Changes)?;
         plain += u64::from(difference16(old, new));
     }
-    skb.store(quote.l4 + PORT, found.vip_port, Sum::Changes)?;
+    skb.store(quote.l4 + PORT, &found.vip_port, Sum::Changes)?;
     if packet.family == 4 {
         let at = quote.l3 + IPV4_CHECKSUM;
         let old = ctx.load::<u16>(at).ok()?;
         let new = corrected(old, u64::from(address_change));
-        skb.store(at, new, Sum::Changes)?;
+        skb.store(at, &new, Sum::Changes)?;
         plain += u64::from(difference16(old, new));
-        skb.store(quote.l3 + IPV4_DESTINATION, v4(&found.vip), Sum::Changes)?;
+        skb.store(quote.l3 + IPV4_DESTINATION, &v4(&found.vip), Sum::Changes)?;
     } else {
-        skb.store(quote.l3 + IPV6_DESTINATION, found.vip, Sum::Changes)?;
+        skb.store(quote.l3 + IPV6_DESTINATION, &found.vip, Sum::Changes)?;
     }
     // A router on the way, or this node, speaks for itself; the endpoint speaks as the VIP.
     let endpoint = packet.source.addr == quote.destination.addr;

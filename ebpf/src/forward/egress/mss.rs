@@ -63,7 +63,7 @@ pub(super) fn clamp(ctx: &TcContext, l4: usize, limit: u16) -> bool {
     // section 2: byte order independence).
     let (from, to) = if (at - l4) & 1 == 0 { (old, new) } else { (old.swap_bytes(), new.swap_bytes()) };
     let change = Change { pseudo: 0, plain: difference16(from, to), udp: false, v6: false };
-    Skb(ctx).fix_transport(l4 + CHECKSUM, change).is_some() && Skb(ctx).store(at, new, Sum::Changes).is_some()
+    Skb(ctx).fix_transport(l4 + CHECKSUM, change).is_some() && Skb(ctx).store(at, &new, Sum::Changes).is_some()
 }
 
 /// Reads one option; 1 ends the walk.

@@ -34,7 +34,7 @@ pub(super) fn source(ctx: &TcContext, packet: &Packet, port: u16, vip: &VipKey, 
     };
     let checksum = packet.l4 + if packet.protocol == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
     Skb(ctx).fix_transport(checksum, change)?;
-    Skb(ctx).store(packet.l4, vip_port, Sum::Changes)?;
+    Skb(ctx).store(packet.l4, &vip_port, Sum::Changes)?;
     address(ctx, packet, vip)
 }
 
@@ -44,8 +44,8 @@ pub(super) fn address(ctx: &TcContext, packet: &Packet, vip: &VipKey) -> Option<
     let skb = Skb(ctx);
     if packet.family == 4 {
         skb.fix_ip(packet.l3 + IPV4_CHECKSUM, difference(&packet.source, vip))?;
-        skb.store(packet.l3 + IPV4_SOURCE, v4(vip), Sum::Stays)
+        skb.store(packet.l3 + IPV4_SOURCE, &v4(vip), Sum::Stays)
     } else {
-        skb.store(packet.l3 + IPV6_SOURCE, *vip, Sum::Stays)
+        skb.store(packet.l3 + IPV6_SOURCE, vip, Sum::Stays)
     }
 }

@@ -128,7 +128,7 @@ pub(super) fn send(
         hops: [0; 2],
     };
     let shim = head.seal(key.key, hash, config.node, to);
-    let room = Room { bytes, v6 };
+    let room = Room { length: bytes as u8, v6 };
     if skb.encapsulate(Inner { link: packet.l3, at: packet.l3, v6: packet.family == 6 }, room).is_none() {
         return Verdict::Drop(PacketDrop::Headroom);
     }
@@ -146,7 +146,7 @@ pub(super) fn send(
             source: *own,
             destination: node.address,
         };
-        skb.store(ETHERNET, Outer6 { ip, udp, shim }, Sum::Changes)
+        skb.store(ETHERNET, &Outer6 { ip, udp, shim }, Sum::Changes)
     } else {
         let fragment: u16 = if fits { DF } else { 0 };
         let mut ip = Ipv4Header {
@@ -162,11 +162,11 @@ pub(super) fn send(
             destination: v4(&node.address),
         };
         ip.checksum = checksum(&ip);
-        skb.store(ETHERNET, Outer4 { ip, udp, shim }, Sum::Changes)
+        skb.store(ETHERNET, &Outer4 { ip, udp, shim }, Sum::Changes)
     };
     let kind: u16 = if v6 { ETH_IPV6 } else { ETH_IPV4 };
     let ethernet = Ethernet { destination: node.next_mac, source: node.source_mac, kind: kind.to_be() };
-    if written.is_none() || skb.store(0, ethernet, Sum::Stays).is_none() {
+    if written.is_none() || skb.store(0, &ethernet, Sum::Stays).is_none() {
         return Verdict::Drop(PacketDrop::Headroom);
     }
     maps::tally(Tally::ReplyVia);
