@@ -217,13 +217,18 @@ pub(crate) enum Side {
     Destination,
 }
 
-/// What the forwarding plane would call this frame of the VIP on `side`; `None`: its ports are cut off.
+/// What the forwarding plane would call this frame of the VIP on `side`; `None`: it is neighbour discovery, or its ports are
+/// cut off.
 #[inline(always)]
 pub(crate) fn forwarded_key(ctx: &TcContext, ip: &Ip, side: Side) -> Option<ForwardedKey> {
     let (vip, at) = match side {
         Side::Source => (ip.source, 0),
         Side::Destination => (ip.destination, 2),
     };
+    // Neighbour discovery is between hosts, whatever address it is sent to.
+    if ndp_type(ctx, ip).is_some() {
+        return None;
+    }
     // Both ports begin every header that has ports (RFC 9293, RFC 768, RFC 9260).
     let port = match ip.protocol {
         IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP => u16::from_ne_bytes(ctx.load(ip.offset + at).ok()?),
