@@ -35,9 +35,13 @@ pub(crate) struct Work {
     pub(crate) kind: Kind,
     /// Bytes of the link header.
     pub(crate) link: u8,
+    /// Slots of the candidates here.
+    pub(crate) slots: [u16; 8],
+    /// How many of them count.
+    pub(crate) candidates: u8,
     /// The first candidate that may take a new flow.
     pub(crate) free: u8,
-    /// Candidates that another VIP holds, one bit each. Here and not in a variable: the verifier would follow every combination.
+    /// Candidates that another VIP holds, one bit each.
     pub(crate) foreign: u8,
     /// The flow under the tuple of the endpoint that is being looked at.
     pub(crate) key: FlowKey,
