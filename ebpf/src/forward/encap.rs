@@ -75,6 +75,7 @@ fn wrap<P: Packet>(packet: &P, request: &mut Request, onward: &Onward, verdict: 
 #[inline(always)]
 fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) -> Verdict {
     let Onward { to, first, head } = *onward;
+    request.work.next = to;
     let ip = &request.work.ip;
     let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
     let v6 = !is_v4(&node.address);
@@ -154,7 +155,7 @@ fn wire_length<P: Packet>(packet: &P, request: &Request) -> usize {
 
 /// Counts the inner packet's hop limit down by one.
 #[inline(always)]
-fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
+pub(crate) fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
     if ip.v6 {
         return packet.store(ip.at() + 6, &u16::from_ne_bytes([ip.protocol, ip.hops - 1]), Sum::Changes);
     }

@@ -35,6 +35,13 @@ pub(crate) struct Work {
     pub(crate) kind: Kind,
     /// Bytes of the link header.
     pub(crate) link: u8,
+    /// The node it was sent to last.
+    pub(crate) next: u16,
+    /// Identification of a fragment, network order (IPv4: in the low half).
+    pub(crate) fragment: u32,
+    /// Offsets of the IP and transport headers that an ICMP error quotes.
+    pub(crate) quote: u8,
+    pub(crate) quote_transport: u8,
     /// Slots of the candidates here.
     pub(crate) slots: [u16; 8],
     /// How many of them count.
@@ -63,11 +70,19 @@ pub(crate) union Build {
     pub(crate) outer6: Outer6,
 }
 
+impl Work {
+    /// Where the packet lies.
+    #[inline(always)]
+    pub(crate) fn inner(&self) -> Inner {
+        Inner { link: usize::from(self.link), at: self.ip.at(), v6: self.ip.v6 }
+    }
+}
+
 impl Request<'_> {
     /// Where the packet lies.
     #[inline(always)]
     pub(crate) fn inner(&self) -> Inner {
-        Inner { link: usize::from(self.work.link), at: self.work.ip.at(), v6: self.work.ip.v6 }
+        self.work.inner()
     }
 }
 

@@ -53,6 +53,9 @@ pub(crate) trait Packet {
     /// Payload bytes of one segment of an aggregate (GSO); 0: not an aggregate.
     fn segment(&self) -> usize;
 
+    /// Device it arrived on.
+    fn ifindex(&self) -> u32;
+
     /// Makes [`HEADERS`] readable, as far as the frame has them.
     fn prepare(&self);
 
@@ -176,6 +179,6 @@ pub(crate) fn fold16(sum: u64) -> u16 {
 
 /// A checksum after a change (RFC 1624, equation 3).
 #[inline(always)]
-fn corrected(checksum: u16, change: u64) -> u16 {
+pub(crate) fn corrected(checksum: u16, change: u64) -> u16 {
     !fold16(u64::from(!checksum) + change)
 }
