@@ -17,6 +17,7 @@ pub(crate) fn transport_sum(source: IpAddr, destination: IpAddr, protocol: u8, s
     sum(&bytes)
 }
 
+/// The Internet checksum (RFC 1071).
 pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let mut total = 0u32;
     for pair in bytes.chunks(2) {
@@ -28,6 +29,7 @@ pub(crate) fn sum(bytes: &[u8]) -> u16 {
     !u16::try_from(total).unwrap()
 }
 
+/// A frame around `segment`, whose checksum lies at `at`.
 pub(crate) fn packet(
     source: IpAddr,
     destination: IpAddr,
@@ -65,9 +67,24 @@ pub(crate) fn packet(
     out
 }
 
+/// TCP from port 40,000; `mss` 0: no option.
 pub(crate) fn tcp(source: IpAddr, destination: IpAddr, port: u16, flags: u8, hops: u8, mss: u16) -> Vec<u8> {
+    tcp_from(40_000, source, destination, port, flags, hops, mss)
+}
+
+/// TCP from `client_port`; `mss` 0: no option.
+#[expect(clippy::too_many_arguments, reason = "a packet's fields, in the order of the packet")]
+pub(crate) fn tcp_from(
+    client_port: u16,
+    source: IpAddr,
+    destination: IpAddr,
+    port: u16,
+    flags: u8,
+    hops: u8,
+    mss: u16,
+) -> Vec<u8> {
     let mut segment = Vec::new();
-    segment.extend(40_000u16.to_be_bytes());
+    segment.extend(client_port.to_be_bytes());
     segment.extend(port.to_be_bytes());
     segment.extend([0, 0, 1, 0, 0, 0, 2, 0, if mss == 0 { 0x50 } else { 0x60 }, flags, 0xff, 0xff, 0, 0, 0, 0]);
     if mss != 0 {
@@ -78,6 +95,7 @@ pub(crate) fn tcp(source: IpAddr, destination: IpAddr, port: u16, flags: u8, hop
     packet(source, destination, 6, hops, segment, 16)
 }
 
+/// UDP from port 40,000.
 pub(crate) fn udp(source: IpAddr, destination: IpAddr, port: u16, hops: u8) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(40_000u16.to_be_bytes());
