@@ -49,15 +49,21 @@ impl Tables {
         })
     }
 
-    /// Writes a whole service. Its table words go last: the other fields say how the tables are to be read.
+    /// Writes a service but for its two table words, which say where there is something to read.
     pub(super) fn write_service(&mut self, slot: u32, service: &Service) -> Result<(), ForwardError> {
         let base = service_base(slot)?;
         let words = words_of(service);
-        let tables = |word: &usize| matches!(*word, NODES_WORD | ENDPOINTS_WORD);
-        for word in (0..SERVICE_WORDS).filter(|w| !tables(w)).chain([ENDPOINTS_WORD, NODES_WORD]) {
+        for word in (0..SERVICE_WORDS).filter(|word| !matches!(*word, NODES_WORD | ENDPOINTS_WORD)) {
             store(&self.services, base + word, words[word])?;
         }
         Ok(())
+    }
+
+    /// Zeroes a slot, the table words first.
+    pub(super) fn clear_service(&mut self, slot: u32) -> Result<(), ForwardError> {
+        self.write_nodes_table(slot, Table::default())?;
+        self.write_endpoints_table(slot, Table::default())?;
+        self.write_service(slot, &Service::default())
     }
 
     pub(super) fn write_nodes_table(&mut self, slot: u32, table: Table) -> Result<(), ForwardError> {
@@ -86,10 +92,6 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn write_row(&mut self, index: u32, row: Row) -> Result<(), ForwardError> {
-        store(&self.rows, index as usize, row.word())
-    }
-
     pub(super) fn row(&self, index: u32) -> Row {
         Row::from_word(self.rows.load(index as usize))
     }
@@ -115,18 +117,27 @@ impl Tables {
         self.keys.iter().collect::<Result<_, _>>().map_err(ForwardError::map("SERVICE_KEYS", "listing"))
     }
 
-    /// Makes the source ranges of a service exactly `ranges`. New ones first: who may connect before and after may meanwhile.
-    pub(super) fn set_sources(&mut self, slot: u32, ranges: &[IpNet]) -> Result<(), ForwardError> {
-        let wanted: Vec<Prefix<SourceData>> = ranges.iter().map(|net| source_key(slot, *net)).collect();
-        for key in &wanted {
-            self.sources.insert(key, slot, 0).map_err(ForwardError::map("SOURCES", "inserting"))?;
+    pub(super) fn add_sources(&mut self, slot: u32, ranges: &[IpNet]) -> Result<(), ForwardError> {
+        for net in ranges {
+            let key = source_key(slot, *net);
+            self.sources.insert(&key, slot, 0).map_err(ForwardError::map("SOURCES", "inserting"))?;
         }
+        Ok(())
+    }
+
+    pub(super) fn remove_sources(&mut self, slot: u32, ranges: &[IpNet]) -> Result<(), ForwardError> {
+        for net in ranges {
+            let removed = self.sources.remove(&source_key(slot, *net));
+            absent_is_fine(removed).map_err(ForwardError::map("SOURCES", "removing"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes every source range of a slot.
+    pub(super) fn clear_sources(&mut self, slot: u32) -> Result<(), ForwardError> {
         let there = self.sources.keys().collect::<Result<Vec<_>, _>>();
         for key in there.map_err(ForwardError::map("SOURCES", "listing"))? {
-            let data = key.data();
-            let ours = data[..4] == slot.to_be_bytes();
-            let kept = wanted.iter().any(|w| w.prefix_len() == key.prefix_len() && w.data() == data);
-            if ours && !kept {
+            if key.data()[..4] == slot.to_be_bytes() {
                 absent_is_fine(self.sources.remove(&key)).map_err(ForwardError::map("SOURCES", "removing"))?;
             }
         }
