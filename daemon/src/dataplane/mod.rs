@@ -10,10 +10,12 @@ mod attach;
 mod clean;
 mod clsact;
 mod error;
+pub mod forward;
 mod link;
 mod pins;
 mod probe;
 mod registry;
+mod rtnl;
 mod sys;
 mod writer;
 
@@ -30,7 +32,7 @@ use aya::{Ebpf, EbpfLoader};
 use bascule_ebpf_common::{ABI_STAMP, COUNTER_ADVERTS_PASSED, DropReason, LinkInfo, MAX_SHARDS, ShardCtl, ShardKernel};
 
 pub use attach::{Attach, AttachKind};
-pub use clean::{CleanReport, clean};
+pub use clean::{CleanReport, clean, clean_fence};
 pub use error::FenceError;
 pub use registry::Family;
 pub use writer::FenceWriter;

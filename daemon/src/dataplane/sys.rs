@@ -14,11 +14,18 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
 const BPF_LINK_DETACH: libc::c_long = 34;
-/// Attach type of XDP programs.
+/// Attach types of linux/bpf.h.
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+/// Places in a tcx chain: `BPF_F_BEFORE`, `BPF_F_AFTER`, and `BPF_F_LINK`: the neighbour is named by its link.
+const BEFORE: u32 = 1 << 3;
+const AFTER: u32 = 1 << 4;
+const BY_LINK: u32 = 1 << 13;
 /// Attach in the driver or not at all (linux/if_link.h).
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// `BPF_LINK_TYPE_*`: links that stand on one device.
@@ -62,13 +69,25 @@ struct LinkDetach {
     link_fd: u32,
 }
 
-/// Arguments of BPF_LINK_CREATE as far as XDP goes.
+/// Arguments of BPF_LINK_CREATE as far as XDP and tcx go.
 #[repr(C)]
 struct LinkCreate {
     prog_fd: u32,
     target_ifindex: u32,
     attach_type: u32,
     flags: u32,
+    relative_fd: u32,
+    pad: u32,
+    expected_revision: u64,
+}
+
+/// Arguments of BPF_LINK_UPDATE.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
 }
 
 /// Arguments of BPF_LINK_GET_NEXT_ID and BPF_LINK_GET_FD_BY_ID.
@@ -117,7 +136,7 @@ struct Batch {
 pub(super) struct DeviceLink {
     pub(super) id: u32,
     pub(super) program: u32,
-    /// The device, in the namespace in which the link was made; 0: the device is gone.
+    /// The device, by its index in the device's own namespace; 0: the device is gone.
     pub(super) ifindex: u32,
 }
 
@@ -145,13 +164,61 @@ pub(super) fn pinned_link(path: &Path) -> io::Result<Option<DeviceLink>> {
 /// Puts an XDP program on a device as a link, in the driver or not at all. aya's own call goes on to netlink when the kernel says
 /// EINVAL, which would take the place of a foreign program.
 pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    create_link(program, ifindex, BPF_XDP, XDP_FLAGS_DRV_MODE, 0)
+}
+
+/// Which way the frames go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    In,
+    Out,
+}
+
+/// Puts a tc program on a device as a tcx link: right behind the link pinned at `behind`, where there is one, else first in the chain.
+pub(super) fn create_tcx_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    way: Way,
+    behind: Option<&Path>,
+) -> io::Result<OwnedFd> {
+    let attach_type = match way {
+        Way::In => BPF_TCX_INGRESS,
+        Way::Out => BPF_TCX_EGRESS,
+    };
+    match behind {
+        Some(pin) => {
+            let link = open_pinned(pin)?;
+            create_link(program, ifindex, attach_type, AFTER | BY_LINK, number(&link)?)
+        }
+        None => create_link(program, ifindex, attach_type, BEFORE, 0),
+    }
+}
+
+fn create_link(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative_fd: u32,
+) -> io::Result<OwnedFd> {
     let mut create = LinkCreate {
         prog_fd: number(&program)?,
         target_ifindex: ifindex,
-        attach_type: BPF_XDP,
-        flags: XDP_FLAGS_DRV_MODE,
+        attach_type,
+        flags,
+        relative_fd,
+        pad: 0,
+        expected_revision: 0,
     };
     bpf_fd(BPF_LINK_CREATE, &mut create)
+}
+
+/// Gives the link pinned at `path` another program, in one step and without a gap.
+pub(super) fn update_pinned_link(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = open_pinned(path)?;
+    let mut update =
+        LinkUpdate { link_fd: number(&link)?, new_prog_fd: number(&program)?, flags: 0, old_prog_fd: 0 };
+    bpf(BPF_LINK_UPDATE, &mut update).map(drop)
 }
 
 /// Pins a link (or map, or program).

@@ -27,6 +27,11 @@ pub fn bascule_tc_ingress(ctx: TcContext) -> i32 {
     verdict::tc(&ctx, Verdict::Slow)
 }
 
+#[classifier]
+pub fn bascule_tc_egress(_ctx: TcContext) -> i32 {
+    -1
+}
+
 /// The licence the kernel is told: `bpf_tcp_raw_check_syncookie_*` is given to GPL-compatible programs only
 /// (`license_is_gpl_compatible` in linux/license.h lists this one).
 #[unsafe(link_section = "license")]

@@ -212,6 +212,11 @@ impl Known {
         self.places.retain(|address, _| endpoints.contains(address));
     }
 
+    /// Devices towards nodes.
+    pub(super) fn devices(&self) -> BTreeSet<u32> {
+        self.paths.values().map(|path| path.ifindex).collect()
+    }
+
     /// What an operator should know: nodes without a way, endpoints without a place.
     pub(super) fn conditions(&self) -> Vec<String> {
         let (nodes, endpoints) = self.wanted();

@@ -1,6 +1,6 @@
 //! Flows that move from the maps of a former run into those of this one.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use bascule_ebpf_common::forward::{Flow, FlowKey};
@@ -9,6 +9,7 @@ use super::super::sys::{self, Cursor};
 use super::error::ForwardError;
 use super::sets::Set;
 use super::shapes::FLOWS;
+use super::tables::{absent_is_fine, descriptor};
 
 /// Entries read with one call: large enough that a call costs nothing beside them, small enough for 600 KiB of buffers.
 const CHUNK: u32 = 8192;
@@ -18,7 +19,7 @@ const EXIST: u64 = 2;
 
 /// Reads a map of flows from its first entry to its last.
 pub(super) struct FlowReader<'a> {
-    map: &'a MapData,
+    map: BorrowedFd<'a>,
     cursor: Cursor,
     room: u32,
     keys: Vec<u8>,
@@ -26,7 +27,7 @@ pub(super) struct FlowReader<'a> {
 }
 
 impl<'a> FlowReader<'a> {
-    pub(super) fn new(map: &'a MapData) -> Self {
+    pub(super) fn new(map: BorrowedFd<'a>) -> Self {
         let mut reader = Self { map, cursor: Cursor::Start, room: 0, keys: Vec::new(), values: Vec::new() };
         reader.grow(CHUNK);
         reader
@@ -38,16 +39,10 @@ impl<'a> FlowReader<'a> {
         self.values.resize(room as usize * size_of::<Flow>(), 0);
     }
 
-    /// Where it stands.
-    pub(super) const fn cursor(&self) -> Cursor {
-        self.cursor
-    }
-
     /// The next entries; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Vec<(FlowKey, Flow)>>, ForwardError> {
         while self.cursor != Cursor::End {
-            let fd = self.map.fd().as_fd();
-            match sys::lookup_batch(fd, self.cursor, &mut self.keys, &mut self.values, self.room) {
+            match sys::lookup_batch(self.map, self.cursor, &mut self.keys, &mut self.values, self.room) {
                 Ok((count, cursor)) => {
                     self.cursor = cursor;
                     return Ok(Some(self.entries(count as usize)));
@@ -78,7 +73,7 @@ pub(super) fn carry(others: &[Set], into: &mut HashMap<MapData, FlowKey, Flow>) 
     let mut written = 0;
     for set in others.iter().filter(|set| set.flows_are_ours()) {
         let from = MapData::from_pin(set.dir.join(FLOWS)).map_err(ForwardError::map(FLOWS, "opening the former"))?;
-        let mut reader = FlowReader::new(&from);
+        let mut reader = FlowReader::new(from.fd().as_fd());
         while let Some(entries) = reader.next()? {
             for (key, flow) in entries {
                 written += u64::from(bring(into, &key, &flow)?);
@@ -116,7 +111,41 @@ fn errno(error: &MapError) -> Option<i32> {
     }
 }
 
-/// The map of flows of an opened object.
-pub(super) fn flows(map: Map) -> Result<HashMap<MapData, FlowKey, Flow>, ForwardError> {
-    HashMap::try_from(map).map_err(ForwardError::map(FLOWS, "taking"))
+/// The map of flows: to write entries, and to read all of it.
+pub(super) struct Flows {
+    pub(super) map: HashMap<MapData, FlowKey, Flow>,
+    pub(super) fd: OwnedFd,
+}
+
+impl Flows {
+    pub(super) fn new(map: Map) -> Result<Self, ForwardError> {
+        let fd = descriptor(&map)?;
+        Ok(Self { map: HashMap::try_from(map).map_err(ForwardError::map(FLOWS, "taking"))?, fd })
+    }
+}
+
+/// Rewrites every flow as `renamed` says, and removes those for which it says nothing; how many were removed.
+pub(super) fn rename(
+    flows: &mut Flows,
+    renamed: impl Fn(&FlowKey, &Flow) -> Option<Flow>,
+) -> Result<usize, ForwardError> {
+    let map = &mut flows.map;
+    let mut reader = FlowReader::new(flows.fd.as_fd());
+    let mut removed = 0;
+    while let Some(entries) = reader.next()? {
+        for (key, flow) in entries {
+            match renamed(&key, &flow) {
+                Some(new) if new == flow => {}
+                Some(new) => match map.insert(key, new, EXIST) {
+                    Err(e) if errno(&e) != Some(libc::ENOENT) => return Err(ForwardError::map(FLOWS, "renaming")(e)),
+                    _ => {}
+                },
+                None => {
+                    absent_is_fine(map.remove(&key)).map_err(ForwardError::map(FLOWS, "removing"))?;
+                    removed += 1;
+                }
+            }
+        }
+    }
+    Ok(removed)
 }

@@ -1,9 +1,8 @@
 //! Listing flows for people, and estimating how full the tables are.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
-use aya::maps::{HashMap, MapData};
 use bascule_core::service::Protocol;
 use bascule_ebpf_common::forward::{
     FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, Half, MAX_HALF,
@@ -86,13 +85,13 @@ impl FlowFilter {
 
 /// Lists up to `limit` flows that pass; `now_s` is CLOCK_BOOTTIME in seconds.
 pub(super) fn list(
-    map: &HashMap<MapData, FlowKey, Flow>,
+    map: BorrowedFd<'_>,
     filter: &FlowFilter,
     limit: usize,
     now_s: u32,
 ) -> Result<FlowList, ForwardError> {
     let mut found = FlowList::default();
-    let mut reader = FlowReader::new(map.as_ref());
+    let mut reader = FlowReader::new(map);
     while let Some(entries) = reader.next()? {
         for (key, flow) in entries.iter().filter(|(key, flow)| filter.passes(key, flow)) {
             if found.flows.len() == limit {
@@ -143,20 +142,19 @@ const SAMPLE: u32 = 8192;
 
 /// Fill of the map of flows and of the half-open table.
 pub(super) fn fill(
-    flows: &HashMap<MapData, FlowKey, Flow>,
+    flows: BorrowedFd<'_>,
     capacity: u32,
-    half: &HashMap<MapData, FlowKey, Half>,
+    half: BorrowedFd<'_>,
 ) -> Result<(Fill, Fill), ForwardError> {
-    let flows = estimate::<Flow>(flows.as_ref(), capacity)?;
-    let half = estimate::<Half>(half.as_ref(), MAX_HALF)?;
+    let flows = estimate::<Flow>(flows, capacity)?;
+    let half = estimate::<Half>(half, MAX_HALF)?;
     Ok((flows, half))
 }
 
-fn estimate<V>(map: &MapData, capacity: u32) -> Result<Fill, ForwardError> {
+fn estimate<V>(map: BorrowedFd<'_>, capacity: u32) -> Result<Fill, ForwardError> {
     let mut keys = vec![0; SAMPLE as usize * size_of::<FlowKey>()];
     let mut values = vec![0; SAMPLE as usize * size_of::<V>()];
-    let fd = map.fd().as_fd();
-    let (count, cursor) = sys::lookup_batch(fd, Cursor::Start, &mut keys, &mut values, SAMPLE)
+    let (count, cursor) = sys::lookup_batch(map, Cursor::Start, &mut keys, &mut values, SAMPLE)
         .map_err(ForwardError::call("counting entries"))?;
     // The kernel's hash has the next power of two of buckets (kernel/bpf/hashtab.c, htab_map_alloc).
     let buckets = u64::from(capacity).next_power_of_two();

@@ -13,7 +13,6 @@ use super::error::ForwardError;
 use super::tables::absent_is_fine;
 use crate::dataplane::registry::vip_key;
 
-#[derive(Debug)]
 pub(super) struct Peers {
     config: Array<MapData, Config>,
     keys: Array<MapData, Key>,

@@ -30,7 +30,6 @@ impl Tallies {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Stats {
     tallies: PerCpuArray<MapData, u64>,
     services: PerCpuArray<MapData, ServiceStats>,

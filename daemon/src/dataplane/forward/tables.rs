@@ -3,16 +3,17 @@
 //! Order is what makes a change whole: a service is written before a key leads to it, rows before a table word names them. Slot 0 of
 //! the services is never used.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{MAX_ROWS, MAX_SERVICES, Row, Service, ServiceKey, Table};
 use ipnet::IpNet;
 
 use super::error::ForwardError;
 use super::mapped::Mapped;
+use crate::dataplane::FenceError;
 use crate::dataplane::registry::vip_key;
 
 /// Words of one service.
@@ -24,28 +25,23 @@ const ENDPOINTS_WORD: usize = std::mem::offset_of!(Service, endpoints) / size_of
 /// The slot, network order, and an address.
 type SourceData = [u8; 20];
 
-#[derive(Debug)]
 pub(super) struct Tables {
     services: Mapped,
     rows: Mapped,
     keys: HashMap<MapData, ServiceKey, u32>,
     sources: LpmTrie<MapData, SourceData, u32>,
-    /// Keep the maps' own descriptors open: aya owns them.
-    _maps: (Array<MapData, Service>, Array<MapData, u64>),
 }
 
 impl Tables {
     pub(super) fn new(services: Map, rows: Map, keys: Map, sources: Map) -> Result<Self, ForwardError> {
-        let services: Array<MapData, Service> =
-            Array::try_from(services).map_err(ForwardError::map("SERVICES", "taking"))?;
-        let rows: Array<MapData, u64> = Array::try_from(rows).map_err(ForwardError::map("ROWS", "taking"))?;
-        let map = |fd, count: usize| Mapped::new(fd, count).map_err(ForwardError::call("mapping an array"));
+        let map = |map: &Map, count: usize| {
+            Mapped::new(descriptor(map)?.as_fd(), count).map_err(ForwardError::call("mapping an array"))
+        };
         Ok(Self {
-            services: map(services.as_ref().fd().as_fd(), MAX_SERVICES as usize * SERVICE_WORDS)?,
-            rows: map(rows.as_ref().fd().as_fd(), MAX_ROWS as usize)?,
+            services: map(&services, MAX_SERVICES as usize * SERVICE_WORDS)?,
+            rows: map(&rows, MAX_ROWS as usize)?,
             keys: HashMap::try_from(keys).map_err(ForwardError::map("SERVICE_KEYS", "taking"))?,
             sources: LpmTrie::try_from(sources).map_err(ForwardError::map("SOURCES", "taking"))?,
-            _maps: (services, rows),
         })
     }
 
@@ -152,6 +148,14 @@ impl Tables {
             Err(e) => Err(ForwardError::map("SOURCES", "reading")(e)),
         }
     }
+}
+
+/// A descriptor of an array or hash of our own, beside aya's.
+pub(super) fn descriptor(map: &Map) -> Result<OwnedFd, ForwardError> {
+    let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) = map else {
+        return Err(FenceError::Incomplete { what: "array or hash where the ABI has one" }.into());
+    };
+    data.fd().as_fd().try_clone_to_owned().map_err(ForwardError::call("duplicating a map"))
 }
 
 fn source_data(slot: u32, address: VipKey) -> SourceData {
