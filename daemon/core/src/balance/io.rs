@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::rows::Row;
-use crate::service::{Affinity, Delivery, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec};
+use crate::service::{Affinity, Delivery, EndpointId, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec};
 
 /// Slot of a service (or of a VIP's address entry) on this node, 1..=8191.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -281,8 +281,23 @@ pub enum Action {
         /// The endpoint.
         id: ReverseId,
     },
+    /// Everything is put that shall be: keys, addresses, sources, endpoints, nodes and reverse entries that were not put since the start
+    /// are left from a former run and must go. Comes once.
+    Sweep,
     /// Tell people; not sent again until it changed.
     Report(Report),
+}
+
+/// What an operator takes out of use without a new configuration.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DrainTarget {
+    /// One endpoint.
+    Endpoint(EndpointId),
+    /// All endpoints of a node, by its name.
+    Node(String),
+    /// A service.
+    Service(ServiceKey),
 }
 
 /// What people should know.
