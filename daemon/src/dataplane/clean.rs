@@ -43,6 +43,16 @@ pub fn clean(pin_root: &Path) -> Result<CleanReport, ForwardError> {
     Ok(report)
 }
 
+/// Forwarding alone; the fence stands.
+///
+/// # Errors
+/// As [`clean`].
+pub fn clean_forward(pin_root: &Path) -> Result<CleanReport, ForwardError> {
+    let mut report = CleanReport::default();
+    forward::clean(pin_root, &mut report)?;
+    Ok(report)
+}
+
 /// The fence alone; forwarding goes on where it stands.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ use aya::{Ebpf, EbpfLoader};
 use bascule_ebpf_common::{ABI_STAMP, COUNTER_ADVERTS_PASSED, DropReason, LinkInfo, MAX_SHARDS, ShardCtl, ShardKernel};
 
 pub use attach::{Attach, AttachKind};
-pub use clean::{CleanReport, clean, clean_fence};
+pub use clean::{CleanReport, clean, clean_fence, clean_forward};
 pub use error::FenceError;
 pub use registry::Family;
 pub use writer::FenceWriter;

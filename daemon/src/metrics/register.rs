@@ -1,7 +1,9 @@
 //! One registry, and a typed handle for each family of the catalogue.
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+};
 
 use super::catalog::{self, Family};
 
@@ -39,6 +41,25 @@ pub(super) struct Families {
     pub(super) bgp_prefixes: GaugeVec,
     pub(super) bgp_queue_depth: GaugeVec,
     pub(super) bgp_ready_to_wire: Histogram,
+    pub(super) forward_on: Gauge,
+    pub(super) forward_device: GaugeVec,
+    pub(super) forward_service_packets: IntCounterVec,
+    pub(super) forward_service_bytes: IntCounterVec,
+    pub(super) forward_service_flows: IntCounterVec,
+    pub(super) forward_service_orphans: IntCounterVec,
+    pub(super) forward_endpoint_packets: IntCounterVec,
+    pub(super) forward_endpoint_bytes: IntCounterVec,
+    pub(super) forward_endpoint_tcp: IntCounterVec,
+    pub(super) forward_endpoint_ready: GaugeVec,
+    pub(super) forward_checks: IntCounterVec,
+    pub(super) forward_node_up: GaugeVec,
+    pub(super) forward_drops: IntCounterVec,
+    pub(super) forward_verdicts: IntCounterVec,
+    pub(super) forward_hops: IntCounterVec,
+    pub(super) forward_tables: IntCounterVec,
+    pub(super) forward_rows_moved: IntCounter,
+    pub(super) forward_map_entries: GaugeVec,
+    pub(super) forward_map_capacity: GaugeVec,
     pub(super) config_reload: IntCounterVec,
     pub(super) ready: Gauge,
     pub(super) build_info: GaugeVec,
@@ -79,6 +100,25 @@ impl Families {
             bgp_prefixes: gauges(&r, &catalog::BGP_PREFIXES),
             bgp_queue_depth: gauges(&r, &catalog::BGP_QUEUE_DEPTH),
             bgp_ready_to_wire: add(&r, Histogram::with_opts(buckets(&catalog::BGP_READY_TO_WIRE))),
+            forward_on: add(&r, Gauge::with_opts(opts(&catalog::FORWARD_ON))),
+            forward_device: gauges(&r, &catalog::FORWARD_DEVICE),
+            forward_service_packets: counters(&r, &catalog::FORWARD_SERVICE_PACKETS),
+            forward_service_bytes: counters(&r, &catalog::FORWARD_SERVICE_BYTES),
+            forward_service_flows: counters(&r, &catalog::FORWARD_SERVICE_FLOWS),
+            forward_service_orphans: counters(&r, &catalog::FORWARD_SERVICE_ORPHANS),
+            forward_endpoint_packets: counters(&r, &catalog::FORWARD_ENDPOINT_PACKETS),
+            forward_endpoint_bytes: counters(&r, &catalog::FORWARD_ENDPOINT_BYTES),
+            forward_endpoint_tcp: counters(&r, &catalog::FORWARD_ENDPOINT_TCP),
+            forward_endpoint_ready: gauges(&r, &catalog::FORWARD_ENDPOINT_READY),
+            forward_checks: counters(&r, &catalog::FORWARD_CHECKS),
+            forward_node_up: gauges(&r, &catalog::FORWARD_NODE_UP),
+            forward_drops: counters(&r, &catalog::FORWARD_DROPS),
+            forward_verdicts: counters(&r, &catalog::FORWARD_VERDICTS),
+            forward_hops: counters(&r, &catalog::FORWARD_HOPS),
+            forward_tables: counters(&r, &catalog::FORWARD_TABLES),
+            forward_rows_moved: add(&r, IntCounter::with_opts(opts(&catalog::FORWARD_ROWS_MOVED))),
+            forward_map_entries: gauges(&r, &catalog::FORWARD_MAP_ENTRIES),
+            forward_map_capacity: gauges(&r, &catalog::FORWARD_MAP_CAPACITY),
             config_reload: counters(&r, &catalog::CONFIG_RELOAD),
             ready: add(&r, Gauge::with_opts(opts(&catalog::READY))),
             build_info: gauges(&r, &catalog::BUILD_INFO),

@@ -16,6 +16,8 @@ use bascule_ebpf_common::forward::{
     Service, Table,
 };
 
+use ipnet::IpNet;
+
 use super::error::ForwardError;
 use super::peers::Peers;
 use super::tables::Tables;
@@ -59,6 +61,8 @@ pub(super) struct Known {
     pub(super) services: BTreeMap<ServiceSlot, ServiceEntry>,
     pub(super) endpoints: BTreeMap<EndpointSlot, EndpointEntry>,
     pub(super) nodes: BTreeMap<u16, NodeEntry>,
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) sources: BTreeSet<(ServiceSlot, IpNet)>,
     /// Address, port (network order) and protocol of each reverse entry.
     pub(super) reverse: BTreeSet<([u8; 16], u16, u8)>,
     paths: BTreeMap<IpAddr, Path>,
@@ -87,20 +91,28 @@ impl Known {
                 let entry = Service { flags: SERVICE_ADDRESS, vip: vip_key(vip), ..Service::default() };
                 maps.tables.write_service(slot.0.into(), &entry)?;
                 maps.tables.set_key(&address_key(vip), slot.0.into())?;
+                self.addresses.insert(vip);
             }
             Action::SetAnswering { slot, answering } => {
                 let table = Table { rows: u16::from(answering), ..Table::default() };
                 maps.tables.write_nodes_table(slot.0.into(), table)?;
             }
-            Action::RemoveAddress { vip } => maps.tables.remove_key(&address_key(vip))?,
+            Action::RemoveAddress { vip } => {
+                maps.tables.remove_key(&address_key(vip))?;
+                self.addresses.remove(&vip);
+            }
             Action::ClearService { slot } => {
                 maps.tables.clear_service(slot.0.into())?;
-                maps.tables.clear_sources(slot.0.into())?;
+                let sources: Vec<IpNet> = self.sources.iter().filter(|(of, _)| *of == slot).map(|(_, net)| *net).collect();
+                maps.tables.remove_sources(slot.0.into(), &sources)?;
+                self.sources.retain(|(of, _)| *of != slot);
                 self.services.remove(&slot);
             }
             Action::PutSources { slot, add, remove } => {
                 maps.tables.add_sources(slot.0.into(), &add)?;
+                self.sources.extend(add.into_iter().map(|net| (slot, net)));
                 maps.tables.remove_sources(slot.0.into(), &remove)?;
+                self.sources.retain(|(of, net)| *of != slot || !remove.contains(net));
             }
             Action::WriteRows { base, rows } => write_rows(maps.tables, base, &rows)?,
             Action::SwapNodes { slot, table } => maps.tables.write_nodes_table(slot.0.into(), table_of(table))?,
@@ -129,8 +141,8 @@ impl Known {
                 maps.peers.remove_reverse(&at)?;
                 self.reverse.remove(&(at.address.addr, at.port, at.protocol));
             }
-            // Rows that are free are written by whoever is given them next; reports are for people.
-            Action::FreeRows { .. } | Action::Report(_) => {}
+            // Rows that are free are written by whoever is given them next; reports are for people; the caller sweeps, flows too.
+            Action::FreeRows { .. } | Action::Report(_) | Action::Sweep => {}
         }
         Ok(())
     }
@@ -338,7 +350,8 @@ pub(super) fn key_of(key: ServiceKey) -> abi::ServiceKey {
     abi::ServiceKey::new(vip_key(key.vip), key.port.to_be(), key.protocol.number())
 }
 
-fn address_key(vip: IpAddr) -> abi::ServiceKey {
+/// The key in the map of a VIP's address entry.
+pub(super) fn address_key(vip: IpAddr) -> abi::ServiceKey {
     abi::ServiceKey::new(vip_key(vip), 0, 0)
 }
 

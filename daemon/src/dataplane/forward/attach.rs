@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use serde::Serialize;
 
 use super::super::attach::{link_pin as fence_pin, qdisc_mark};
 use super::super::error::FenceError;
@@ -18,56 +17,19 @@ use super::super::sys::{self, Way};
 use super::super::{clsact, pins, probe, rtnl};
 use super::error::ForwardError;
 use super::{Forward, TC_EGRESS, TC_INGRESS, XDP, audit};
+use crate::handle::forward::{Hook, Standing};
 
 /// How to stand on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     /// The best there is.
     Auto,
+    /// XDP or nothing for arriving frames.
+    Xdp,
     /// As [`Self::Auto`], without XDP.
     Tc,
     /// The clsact qdisc or nothing.
     Clsact,
-}
-
-/// How a program stands on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Hook {
-    /// In the driver.
-    Xdp,
-    /// A tcx link.
-    Tcx,
-    /// A filter in the clsact qdisc.
-    Clsact,
-}
-
-impl Hook {
-    /// The word in conditions and labels.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        }
-    }
-}
-
-/// What came of putting the programs on a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Standing {
-    /// Index of the device.
-    pub ifindex: u32,
-    /// Its name.
-    pub device: String,
-    /// Where arriving frames are handled.
-    pub ingress: Hook,
-    /// Where leaving ones are.
-    pub egress: Hook,
-    /// Why it is not the best way, in words; empty: it is.
-    pub reasons: Vec<String>,
 }
 
 const INGRESS_PLACE: &str = "ingress";
@@ -89,7 +51,12 @@ impl Forward {
         let mut reasons = Vec::new();
         audit::remove_stale(&self.root, &link)?;
         let egress = self.attach_tc(&link, TcAttachType::Egress, wish, &mut reasons)?;
-        let xdp = if wish == Wish::Auto { self.attach_xdp(&link, &mut reasons) } else { false };
+        let may_xdp = matches!(wish, Wish::Auto | Wish::Xdp);
+        let xdp = may_xdp && self.attach_xdp(&link, &mut reasons);
+        if wish == Wish::Xdp && !xdp {
+            remove(&self.root, ifindex)?;
+            return Err(ForwardError::NoHook { device: link.name, reason: reasons.join("; ") });
+        }
         let ingress = if xdp {
             remove_tc(&self.root, &link, TcAttachType::Ingress)?;
             Hook::Xdp

@@ -1,99 +1,44 @@
 //! Listing flows for people, and estimating how full the tables are.
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use bascule_core::service::Protocol;
 use bascule_ebpf_common::forward::{
     FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, Half, MAX_HALF,
 };
-use serde::Serialize;
 
 use super::super::sys::{self, Cursor};
 use super::carry::FlowReader;
 use super::error::ForwardError;
 use super::recover::address_of;
+use crate::handle::forward::{Fill, FlowFilter, FlowList, FlowView};
 
-/// Which flows to list; a field that is not set lets every flow pass.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FlowFilter {
-    /// Client address.
-    pub client: Option<IpAddr>,
-    /// Client port.
-    pub client_port: Option<u16>,
-    /// VIP.
-    pub vip: Option<IpAddr>,
-    /// Port of the service.
-    pub vip_port: Option<u16>,
-    /// Endpoint address.
-    pub endpoint: Option<IpAddr>,
-    /// Protocol.
-    pub protocol: Option<Protocol>,
-}
+/// Flows listed when nobody says how many.
+const LIMIT: usize = 100;
 
-/// A flow of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FlowView {
-    /// Protocol, or its number where it is none of ours.
-    pub protocol: String,
-    /// Client.
-    pub client: IpAddr,
-    /// Client port.
-    pub client_port: u16,
-    /// VIP.
-    pub vip: IpAddr,
-    /// Port of the service.
-    pub vip_port: u16,
-    /// Endpoint.
-    pub endpoint: IpAddr,
-    /// Endpoint port.
-    pub endpoint_port: u16,
-    /// Node on which requests arrive.
-    pub ingress: u16,
-    /// Seconds since a packet was seen.
-    pub idle_seconds: u32,
-    /// A FIN of each side, a RST: what the table remembers of the end.
-    pub state: &'static str,
-    /// Replies go back through `ingress`.
-    pub via_ingress: bool,
-}
-
-/// The listing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FlowList {
-    /// The flows, at most as many as were asked for.
-    pub flows: Vec<FlowView>,
-    /// There may be more.
-    pub more: bool,
-}
-
-impl FlowFilter {
-    fn passes(&self, key: &FlowKey, flow: &Flow) -> bool {
-        fn is<T: PartialEq>(wanted: Option<T>, found: T) -> bool {
-            wanted.is_none_or(|wanted| wanted == found)
-        }
-        is(self.client, address_of(key.client))
-            && is(self.client_port, u16::from_be(key.client_port))
-            && is(self.vip, address_of(flow.vip))
-            && is(self.vip_port, u16::from_be(flow.vip_port))
-            && is(self.endpoint, address_of(key.endpoint))
-            && is(self.protocol.map(Protocol::number), key.protocol)
+fn passes(filter: &FlowFilter, key: &FlowKey, flow: &Flow) -> bool {
+    fn is<T: PartialEq>(wanted: Option<T>, found: T) -> bool {
+        wanted.is_none_or(|wanted| wanted == found)
     }
+    is(filter.client, address_of(key.client))
+        && is(filter.client_port, u16::from_be(key.client_port))
+        && is(filter.vip, address_of(flow.vip))
+        && is(filter.vip_port, u16::from_be(flow.vip_port))
+        && is(filter.endpoint, address_of(key.endpoint))
+        && is(filter.protocol.map(Protocol::number), key.protocol)
 }
 
-/// Lists up to `limit` flows that pass; `now_s` is CLOCK_BOOTTIME in seconds.
+/// Lists flows that pass, up to the filter's limit; `now_s` is CLOCK_BOOTTIME in seconds.
 pub(super) fn list(
     map: BorrowedFd<'_>,
     filter: &FlowFilter,
-    limit: usize,
     now_s: u32,
 ) -> Result<FlowList, ForwardError> {
     let mut found = FlowList::default();
+    let limit = filter.limit.unwrap_or(LIMIT);
     let mut reader = FlowReader::new(map);
     while let Some(entries) = reader.next()? {
-        for (key, flow) in entries.iter().filter(|(key, flow)| filter.passes(key, flow)) {
+        for (key, flow) in entries.iter().filter(|(key, flow)| passes(filter, key, flow)) {
             if found.flows.len() == limit {
                 found.more = true;
                 return Ok(found);
@@ -127,16 +72,6 @@ fn view(key: &FlowKey, flow: &Flow, now_s: u32) -> FlowView {
     }
 }
 
-/// How full a table is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Fill {
-    /// Entries, an estimate where there are many.
-    pub entries: u64,
-    /// Entries that fit.
-    pub capacity: u64,
-}
-
 /// Entries that are counted before the rest is estimated from them: a hash spreads evenly, so 8192 of them give about 1 %.
 const SAMPLE: u32 = 8192;
 
@@ -167,6 +102,8 @@ fn estimate<V>(map: BorrowedFd<'_>, capacity: u32) -> Result<Fill, ForwardError>
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use bascule_ebpf_common::VipKey;
 
     use super::*;
@@ -201,8 +138,9 @@ mod tests {
             vip_port: Some(443),
             endpoint: Some(ip("10.0.0.1")),
             protocol: Some(Protocol::Tcp),
+            limit: None,
         };
-        assert!(all.passes(&key, &flow) && FlowFilter::default().passes(&key, &flow));
+        assert!(passes(&all, &key, &flow) && passes(&FlowFilter::default(), &key, &flow));
         for wrong in [
             FlowFilter { client: Some(ip("192.0.2.8")), ..all },
             FlowFilter { client_port: Some(1), ..all },
@@ -211,7 +149,7 @@ mod tests {
             FlowFilter { endpoint: Some(ip("::1")), ..all },
             FlowFilter { protocol: Some(Protocol::Udp), ..all },
         ] {
-            assert!(!wrong.passes(&key, &flow), "{wrong:?}");
+            assert!(!passes(&wrong, &key, &flow), "{wrong:?}");
         }
     }
 

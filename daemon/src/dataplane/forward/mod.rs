@@ -40,11 +40,11 @@ use bascule_ebpf_common::forward::{
 };
 
 pub use apply::{Path, Place};
-pub use attach::{Hook, Standing, Wish};
+pub use attach::Wish;
 pub use error::ForwardError;
-pub use flows::{Fill, FlowFilter, FlowList, FlowView};
 pub use stats::Tallies;
-pub use trace::{Asked, Trace};
+
+use crate::handle::forward::{Asked, Fill, FlowFilter, FlowList, Hook, Standing, Trace};
 
 use super::error::FenceError;
 use super::{CleanReport, DEFAULT_PIN_ROOT, ProgramStats, probe};
@@ -216,6 +216,10 @@ impl Forward {
     /// [`FenceError::Map`] when a map is full or refuses, [`ForwardError::Range`].
     pub fn apply(&mut self, action: Action) -> Result<(), ForwardError> {
         match &action {
+            Action::Sweep => {
+                let gone = self.sweep()?;
+                tracing::info!(entries = gone, "what a former run left and nobody wants is gone");
+            }
             Action::PutService { slot, .. } if !self.known.services.contains_key(slot) && !self.reused => {
                 self.stats.reset_service(slot.0.into())?;
             }
@@ -320,12 +324,8 @@ impl Forward {
         Ok(settled)
     }
 
-    /// Removes what former runs wrote and this one does not want. Call it once, after the first configuration is in the maps; how many
-    /// entries went.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn sweep(&mut self) -> Result<usize, ForwardError> {
+    /// Removes what former runs wrote and this one does not want, and gives flows that came over this run's slots; how many entries went.
+    fn sweep(&mut self) -> Result<usize, ForwardError> {
         self.known.forget_unwanted();
         let gone = recover::sweep(&self.known, &mut self.tables, &mut self.peers)?;
         Ok(gone + carry::rename(&mut self.flows, |key, flow| recover::renamed(&self.known, key, flow))?)
@@ -384,12 +384,12 @@ impl Forward {
         flows::fill(self.flows.fd.as_fd(), self.capacity, self.half.as_fd())
     }
 
-    /// Lists flows; `now_s` is CLOCK_BOOTTIME in seconds. Reads the whole table where few pass.
+    /// Lists flows; `now_s` is CLOCK_BOOTTIME in seconds. Reads all of the table where few pass.
     ///
     /// # Errors
     /// [`ForwardError::Call`].
-    pub fn flows(&self, filter: &FlowFilter, limit: usize, now_s: u32) -> Result<FlowList, ForwardError> {
-        flows::list(self.flows.fd.as_fd(), filter, limit, now_s)
+    pub fn flows(&self, filter: &FlowFilter, now_s: u32) -> Result<FlowList, ForwardError> {
+        flows::list(self.flows.fd.as_fd(), filter, now_s)
     }
 
     /// Where a packet would go that arrived now; `now_s` is CLOCK_BOOTTIME in seconds.

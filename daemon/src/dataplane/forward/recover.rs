@@ -13,10 +13,10 @@ use bascule_ebpf_common::forward::{
     self as abi, ENDPOINT_READY, Endpoint, Flow, MAX_ENDPOINTS, MAX_NODES, Node, SERVICE_ADDRESS, Table,
 };
 
-use super::apply::{Known, key_of};
+use super::apply::{Known, address_key, key_of};
 use super::error::ForwardError;
 use super::peers::Peers;
-use super::tables::Tables;
+use super::tables::{Tables, source_prefix};
 use crate::dataplane::registry::vip_key;
 
 /// The address that a key holds.
@@ -78,8 +78,8 @@ fn rows_of(tables: &Tables, table: Table) -> Vec<rows::Row> {
         .collect()
 }
 
-/// Removes nodes, peers, endpoints, reverse entries and devices of a former run that this one does not name. Call it once, after the
-/// first configuration is in the maps; how many entries went.
+/// Removes keys, address entries, source ranges, nodes, peers, endpoints and reverse entries of a former run that this one does not
+/// name; how many went.
 pub(super) fn sweep(known: &Known, tables: &mut Tables, peers: &mut Peers) -> Result<usize, ForwardError> {
     let mut gone = 0;
     let addresses: BTreeSet<[u8; 16]> = known
@@ -103,8 +103,11 @@ pub(super) fn sweep(known: &Known, tables: &mut Tables, peers: &mut Peers) -> Re
     }
     let services: BTreeMap<u16, abi::ServiceKey> =
         known.services.iter().map(|(slot, entry)| (slot.0, key_of(entry.key))).collect();
+    let vips: BTreeSet<[u8; 16]> = known.addresses.iter().map(|vip| address_key(*vip).vip.addr).collect();
+    let sources = known.sources.iter().map(|(slot, net)| source_prefix(slot.0.into(), *net)).collect();
+    gone += tables.sweep_sources(&sources)?;
     for (key, slot) in tables.keys()? {
-        let is_address = key.port == 0 && key.protocol == 0;
+        let is_address = key.port == 0 && key.protocol == 0 && vips.contains(&key.vip.addr);
         let named = u16::try_from(slot).is_ok_and(|slot| services.get(&slot) == Some(&key));
         if !is_address && !named {
             tables.remove_key(&key)?;

@@ -19,7 +19,7 @@ use bascule_ebpf_common::forward::{FLOW_STAMP, FORWARD_VERSION};
 
 use super::super::error::FenceError;
 use super::super::{pins, probe};
-use super::shapes::{self, SHAPES};
+use super::shapes;
 
 /// A folder with a complete set of maps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +146,3 @@ fn remove_folder(dir: &Path) -> Result<usize, FenceError> {
     fs::remove_dir(dir).map_err(FenceError::io("removing", dir))?;
     Ok(removed)
 }
-
-/// How many maps a set has.
-pub(super) const SET_SIZE: usize = SHAPES.len();

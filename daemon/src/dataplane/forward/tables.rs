@@ -3,6 +3,7 @@
 //! Order is what makes a change whole: a service is written before a key leads to it, rows before a table word names them. Slot 0 of
 //! the services is never used.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
@@ -24,6 +25,8 @@ const ENDPOINTS_WORD: usize = std::mem::offset_of!(Service, endpoints) / size_of
 
 /// The slot, network order, and an address.
 type SourceData = [u8; 20];
+/// A source range as the map has it: bits, and what they count over.
+pub(super) type SourcePrefix = (u32, SourceData);
 
 pub(super) struct Tables {
     services: Mapped,
@@ -129,15 +132,17 @@ impl Tables {
         Ok(())
     }
 
-    /// Removes every source range of a slot.
-    pub(super) fn clear_sources(&mut self, slot: u32) -> Result<(), ForwardError> {
+    /// Removes source ranges that `named` does not know; how many there were. An IPv4 range shows as the mapped one it is.
+    pub(super) fn sweep_sources(&mut self, named: &BTreeSet<SourcePrefix>) -> Result<usize, ForwardError> {
         let there = self.sources.keys().collect::<Result<Vec<_>, _>>();
+        let mut gone = 0;
         for key in there.map_err(ForwardError::map("SOURCES", "listing"))? {
-            if key.data()[..4] == slot.to_be_bytes() {
+            if !named.contains(&(key.prefix_len(), key.data())) {
                 absent_is_fine(self.sources.remove(&key)).map_err(ForwardError::map("SOURCES", "removing"))?;
+                gone += 1;
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// May `client` connect, by the ranges of the service?
@@ -163,6 +168,12 @@ fn source_data(slot: u32, address: VipKey) -> SourceData {
     data[..4].copy_from_slice(&slot.to_be_bytes());
     data[4..].copy_from_slice(&address.addr);
     data
+}
+
+/// The range as [`Tables::sweep_sources`] compares it.
+pub(super) fn source_prefix(slot: u32, net: IpNet) -> SourcePrefix {
+    let key = source_key(slot, net);
+    (key.prefix_len(), key.data())
 }
 
 /// An IPv4 prefix is 96 bits longer as a mapped one.

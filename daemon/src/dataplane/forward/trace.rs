@@ -3,16 +3,12 @@
 //! The programs themselves are not run for it (`BPF_PROG_TEST_RUN`): they would open a flow, count, and spend a bucket. What only they
 //! can know, whether a socket of an endpoint knows the flow, is left open and said so.
 
-use std::net::IpAddr;
-
 use aya::maps::{HashMap, MapData, MapError};
-use bascule_core::service::Protocol;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, Flow, FlowKey, NO_NODE, NODE_DEAD,
     NODE_RESOLVED, Row, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_SOURCES, Service, ServiceKey, Table,
     Tuple, fast_range, is_site, site_of,
 };
-use serde::Serialize;
 
 use super::error::ForwardError;
 use super::peers::Peers;
@@ -20,55 +16,7 @@ use super::recover::address_of;
 use super::shapes::FLOWS;
 use super::tables::Tables;
 use crate::dataplane::registry::vip_key;
-
-/// The packet that is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
-    /// Its destination.
-    pub vip: IpAddr,
-    /// Destination port.
-    pub port: u16,
-    /// Protocol.
-    pub protocol: Protocol,
-    /// Its source.
-    pub client: IpAddr,
-    /// Source port.
-    pub client_port: u16,
-}
-
-/// The answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Trace {
-    /// Slot of the service; `None`: the packet passes untouched.
-    pub service: Option<u32>,
-    /// Flow hash, hexadecimal.
-    pub hash: String,
-    /// Index of the row in the table over nodes, and how many rows there are.
-    pub row: Option<(u32, u16)>,
-    /// Nodes that are asked, in order.
-    pub nodes: Vec<Candidate>,
-    /// Endpoints of this node in the order in which they are asked.
-    pub endpoints: Vec<Candidate>,
-    /// What happens on this node to the first packet of a flow, in words.
-    pub new_flow: String,
-    /// What happens on this node to any other packet, in words.
-    pub established: String,
-}
-
-/// A node or an endpoint of a row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Candidate {
-    /// Its id or slot.
-    pub id: u16,
-    /// Its address, where it is known.
-    pub address: Option<String>,
-    /// Why it is there: `home`, `previous`, `older`, `exception`.
-    pub role: &'static str,
-    /// What stands in its way; empty: nothing.
-    pub trouble: &'static str,
-}
+use crate::handle::forward::{Asked, Candidate, Trace};
 
 /// The maps that the choice reads.
 pub(super) struct Maps<'a> {
