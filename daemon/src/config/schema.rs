@@ -262,9 +262,17 @@ static BFD: Section = Section {
     fields: &[field("peers", Sections(&BFD_PEER), Required, "Sessions.")],
 };
 
+/// Of a multihop session; stands in both places where one is configured.
+const MINIMUM_TTL: Field = field(
+    "minimumTtl",
+    Whole { min: 1, max: 255 },
+    Words("256 less `multihop`: what a peer that sends with 255 arrives with"),
+    "Smallest TTL of the peer's packets, with `multihop` only. BIRD sends them with the system's 64: 64 less the routers in between. 1 hears any.",
+);
+
 static BFD_PEER: Section = Section {
     path: "bfd.peers[]",
-    about: "One session. It runs at the slower of what this side wants to send and the peer wants to receive, each way for itself; a peer is gone after its own multiplier times that interval without a packet. Changed intervals do not take a session down; another address, source, interface or hop count makes a new one.",
+    about: "One session. It runs at the slower of what this side wants to send and the peer wants to receive, each way for itself; a peer is gone after its own multiplier times that interval without a packet. Changed intervals and TTLs do not take a session down; another address, source or interface makes a new one.",
     fields: &[
         field("address", Text { what: "an address", right: ADDRESS }, Required, "The peer."),
         field(
@@ -283,8 +291,9 @@ static BFD_PEER: Section = Section {
             "multihop",
             Whole { min: 1, max: 255 },
             Words("single hop: on the link, TTL 255"),
-            "A multihop session (RFC 5883) over at most this many hops: packets must arrive with a TTL of 256 less this.",
+            "A multihop session (RFC 5883) over at most this many hops.",
         ),
+        MINIMUM_TTL,
         field(
             "transmitInterval",
             Time { min: 10, max: 60_000, step: 1 },
