@@ -286,6 +286,7 @@ impl World {
                 | Action::Listen { .. }
                 | Action::Unlisten { .. }
                 | Action::WatchAcknowledged { .. }
+                | Action::Rekey { .. }
                 | Action::Stopped => {}
             }
         }

@@ -113,6 +113,16 @@ pub enum Ttl {
     Security(u8),
 }
 
+impl Transport {
+    /// True when a connection of `self` cannot go on as one of `next`. A key in place of another one is no reason: the kernel takes it on
+    /// a connection that stands, and both ends have until the hold time to follow.
+    fn needs_reset(&self, next: &Self) -> bool {
+        let rotated = self.password.is_some() && next.password.is_some();
+        let password = if rotated { &self.password } else { &next.password };
+        *self != Self { password: password.clone(), ..next.clone() }
+    }
+}
+
 /// A password. Its `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
@@ -194,7 +204,7 @@ impl NeighborConfig {
             || self.families != next.families
             || self.hold_time != next.hold_time
             || self.graceful_restart != next.graceful_restart
-            || self.transport != next.transport
+            || self.transport.needs_reset(&next.transport)
     }
 
     /// True when routes of this family may be sent.

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{SpeakerConfig, Transport};
+use crate::config::{Secret, SpeakerConfig, Transport};
 use crate::event::Event;
 use crate::graceful::FormerRun;
 use crate::time::Instant;
@@ -188,6 +188,13 @@ pub enum Action {
     WatchAcknowledged {
         /// Which.
         conn: Conn,
+    },
+    /// Sign and check every segment with this key from now on, in place of another one. Failing that, feed `Closed`.
+    Rekey {
+        /// Which; dialled or standing.
+        conn: Conn,
+        /// The new one.
+        password: Secret,
     },
     /// Close after what was written has left, or after [`CLOSE_LINGER`] without that; nothing more is fed for it.
     Close {

@@ -60,19 +60,20 @@ pub struct OutQueue {
     sent: BTreeMap<IpNet, Arc<Exported>>,
     /// How many of `sent` are of each family.
     counts: [usize; 2],
-    /// Sent and no longer wanted, with the time of the decision. No prefix is in both maps.
-    withdraw: BTreeMap<IpNet, Option<Instant>>,
+    /// Sent and no longer wanted. No prefix is in both maps.
+    withdraw: BTreeMap<IpNet, Due>,
     /// Wanted and not sent like that.
     announce: BTreeMap<IpNet, Due>,
     streams: [Stream; 2],
 }
 
-/// Why a prefix is to be announced.
+/// Why a prefix is to be announced or withdrawn.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     /// The oldest decision that is not on the wire yet.
     since: Option<Instant>,
-    /// Even if the neighbor was sent the same already: it asked.
+    /// A refresh has passed this prefix and it was not sent since: to be announced even if the neighbor was sent the same before. It
+    /// outlives a withdrawal that is taken back unsent, or EoRR would make the neighbor drop the route (RFC 7313 section 4).
     anyway: bool,
 }
 
@@ -131,15 +132,15 @@ impl OutQueue {
     /// This prefix changed by a decision made at `since`.
     pub fn changed(&mut self, rib: &Rib, prefix: IpNet, since: Instant) {
         let Some(wanted) = self.wanted(rib, &prefix) else {
-            self.announce.remove(&prefix);
+            let anyway = self.announce.remove(&prefix).is_some_and(|due| due.anyway);
             if self.sent.contains_key(&prefix) {
-                self.withdraw.entry(prefix).or_insert(Some(since));
+                self.withdraw.entry(prefix).or_insert(Due { since: Some(since), anyway });
             }
             return;
         };
-        self.withdraw.remove(&prefix);
         let known = self.sent.get(&prefix).is_some_and(|sent| sent.says_the_same(&wanted));
-        let anyway = self.announce.get(&prefix).is_some_and(|due| due.anyway);
+        let due = self.withdraw.remove(&prefix).or_else(|| self.announce.get(&prefix).copied());
+        let anyway = due.is_some_and(|due| due.anyway);
         if known && !anyway {
             self.announce.remove(&prefix);
         } else {
@@ -183,7 +184,7 @@ impl OutQueue {
         self.announce.clear();
         self.streams = [Stream::default(); 2];
         for prefix in self.sent.keys() {
-            self.withdraw.entry(*prefix).or_insert(Some(since));
+            self.withdraw.entry(*prefix).or_insert(Due { since: Some(since), anyway: false });
         }
     }
 
@@ -242,7 +243,8 @@ impl OutQueue {
             let piece: Vec<IpNet> = writer.piece(of_family.copied());
             let count = writer.withdraw(family, &piece);
             for prefix in &piece[..count] {
-                writer.batch.oldest = earlier(writer.batch.oldest, self.withdraw.remove(prefix).flatten());
+                let since = self.withdraw.remove(prefix).and_then(|due| due.since);
+                writer.batch.oldest = earlier(writer.batch.oldest, since);
                 if self.sent.remove(prefix).is_some() {
                     self.counts[index(family)] -= 1;
                 }
@@ -264,9 +266,9 @@ impl OutQueue {
                     Some(exported) => sets.push((exported, prefix)),
                     // The caller forgot to say so: it is not announced all the same.
                     None => {
-                        let since = self.announce.remove(&prefix).and_then(|due| due.since);
-                        if self.sent.contains_key(&prefix) {
-                            self.withdraw.insert(prefix, since);
+                        let due = self.announce.remove(&prefix);
+                        if let Some(due) = due.filter(|_| self.sent.contains_key(&prefix)) {
+                            self.withdraw.insert(prefix, due);
                         }
                     }
                 }

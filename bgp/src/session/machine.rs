@@ -16,7 +16,7 @@ use crate::session::intake::Intake;
 use crate::session::last_error::LastError;
 use crate::session::link::{Link, Phase};
 use crate::session::negotiate::{Negotiated, Rung};
-use crate::session::path::{PATIENCE, Path, Verdict};
+use crate::session::path::{Path, Verdict};
 use crate::time::{Instant, Jitter, TimerTable};
 use crate::wire::notification::Cease;
 use crate::wire::{Family, Notification};
@@ -50,8 +50,6 @@ pub(super) enum Timer {
     SendHold(Conn),
     /// The Established connection beside this one stays: this one goes.
     Collision(Conn),
-    /// Waited long enough for BFD.
-    Patience,
     /// The next refresh of this family may be answered.
     Refresh(Family),
 }
@@ -199,12 +197,8 @@ impl Session {
         self.timers.stop(Timer::IdleHold);
         if self.path.blocks() {
             self.run = Run::Resting;
-            if self.timers.get(Timer::Patience).is_none() {
-                self.timers.set(Timer::Patience, now + PATIENCE);
-            }
             return;
         }
-        self.timers.stop(Timer::Patience);
         self.run = Run::Trying;
         if self.config.mode != Mode::Passive {
             self.dial(now);
@@ -254,10 +248,6 @@ impl Session {
                     self.end(conn, last, Next::Fail, "the neighbor reads nothing", now);
                 }
                 Timer::Collision(conn) => self.lose(conn, now),
-                Timer::Patience => {
-                    self.path.give_up();
-                    self.begin_unless_held("BFD did not come back: trying without it", now);
-                }
                 Timer::Refresh(family) => {
                     if self.refresh_again.contains(&family) {
                         self.refresh_again.retain(|f| *f != family);
@@ -303,12 +293,8 @@ impl Session {
         }
         match self.path.handle(state, now) {
             Verdict::Nothing => {}
-            Verdict::Back => {
-                self.timers.stop(Timer::Patience);
-                self.begin_unless_held("BFD is up", now);
-            }
+            Verdict::Back => self.begin_unless_held("BFD is up", now),
             Verdict::Lost { flapping } => {
-                self.timers.set(Timer::Patience, now + PATIENCE);
                 if self.run != Run::Trying {
                     return;
                 }
@@ -324,7 +310,7 @@ impl Session {
     pub fn reset(&mut self, now: Instant) {
         let cease = Notification::cease(Cease::AdministrativeReset, "");
         self.end_all(&cease, false, Next::Rest(Duration::ZERO), "reset by the operator", now);
-        self.path.give_up();
+        self.path.lift();
         self.unreachable_said = false;
         self.start(now);
     }
@@ -360,6 +346,13 @@ impl Session {
             };
             let reason = "its configuration changed";
             self.end_all(&Notification::cease(cease, ""), hard, Next::Rest(Duration::ZERO), reason, now);
+        }
+        if let Some(password) = self.config.transport.password.clone().filter(|_| !reset)
+            && old.transport.password.as_ref() != Some(&password)
+        {
+            for conn in self.links.iter().map(|link| link.conn).collect::<Vec<_>>() {
+                self.act(Action::Rekey { conn, password: password.clone() });
+            }
         }
         if old.bfd != self.config.bfd || reset {
             self.path = Path::default();

@@ -1,5 +1,7 @@
-//! What BFD's opinion means for a session (RFC 5882): a path that was up and went down ends it; a path that never came up says nothing,
-//! since the neighbor may not speak BFD at all.
+//! What BFD's opinion means for a session (RFC 5882 section 4). A path that was up and went down ends it, and it stays down until the path
+//! is up again, however long that takes: the neighbor speaks BFD, so silence means that packets get lost, and TCP alone coming up again
+//! would draw traffic into that. What lifts it is the path, AdminDown of either side (which must not block, section 4.1) or an operator.
+//! A path that never came up says nothing, since the neighbor may not speak BFD at all.
 
 use core::time::Duration;
 
@@ -10,10 +12,6 @@ use crate::time::Instant;
 const DOWNS: usize = 3;
 /// ... in this time are flapping: the session then waits the longest back-off (bgp.md section 2.7).
 const FLAP_WINDOW: Duration = Duration::from_secs(60);
-
-/// After so long without the path coming back the session is tried without BFD. TCP will tell whether the neighbor is there; one that
-/// was replaced by a router without BFD must not need an operator here. Ours: ten times what the strict draft waits.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a change asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,8 +57,8 @@ impl Path {
         self.blocked
     }
 
-    /// Waited long enough.
-    pub(super) fn give_up(&mut self) {
+    /// An operator decides: without the path, until it was up once more.
+    pub(super) fn lift(&mut self) {
         self.blocked = false;
     }
 }

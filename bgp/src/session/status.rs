@@ -117,7 +117,8 @@ impl Session {
             Run::Stopped(why) => Some(why.clone()),
             Run::Resting => match wait(Timer::IdleHold) {
                 Some(seconds) => Some(format!("at rest for {seconds:.0} s more")),
-                None => Some("BFD is down".to_owned()),
+                // Only its own end or an operator's reset ends this wait.
+                None => Some("BFD is down; dials when it is up again, or is reset".to_owned()),
             },
             Run::Trying => match (self.shown, wait(Timer::ConnectRetry)) {
                 (State::Active, Some(seconds)) => Some(format!("dials again in {seconds:.0} s")),

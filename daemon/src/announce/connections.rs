@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bascule_bgp::config::{SpeakerConfig, Transport};
+use bascule_bgp::config::{Secret, SpeakerConfig, Transport};
 use bascule_bgp::io::{CLOSE_LINGER, Conn, Input};
 use bascule_core::node::io::LinkInfo;
 use bascule_core::time::Instant;
@@ -25,7 +25,7 @@ use super::links::Links;
 use super::transport::Patience;
 use crate::net::NetError;
 use crate::net::rt::{Interest, Poller};
-use crate::net::tcp::{Dial, Read, Stream};
+use crate::net::tcp::{Dial, Key, Read, Stream};
 
 /// Bytes read from one connection in one turn: a neighbor that floods keeps no other from its keepalives.
 pub(super) const READ_BUDGET: usize = 64 << 10;
@@ -142,6 +142,21 @@ impl Connections {
             link.watch();
             self.written.push_back(conn);
             self.ask = Some(now + ACKNOWLEDGED);
+        }
+    }
+
+    /// What cannot take the key ends: its segments would be dropped, or signed with a key that was given up.
+    pub(super) fn rekey(&mut self, conn: Conn, password: Secret) {
+        let key = Key(password.0);
+        let taken = match self.open.get(&conn) {
+            Some(Open::Dialling { dial, .. }) => dial.set_key(&key),
+            Some(Open::Up(link)) => link.stream.set_key(&key),
+            // Its NOTIFICATION goes out with the old one, or not at all.
+            Some(Open::Closing(_)) | None => Ok(()),
+        };
+        if let Err(error) = taken {
+            self.open.remove(&conn);
+            self.news.push_back(Input::Closed { conn, error: Some(error.to_string()) });
         }
     }
 

@@ -42,8 +42,10 @@ pub const ORDER_QUEUE: usize = 256;
 /// Events on their way to logs, metrics and readers. When it is full the newest is dropped, and how many is logged: a blocked log must not
 /// delay a keepalive.
 pub const EVENT_QUEUE: usize = 4096;
-/// Orders, requests, wishes and updates taken of each queue in one turn.
+/// Orders, requests and updates taken of each queue in one turn.
 const BUDGET: usize = 64;
+/// Batches of wishes taken in one turn: a batch is milliseconds of work, and a keepalive may wait in a socket.
+const WISHES_BUDGET: usize = 1;
 /// Longest wait of one turn: the room is judged by its last turn.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
@@ -271,8 +273,15 @@ impl BgpRoom {
     /// True when a budget was used up.
     fn read_queues(&mut self) -> bool {
         let mut more = false;
-        for look in [Self::next_order, Self::next_wishes, Self::next_bfd, Self::next_request] {
-            let mut left = BUDGET;
+        type Look = fn(&mut BgpRoom) -> Option<Woken>;
+        let looks: [(Look, usize); 4] = [
+            (Self::next_order, BUDGET),
+            (Self::next_wishes, WISHES_BUDGET),
+            (Self::next_bfd, BUDGET),
+            (Self::next_request, BUDGET),
+        ];
+        for (look, budget) in looks {
+            let mut left = budget;
             while left > 0
                 && let Some(woken) = look(self)
             {
@@ -419,6 +428,7 @@ impl BgpRoom {
                 Action::Unlisten { remote } => self.connections.unlisten(remote, now),
                 Action::Write { conn, bytes } => self.connections.write(conn, bytes),
                 Action::WatchAcknowledged { conn } => self.connections.watch_acknowledged(conn, now),
+                Action::Rekey { conn, password } => self.connections.rekey(conn, password),
                 Action::Close { conn } => self.connections.close(conn, now),
                 Action::Report(event) => self.tell(event),
                 Action::Stopped => {

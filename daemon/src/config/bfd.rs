@@ -42,6 +42,7 @@ fn peer(map: &Map<'_>) -> Option<At<PeerConfig>> {
     let interface = map.has("interface").then(|| map.text("interface", values::link_name));
     let source = map.has("source").then(|| map.text("source", values::unicast));
     let hops = map.has("multihop").then(|| map.whole::<u8>("multihop"));
+    let minimum = minimum_ttl(map, map.has("multihop"));
     let (transmit, receive) = (map.time("transmitInterval"), map.time("receiveInterval"));
     let (multiplier, passive) = (map.whole::<u8>("multiplier"), map.flag("passive"));
     // What is absent is fine, what is wrong was noted.
@@ -52,7 +53,7 @@ fn peer(map: &Map<'_>) -> Option<At<PeerConfig>> {
     let config = PeerConfig {
         local: source.map(|s| s.value),
         interface,
-        multihop: hops.map(|h| min_ttl(h.value)),
+        multihop: least_ttl(hops.map(|h| h.value), minimum?),
         desired_min_tx: transmit?.value,
         required_min_rx: receive?.value,
         multiplier: multiplier?.value,
@@ -60,6 +61,24 @@ fn peer(map: &Map<'_>) -> Option<At<PeerConfig>> {
         ..PeerConfig::new(&name, address.value)
     };
     right.then_some(At { value: config, at: address.at, path: address.path })
+}
+
+/// The field `minimumTtl`: `Some(None)` when it is not given, `None` when an error was noted.
+pub(super) fn minimum_ttl(map: &Map<'_>, multihop: bool) -> Option<Option<u8>> {
+    if !map.has("minimumTtl") {
+        return Some(None);
+    }
+    let minimum = map.whole("minimumTtl")?.value;
+    if !multihop {
+        map.wrong("minimumTtl", "without multihop every packet must arrive with 255", "add multihop, or remove it");
+        return None;
+    }
+    Some(Some(minimum))
+}
+
+/// What the core is told of a multihop session: the TTL given, or the one that follows from the hops.
+pub(super) fn least_ttl(hops: Option<u8>, minimum: Option<u8>) -> Option<u8> {
+    hops.map(|hops| minimum.unwrap_or_else(|| min_ttl(hops)))
 }
 
 /// An optional field: `None` when an error was noted for it.

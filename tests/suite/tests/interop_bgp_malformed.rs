@@ -43,7 +43,7 @@ fn asn(session: Session) -> u32 {
 
 fn play(mut session: ScriptedSession, number: usize, script: &Script) -> Result<usize> {
     let id = Ipv4Addr::from(0x0a00_0100 + u32::try_from(number)?);
-    let identity = Identity { asn: asn(script.session), id, four_octet: script.session != Session::Old };
+    let identity = Identity { asn: asn(script.session), id, four_octet: script.session != Session::Old, hold_time: 0 };
     session.establish(identity, SOON)?;
     for vector in &script.vectors {
         one(&mut session, vector).with_context(|| format!("{} (RFC {})", vector.name, vector.section))?;

@@ -157,10 +157,11 @@ fn a_planted_second_owner_is_reported() {
         let planted = PlantedOwner::plant(&lan.lab, &lan.lan, own.parse().unwrap(), vip).unwrap();
         let mac = planted.port.mac();
         let since = Stamp::now();
-        // Both answer a fresh question; which answer wins at the client does not matter here.
-        lan.client.0.tool("ip", &["neigh", "flush", "dev", "eth0"]).unwrap();
-        let _ = ask(&vip.to_string());
+        // Both answer a fresh question; which answer wins at the client does not matter here. The question is asked until it is a fresh one:
+        // the owner's own look at its neighbour, right after the flush, teaches the client the VIP, and then nobody is asked.
         let answered = wait_for(SOON, "the planted owner's answer", || {
+            lan.client.0.tool("ip", &["neigh", "flush", "dev", "eth0"]).unwrap();
+            let _ = ask(&vip.to_string());
             let dual = sniffer.dual_frames(vip, owner, since, Stamp::now(), None);
             (!dual.claims.is_empty()).then_some(dual)
         });

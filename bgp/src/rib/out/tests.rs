@@ -302,6 +302,25 @@ fn a_refresh_in_pieces_ends_after_its_last_piece() {
     }
 }
 
+/// Found by tests/rib_model.rs: the withdrawal made the queue forget that the refresh still owed the prefix, and EoRR without it makes the
+/// neighbor drop a route that we believe it holds.
+#[test]
+fn s7313_4_a_withdrawal_taken_back_inside_a_refresh_is_still_owed() {
+    let mut bench = Bench::established(&[A, B], true);
+    bench.queue.refresh(Family::Ipv4);
+    // Room for BoRR only: the walk has passed A, which is due now.
+    assert_eq!(bench.next(30).1, [Said::Begin(Family::Ipv4)]);
+    bench.withdraw(A, 1);
+    bench.announce(A, "even", 2);
+    let said = bench.said();
+    assert_eq!(said, [announce(&[A]), announce(&[B]), Said::End(Family::Ipv4)]);
+
+    // Taken back for good: the next time it comes is news, and said once.
+    bench.withdraw(A, 3);
+    bench.announce(A, "even", 4);
+    assert_eq!(bench.said(), []);
+}
+
 #[test]
 fn draining_and_policy_send_only_what_looks_different() {
     let mut bench = Bench::established(&[A, V6], false);

@@ -2,7 +2,7 @@ use core::time::Duration;
 
 use super::scripted::{Scripted, open, open_with};
 use super::{START, neighbor, route, speaker};
-use crate::config::{MaxPrefixAction, Mode, NeighborConfig, RemoteAs};
+use crate::config::{MaxPrefixAction, Mode, NeighborConfig, RemoteAs, Secret, Transport};
 use crate::event::Event;
 use crate::io::{Action, BfdState, Command, Conn, Input};
 use crate::session::State;
@@ -282,7 +282,7 @@ fn route_refresh_is_answered_with_the_table_between_its_marks_and_not_too_often(
         s.send(conn, |out| request.encode(out));
     }
     assert_eq!(s.heard[&conn].len(), before);
-    s.advance(SECOND * 5);
+    s.advance(SECOND / 2);
     assert_eq!(s.heard[&conn].len(), before + 3, "ten requests, one answer");
     s.advance(SECOND * 20);
     assert_eq!(s.heard[&conn].iter().filter(|m| m.kind() == MessageType::RouteRefresh).count(), 4);
@@ -371,7 +371,7 @@ fn bfd_down_ends_the_session_with_6_10_until_it_is_up_again() {
     assert_eq!((s.state(), s.notified(conn)), (State::Idle, vec![(6, 10)]));
     s.advance(SECOND * 30);
     assert_eq!(s.state(), State::Idle);
-    assert_eq!(s.status().session.waiting.as_deref(), Some("BFD is down"));
+    assert_eq!(s.status().session.waiting.as_deref(), Some("BFD is down; dials when it is up again, or is reset"));
     bfd(&mut s, BfdState::Up);
     assert_eq!(s.state(), State::Connect);
     let conn = s.establish();
@@ -380,8 +380,14 @@ fn bfd_down_ends_the_session_with_6_10_until_it_is_up_again() {
     bfd(&mut s, BfdState::Up);
     bfd(&mut s, BfdState::Down);
     assert_eq!(s.notified(conn), [(6, 10)]);
-    s.advance(SECOND * 301);
-    assert_eq!(s.state(), State::Connect, "in the end TCP decides");
+    s.advance(SECOND * 86_400);
+    assert_eq!(s.state(), State::Idle, "a path that fails for a day is not tried without BFD");
+    assert_eq!(s.speaker.poll_timeout(), None, "and no timer runs");
+    s.input(Input::Command(Command::Reset { neighbor: "n2".to_owned() }));
+    assert_eq!(s.state(), State::Connect, "an operator may try");
+    let conn = s.establish();
+    bfd(&mut s, BfdState::Down);
+    assert_eq!((s.state(), s.notified(conn)), (State::Established, vec![]), "until it is up, no opinion");
 }
 
 #[test]
@@ -404,6 +410,26 @@ fn configuration_is_a_difference() {
     assert_eq!(s.notified(conn), [(6, 3)]);
     assert!(s.speaker.status(s.now).neighbors.is_empty());
     assert_eq!(s.speaker.poll_timeout(), None, "no timer is left behind");
+}
+
+#[test]
+fn a_rotated_key_is_taken_by_the_connection_that_stands() {
+    let keyed = |key: Option<&str>| {
+        let password = key.map(|key| Secret(key.into()));
+        NeighborConfig { transport: Transport { password, ..Transport::default() }, ..neighbor(2) }
+    };
+    let mut s = scripted(keyed(Some("old")));
+    let conn = s.establish();
+    s.actions.clear();
+    s.input(Input::Config(Box::new(speaker(1, vec![keyed(Some("new"))]))));
+    assert_eq!((s.state(), s.notified(conn)), (State::Established, vec![]));
+    assert_eq!(s.actions, [Action::Rekey { conn, password: Secret("new".into()) }]);
+    // The same again is nothing; another TTL beside a new key, or no key any more, is another session.
+    s.actions.clear();
+    s.input(Input::Config(Box::new(speaker(1, vec![keyed(Some("new"))]))));
+    assert_eq!(s.actions, []);
+    s.input(Input::Config(Box::new(speaker(1, vec![keyed(None)]))));
+    assert_eq!(s.notified(conn), [(6, 6)]);
 }
 
 #[test]

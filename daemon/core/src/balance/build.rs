@@ -253,8 +253,7 @@ fn install(
         Which::Endpoints => Action::SwapEndpoints { slot, table },
     });
     room.unlink_table(old, now);
-    level.table = table;
-    level.rows = built.rows;
+    level.install(table, built.rows);
     counts.swaps += 1;
     counts.rows_moved += built.moved;
     Ok(outcome.again)

@@ -30,6 +30,8 @@ pub(super) struct Level {
     /// Members of the last computation, and its result for as many rows as there are.
     members: Vec<Member>,
     targets: Vec<u16>,
+    /// The slab holds other rows than `rows`: they are to be written.
+    stale: bool,
 }
 
 /// A table that should replace the one in force.
@@ -50,9 +52,15 @@ pub(super) struct Outcome {
 }
 
 impl Level {
-    /// A table found in the slab.
-    pub(super) fn recovered(table: Table, rows: Vec<Row>) -> Self {
-        Self { table, rows: rows.into(), members: Vec::new(), targets: Vec::new() }
+    /// A table found in the slab. Rows that name an id which is not `known` forget it: it may soon be somebody else's.
+    pub(super) fn recovered(table: Table, rows: &[Row], known: impl Fn(u16) -> bool) -> Self {
+        let cleaned: Arc<[Row]> = rows.iter().map(|row| row.without(|id| !known(id))).collect();
+        Self { table, stale: *cleaned != *rows, rows: cleaned, ..Self::default() }
+    }
+
+    /// The rows in force are these, at this place.
+    pub(super) fn install(&mut self, table: Table, rows: Arc<[Row]>) {
+        (self.table, self.rows, self.stale) = (table, rows, false);
     }
 
     /// No table any more; the next one goes on counting.
@@ -82,7 +90,7 @@ impl Level {
         let change = Change { now: minute(now), drain, standing };
         let resized = (self.rows.len() != usize::from(size)).then(|| resize(&self.rows, size, change.now));
         let before = resized.as_deref().unwrap_or(&self.rows);
-        let (mut moved, mut differs) = (0, resized.is_some());
+        let (mut moved, mut differs) = (0, self.stale || resized.is_some());
         // Ages at which something is to do, relative to now.
         let (mut waits, mut forgets): (Option<u16>, Option<u16>) = (None, None);
         let one = |(row, target): (&Row, &u16)| {

@@ -70,8 +70,11 @@ impl Found {
             let there = service.spec.endpoints.iter().filter(|e| e.node.as_ref() == Some(&node.name));
             service.serving.extend(there.map(|e| e.name.clone()));
         }
-        service.nodes = Level::recovered(found.nodes, rows_of(found.nodes, found.node_rows));
-        service.local = Level::recovered(found.endpoints, rows_of(found.endpoints, found.endpoint_rows));
+        let node_rows = rows_of(found.nodes, &found.node_rows);
+        service.nodes = Level::recovered(found.nodes, node_rows, |id| nodes.by_name.values().any(|n| n.id == id));
+        let endpoint_rows = rows_of(found.endpoints, &found.endpoint_rows);
+        let slots = &service.slots;
+        service.local = Level::recovered(found.endpoints, endpoint_rows, |id| slots.values().any(|l| l.slot.0 == id));
     }
 }
 
@@ -83,8 +86,8 @@ fn claim(table: &mut Table, rows: usize, room: &mut Room) {
     }
 }
 
-fn rows_of(table: Table, rows: Vec<super::rows::Row>) -> Vec<super::rows::Row> {
-    if table.rows == 0 { Vec::new() } else { rows }
+fn rows_of(table: Table, rows: &[super::rows::Row]) -> &[super::rows::Row] {
+    if table.rows == 0 { &[] } else { rows }
 }
 
 impl Balancer {

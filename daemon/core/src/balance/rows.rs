@@ -53,6 +53,14 @@ impl Row {
         [self.home, self.previous, self.older].into_iter().filter(|id| *id != NOBODY)
     }
 
+    /// The row without the ids that are `wrong`.
+    pub fn without(self, wrong: impl Fn(u16) -> bool) -> Self {
+        let right = |id: u16| if id == NOBODY || wrong(id) { NOBODY } else { id };
+        let mut history = [right(self.previous), right(self.older)].into_iter().filter(|id| *id != NOBODY);
+        let (previous, older) = (history.next().unwrap_or(NOBODY), history.next().unwrap_or(NOBODY));
+        Self { home: right(self.home), previous, older, ..self }
+    }
+
     /// The row after a change of the table that wants `target` as home, and whether the change must wait.
     ///
     /// The old home becomes the previous one, that one the older one. A target that is in the row already only changes its place. When

@@ -35,8 +35,8 @@ pub struct PeerConfig {
     pub passive: bool,
 }
 
-/// The smallest TTL with which packets arrive over at most `hops` hops; 1 is a direct link (RFC 5883 section 5.1 leaves it to the
-/// operator; packets leave with 255).
+/// The smallest TTL with which packets arrive over at most `hops` hops from a peer that sends them with 255, as we do; 1 is a direct
+/// link. RFC 5883 asks for no TTL: a peer may send another one, and then the operator names the smallest.
 pub const fn min_ttl(hops: u8) -> u8 {
     255 - hops.saturating_sub(1)
 }
@@ -72,11 +72,14 @@ impl PeerConfig {
         }
     }
 
-    /// True when a session of `self` can become one of `other` without being taken down: only intervals and multiplier differ.
+    /// True when a session of `self` can become one of `other` without being taken down: only intervals, multiplier and least TTL differ.
     pub(super) fn same_session(&self, other: &Self) -> bool {
         let intervals = (other.desired_min_tx, other.required_min_rx, other.multiplier);
         let mut like = self.clone();
         (like.desired_min_tx, like.required_min_rx, like.multiplier) = intervals;
+        if like.multihop.is_some() && other.multihop.is_some() {
+            like.multihop = other.multihop;
+        }
         like == *other
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) source_port: u16,
     /// Why the last packet did not leave.
     pub(super) send_error: Option<String>,
+    /// TTL of the last packet, when that was too small: its router may send another one than 255.
+    pub(super) low_ttl: Option<u8>,
     pub(super) received: u64,
     sent: u64,
     path: Option<Path>,
@@ -47,6 +49,7 @@ impl Entry {
             config,
             source_port,
             send_error: None,
+            low_ttl: None,
             received: 0,
             sent: 0,
             path,
@@ -176,8 +179,15 @@ impl Entry {
             failures: self.failures,
             sent: self.sent,
             received: self.received,
-            condition: missing.or_else(|| self.send_error.clone()),
+            condition: missing.or_else(|| self.send_error.clone()).or_else(|| self.too_far()),
         }
+    }
+
+    /// What an operator must know of a peer that is heard and not believed. An Up session has better evidence than one stray packet.
+    fn too_far(&self) -> Option<String> {
+        let (ttl, least) = (self.low_ttl?, self.config.multihop?);
+        (self.session.state() != State::Up)
+            .then(|| format!("packets arrive with TTL {ttl}, below the least of {least} (multihop, minimumTtl)"))
     }
 }
 

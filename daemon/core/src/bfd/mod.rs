@@ -228,9 +228,11 @@ impl Bfd {
             None => &mut self.leaving[index - count].0,
         };
         if let Some(min) = entry.config.multihop.filter(|min| arrival.ttl < *min) {
+            entry.low_ttl = Some(arrival.ttl);
             return Err(Discard::Ttl { ttl: arrival.ttl, min });
         }
         entry.session.handle_packet(&packet, now)?;
+        entry.low_ttl = None;
         entry.received += 1;
         Ok(())
     }

@@ -2,12 +2,16 @@
 //!
 //! Nothing is decided here; [`crate::balance`] turns these into tables.
 
+pub mod keys;
+
 use core::fmt;
+use core::hash::Hasher as _;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
+use siphasher::sip::SipHasher13;
 
 use crate::health::GateConfig;
 
@@ -169,6 +173,14 @@ impl ServiceSpec {
     pub fn key(&self) -> ServiceKey {
         ServiceKey { vip: self.vip, port: self.port, protocol: self.protocol }
     }
+}
+
+/// The number of a service that is given none: 1..=65535, made of its name, the same everywhere. Two services may get the same: packets
+/// are told apart by their VIP, port and protocol, and the number only has to agree with these.
+pub fn number_of(name: &str) -> u16 {
+    let mut hasher = SipHasher13::new_with_keys(0x6e75_6d62_6572, 0);
+    hasher.write(name.as_bytes());
+    u16::try_from(1 + hasher.finish() % u64::from(u16::MAX)).unwrap_or(1)
 }
 
 /// An endpoint of a service.

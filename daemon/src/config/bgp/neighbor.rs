@@ -9,6 +9,7 @@ use bascule_bgp::wire::{Family, FamilySet};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::types::Family as AddressFamily;
 
+use super::super::bfd::{least_ttl, minimum_ttl};
 use super::super::error::shown;
 use super::super::read::{At, Errors, Map};
 use super::super::rules::family_name;
@@ -214,14 +215,15 @@ fn bfd(map: &Map<'_>, neighbor: &Neighbor, ttl: Option<Ttl>) -> Option<Option<Pe
     let bfd = map.section("bfd")?;
     let (tx, rx) = (bfd.time("transmitInterval"), bfd.time("receiveInterval"));
     let multiplier = bfd.whole("multiplier");
-    let multihop = match ttl? {
-        Ttl::Multihop(hops) => Some(u8::MAX - hops + 1),
+    let minimum = minimum_ttl(&bfd, map.has("multihop"));
+    let hops = match ttl? {
+        Ttl::Multihop(hops) => Some(hops),
         Ttl::Default | Ttl::Security(_) => None,
     };
     Some(Some(PeerConfig {
         local: neighbor.source.as_ref().map(|s| s.value),
         interface: neighbor.interface.as_ref().map(|i| i.value.clone()),
-        multihop,
+        multihop: least_ttl(hops, minimum?),
         desired_min_tx: tx?.value,
         required_min_rx: rx?.value,
         multiplier: multiplier?.value,

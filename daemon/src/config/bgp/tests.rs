@@ -117,6 +117,8 @@ fn bfd_with_a_multihop_neighbor_is_multihop() {
     // Three hops away: sent with 255, two routers have taken one each, and the third is the neighbor itself.
     assert_eq!((loaded.bfd[0].multihop, loaded.bfd[0].multiplier), (Some(253), 5));
     assert!(loaded.bgp.is_some_and(|b| b.speaker.neighbors[0].bfd));
+    let loaded = good(&text.replace("multiplier: 5", "minimumTtl: 61"), Path::new("/"));
+    assert_eq!(loaded.bfd[0].multihop, Some(61));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Absent::{Required, Value, Words};
 use super::Kind::{Flag, Section as Mapping, Sections, Text, Texts, Time, Whole, Word};
-use super::{ADDRESS, NAME, Section, field};
+use super::{ADDRESS, MINIMUM_TTL, NAME, Section, field};
 
 /// Largest value of a 4-octet field: AS numbers (RFC 6793), MED, LOCAL_PREF.
 const WORD_MAX: u64 = 4_294_967_295;
@@ -103,7 +103,7 @@ static NEIGHBOR: Section = Section {
             "passwordFile",
             Text { what: "a path", right: "a file only its owner reads, with one line of 1 to 80 bytes" },
             Words("no password"),
-            "TCP MD5 key (RFC 2385). A relative path starts at the configuration file. A changed key resets the session.",
+            "TCP MD5 key (RFC 2385). A relative path starts at the configuration file. A key in place of another one is taken by the session that stands: change the router's within the hold time.",
         ),
         field(
             "source",
@@ -173,6 +173,7 @@ static BFD: Section = Section {
             Value("3"),
             "Packets that may be lost before the path counts as down.",
         ),
+        MINIMUM_TTL,
     ],
 };
 

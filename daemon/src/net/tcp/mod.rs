@@ -105,6 +105,14 @@ impl Dial {
         }
     }
 
+    /// As [`Stream::set_key`], while the handshake is under way.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_key(&self, key: &Key) -> Result<(), NetError> {
+        options::key(&self.socket, self.remote.ip(), Some(key))
+    }
+
     /// Whether it is settled: `None` while it is under way, then how it ended.
     pub fn settled(&self) -> Option<Result<(), NetError>> {
         let failed = |source| Some(Err(NetError::Connect { remote: self.remote, source }));
@@ -185,6 +193,14 @@ impl Stream {
             return Err(NetError::Connect { remote: self.remote, source: other });
         }
         options::session(&self.socket, self.remote.is_ipv6(), how)
+    }
+
+    /// Signs and checks segments with this key from now on, in place of the one that the connection was made with.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_key(&self, key: &Key) -> Result<(), NetError> {
+        options::key(&self.socket, self.remote.ip(), Some(key))
     }
 
     /// Reads once.

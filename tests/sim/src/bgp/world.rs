@@ -392,6 +392,10 @@ impl World {
                 side.watched = true;
                 follow.push_back((conn, side.unsent.len(), Some(side.in_kernel)));
             }
+            // Both ends of the simulated network take any key.
+            Action::Rekey { conn, .. } => {
+                self.own(node, conn)?;
+            }
             Action::Close { conn } => {
                 let (tcp, end) = self.own(node, conn)?;
                 self.say(|| format!("node {node} closes {conn:?}"));

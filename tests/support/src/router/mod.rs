@@ -4,6 +4,7 @@
 //! Each router runs in the foreground, keeps its state in a directory of its own below the lab's, and ends with its guard.
 //! What a router cannot do is an error of [`Kind::start`] that says so, never a silently ignored field.
 
+pub mod bfd_pair;
 mod bird;
 mod config;
 mod exabgp;
@@ -75,6 +76,9 @@ impl Kind {
     pub fn start(self, lab: &Lab, netns: &Netns, config: &Config) -> Result<Box<dyn Router>> {
         if !config.bfd.is_empty() && !matches!(self, Self::Frr | Self::Bird) {
             return Err(unsupported(self, "BFD"));
+        }
+        if self != Self::Bird && config.neighbors.iter().any(|neighbor| neighbor.interface.is_some()) {
+            return Err(unsupported(self, "link of a neighbour in this lab"));
         }
         Ok(match self {
             Self::Frr => Box::new(Frr::start(lab, netns, config)?),

@@ -17,7 +17,8 @@ const OPEN: u8 = 1;
 pub const UPDATE: u8 = 2;
 /// NOTIFICATION.
 pub const NOTIFICATION: u8 = 3;
-const KEEPALIVE: u8 = 4;
+/// KEEPALIVE.
+pub const KEEPALIVE: u8 = 4;
 const ROUTE_REFRESH: u8 = 5;
 /// AS_TRANS (RFC 6793 9).
 const AS_TRANS: u16 = 23456;
@@ -31,6 +32,8 @@ pub struct Identity {
     pub id: Ipv4Addr,
     /// It offers four-octet AS numbers (RFC 6793).
     pub four_octet: bool,
+    /// Offered hold time (s); with 0 neither side owes keepalives.
+    pub hold_time: u16,
 }
 
 /// A message that was heard.
@@ -58,6 +61,11 @@ impl ScriptedPeer {
         Ok(Self { listener: listener.map_err(LabError::io("the scripted neighbour's port"))? })
     }
 
+    /// Its socket, for options that accepted connections begin with.
+    pub fn socket(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// The next connection, with the own address that was dialled.
     ///
     /// # Errors
@@ -83,8 +91,7 @@ pub struct ScriptedSession {
 }
 
 impl ScriptedSession {
-    /// Exchanges OPEN and KEEPALIVE; the session is Established afterwards. It offers both families and route refresh, and a hold time
-    /// of 0, so that it owes no keepalives.
+    /// Exchanges OPEN and KEEPALIVE; the session is Established afterwards. It offers both families and route refresh.
     ///
     /// # Errors
     /// When the speaker says something else.
@@ -103,6 +110,19 @@ impl ScriptedSession {
     /// When the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).map_err(LabError::io("scripted neighbour: write"))
+    }
+
+    /// Sends a KEEPALIVE.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn keepalive(&mut self) -> Result<()> {
+        self.send(&message(KEEPALIVE, &[]))
+    }
+
+    /// The connection itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Asks for the IPv4 routes again (RFC 2918): an Established session must answer with UPDATEs.
@@ -127,7 +147,11 @@ impl ScriptedSession {
         }
     }
 
-    fn read(&mut self, deadline: Duration) -> Result<Option<Heard>> {
+    /// The next message of any kind; None when the speaker has closed the connection.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`].
+    pub fn read(&mut self, deadline: Duration) -> Result<Option<Heard>> {
         let mut header = [0; HEADER];
         if !self.fill(&mut header, deadline)? {
             return Ok(None);
@@ -174,7 +198,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[0xff; 16][..], &length, &[kind], body].concat()
 }
 
-/// RFC 4271 4.2 and RFC 5492 4: version 4, AS, hold time 0, identifier, one parameter of type 2 with all capabilities.
+/// RFC 4271 4.2 and RFC 5492 4: version 4, AS, hold time, identifier, one parameter of type 2 with all capabilities.
 fn open(identity: Identity) -> Vec<u8> {
     // Multiprotocol (1) for AFI 1 and 2, route refresh (2), four-octet AS (65).
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0];
@@ -184,6 +208,7 @@ fn open(identity: Identity) -> Vec<u8> {
     }
     let length = u8::try_from(capabilities.len()).expect("twenty octets");
     let asn = u16::try_from(identity.asn).unwrap_or(AS_TRANS).to_be_bytes();
-    let head = [4, asn[0], asn[1], 0, 0];
+    let hold = identity.hold_time.to_be_bytes();
+    let head = [4, asn[0], asn[1], hold[0], hold[1]];
     message(OPEN, &[&head[..], &identity.id.octets(), &[length + 2, 2, length], &capabilities].concat())
 }

@@ -207,6 +207,7 @@ fn s5883_multihop_has_its_port_its_least_ttl_and_its_address_pair() {
     assert!(world.last("far").multihop);
     world.answer("far", |_, p| p.ttl = 252);
     assert_eq!(world.discarded("ttl"), 1);
+    assert!(world.status("far").condition.is_some_and(|why| why.contains("TTL 252, below the least of 253")));
     world.answer("far", |_, p| p.multihop = false);
     assert_eq!(world.discarded("no-session"), 1, "its discriminator on the other port");
     world.answer("far", |c, p| (c.your_discr, c.state, p.src) = (0, State::Down, ip("192.0.2.9")));
@@ -214,6 +215,21 @@ fn s5883_multihop_has_its_port_its_least_ttl_and_its_address_pair() {
     assert_eq!((world.discarded("no-session"), world.status("far").state), (3, State::Down));
     world.answer("far", |c, p| (c.your_discr, c.state, p.ttl, p.link) = (0, State::Down, 253, 3));
     assert_eq!(world.status("far").state, State::Init, "by the address pair, from any link");
+    assert_eq!(world.status("far").condition, None);
+}
+
+#[test]
+fn s5883_a_peer_that_sends_another_ttl_is_heard_as_configured_and_without_a_reset() {
+    let mut world = World::new(vec![far()]);
+    world.answer("far", |_, p| p.ttl = 63);
+    assert_eq!((world.discarded("ttl"), world.status("far").state), (1, State::Down));
+    let discriminator = world.status("far").local_discriminator;
+    world.feed(Input::Config(vec![PeerConfig { multihop: Some(63), ..far() }]));
+    world.answer("far", |_, p| p.ttl = 63);
+    let far = world.status("far");
+    assert_eq!((far.state, far.min_ttl, far.local_discriminator), (State::Up, Some(63), discriminator));
+    world.answer("far", |_, p| p.ttl = 62);
+    assert_eq!((world.discarded("ttl"), world.status("far").condition), (2, None), "a stray packet is no condition");
 }
 
 #[test]

@@ -260,6 +260,10 @@ fn bfd(subject: &mut Subject, node: (u32, u8), router: (u32, u8), hops: Option<u
     if let Some(hops) = hops {
         subject.peer().hops = Hops::Multihop(hops);
         subject.tor()["multihop"] = json!(hops);
+        // BIRD sends these packets with the system's TTL of 64; all others with 255, which is the default of the setting.
+        if subject.kind == Kind::Bird {
+            subject.tor()["bfd"]["minimumTtl"] = json!(65 - hops);
+        }
     }
     subject.up()?;
     let near = subject.near();
