@@ -169,10 +169,15 @@ fn read<'a, T: Deserialize<'a>>(page: &'a str) -> Result<T, ClientError> {
     serde_json::from_str(page).map_err(|e| ClientError::Answer(e.to_string()))
 }
 
-fn table(header: &[&str]) -> Table {
+/// A table as text, without blanks at the ends of its lines.
+fn rows(header: &[&str], cells: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
-    table
+    table.load_style(presets::NOTHING);
+    table.set_header(header.to_vec());
+    for row in cells {
+        table.add_row(row);
+    }
+    table.lines().fold(String::new(), |text, line| text + line.trim() + "\n")
 }
 
 /// `bascule services`.
@@ -193,47 +198,49 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     let Fill { entries, capacity } = page.flows;
     text.push_str(&format!("devices: {devices}\nnodes: {}\nflows here: {entries} of {capacity}\n\n", nodes.join(", ")));
 
-    let mut rows = table(&["SERVICE", "ADDRESS", "DELIVERY", "STATE", "PACKETS IN", "NEW FLOWS"]);
-    for service in page.balance.iter().flat_map(|b| &b.services) {
-        let ready = service.endpoints.iter().filter(|e| e.serving).count();
-        let mut state = format!("{ready}/{} ready", service.endpoints.len());
-        for (is, word) in [(service.draining, "draining"), (service.starved, "no room for its table")] {
-            if is {
-                state = format!("{state}, {word}");
-            }
-        }
-        let traffic = page.services.iter().find(|t| t.service == service.name);
-        rows.add_row([
-            service.name.clone(),
-            format!("{}/{}", SocketAddr::new(service.key.vip, service.key.port), service.key.protocol),
-            service.delivery.clone(),
-            state,
-            traffic.map_or(0, |t| t.packets).to_string(),
-            traffic.map_or(0, |t| t.new_flows).to_string(),
-        ]);
-    }
-    text.push_str(&format!("{}\n\n", rows.trim_fmt()));
-
-    let mut rows = table(&["SERVICE", "ENDPOINT", "ADDRESS", "NODE", "WEIGHT", "STATE", "PACKETS", "LAST CHECK"]);
-    for service in page.balance.iter().flat_map(|b| &b.services) {
-        for endpoint in &service.endpoints {
-            let is = |of: &str, name: &str| of == service.name && name == endpoint.name;
-            let traffic = page.endpoints.iter().find(|t| is(&t.service, &t.endpoint));
-            let check = page.checks.iter().find(|c| is(&c.service, &c.endpoint));
-            rows.add_row([
-                service.name.clone(),
-                endpoint.name.clone(),
-                SocketAddr::new(endpoint.address, endpoint.port).to_string(),
-                endpoint.node.clone().unwrap_or_else(|| "-".to_owned()),
-                endpoint.weight.to_string(),
-                endpoint.state.clone(),
-                traffic.map_or_else(|| "-".to_owned(), |t| t.packets.to_string()),
-                check.map_or_else(|| "-".to_owned(), |c| c.detail.clone()),
-            ]);
-        }
-    }
-    text.push_str(&format!("{}\n", rows.trim_fmt()));
+    let all = || page.balance.iter().flat_map(|b| &b.services);
+    let header = ["SERVICE", "ADDRESS", "DELIVERY", "STATE", "PACKETS IN", "NEW FLOWS"];
+    text.push_str(&rows(&header, all().map(|service| service_row(&page, service))));
+    text.push('\n');
+    let header = ["SERVICE", "ENDPOINT", "ADDRESS", "NODE", "WEIGHT", "STATE", "PACKETS", "LAST CHECK"];
+    let endpoints = all().flat_map(|service| service.endpoints.iter().map(move |endpoint| (service, endpoint)));
+    text.push_str(&rows(&header, endpoints.map(|(service, endpoint)| endpoint_row(&page, service, endpoint))));
     Ok(text)
+}
+
+fn service_row(page: &Page, service: &Service) -> Vec<String> {
+    let ready = service.endpoints.iter().filter(|e| e.serving).count();
+    let mut state = format!("{ready}/{} ready", service.endpoints.len());
+    for (is, word) in [(service.draining, "draining"), (service.starved, "no room for its table")] {
+        if is {
+            state = format!("{state}, {word}");
+        }
+    }
+    let traffic = page.services.iter().find(|t| t.service == service.name);
+    vec![
+        service.name.clone(),
+        format!("{}/{}", SocketAddr::new(service.key.vip, service.key.port), service.key.protocol),
+        service.delivery.clone(),
+        state,
+        traffic.map_or(0, |t| t.packets).to_string(),
+        traffic.map_or(0, |t| t.new_flows).to_string(),
+    ]
+}
+
+fn endpoint_row(page: &Page, service: &Service, endpoint: &Endpoint) -> Vec<String> {
+    let is = |of: &str, name: &str| of == service.name && name == endpoint.name;
+    let traffic = page.endpoints.iter().find(|t| is(&t.service, &t.endpoint));
+    let check = page.checks.iter().find(|c| is(&c.service, &c.endpoint));
+    vec![
+        service.name.clone(),
+        endpoint.name.clone(),
+        SocketAddr::new(endpoint.address, endpoint.port).to_string(),
+        endpoint.node.clone().unwrap_or_else(|| "-".to_owned()),
+        endpoint.weight.to_string(),
+        endpoint.state.clone(),
+        traffic.map_or_else(|| "-".to_owned(), |t| t.packets.to_string()),
+        check.map_or_else(|| "-".to_owned(), |c| c.detail.clone()),
+    ]
 }
 
 fn node(node: &Node) -> String {
@@ -272,9 +279,9 @@ pub(super) fn flows(page: &str) -> Result<String, ClientError> {
     if page.flows.is_empty() {
         return Ok("no such flow on this node\n".to_owned());
     }
-    let mut rows = table(&["PROTOCOL", "CLIENT", "VIP", "ENDPOINT", "VIA NODE", "IDLE", "STATE"]);
-    for flow in &page.flows {
-        rows.add_row([
+    let header = ["PROTOCOL", "CLIENT", "VIP", "ENDPOINT", "VIA NODE", "IDLE", "STATE"];
+    let cells = page.flows.iter().map(|flow| {
+        vec![
             flow.protocol.clone(),
             SocketAddr::new(flow.client, flow.client_port).to_string(),
             SocketAddr::new(flow.vip, flow.vip_port).to_string(),
@@ -282,10 +289,10 @@ pub(super) fn flows(page: &str) -> Result<String, ClientError> {
             flow.ingress.to_string(),
             format!("{} s", flow.idle_seconds),
             flow.state.clone(),
-        ]);
-    }
+        ]
+    });
     let more = if page.more { "there are more: --limit\n" } else { "" };
-    Ok(format!("{}\n{more}", rows.trim_fmt()))
+    Ok(rows(&header, cells) + more)
 }
 
 #[derive(Deserialize)]

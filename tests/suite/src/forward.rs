@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_links};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_links, loaded_programs};
 use bascule::dataplane::forward::{Forward, ForwardOptions};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{Flow, FlowKey};
@@ -63,6 +63,23 @@ pub fn device_links(ifindex: u32) -> Result<Vec<DeviceLink>> {
     let mut links: Vec<_> = links.map(|link| DeviceLink { id: link.id(), program: link.program_id() }).collect();
     links.sort();
     Ok(links)
+}
+
+/// The names of the programs that stand on a device of this namespace.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn program_names(ifindex: u32) -> Result<Vec<String>> {
+    let device = nix::net::if_::if_indextoname(ifindex)?.into_string()?;
+    let mut names = Vec::new();
+    for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let (_, chain) = SchedClassifier::query_tcx(&device, direction)?;
+        names.extend(chain.iter().filter_map(|info| info.name_as_str().map(str::to_owned)));
+    }
+    let xdp = xdp_of(&device)?;
+    let xdp = xdp.and_then(|id| loaded_programs().flatten().find(|info| info.id() == id));
+    names.extend(xdp.and_then(|info| info.name_as_str().map(str::to_owned)));
+    Ok(names)
 }
 
 /// The XDP program on a device, by id.
