@@ -86,6 +86,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let fence = fence.and_then(|mut fence| {
         if let Some(fence) = fence.as_mut() {
             fence.clear().map_err(|e| e.to_string())?;
+            fence.forward(&forward::frames(&loaded)).map_err(|e| e.to_string())?;
         }
         Ok(fence)
     });

@@ -1,5 +1,6 @@
 //! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::bgp::RoomSender;
 use super::forward::{self, ForwardSender};
 use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
+use crate::dataplane::Forwarded;
 use crate::driver::world::{Told, Work, World};
 use crate::handle::{NodeHandle, Publisher};
 use crate::metrics::Metrics;
@@ -50,6 +52,11 @@ impl WorldSender {
 }
 
 impl WorldSender {
+    pub(super) async fn forwarded(&self, frames: BTreeSet<Forwarded>) -> Result<()> {
+        let sent = self.send(World::Forwarded(frames)).await;
+        if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
+    }
+
     pub(super) async fn bfd(&self, peers: Vec<PeerConfig>) -> Result<()> {
         let sent = self.send(World::Bfd(peers)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
@@ -304,6 +311,7 @@ async fn apply(
     info!(file = %path.display(), "configuration applied");
     rooms.world.config(next.node.clone()).await.ok()?;
     rooms.world.bfd(next.bfd.clone()).await.ok()?;
+    rooms.world.forwarded(forward::frames(&next)).await.ok()?;
     rooms.forward.config(&next).await;
     // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
     if !rooms.bgp.config(&next).await {

@@ -344,7 +344,7 @@ fn clean_removes_everything_of_ours_and_nothing_else() {
         drop((forward, fence));
         let report = clean(ground.root())?;
         assert_eq!((report.links, report.filters, report.qdiscs), (4, 2, 0));
-        assert_eq!(report.maps, 7 + 21 + 2, "the fence's, a set, the arrays of a load");
+        assert_eq!(report.maps, 8 + 22 + 2, "the fence's, a set, the arrays of a load");
         assert!(device_links(a)?.is_empty() && xdp_of("va")?.is_none());
         let filters = ground.tc("filter show dev vb ingress")?;
         assert!(filters.contains("u32") && !filters.contains("bascule"), "{filters}");
@@ -366,7 +366,7 @@ fn the_fence_alone_can_go() {
         drop(fence);
         let mut report = bascule::dataplane::CleanReport::default();
         bascule::dataplane::clean_fence(ground.root(), &mut report)?;
-        assert_eq!((report.links, report.maps), (2, 7));
+        assert_eq!((report.links, report.maps), (2, 8));
         assert_eq!(device_links(a)?.len(), 2, "forwarding stands");
         drop(forward);
         assert!(open(ground)?.reused());

@@ -5,13 +5,14 @@ mod checks;
 mod plane;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::io::LinkInfo;
+use bascule_core::service::Delivery;
 use bascule_core::time::Instant;
 use bascule_core::types::LinkId;
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{Forwarding, Loaded};
+use crate::dataplane::Forwarded;
 use crate::handle::forward::{ForwardPort, ForwardRequest};
 use crate::net::netlink::Ways;
 
@@ -28,6 +30,9 @@ use plane::Plane;
 
 /// Orders that may wait for the room. Whoever gives one waits meanwhile.
 const ORDER_QUEUE: usize = 64;
+/// Protocol numbers (IANA).
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 /// From one look at the devices, the frames that did not fit and the nodes to the next.
 const TICK: Duration = Duration::from_secs(1);
 /// Events of the network within this time are one change: a link that comes up makes dozens.
@@ -64,6 +69,19 @@ impl ForwardSender {
     pub(super) async fn config(&self, loaded: &Loaded) {
         self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone())).await;
     }
+}
+
+/// What the fence must let in whoever owns its VIP: every service that is steered, and of its VIP what belongs to any service (ICMP,
+/// later fragments).
+pub(super) fn frames(loaded: &Loaded) -> BTreeSet<Forwarded> {
+    let services = loaded.forwarding.iter().flat_map(|f| &f.config.services);
+    let steered = services.filter(|service| service.delivery != Delivery::None);
+    let frames = steered.flat_map(|service| {
+        let (vip, protocol) = (service.vip, service.protocol.number());
+        let icmp = if vip.is_ipv4() { ICMP } else { ICMPV6 };
+        [(service.port, protocol), (0, protocol), (0, icmp)].map(|(port, protocol)| Forwarded { vip, port, protocol })
+    });
+    frames.collect()
 }
 
 /// Starts the room on its thread; it ends when the sender is dropped. Programs and maps stay as they are.

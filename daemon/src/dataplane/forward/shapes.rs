@@ -46,7 +46,7 @@ const fn mapped<V>(name: &'static str, entries: u32) -> MapShape {
 
 /// Every map of a set. The names are those of `layout-forward-v1.txt`; the two arrays of slow programs belong to a load and not to
 /// a set.
-pub(super) const SHAPES: [MapShape; 21] = [
+pub(super) const SHAPES: [MapShape; 22] = [
     shape::<u32, Config>("CONFIG", MapType::Array, 1),
     shape::<u32, Key>("KEYS", MapType::Array, 2),
     shape::<ServiceKey, u32>("SERVICE_KEYS", MapType::Hash, MAX_SERVICE_KEYS),
@@ -62,6 +62,8 @@ pub(super) const SHAPES: [MapShape; 21] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::LruHash, 0),
     shape::<FlowKey, Half>("HALF", MapType::LruHash, MAX_HALF),
     shape::<FlowKey, u32>("EXCEPTIONS", MapType::LruHash, MAX_EXCEPTIONS),
+    // From a main program to its slow one, on one CPU.
+    shape::<u32, u32>("HANDOVER", MapType::PerCpuArray, 1),
     shape::<FragmentKey, u32>("FRAGMENTS", MapType::LruHash, MAX_FRAGMENTS),
     shape::<u32, Bucket>("BUCKETS", MapType::PerCpuArray, MAX_BUCKETS),
     shape::<u32, u64>("TALLIES", MapType::PerCpuArray, TALLIES),
