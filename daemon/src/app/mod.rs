@@ -104,7 +104,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (work, work_rx) = mpsc::channel(WORK_QUEUE);
     let (events, events_rx) = mpsc::channel(EVENT_QUEUE);
     let world_tx = tasks::WorldSender::new(world_tx, wake.clone());
-    let reporter = tokio::spawn(tasks::report(events_rx, bgp_events_rx, node.publisher(), metrics.clone(), forward.clone()));
+    let reporter =
+        tokio::spawn(tasks::report(events_rx, bgp_events_rx, node.publisher(), metrics.clone(), forward.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
     let ports = Ports { node: port, world, work, events, routes, bfd, wake, metrics: metrics.clone() };
@@ -166,7 +167,9 @@ fn open_fence(policy: FencePolicy) -> Result<Option<Fence>, String> {
 fn remove_forwarding() {
     match dataplane::clean_forward(&FenceOptions::default().pin_root) {
         Ok(removed) if removed.is_empty() => {}
-        Ok(removed) => info!(links = removed.links, filters = removed.filters, "removed the data plane of a former run"),
+        Ok(removed) => {
+            info!(links = removed.links, filters = removed.filters, "removed the data plane of a former run")
+        }
         // Nothing of it can stand where nothing of it can be looked for.
         Err(error) => tracing::debug!(%error, "no look for a data plane of a former run"),
     }

@@ -289,13 +289,7 @@ fn watch(path: &Path, loaded: &Loaded) -> Option<mpsc::Receiver<()>> {
 }
 
 /// Applies a good file; what can only change with a start keeps its present value. `None` when the loop has ended.
-async fn apply(
-    path: &Path,
-    current: &Loaded,
-    mut next: Loaded,
-    rooms: &Rooms,
-    metrics: &Metrics,
-) -> Option<Loaded> {
+async fn apply(path: &Path, current: &Loaded, mut next: Loaded, rooms: &Rooms, metrics: &Metrics) -> Option<Loaded> {
     for warning in &next.warnings {
         warn!("{warning}");
     }

@@ -22,7 +22,8 @@ impl std::str::FromStr for Place {
         if let Ok(both) = text.parse::<SocketAddr>() {
             return Ok(Self { address: both.ip(), port: Some(both.port()) });
         }
-        let address = text.parse().map_err(|_| "an address, or an address and a port such as 192.0.2.7:443".to_owned())?;
+        let address =
+            text.parse().map_err(|_| "an address, or an address and a port such as 192.0.2.7:443".to_owned())?;
         Ok(Self { address, port: None })
     }
 }
@@ -362,7 +363,12 @@ mod tests {
             {"id":1,"address":"10.0.0.1","role":"previous","trouble":"dead: skipped"}],"endpoints":[],"newFlow":"encapsulated to node 2",
             "established":"the same"}"#;
         let text = trace(page).unwrap();
-        for part in ["service slot 3, flow hash 00ff, row 7 of 251", "home      node 2 10.0.0.2\n", "dead: skipped", "first packet: encapsulated to node 2"] {
+        for part in [
+            "service slot 3, flow hash 00ff, row 7 of 251",
+            "home      node 2 10.0.0.2\n",
+            "dead: skipped",
+            "first packet: encapsulated to node 2",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(trace("{}").is_err());
@@ -372,7 +378,10 @@ mod tests {
     fn services_off_and_on() {
         let off = r#"{"on":false,"conditions":["forwarding cannot be started: no bpffs"],"devices":[],"nodes":[],"balance":null,
             "services":[],"endpoints":[],"checks":[],"flows":{"entries":0,"capacity":0}}"#;
-        assert_eq!(services(off).unwrap(), "! forwarding cannot be started: no bpffs\nforwarding is off on this node\n");
+        assert_eq!(
+            services(off).unwrap(),
+            "! forwarding cannot be started: no bpffs\nforwarding is off on this node\n"
+        );
         let on = r#"{"on":true,"conditions":[],"devices":[{"device":"eth0","ingress":"xdp","egress":"tcx"}],
             "nodes":[{"name":"a","id":1,"this":true,"up":true},{"name":"b","id":2,"this":false,"up":false}],
             "balance":{"services":[{"name":"web","key":{"vip":"10.9.0.100","port":443,"protocol":"tcp"},"delivery":"direct",
@@ -381,7 +390,14 @@ mod tests {
             "endpoints":[{"service":"web","endpoint":"e1","packets":11}],
             "checks":[{"service":"web","endpoint":"e1","detail":"connected"}],"flows":{"entries":2,"capacity":524288}}"#;
         let text = services(on).unwrap();
-        for part in ["eth0 (xdp in, tcx out)", "1 = a (this), 2 = b (down)", "2 of 524288", "10.9.0.100:443/tcp", "1/1 ready", "connected"] {
+        for part in [
+            "eth0 (xdp in, tcx out)",
+            "1 = a (this), 2 = b (down)",
+            "2 of 524288",
+            "10.9.0.100:443/tcp",
+            "1/1 ready",
+            "connected",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

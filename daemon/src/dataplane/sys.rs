@@ -216,8 +216,7 @@ fn create_link(
 /// Gives the link pinned at `path` another program, in one step and without a gap.
 pub(super) fn update_pinned_link(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
     let link = open_pinned(path)?;
-    let mut update =
-        LinkUpdate { link_fd: number(&link)?, new_prog_fd: number(&program)?, flags: 0, old_prog_fd: 0 };
+    let mut update = LinkUpdate { link_fd: number(&link)?, new_prog_fd: number(&program)?, flags: 0, old_prog_fd: 0 };
     bpf(BPF_LINK_UPDATE, &mut update).map(drop)
 }
 

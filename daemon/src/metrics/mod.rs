@@ -185,11 +185,8 @@ impl Metrics {
         let mut shown = self.lock();
         self.inner.families.ready.set(0.0);
         self.take_back(&shown, &Shown::default());
-        let (bfd_peers, bgp, forward) = (
-            std::mem::take(&mut shown.bfd_peers),
-            std::mem::take(&mut shown.bgp),
-            std::mem::take(&mut shown.forward),
-        );
+        let (bfd_peers, bgp, forward) =
+            (std::mem::take(&mut shown.bfd_peers), std::mem::take(&mut shown.bgp), std::mem::take(&mut shown.forward));
         *shown = Shown { bfd_peers, bgp, forward, ..Shown::default() };
     }
 

@@ -25,8 +25,9 @@ fn key_file(lab: &Lab) -> Result<String> {
 
 /// Node `n` of `count`; every node carries one endpoint, a process of its own.
 fn config(lab: &Lab, n: usize, count: usize) -> Result<Value> {
-    let nodes: Vec<Value> =
-        (1..=count).map(|n| json!({ "name": format!("n{n}"), "id": n, "addresses": [format!("10.9.0.{n}")] })).collect();
+    let nodes: Vec<Value> = (1..=count)
+        .map(|n| json!({ "name": format!("n{n}"), "id": n, "addresses": [format!("10.9.0.{n}")] }))
+        .collect();
     let endpoints: Vec<Value> = (1..=count)
         .map(|n| {
             json!({ "name": format!("e{n}"), "address": format!("10.9.0.{n}"), "port": ENDPOINT_PORT, "node": format!("n{n}") })
@@ -193,7 +194,9 @@ fn datagrams_reach_the_endpoint_of_their_home_through_either_node() -> Result<()
                 }
                 Err(std::io::Error::from(std::io::ErrorKind::TimedOut))
             })?;
-            let answer = answer.with_context(|| format!("port {source} via n{via}:\n{:#}", page(cluster.daemon(via)).unwrap_or_default()));
+            let answer = answer.with_context(|| {
+                format!("port {source} via n{via}:\n{:#}", page(cluster.daemon(via)).unwrap_or_default())
+            });
             answers[via - 1].push(answer?);
         }
     }

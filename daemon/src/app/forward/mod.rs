@@ -2,6 +2,7 @@
 //! and the state of nodes. The real-time thread has no part in it.
 
 mod checks;
+mod liveness;
 mod plane;
 mod status;
 

@@ -16,14 +16,13 @@ use bascule_ebpf_common::forward::{Config, Key};
 use tracing::{info, warn};
 
 use super::Said;
+use super::liveness::Liveness;
 use crate::clock;
 use crate::config::{Forwarding, Hook as Wanted};
 use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Place, Wish};
 use crate::handle::forward::Standing;
 use crate::net::netlink::{Ways, Whereabouts};
 
-/// A node with a BFD session that has not come up by then is down.
-const FIRST_CONTACT: Duration = Duration::from_secs(10);
 /// From one try to the next to open the plane, and to put the programs on a device that refused them.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -44,12 +43,9 @@ pub(super) struct Plane {
     headroom: u64,
     /// Devices that had to leave XDP.
     without_xdp: BTreeSet<u32>,
-    /// Nodes with a BFD session that was never up, until when they are taken to be.
-    awaited: BTreeMap<IpAddr, Instant>,
-    watched: BTreeSet<IpAddr>,
-    /// Addresses with which a BFD session is up, whether a node has them or not, and addresses of nodes that are down.
-    up: BTreeSet<IpAddr>,
-    down: BTreeSet<IpAddr>,
+    liveness: Liveness,
+    /// Nodes as the log has them.
+    told: BTreeMap<String, bool>,
     /// The programs go anew onto every device.
     renew: bool,
     trouble: Said,
@@ -63,7 +59,7 @@ impl Plane {
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&NodeSpec, bool)> {
         let config = self.config.iter();
-        config.flat_map(|c| &c.config.nodes).map(|node| (node, !node.addresses.iter().any(|a| self.down.contains(a))))
+        config.flat_map(|c| &c.config.nodes).map(|node| (node, self.liveness.is_up(node)))
     }
 
     pub(super) fn this(&self) -> Option<&str> {
@@ -86,7 +82,7 @@ impl Plane {
         links: &BTreeMap<LinkId, LinkInfo>,
         now: Instant,
     ) {
-        self.watch_nodes(config.as_deref(), bfd, now);
+        self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
         self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
         self.config = config;
         if self.config.is_some() && self.forward.is_none() {
@@ -97,6 +93,7 @@ impl Plane {
         if self.forward.is_some() {
             self.balancer.handle_config(wanted, now);
         }
+        self.tell_nodes(now);
         self.look = true;
         self.turn(now, links);
     }
@@ -233,7 +230,12 @@ impl Plane {
             match forward.settle(&wanted) {
                 Ok(done) => {
                     self.settled = true;
-                    info!(flows = done.carried, detached = done.detached, sets = done.sets, "forwarding has taken over");
+                    info!(
+                        flows = done.carried,
+                        detached = done.detached,
+                        sets = done.sets,
+                        "forwarding has taken over"
+                    );
                 }
                 Err(error) => self.trouble.error(format!("what former runs left is not removed: {error}")),
             }
@@ -243,16 +245,11 @@ impl Plane {
     /// Once a second.
     pub(super) fn tick(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
         let now = Instant::from_nanos(clock::boot_ns());
-        let late: Vec<IpAddr> = self.awaited.iter().filter(|(_, until)| **until <= now).map(|(a, _)| *a).collect();
-        for address in late {
-            self.awaited.remove(&address);
-            self.path(address, false, now);
+        if self.liveness.expire(now) {
+            self.tell_nodes(now);
         }
-        if self.retry.is_some_and(|at| at <= now) && self.config.is_some() {
-            let config = self.config.take();
-            // As if it were new; BFD is watched already.
+        if self.forward.is_none() && self.config.is_some() && self.retry.is_some_and(|at| at <= now) {
             self.open(now);
-            self.config = config;
             self.write_config();
             if let (Some(_), Some(config)) = (&self.forward, &self.config) {
                 self.balancer.handle_config(config.config.clone(), now);
@@ -283,36 +280,21 @@ impl Plane {
         }
     }
 
-    /// A BFD session with an address of a node.
+    /// A BFD session came up or went down.
     pub(super) fn path(&mut self, remote: IpAddr, up: bool, now: Instant) {
-        self.awaited.remove(&remote);
-        if up { self.up.insert(remote) } else { self.up.remove(&remote) };
-        let node = self.config.iter().flat_map(|c| &c.config.nodes).find(|node| node.addresses.contains(&remote));
-        let counts = node.is_some() && (up || self.watched.contains(&remote));
-        let changed = counts && if up { self.down.remove(&remote) } else { self.down.insert(remote) };
-        if let (true, Some(node)) = (changed, node) {
-            info!(node = node.name, up, "node of the data plane");
-            self.balancer.handle_node(&node.name, up, now);
-        }
+        self.liveness.heard(remote, up);
+        self.tell_nodes(now);
     }
 
-    /// Nodes with a BFD session are as it says, all others are up.
-    fn watch_nodes(&mut self, config: Option<&Forwarding>, bfd: &[PeerConfig], now: Instant) {
-        let nodes = config.into_iter().flat_map(|c| &c.config.nodes);
-        let watched: BTreeSet<IpAddr> = nodes
-            .flat_map(|node| &node.addresses)
-            .filter(|address| bfd.iter().any(|peer| peer.remote == **address))
-            .copied()
-            .collect();
-        let before: Vec<IpAddr> = self.down.iter().filter(|a| !watched.contains(a)).copied().collect();
-        for address in before {
-            self.path(address, true, now);
+    /// The balancer notices by itself what is no news.
+    fn tell_nodes(&mut self, now: Instant) {
+        for node in self.config.iter().flat_map(|c| &c.config.nodes) {
+            let up = self.liveness.is_up(node);
+            if self.told.insert(node.name.clone(), up).is_some_and(|before| before != up) {
+                info!(node = node.name, up, "node of the data plane");
+            }
+            self.balancer.handle_node(&node.name, up, now);
         }
-        self.awaited.retain(|address, _| watched.contains(address));
-        for address in watched.difference(&self.watched).filter(|address| !self.up.contains(address)) {
-            self.awaited.insert(*address, now + FIRST_CONTACT);
-        }
-        self.watched = watched;
     }
 
     /// Asks for the way to every node and the place of every endpoint here.
@@ -342,7 +324,9 @@ impl Plane {
                 Ok(Whereabouts::Here) => Place::Host,
                 Ok(Whereabouts::Netns(id)) => Place::Netns(id),
                 Ok(Whereabouts::Elsewhere) => Place::Unknown,
-                Err(error) => return self.trouble.error(format!("the place of {address} cannot be asked for: {error}")),
+                Err(error) => {
+                    return self.trouble.error(format!("the place of {address} cannot be asked for: {error}"));
+                }
             };
             match forward.set_place(address, place) {
                 Ok(true) => info!(%address, ?place, "place of an endpoint"),
@@ -409,6 +393,8 @@ fn tell(report: &Report) {
         Report::NoSlot { service } => warn!(%service, "no slot left for a service or an endpoint"),
         Report::Recovered { service } => info!(%service, "there is room for its tables again"),
         Report::AllUnready { service, kept } => warn!(%service, kept, "no endpoint is ready"),
-        Report::Flapping { service, endpoint } => warn!(%service, endpoint, "held unready: it changes its mind too often"),
+        Report::Flapping { service, endpoint } => {
+            warn!(%service, endpoint, "held unready: it changes its mind too often")
+        }
     }
 }

@@ -5,9 +5,7 @@ use bascule_ebpf_common::forward::{PacketDrop, Tally};
 
 use super::Room;
 use crate::dataplane::forward::{Forward, ForwardError};
-use crate::handle::forward::{
-    CheckView, EndpointTraffic, ForwardStatus, NodeView, ServiceTraffic,
-};
+use crate::handle::forward::{CheckView, EndpointTraffic, ForwardStatus, NodeView, ServiceTraffic};
 
 impl Room {
     pub(super) fn status(&self) -> ForwardStatus {
@@ -21,7 +19,12 @@ impl Room {
         status.nodes = self
             .plane
             .nodes()
-            .map(|(node, up)| NodeView { name: node.name.clone(), id: node.id, this: Some(node.name.as_str()) == this, up })
+            .map(|(node, up)| NodeView {
+                name: node.name.clone(),
+                id: node.id,
+                this: Some(node.name.as_str()) == this,
+                up,
+            })
             .collect();
         status.checks = self
             .checks

@@ -103,7 +103,8 @@ impl Known {
             }
             Action::ClearService { slot } => {
                 maps.tables.clear_service(slot.0.into())?;
-                let sources: Vec<IpNet> = self.sources.iter().filter(|(of, _)| *of == slot).map(|(_, net)| *net).collect();
+                let sources: Vec<IpNet> =
+                    self.sources.iter().filter(|(of, _)| *of == slot).map(|(_, net)| *net).collect();
                 maps.tables.remove_sources(slot.0.into(), &sources)?;
                 self.sources.retain(|(of, _)| *of != slot);
                 self.services.remove(&slot);
@@ -130,8 +131,7 @@ impl Known {
             Action::PutNode(entry) => self.put_node(maps, entry)?,
             Action::RemoveNode { spec } => self.remove_node(maps, &spec)?,
             Action::PutReverse { id, key, slot } => {
-                let entry =
-                    ReverseEntry { vip: vip_key(key.vip), port: key.port.to_be(), service: slot.0, pad: 0 };
+                let entry = ReverseEntry { vip: vip_key(key.vip), port: key.port.to_be(), service: slot.0, pad: 0 };
                 let at = reverse_key(id.address, id.port, id.protocol);
                 maps.peers.set_reverse(&at, &entry)?;
                 self.reverse.insert((at.address.addr, at.port, at.protocol));
@@ -187,11 +187,7 @@ impl Known {
         address: IpAddr,
         path: Option<Path>,
     ) -> Result<bool, ForwardError> {
-        let before = match path {
-            Some(path) => self.paths.insert(address, path),
-            None => self.paths.remove(&address),
-        };
-        if before == path {
+        if !self.note_path(address, path) {
             return Ok(false);
         }
         for node in self.nodes.values().filter(|node| node.spec.addresses.first() == Some(&address)) {
@@ -208,13 +204,27 @@ impl Known {
         address: IpAddr,
         place: Place,
     ) -> Result<bool, ForwardError> {
-        if self.places.insert(address, place) == Some(place) {
+        if !self.note_place(address, place) {
             return Ok(false);
         }
         for (slot, entry) in self.endpoints.iter().filter(|(_, entry)| entry.address == address) {
             maps.peers.set_endpoint(slot.0.into(), &self.endpoint(entry))?;
         }
         Ok(true)
+    }
+
+    /// True when it is news.
+    pub(super) fn note_path(&mut self, address: IpAddr, path: Option<Path>) -> bool {
+        let before = match path {
+            Some(path) => self.paths.insert(address, path),
+            None => self.paths.remove(&address),
+        };
+        before != path
+    }
+
+    /// True when it is news.
+    pub(super) fn note_place(&mut self, address: IpAddr, place: Place) -> bool {
+        self.places.insert(address, place) != Some(place)
     }
 
     /// Drops facts of addresses that nothing names any more.
@@ -236,20 +246,16 @@ impl Known {
         let lost = lost.map(|address| format!("no way to the node at {address}: what is for it is dropped"));
         let unplaced = endpoints.iter().filter(|a| matches!(self.places.get(a), None | Some(Place::Unknown)));
         let unplaced = unplaced.map(|address| {
-            format!("the network namespace of the endpoint {address} is not known: its sockets cannot be asked for flows")
+            format!(
+                "the network namespace of the endpoint {address} is not known: its sockets cannot be asked for flows"
+            )
         });
         lost.chain(unplaced).collect()
     }
 
     /// Segments must fit the narrowest way between two nodes: which one a flow will take is not known when it begins.
     fn renew_mss(&mut self, maps: &mut Written<'_>) -> Result<(), ForwardError> {
-        let narrowest = self.nodes.values().filter(|node| !node.this).filter_map(|node| {
-            let path = self.paths.get(node.spec.addresses.first()?)?;
-            Some(path.mtu.saturating_sub(overhead(node.spec.addresses.first()?)))
-        });
-        let mss = narrowest.min().map_or((0, 0), |inner| {
-            (inner.saturating_sub(HEADERS_V4), inner.saturating_sub(HEADERS_V6))
-        });
+        let mss = self.narrowest();
         if mss == self.mss {
             return Ok(());
         }
@@ -260,7 +266,16 @@ impl Known {
         Ok(())
     }
 
-    fn node(&self, entry: &NodeEntry) -> Node {
+    /// Largest segments that fit the narrowest known way to another node, IPv4 and IPv6; 0: there is none.
+    pub(super) fn narrowest(&self) -> (u16, u16) {
+        let inner = self.nodes.values().filter(|node| !node.this).filter_map(|node| {
+            let address = node.spec.addresses.first()?;
+            Some(self.paths.get(address)?.mtu.saturating_sub(overhead(address)))
+        });
+        inner.min().map_or((0, 0), |inner| (inner.saturating_sub(HEADERS_V4), inner.saturating_sub(HEADERS_V6)))
+    }
+
+    pub(super) fn node(&self, entry: &NodeEntry) -> Node {
         let Some(address) = entry.spec.addresses.first() else { return Node::default() };
         let mut node = Node { address: vip_key(*address), site: entry.spec.site, ..Node::default() };
         node.flags = if entry.dead { NODE_DEAD } else { 0 } | if entry.this { NODE_SELF } else { 0 };
@@ -274,7 +289,7 @@ impl Known {
         node
     }
 
-    fn endpoint(&self, entry: &EndpointEntry) -> Endpoint {
+    pub(super) fn endpoint(&self, entry: &EndpointEntry) -> Endpoint {
         let mut flags = 0;
         for (set, flag) in
             [(entry.ready, ENDPOINT_READY), (entry.draining, ENDPOINT_DRAINING), (entry.remote, ENDPOINT_REMOTE)]
@@ -313,7 +328,7 @@ fn overhead(address: &IpAddr) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
-fn service(entry: &ServiceEntry, (mss4, mss6): (u16, u16)) -> Service {
+pub(super) fn service(entry: &ServiceEntry, (mss4, mss6): (u16, u16)) -> Service {
     let mut flags = 0;
     for (set, flag) in [
         (entry.affinity == Affinity::ClientIp, SERVICE_AFFINITY),

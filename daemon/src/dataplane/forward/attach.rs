@@ -127,7 +127,10 @@ impl Forward {
             }
             Err(error) => {
                 refused.push(format!("clsact: {error}"));
-                Err(ForwardError::NoHook { device: link.name.clone(), reason: format!("{name}: {}", refused.join("; ")) })
+                Err(ForwardError::NoHook {
+                    device: link.name.clone(),
+                    reason: format!("{name}: {}", refused.join("; ")),
+                })
             }
         }
     }

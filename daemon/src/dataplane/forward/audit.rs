@@ -69,9 +69,10 @@ pub(super) fn order(device: &str) -> Option<String> {
     let at = |names: &[&str]| chain.iter().position(|info| names.iter().any(|name| is(info, name)));
     match (at(&FENCE_NAMES), at(&[TC_EGRESS])) {
         (_, None) => Some("tcx: our program is not in the egress chain".to_owned()),
-        (Some(fence), Some(ours)) if ours < fence => {
-            Some("tcx: our egress program stands before the fence's: what the fence would drop is rewritten first".to_owned())
-        }
+        (Some(fence), Some(ours)) if ours < fence => Some(
+            "tcx: our egress program stands before the fence's: what the fence would drop is rewritten first"
+                .to_owned(),
+        ),
         (fence, Some(ours)) => {
             let foreign = (0..ours).filter(|at| Some(*at) != fence).filter_map(|at| chain[at].name_as_str());
             let foreign: Vec<&str> = foreign.collect();
@@ -95,7 +96,10 @@ pub(super) fn facts(device: &str) -> Vec<String> {
         ));
     }
     if read("/proc/sys/net/ipv4/ip_forward".to_owned()) == Some(0) {
-        found.push("net.ipv4.ip_forward is 0: packets for endpoints outside the host's own namespace are not delivered".to_owned());
+        found.push(
+            "net.ipv4.ip_forward is 0: packets for endpoints outside the host's own namespace are not delivered"
+                .to_owned(),
+        );
     }
     found
 }

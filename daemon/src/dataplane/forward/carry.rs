@@ -62,7 +62,9 @@ impl<'a> FlowReader<'a> {
             .take(count)
             .map(|(key, value)| {
                 // SAFETY: both types are plain data for which every bit pattern is valid, and the chunks have their sizes.
-                unsafe { (key.as_ptr().cast::<FlowKey>().read_unaligned(), value.as_ptr().cast::<Flow>().read_unaligned()) }
+                unsafe {
+                    (key.as_ptr().cast::<FlowKey>().read_unaligned(), value.as_ptr().cast::<Flow>().read_unaligned())
+                }
             })
             .collect()
     }

@@ -29,11 +29,7 @@ fn passes(filter: &FlowFilter, key: &FlowKey, flow: &Flow) -> bool {
 }
 
 /// Lists flows that pass, up to the filter's limit; `now_s` is CLOCK_BOOTTIME in seconds.
-pub(super) fn list(
-    map: BorrowedFd<'_>,
-    filter: &FlowFilter,
-    now_s: u32,
-) -> Result<FlowList, ForwardError> {
+pub(super) fn list(map: BorrowedFd<'_>, filter: &FlowFilter, now_s: u32) -> Result<FlowList, ForwardError> {
     let mut found = FlowList::default();
     let limit = filter.limit.unwrap_or(LIMIT);
     let mut reader = FlowReader::new(map);
@@ -76,11 +72,7 @@ fn view(key: &FlowKey, flow: &Flow, now_s: u32) -> FlowView {
 const SAMPLE: u32 = 8192;
 
 /// Fill of the map of flows and of the half-open table.
-pub(super) fn fill(
-    flows: BorrowedFd<'_>,
-    capacity: u32,
-    half: BorrowedFd<'_>,
-) -> Result<(Fill, Fill), ForwardError> {
+pub(super) fn fill(flows: BorrowedFd<'_>, capacity: u32, half: BorrowedFd<'_>) -> Result<(Fill, Fill), ForwardError> {
     let flows = estimate::<Flow>(flows, capacity)?;
     let half = estimate::<Half>(half, MAX_HALF)?;
     Ok((flows, half))

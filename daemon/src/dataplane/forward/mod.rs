@@ -9,13 +9,18 @@
 //! Calls act in the network namespace of the calling thread.
 
 mod apply;
+#[cfg(test)]
+mod apply_tests;
 mod attach;
 mod audit;
 mod carry;
+mod clean;
+mod control;
 mod error;
 mod flows;
 mod mapped;
 mod peers;
+mod read;
 mod recover;
 mod sets;
 mod shapes;
@@ -23,32 +28,25 @@ mod stats;
 mod tables;
 mod trace;
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path as FilePath, PathBuf};
 
 use aya::maps::{Array, Map, MapData, ProgramArray};
 use aya::programs::SchedClassifier;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
-use bascule_core::balance::Recovered;
-use bascule_core::balance::io::Action;
-use bascule_ebpf_common::forward::{
-    Config, DEFAULT_FLOWS, EndpointStats, FORWARD_STAMP, FlowKey, Key, PacketDrop, ServiceStats, Site,
-};
+use bascule_ebpf_common::forward::{DEFAULT_FLOWS, FORWARD_STAMP};
 
 pub use apply::{Path, Place};
 pub use attach::Wish;
+pub(super) use clean::clean;
 pub use error::ForwardError;
 pub use stats::Tallies;
 
-use crate::handle::forward::{Asked, Fill, FlowFilter, FlowList, Hook, Standing, Trace};
-
 use super::error::FenceError;
-use super::{CleanReport, DEFAULT_PIN_ROOT, ProgramStats, probe};
-use apply::{Known, Written};
+use super::{DEFAULT_PIN_ROOT, ProgramStats, probe};
+use apply::Known;
 use carry::Flows;
 use peers::Peers;
 use sets::Set;
@@ -202,204 +200,6 @@ impl Forward {
         self.reused
     }
 
-    /// What the maps hold; for the balancer, before its first configuration.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn recovered(&self) -> Result<Recovered, ForwardError> {
-        recover::recovered(&self.tables, &self.peers)
-    }
-
-    /// Carries out one action of the balancer.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`] when a map is full or refuses, [`ForwardError::Range`].
-    pub fn apply(&mut self, action: Action) -> Result<(), ForwardError> {
-        match &action {
-            Action::Sweep => {
-                let gone = self.sweep()?;
-                tracing::info!(entries = gone, "what a former run left and nobody wants is gone");
-            }
-            Action::PutService { slot, .. } if !self.known.services.contains_key(slot) && !self.reused => {
-                self.stats.reset_service(slot.0.into())?;
-            }
-            Action::ClearService { slot } => self.stats.reset_service(slot.0.into())?,
-            Action::RemoveEndpoint { slot } => self.stats.reset_endpoint(slot.0.into())?,
-            _ => {}
-        }
-        self.known.apply(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, action)
-    }
-
-    /// Addresses of other nodes whose way must be found, and of endpoints here whose place must be.
-    #[must_use]
-    pub fn wanted(&self) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
-        self.known.wanted()
-    }
-
-    /// The way to the node at `address`; `None`: there is none. True when that is news.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn set_path(&mut self, address: IpAddr, path: Option<Path>) -> Result<bool, ForwardError> {
-        if let Some(path) = path {
-            self.peers.add_device(path.ifindex)?;
-        }
-        self.known.set_path(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, address, path)
-    }
-
-    /// Where the endpoint at `address` lives. True when that is news.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn set_place(&mut self, address: IpAddr, place: Place) -> Result<bool, ForwardError> {
-        self.known.set_place(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, address, place)
-    }
-
-    /// What this node is and how it sends. Node 0 turns forwarding off: every packet passes.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn set_config(&mut self, config: &Config) -> Result<(), ForwardError> {
-        self.peers.set_config(config)
-    }
-
-    /// What is written there.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn config(&self) -> Result<Config, ForwardError> {
-        self.peers.config()
-    }
-
-    /// Writes one of the two tag keys. Rotation: the new key into the other slot on every node, then [`Config::key_slot`] on every
-    /// node, then the old slot cleared.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn set_key(&mut self, slot: u32, key: &Key) -> Result<(), ForwardError> {
-        if self.peers.key(slot)? == *key { Ok(()) } else { self.peers.set_key(slot, key) }
-    }
-
-    /// Writes the gateways of another site.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`], [`ForwardError::Range`].
-    pub fn set_site(&mut self, site: u32, entry: &Site) -> Result<(), ForwardError> {
-        if self.peers.site(site)? == *entry { Ok(()) } else { self.peers.set_site(site, entry) }
-    }
-
-    /// Pins a flow to a node (or takes that back).
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn set_exception(&mut self, flow: &FlowKey, node: Option<u16>) -> Result<(), ForwardError> {
-        match node {
-            Some(node) => self.peers.set_exception(flow, node.into()),
-            None => self.peers.remove_exception(flow),
-        }
-    }
-
-    /// Ends the start: every device in `devices` has the new programs, so what former runs left elsewhere goes, and the flows that their
-    /// programs wrote until now come over.
-    ///
-    /// # Errors
-    /// What could not be removed; it is tried again by the next start.
-    pub fn settle(&mut self, devices: &BTreeSet<u32>) -> Result<Settled, ForwardError> {
-        let mut settled = Settled { carried: carry::carry(&self.others, &mut self.flows.map)?, ..Settled::default() };
-        for link in super::link::all()?.into_iter().filter(|link| !devices.contains(&link.ifindex)) {
-            let removed = attach::remove(&self.root, link.ifindex)?;
-            settled.detached += removed.links + removed.filters;
-        }
-        for ifindex in pinned_devices(&self.root)?.difference(devices) {
-            settled.detached += attach::remove(&self.root, *ifindex)?.links;
-        }
-        let towards_nodes = self.known.devices();
-        for ifindex in self.peers.devices()? {
-            if !devices.contains(&ifindex) && !towards_nodes.contains(&ifindex) {
-                self.peers.remove_device(ifindex)?;
-            }
-        }
-        settled.sets = sets::keep_only(&self.root, &self.set, &self.load)?;
-        self.others.clear();
-        Ok(settled)
-    }
-
-    /// Removes what former runs wrote and this one does not want, and gives flows that came over this run's slots; how many entries went.
-    fn sweep(&mut self) -> Result<usize, ForwardError> {
-        self.known.forget_unwanted();
-        let gone = recover::sweep(&self.known, &mut self.tables, &mut self.peers)?;
-        Ok(gone + carry::rename(&mut self.flows, |key, flow| recover::renamed(&self.known, key, flow))?)
-    }
-
-    /// What an operator should know of this node's tables and devices.
-    #[must_use]
-    pub fn conditions(&self, standings: &[Standing]) -> Vec<String> {
-        let mut conditions = self.known.conditions();
-        for standing in standings {
-            let device = &standing.device;
-            let order = if standing.egress == Hook::Tcx { audit::order(device) } else { None };
-            let said = standing.reasons.iter().cloned().chain(order).chain(audit::facts(device));
-            conditions.extend(said.map(|what| format!("{device}: {what}")));
-        }
-        conditions
-    }
-
-    /// Counters of everything.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn tallies(&self) -> Result<Tallies, ForwardError> {
-        self.stats.tallies()
-    }
-
-    /// Frames that could not be made longer: grows on a device whose driver leaves no room before the frame.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn headroom_failures(&self) -> Result<u64, ForwardError> {
-        self.stats.tally_slot(PacketDrop::Headroom as u32)
-    }
-
-    /// Traffic of a service, by slot.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`], [`ForwardError::Range`].
-    pub fn service_stats(&self, slot: u16) -> Result<ServiceStats, ForwardError> {
-        self.stats.service(slot.into())
-    }
-
-    /// Traffic of an endpoint, by slot.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`], [`ForwardError::Range`].
-    pub fn endpoint_stats(&self, slot: u16) -> Result<EndpointStats, ForwardError> {
-        self.stats.endpoint(slot.into())
-    }
-
-    /// Fill of the flow table and of the half-open table, estimated.
-    ///
-    /// # Errors
-    /// [`ForwardError::Call`].
-    pub fn fill(&self) -> Result<(Fill, Fill), ForwardError> {
-        flows::fill(self.flows.fd.as_fd(), self.capacity, self.half.as_fd())
-    }
-
-    /// Lists flows; `now_s` is CLOCK_BOOTTIME in seconds. Reads all of the table where few pass.
-    ///
-    /// # Errors
-    /// [`ForwardError::Call`].
-    pub fn flows(&self, filter: &FlowFilter, now_s: u32) -> Result<FlowList, ForwardError> {
-        flows::list(self.flows.fd.as_fd(), filter, now_s)
-    }
-
-    /// Where a packet would go that arrived now; `now_s` is CLOCK_BOOTTIME in seconds.
-    ///
-    /// # Errors
-    /// [`FenceError::Map`].
-    pub fn trace(&self, asked: &Asked, now_s: u32) -> Result<Trace, ForwardError> {
-        trace::trace(&trace::Maps { tables: &self.tables, peers: &self.peers, flows: &self.flows.map }, asked, now_s)
-    }
-
     /// What the verifier made of the programs.
     ///
     /// # Errors
@@ -465,47 +265,12 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), ForwardError> {
         super::program(ebpf, name)?.load().map_err(refused(name))?;
     }
     for (array, slow) in SLOW {
-        let mut programs =
-            ProgramArray::try_from(take(ebpf, array)?).map_err(ForwardError::map(array, "taking"))?;
+        let mut programs = ProgramArray::try_from(take(ebpf, array)?).map_err(ForwardError::map(array, "taking"))?;
         let program = ebpf.program(slow).ok_or(FenceError::Incomplete { what: slow })?;
         let fd = program.fd().map_err(refused(slow))?;
         programs.set(0, fd, 0).map_err(ForwardError::map(array, "writing"))?;
     }
     Ok(())
-}
-
-/// Devices that pins of links name.
-fn pinned_devices(root: &FilePath) -> Result<BTreeSet<u32>, ForwardError> {
-    let mut found = BTreeSet::new();
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(e) => return Err(FenceError::io("reading", root)(e).into()),
-    };
-    for entry in entries {
-        let entry = entry.map_err(FenceError::io("reading", root))?;
-        let name = entry.file_name();
-        let index: Option<u32> = name.to_str().and_then(|name| name.strip_prefix("link-")?.split('-').next()?.parse().ok());
-        found.extend(index);
-    }
-    Ok(found)
-}
-
-/// Takes forwarding off every device of this network namespace and removes its pins.
-pub(super) fn clean(pin_root: &FilePath, report: &mut CleanReport) -> Result<(), ForwardError> {
-    let root = sets::root(pin_root)?;
-    let devices = super::link::all()?.into_iter().map(|link| link.ifindex).chain(pinned_devices(&root)?);
-    for ifindex in devices.collect::<BTreeSet<_>>() {
-        let removed = attach::remove(&root, ifindex)?;
-        report.links += removed.links;
-        report.filters += removed.filters;
-        report.qdiscs += removed.qdiscs;
-    }
-    report.maps += sets::remove_all(&root)?;
-    match std::fs::remove_dir(&root) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FenceError::io("removing", root)(e).into()),
-        _ => Ok(()),
-    }
 }
 
 // A task of the app owns it.

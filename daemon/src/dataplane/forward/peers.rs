@@ -137,10 +137,9 @@ impl Peers {
 
     /// Lets frames be redirected to `ifindex`.
     pub(super) fn add_device(&mut self, ifindex: u32) -> Result<(), ForwardError> {
-        self.devices.insert(ifindex, ifindex, None, 0).map_err(|e| ForwardError::Call {
-            what: "inserting into DEVICES",
-            source: std::io::Error::other(e),
-        })
+        self.devices
+            .insert(ifindex, ifindex, None, 0)
+            .map_err(|e| ForwardError::Call { what: "inserting into DEVICES", source: std::io::Error::other(e) })
     }
 
     pub(super) fn devices(&self) -> Result<Vec<u32>, ForwardError> {

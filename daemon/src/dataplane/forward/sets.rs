@@ -54,11 +54,7 @@ pub(super) fn root(pin_root: &Path) -> Result<PathBuf, FenceError> {
 
 /// Makes a folder and those above it.
 pub(super) fn make(dir: &Path) -> Result<(), FenceError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(FenceError::io("creating the pin folder", dir))
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(FenceError::io("creating the pin folder", dir))
 }
 
 /// Chooses the youngest set of this build's layout, else names a new one. Sets that were never finished go: no program has used them.

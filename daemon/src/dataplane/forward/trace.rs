@@ -69,13 +69,8 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
     }
     let port = asked.client_port.to_be();
     let affinity = service.flags & SERVICE_AFFINITY != 0;
-    let tuple = Tuple {
-        client,
-        vip,
-        client_port: if affinity { 0 } else { port },
-        vip_port: key.port,
-        protocol: key.protocol,
-    };
+    let tuple =
+        Tuple { client, vip, client_port: if affinity { 0 } else { port }, vip_port: key.port, protocol: key.protocol };
     let hash = tuple.hash(config.flow_key);
     trace.hash = format!("{hash:016x}");
     let now_minutes = (now_s / 60) as u16;
@@ -130,7 +125,8 @@ fn local(
     flow_key: &FlowKey,
     trace: &mut Trace,
 ) -> Result<Option<String>, ForwardError> {
-    let flow_of = |endpoint: &Endpoint| FlowKey { endpoint: endpoint.address, endpoint_port: endpoint.port, ..*flow_key };
+    let flow_of =
+        |endpoint: &Endpoint| FlowKey { endpoint: endpoint.address, endpoint_port: endpoint.port, ..*flow_key };
     let known = |key: &FlowKey| match maps.flows.get(key, 0) {
         Ok(flow) => Ok(flow.vip == service.vip && flow.vip_port == service.port),
         Err(MapError::KeyNotFound) => Ok(false),
@@ -230,7 +226,10 @@ mod tests {
 
     #[test]
     fn the_words_name_what_is_first_alive() {
-        let mut trace = Trace { nodes: vec![candidate(1, "home", "dead: skipped"), candidate(2, "previous", "")], ..Trace::default() };
+        let mut trace = Trace {
+            nodes: vec![candidate(1, "home", "dead: skipped"), candidate(2, "previous", "")],
+            ..Trace::default()
+        };
         say(&mut trace, &Service::default(), 3, None);
         assert_eq!(trace.new_flow, "encapsulated to node 2 (10.0.0.2)");
         trace.endpoints = vec![candidate(7, "home", "takes no new flows"), candidate(8, "previous", "")];

@@ -285,7 +285,15 @@ fn parse_link(payload: &[u8]) -> Option<LinkFacts> {
 pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+        Some(
+            libc::ENOENT
+                | libc::ESRCH
+                | libc::ENODEV
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::EACCES
+                | libc::EINVAL
+        )
     )
 }
 
@@ -330,7 +338,8 @@ mod tests {
     #[test]
     fn a_neighbour_in_use_is_no_news() {
         let mut payload = vec![0; NEIGHBOUR_HEADER];
-        for (state, news) in [(0x04u16, false), (0x08, false), (0x10, false), (0x02, true), (0x20, true), (0x01, true)] {
+        for (state, news) in [(0x04u16, false), (0x08, false), (0x10, false), (0x02, true), (0x20, true), (0x01, true)]
+        {
             payload[8..10].copy_from_slice(&state.to_ne_bytes());
             assert_eq!(settles(&payload), news, "{state:#x}");
         }
