@@ -7,4 +7,5 @@ pub mod group;
 pub mod node;
 pub mod routed;
 pub mod run;
+pub mod tables;
 pub mod trio;

@@ -1,6 +1,7 @@
 //! How the rest of the process talks to the driver's thread: bounded requests in, a stream of events out.
 
 pub mod bgp;
+pub mod forward;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +83,7 @@ pub struct NodeHandle {
     wake: Arc<dyn Fn() + Send + Sync>,
     shared: Arc<Shared>,
     bgp: bgp::BgpHandle,
+    forward: forward::ForwardHandle,
 }
 
 /// The driver's side.
@@ -90,6 +92,8 @@ pub struct NodePort {
     pub requests: mpsc::Receiver<Request>,
     /// The BGP room's side, for whoever runs it. Dropped, nobody who asks the room waits.
     pub bgp: Option<bgp::BgpPort>,
+    /// The forwarding room's side, for whoever runs it. Dropped, nobody who asks the room waits.
+    pub forward: Option<forward::ForwardPort>,
     shared: Arc<Shared>,
 }
 
@@ -106,8 +110,10 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (NodeHandle, NodePort) {
     let live = broadcast::Sender::new(EVENTS);
     let shared = Arc::new(Shared { live, history: Mutex::new(VecDeque::new()), turn: AtomicU64::new(0) });
     let (bgp, bgp_port) = bgp::channel();
-    let port = NodePort { requests, bgp: Some(bgp_port), shared: Arc::clone(&shared) };
-    (NodeHandle { requests: sender, wake, shared, bgp }, port)
+    let (forward, forward_port) = forward::channel();
+    let (bgp_port, forward_port) = (Some(bgp_port), Some(forward_port));
+    let port = NodePort { requests, bgp: bgp_port, forward: forward_port, shared: Arc::clone(&shared) };
+    (NodeHandle { requests: sender, wake, shared, bgp, forward }, port)
 }
 
 impl NodeHandle {
@@ -150,6 +156,11 @@ impl NodeHandle {
     /// The BGP room.
     pub fn bgp(&self) -> &bgp::BgpHandle {
         &self.bgp
+    }
+
+    /// The forwarding room.
+    pub fn forward(&self) -> &forward::ForwardHandle {
+        &self.forward
     }
 
     /// The kept events after sequence number `after`, and those to come; nothing is lost or doubled between the two.

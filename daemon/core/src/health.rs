@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::time::Instant;
 
@@ -18,6 +19,36 @@ pub enum ProbeKind {
         url: String,
         /// Lowest and highest status that counts as healthy.
         expect: (u16, u16),
+    },
+    /// The same over TLS.
+    Https {
+        /// `https://host:port/path`.
+        url: String,
+        /// Lowest and highest status that counts as healthy.
+        expect: (u16, u16),
+        /// Whose certificate is accepted.
+        trust: Trust,
+    },
+    /// `grpc.health.v1.Health/Check` over HTTP/2 without TLS answers SERVING.
+    Grpc {
+        /// Where.
+        address: SocketAddr,
+        /// The service that is asked for; empty: the server as a whole.
+        service: String,
+    },
+}
+
+/// Whose certificate a probe accepts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Anybody's: the probe asks whether the server works, not who it is.
+    Anybody,
+    /// One that these authorities signed for the server's name.
+    Authorities {
+        /// Certificates in PEM (RFC 7468).
+        pem: Arc<str>,
+        /// The name; `None`: the host of the URL.
+        name: Option<String>,
     },
 }
 

@@ -5,12 +5,14 @@
 //! back at its next deadline.
 
 pub mod announce;
+pub mod balance;
 pub mod bfd;
 pub mod election;
 pub mod fence;
 pub mod handover;
 pub mod health;
 pub mod node;
+pub mod service;
 pub mod time;
 pub mod types;
 pub mod wire;

@@ -1,12 +1,13 @@
 //! The admin interface: what people and machines ask a running daemon, over a unix socket (root only) and, if asked for, over TCP.
 //!
-//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state`, `/bfd`, `/bgp` and `/bgp/routes`; only the unix socket answers
-//! `/events`, and acts: `/move`, `/drain`, `/bgp/reset`, `/restart`.
+//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state`, `/bfd`, `/bgp`, `/bgp/routes`, `/services` and `/trace`; only the
+//! unix socket answers `/events` and `/flows` (who talks to whom), and acts: `/move`, `/drain`, `/bgp/reset`, `/restart`.
 //! Decides nothing about ownership: it asks the driver through [`NodeHandle`].
 
 mod bgp;
 mod bounded;
 mod events;
+mod forward;
 mod socket;
 mod views;
 
@@ -25,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::handle::NodeHandle;
+use crate::handle::forward::ForwardStatus;
 
 pub use socket::{AdminSocket, BindError};
 pub use views::{LIVE_AGE, is_live};
@@ -33,7 +35,11 @@ pub use views::{LIVE_AGE, is_live};
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Makes the text of `/metrics` from snapshots; `None` where the driver gave none.
-pub type Scrape = Arc<dyn Fn(Option<&NodeStatus>, Option<&BfdStatus>, Option<&SpeakerStatus>) -> String + Send + Sync>;
+pub type Scrape = Arc<
+    dyn Fn(Option<&NodeStatus>, Option<&BfdStatus>, Option<&SpeakerStatus>, Option<&ForwardStatus>) -> String
+        + Send
+        + Sync,
+>;
 
 /// Where the interface listens.
 pub struct Listeners {
@@ -116,6 +122,8 @@ fn public(asked: Asked) -> Router {
         .route("/bfd", get(views::bfd))
         .route("/bgp", get(bgp::status))
         .route("/bgp/routes", get(bgp::routes))
+        .route("/services", get(forward::services))
+        .route("/trace", get(forward::trace))
         .with_state(asked)
 }
 
@@ -123,6 +131,7 @@ fn public(asked: Asked) -> Router {
 fn local(asked: Asked) -> Router {
     let acts = Router::new()
         .route("/events", get(events::events))
+        .route("/flows", get(forward::flows))
         .route("/move", post(views::move_group))
         .route("/drain", post(views::drain))
         .route("/bgp/reset", post(bgp::reset))

@@ -102,7 +102,7 @@ impl Fake {
             Listeners::bind(&dir.path().join("run/admin.sock"), Some(([127, 0, 0, 1], 0).into())).await.unwrap();
         let http = listeners.http.as_ref().unwrap().local_addr().unwrap();
         let scrape: Scrape =
-            Arc::new(|s, _, _| format!("groups {}\n", s.map_or(-1, |s| i32::try_from(s.groups.len()).unwrap())));
+            Arc::new(|s, _, _, _| format!("groups {}\n", s.map_or(-1, |s| i32::try_from(s.groups.len()).unwrap())));
         let (stop, stopped) = oneshot::channel();
         let publisher = handle.publisher();
         let server = tokio::spawn(serve(listeners, handle, scrape, async {

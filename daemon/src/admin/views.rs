@@ -14,7 +14,7 @@ use bascule_core::node::status::NodeStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Asked, bgp};
+use super::{Asked, bgp, forward};
 use crate::clock;
 use crate::handle::NodeHandle;
 use crate::handle::bgp::BgpStatus;
@@ -67,7 +67,9 @@ pub(super) async fn metrics(State(asked): State<Asked>) -> Response {
     // A loop that gave no first snapshot is not waited for twice.
     let bfd = if status.is_some() { bfd_snapshot(&asked).await } else { None };
     let bgp = bgp::snapshot(&asked).await;
-    let text = (asked.scrape)(status.as_ref(), bfd.as_ref(), bgp.as_ref().map(|bgp| &bgp.speaker));
+    let forward = forward::snapshot(&asked).await;
+    let speaker = bgp.as_ref().map(|bgp| &bgp.speaker);
+    let text = (asked.scrape)(status.as_ref(), bfd.as_ref(), speaker, forward.as_deref());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

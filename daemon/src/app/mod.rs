@@ -5,6 +5,7 @@
 //! End: the loop gives everything away, routes first; then the BGP sessions are closed, then the addresses go, then the fence.
 
 mod bgp;
+mod forward;
 mod tasks;
 
 use std::net::IpAddr;
@@ -65,6 +66,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     };
     let (node, mut port) = handle::channel(wake_up);
     let room_port = port.bgp.take().context("the BGP room's end of the queue is taken")?;
+    let forward_port = port.forward.take().context("the forwarding room's end of the queue is taken")?;
     let metrics = Metrics::new(&loaded.node.node);
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let listeners = admin::Listeners::bind(&loaded.admin.socket, loaded.admin.http).await?;
@@ -84,6 +86,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let fence = fence.and_then(|mut fence| {
         if let Some(fence) = fence.as_mut() {
             fence.clear().map_err(|e| e.to_string())?;
+            fence.forward(&forward::frames(&loaded)).map_err(|e| e.to_string())?;
         }
         Ok(fence)
     });
@@ -94,13 +97,15 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (bgp_events, bgp_events_rx) = mpsc::channel(announce::EVENT_QUEUE);
     let former = bgp::former_run(&loaded, bgp::still_forwarding(&anycast, &stood));
     let room_ports = |orders| announce::Ports { handle: room_port, orders, wishes, bfd, events: bgp_events };
+    let forward = forward::spawn(forward_port, links.clone())?;
     let mut room = bgp::Room::spawn(random_seed()?, &loaded, links, former, room_ports)?;
 
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
     let (work, work_rx) = mpsc::channel(WORK_QUEUE);
     let (events, events_rx) = mpsc::channel(EVENT_QUEUE);
     let world_tx = tasks::WorldSender::new(world_tx, wake.clone());
-    let reporter = tokio::spawn(tasks::report(events_rx, bgp_events_rx, node.publisher(), metrics.clone()));
+    let reporter =
+        tokio::spawn(tasks::report(events_rx, bgp_events_rx, node.publisher(), metrics.clone(), forward.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
     let ports = Ports { node: port, world, work, events, routes, bfd, wake, metrics: metrics.clone() };
@@ -110,10 +115,15 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tasks::tell_links(first_events, &world_tx).await?;
     world_tx.config(loaded.node.clone()).await?;
     world_tx.bfd(loaded.bfd.clone()).await?;
-    tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone()));
+    if loaded.forwarding.is_none() {
+        remove_forwarding();
+    }
+    forward.config(&loaded).await;
+    tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    tokio::spawn(tasks::reload(path, loaded, world_tx.clone(), room.sender.clone(), metrics));
+    let rooms = tasks::Rooms { world: world_tx.clone(), bgp: room.sender.clone(), forward };
+    tokio::spawn(tasks::reload(path, loaded, rooms, metrics));
     systemd::notify_ready();
     let watched = node.clone();
     tokio::spawn(systemd::watchdog(move || admin::is_live(&watched)));
@@ -129,8 +139,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let fence = ended?;
     if fence.is_some() {
         drop(fence);
-        match dataplane::clean(&FenceOptions::default().pin_root) {
-            Ok(_) => info!("fence removed"),
+        // Forwarding stays: what arrives here goes on to where its connections are, whether a daemon runs or not.
+        match dataplane::clean_fence(&FenceOptions::default().pin_root, &mut dataplane::CleanReport::default()) {
+            Ok(()) => info!("fence removed"),
             Err(error) => warn!(%error, "the fence could not be removed; `bascule clean` does it"),
         }
     }
@@ -150,6 +161,18 @@ fn open_fence(policy: FencePolicy) -> Result<Option<Fence>, String> {
         return Ok(None);
     }
     Fence::open(&FenceOptions::default()).map(Some).map_err(|e| e.to_string())
+}
+
+/// A node without a data plane must not go on with that of a former run, whose tables nobody keeps any more.
+fn remove_forwarding() {
+    match dataplane::clean_forward(&FenceOptions::default().pin_root) {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            info!(links = removed.links, filters = removed.filters, "removed the data plane of a former run")
+        }
+        // Nothing of it can stand where nothing of it can be looked for.
+        Err(error) => tracing::debug!(%error, "no look for a data plane of a former run"),
+    }
 }
 
 type DriverThread = oneshot::Receiver<Result<Option<Fence>>>;

@@ -1,5 +1,6 @@
 //! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::bgp::RoomSender;
+use super::forward::{self, ForwardSender};
 use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
+use crate::dataplane::Forwarded;
 use crate::driver::world::{Told, Work, World};
 use crate::handle::{NodeHandle, Publisher};
 use crate::metrics::Metrics;
@@ -49,6 +52,11 @@ impl WorldSender {
 }
 
 impl WorldSender {
+    pub(super) async fn forwarded(&self, frames: BTreeSet<Forwarded>) -> Result<()> {
+        let sent = self.send(World::Forwarded(frames)).await;
+        if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
+    }
+
     pub(super) async fn bfd(&self, peers: Vec<PeerConfig>) -> Result<()> {
         let sent = self.send(World::Bfd(peers)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
@@ -91,14 +99,20 @@ pub(super) async fn tell_links(events: Vec<NetEvent>, world: &WorldSender) -> Re
 }
 
 /// Passes on what the kernel says about links and addresses.
-pub(super) async fn links(mut events: mpsc::Receiver<NetEvent>, world: WorldSender, room: RoomSender) {
+pub(super) async fn links(
+    mut events: mpsc::Receiver<NetEvent>,
+    world: WorldSender,
+    room: RoomSender,
+    forward: ForwardSender,
+) {
     while let Some(event) = events.recv().await {
-        let order = match &event {
-            NetEvent::Link(link) => Some(Order::Link(link.clone())),
-            NetEvent::LinkGone(link) => Some(Order::LinkGone(*link)),
+        let orders = match &event {
+            NetEvent::Link(link) => Some((Order::Link(link.clone()), forward::Order::Link(link.clone()))),
+            NetEvent::LinkGone(link) => Some((Order::LinkGone(*link), forward::Order::LinkGone(*link))),
             NetEvent::AddressLost { .. } | NetEvent::Synced => None,
         };
-        if let Some(order) = order {
+        if let Some((order, forward_order)) = orders {
+            forward.send(forward_order).await;
             // A room that has ended is noticed by the app; the loop must hear of the link all the same.
             room.send(order).await;
         }
@@ -183,12 +197,17 @@ pub(super) async fn report(
     mut bgp: mpsc::Receiver<announce::Told>,
     publisher: Publisher,
     metrics: Metrics,
+    forward: ForwardSender,
 ) {
     loop {
         tokio::select! {
             Some(Told { unix_ms, event }) = node.recv() => {
                 metrics.observe(&event);
                 logging::log_event(&event);
+                if let bascule_core::node::event::Event::Bfd(session) = &event {
+                    let up = session.to == bascule_core::wire::bfd::State::Up;
+                    forward.send(forward::Order::Path(session.remote, up)).await;
+                }
                 if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
                     publisher.publish(event, unix_ms);
                 }
@@ -206,8 +225,15 @@ pub(super) async fn report(
     }
 }
 
+/// Whoever must hear of a new configuration.
+pub(super) struct Rooms {
+    pub(super) world: WorldSender,
+    pub(super) bgp: RoomSender,
+    pub(super) forward: ForwardSender,
+}
+
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
-pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSender, room: RoomSender, metrics: Metrics) {
+pub(super) async fn reload(path: PathBuf, mut current: Loaded, rooms: Rooms, metrics: Metrics) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -222,7 +248,7 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, world: WorldSende
         match config::load(&path) {
             Ok(next) if next == current && asked != Asked::Signal => {}
             Ok(next) => {
-                let Some(next) = apply(&path, &current, next, &world, &room, &metrics).await else { return };
+                let Some(next) = apply(&path, &current, next, &rooms, &metrics).await else { return };
                 if next.secret_files() != current.secret_files() {
                     watched = watch(&path, &next);
                 }
@@ -263,14 +289,7 @@ fn watch(path: &Path, loaded: &Loaded) -> Option<mpsc::Receiver<()>> {
 }
 
 /// Applies a good file; what can only change with a start keeps its present value. `None` when the loop has ended.
-async fn apply(
-    path: &Path,
-    current: &Loaded,
-    mut next: Loaded,
-    world: &WorldSender,
-    room: &RoomSender,
-    metrics: &Metrics,
-) -> Option<Loaded> {
+async fn apply(path: &Path, current: &Loaded, mut next: Loaded, rooms: &Rooms, metrics: &Metrics) -> Option<Loaded> {
     for warning in &next.warnings {
         warn!("{warning}");
     }
@@ -284,10 +303,12 @@ async fn apply(
     }
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
-    world.config(next.node.clone()).await.ok()?;
-    world.bfd(next.bfd.clone()).await.ok()?;
+    rooms.world.config(next.node.clone()).await.ok()?;
+    rooms.world.bfd(next.bfd.clone()).await.ok()?;
+    rooms.world.forwarded(forward::frames(&next)).await.ok()?;
+    rooms.forward.config(&next).await;
     // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
-    if !room.config(&next).await {
+    if !rooms.bgp.config(&next).await {
         return None;
     }
     Some(next)
@@ -302,13 +323,14 @@ async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
 
 /// The text of `/metrics`: gauges from a snapshot of this moment, or marked unknown when the loop does not answer.
 pub(super) fn scrape(metrics: Metrics) -> admin::Scrape {
-    Arc::new(move |status, bfd, bgp| {
+    Arc::new(move |status, bfd, bgp, forward| {
         match status {
             Some(status) => metrics.update(status),
             None => metrics.unknown(),
         }
         metrics.update_bfd(bfd);
         metrics.update_bgp(bgp);
+        metrics.update_forward(forward);
         metrics.render()
     })
 }

@@ -1,9 +1,11 @@
 //! The words of the command line. Their help is the reference (docs/reference/cli.md).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::forward::Filter;
 use super::render::{StaticPod, Unit};
 
 /// Owns a cluster's virtual IPs and moves their traffic between sites.
@@ -67,6 +69,43 @@ pub(super) enum Verb {
         /// The daemon's admin socket (admin.socket of its configuration)
         #[arg(long, value_name = "PATH", default_value = "/run/bascule/admin.sock", global = true)]
         socket: PathBuf,
+    },
+    /// Show the services of the data plane: endpoints, nodes, devices, traffic, and what is wrong
+    Services {
+        /// Print /services as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Show flows that this node remembers
+    Flows {
+        #[command(flatten)]
+        filter: Filter,
+        /// Print /flows as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Show where a packet would go that arrived on this node now, and why
+    ///
+    /// Chosen from the tables of the programs by their own formulas; no packet is made.
+    Trace {
+        /// Its destination
+        #[arg(value_name = "VIP:PORT")]
+        to: SocketAddr,
+        /// Its source
+        #[arg(long, value_name = "IP:PORT")]
+        from: SocketAddr,
+        /// Its protocol
+        #[arg(long, value_parser = ["tcp", "udp", "sctp"], default_value = "tcp")]
+        protocol: String,
+        /// Print /trace as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
     },
     /// Show what happened, one line per change of state
     Events {

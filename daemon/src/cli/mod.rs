@@ -7,6 +7,7 @@ mod bfd;
 mod bgp;
 mod client;
 mod events;
+mod forward;
 mod reference;
 pub mod render;
 mod status;
@@ -62,6 +63,18 @@ pub fn main() -> ExitCode {
         Verb::Bgp { what: Some(Bgp::Reset { neighbor }), json: _, socket } => {
             asked(&socket, async |client| result(client.post("/bgp/reset", json!({ "neighbor": neighbor })).await?))
         }
+        Verb::Services { json, socket } => asked(&socket.socket, async |client| {
+            let page = client.get("/services").await?;
+            if json { Ok(page) } else { Ok(forward::services(&page)?) }
+        }),
+        Verb::Flows { filter, json, socket } => asked(&socket.socket, async |client| {
+            let page = client.get(&filter.path()).await?;
+            if json { Ok(page) } else { Ok(forward::flows(&page)?) }
+        }),
+        Verb::Trace { to, from, protocol, json, socket } => asked(&socket.socket, async |client| {
+            let page = client.get(&forward::trace_path(to, from, &protocol)).await?;
+            if json { Ok(page) } else { Ok(forward::trace(&page)?) }
+        }),
         Verb::Restart { socket } => {
             asked(&socket.socket, async |client| result(client.post("/restart", json!({})).await?))
         }

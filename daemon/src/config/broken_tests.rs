@@ -46,6 +46,8 @@ fn every_broken_file_gives_its_exact_line() {
         ("three.key", format!("{}\n", "ab".repeat(16)).repeat(3), 0o600),
         ("empty.key", "\n\n".to_owned(), 0o600),
         ("nothing.key", "\n".to_owned(), 0o600),
+        ("noflow.key", format!("1:{}\n", "ab".repeat(16)), 0o600),
+        ("twice.key", format!("0:{}\n0:{}\n", "ab".repeat(16), "cd".repeat(16)), 0o600),
     ] {
         key_file(&dir.path().join(name), &text, mode);
     }
@@ -64,7 +66,7 @@ fn every_broken_file_gives_its_exact_line() {
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
     let kinds: BTreeSet<&str> = files.iter().map(|f| f.kind.as_str()).collect();
     println!("{} broken files of {} kinds", files.len(), kinds.len());
-    assert!(files.len() >= 50 && kinds.len() >= 25, "{} files of {} kinds", files.len(), kinds.len());
+    assert!(files.len() >= 110 && kinds.len() >= 80, "{} files of {} kinds", files.len(), kinds.len());
 }
 
 /// The error without what belongs to the file: place, field and quoted values.

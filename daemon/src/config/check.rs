@@ -13,7 +13,13 @@ pub fn check(path: &Path) -> (u8, String) {
                 let _infallible = writeln!(text, "{file}: warning: {warning}");
             }
             let (vips, gates) = (loaded.node.groups.len(), loaded.node.gates.len());
-            let _infallible = writeln!(text, "{file}: ok: node {}, {vips} vips, {gates} gates", loaded.node.node);
+            let _infallible = write!(text, "{file}: ok: node {}, {vips} vips, {gates} gates", loaded.node.node);
+            if let Some(forwarding) = &loaded.forwarding {
+                let services = &forwarding.config.services;
+                let endpoints: usize = services.iter().map(|s| s.endpoints.len()).sum();
+                let _infallible = write!(text, ", {} services, {endpoints} endpoints", services.len());
+            }
+            text.push('\n');
             (0, text)
         }
         Err(errors) => (1, format!("{errors}\n")),

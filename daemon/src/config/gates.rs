@@ -1,9 +1,10 @@
 //! Health gates.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use bascule_core::health::{GateConfig, ProbeKind};
 
+use super::checks::{self, Schedule};
 use super::read::{At, Errors, Map};
 use super::values;
 
@@ -14,10 +15,9 @@ const GATES_MAX: usize = 256;
 pub(super) struct Gate {
     pub(super) name: Option<At<String>>,
     probe: Option<ProbeKind>,
-    interval: Option<Duration>,
-    timeout: Option<Duration>,
-    rise: Option<u32>,
-    fall: Option<u32>,
+    schedule: Schedule,
+    /// Its file of authorities, to be watched.
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 impl Gate {
@@ -26,18 +26,18 @@ impl Gate {
         Some(GateConfig {
             name: self.name?.value,
             probe: self.probe?,
-            interval: self.interval?,
-            timeout: self.timeout?,
-            rise: self.rise?,
-            fall: self.fall?,
+            interval: self.schedule.interval?,
+            timeout: self.schedule.timeout?,
+            rise: self.schedule.rise?,
+            fall: self.schedule.fall?,
         })
     }
 }
 
 /// Reads the gates and checks that their names differ.
-pub(super) fn read(file: &Map<'_>, errors: &Errors) -> Vec<Gate> {
+pub(super) fn read(file: &Map<'_>, base_dir: &Path, errors: &Errors) -> Vec<Gate> {
     let Some(list) = file.has("gates").then(|| file.sections("gates", GATES_MAX)).flatten() else { return Vec::new() };
-    let gates: Vec<Gate> = list.value.iter().flatten().map(|m| gate(m, errors)).collect();
+    let gates: Vec<Gate> = list.value.iter().flatten().map(|m| gate(m, base_dir, errors)).collect();
     for (i, name) in gates.iter().enumerate().filter_map(|(i, g)| g.name.as_ref().map(|n| (i, n))) {
         let earlier = gates[..i].iter().filter_map(|g| g.name.as_ref()).find(|n| n.value == name.value);
         if let Some(earlier) = earlier {
@@ -48,55 +48,37 @@ pub(super) fn read(file: &Map<'_>, errors: &Errors) -> Vec<Gate> {
     gates
 }
 
-fn gate(map: &Map<'_>, errors: &Errors) -> Gate {
+fn gate(map: &Map<'_>, base_dir: &Path, errors: &Errors) -> Gate {
     let name = map.text("name", values::name);
-    let probe = probe(map);
-    let interval = map.time("interval");
-    let timeout = map.time("timeout");
-    let (rise, fall) = (map.whole("rise"), map.whole("fall"));
-    let mut timeout_used = timeout.as_ref().map(|t| t.value);
-    if let (Some(interval), Some(timeout)) = (&interval, &timeout)
-        && timeout.value > interval.value
-    {
-        if map.has("timeout") {
-            let wrong = format!("{} is longer than the interval of {}", ms(timeout.value), ms(interval.value));
-            errors.add(timeout.at, &timeout.path, wrong, format!("use 10ms to {}", ms(interval.value)));
-        }
-        timeout_used = Some(interval.value);
-    }
-    Gate {
-        name,
-        probe,
-        interval: interval.map(|i| i.value),
-        timeout: timeout_used,
-        rise: rise.map(|r| r.value),
-        fall: fall.map(|f| f.value),
-    }
+    let (probe, ca_file) = probe(map, base_dir, errors).unzip();
+    Gate { name, probe, schedule: checks::schedule(map, errors), ca_file: ca_file.flatten() }
 }
 
-fn probe(map: &Map<'_>) -> Option<ProbeKind> {
-    match (map.has("tcp"), map.has("http")) {
-        (true, false) => {
-            let tcp = map.section("tcp")?;
-            tcp.text("address", values::socket_address).map(|a| ProbeKind::Tcp(a.value))
+fn probe(map: &Map<'_>, base_dir: &Path, errors: &Errors) -> Option<(ProbeKind, Option<PathBuf>)> {
+    let kind = checks::kind(map)?;
+    let map = map.section(kind)?;
+    match kind {
+        "tcp" => map.text("address", values::socket_address).map(|a| (ProbeKind::Tcp(a.value), None)),
+        "http" => {
+            let expect = map.text_or_number("expect", values::status_range);
+            let url = map.text("url", values::http_url)?.value;
+            Some((ProbeKind::Http { url, expect: expect?.value }, None))
         }
-        (false, true) => {
-            let http = map.section("http")?;
-            let expect = http.text_or_number("expect", values::status_range);
-            let url = http.text("url", values::http_url)?.value;
-            Some(ProbeKind::Http { url, expect: expect?.value })
+        "https" => {
+            let expect = map.text_or_number("expect", values::status_range);
+            let url = map.text("url", values::https_url);
+            let (trust, file) = checks::trust(&map, base_dir, errors)?;
+            Some((ProbeKind::Https { url: url?.value, expect: expect?.value, trust }, file))
         }
-        (true, true) => {
-            map.wrong("", "both tcp and http are given", "use one of them");
-            None
-        }
-        (false, false) => {
-            map.wrong("", "neither tcp nor http is given", "use one of them");
-            None
+        _ => {
+            let service = optional(&map, "service");
+            let address = map.text("address", values::socket_address)?.value;
+            Some((ProbeKind::Grpc { address, service: service? }, None))
         }
     }
 }
 
-fn ms(time: Duration) -> String {
-    super::schema::time(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+/// The name of a gRPC service; empty when none is given.
+pub(super) fn optional(map: &Map<'_>, key: &str) -> Option<String> {
+    if map.has(key) { map.text(key, values::grpc_service).map(|s| s.value) } else { Some(String::new()) }
 }

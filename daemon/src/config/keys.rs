@@ -1,4 +1,4 @@
-//! Key files: of the peer channel, and passwords of BGP neighbors. No part of a secret ever reaches an error.
+//! Key files: of the peer channel, of forwarding, and passwords of BGP neighbors. No part of a secret ever reaches an error.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,6 +6,10 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use bascule_core::wire::peer::Keys;
+
+mod forward;
+
+pub(super) use forward::forward;
 
 /// Shortest and longest key in hex digits: 16 to 64 bytes; a longer key than the block of SHA-256 (64 bytes) adds nothing (RFC 2104).
 const HEX_MIN: usize = 32;
@@ -119,10 +123,16 @@ fn parse(bytes: &[u8]) -> Result<Keys, BadKeys> {
         if line.len() < HEX_MIN || line.len() > HEX_MAX || line.len() % 2 != 0 {
             return Err(bad(format!("line {number}: {} hex digits", line.len()), HEX));
         }
-        let digit = |c: u8| u8::try_from(char::from(c).to_digit(16).unwrap_or(0)).unwrap_or(0);
-        keys.push(line.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect());
+        keys.push(bytes_of_hex(line).unwrap_or_default());
     }
     Ok(Keys::new(keys))
+}
+
+/// The bytes that pairs of hex digits name.
+fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let byte = |pair: &[u8]| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?);
+    text.as_bytes().chunks(2).map(byte).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 mod bfd;
 mod bgp;
 mod check;
+mod checks;
 mod error;
+mod forwarding;
 mod gates;
 mod keys;
 mod model;
@@ -14,6 +16,7 @@ mod read;
 mod reference;
 mod rules;
 mod schema;
+mod services;
 mod tree;
 mod values;
 mod vips;
@@ -35,11 +38,12 @@ use bascule_core::node::config::NodeConfig;
 pub use bgp::Bgp;
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
+pub use forwarding::{Forwarding, Hook};
 pub use reference::reference;
 pub use watch::watch;
 
-/// Largest file: a thousand VIPs with every field take a third of it.
-const FILE_MAX: u64 = 1 << 20;
+/// Largest file: a thousand services of 20 endpoints take half of it.
+const FILE_MAX: u64 = 4 << 20;
 
 /// An accepted file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +62,10 @@ pub struct Loaded {
     pub bgp: Option<Bgp>,
     /// BFD sessions, those of BGP neighbors included; a BGP neighbor's has its name.
     pub bfd: Vec<PeerConfig>,
+    /// The data plane, when there is one, with its services.
+    pub forwarding: Option<Forwarding>,
+    /// Files of authorities of gates, to be watched like the file itself.
+    pub ca_files: Vec<PathBuf>,
     /// What is allowed but probably not meant, one line each.
     pub warnings: Vec<String>,
 }
@@ -66,7 +74,8 @@ impl Loaded {
     /// The files beside the configuration whose change is a change of it.
     pub fn secret_files(&self) -> Vec<PathBuf> {
         let passwords = self.bgp.iter().flat_map(|b| &b.password_files);
-        self.key_file.iter().chain(passwords).cloned().collect()
+        let forwarding = self.forwarding.iter().flat_map(|f| f.ca_files.iter().chain([&f.key_file]));
+        self.key_file.iter().chain(passwords).chain(forwarding).chain(&self.ca_files).cloned().collect()
     }
 }
 
@@ -122,7 +131,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|f| f.take(FILE_MAX + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if u64::try_from(read).is_ok_and(|n| n > FILE_MAX) {
-        return Err(whole("is larger than 1 MiB".into(), "use at most 1 MiB"));
+        return Err(whole("is larger than 4 MiB".into(), "use at most 4 MiB"));
     }
     let text = String::from_utf8(bytes).map_err(|e| not_utf8(&file, &e))?;
     let host_name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

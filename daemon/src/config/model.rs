@@ -10,7 +10,7 @@ use super::error::{ConfigErrors, Pos};
 use super::read::{At, Errors, Map};
 use super::schema::ROOT;
 use super::tree::Tree;
-use super::{Admin, Loaded, Log, LogFormat, bfd, bgp, gates, keys, tree, values, vips};
+use super::{Admin, Loaded, Log, LogFormat, bfd, bgp, forwarding, gates, keys, services, tree, values, vips};
 
 /// What is needed beside the text.
 pub(super) struct Around<'a> {
@@ -50,14 +50,24 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let admin = admin(map);
     let log = log(map);
     let peers = peers(map, around.base_dir, errors);
-    let gates = gates::read(map, errors);
+    let gates = gates::read(map, around.base_dir, errors);
     let vips = vips::read(map, node.as_ref(), &gates, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);
     let of_neighbors = speaker.iter().flatten().flat_map(|s| s.bfd.clone()).collect();
     let bfd = bfd::read(map, of_neighbors, errors);
+    let peer_port = peers.as_ref().and_then(|p| p.file.as_ref().map(|_| p.port));
+    let forwarding = forwarding::read(map, node.as_ref(), vips.as_ref(), peer_port, around.base_dir, errors);
+    let of_services =
+        services::Around { vips: vips.as_ref(), forwarding: forwarding.as_ref(), base_dir: around.base_dir, errors };
+    let services = services::read(map, &of_services, warnings);
+    let forwarding = match (map.has("forwarding"), forwarding) {
+        (true, read) => Some(read?.finish(services)?),
+        (false, _) => None,
+    };
     let (groups, anycast) = vips?.finish()?;
     let (peers, speaker) = (peers?, speaker?);
+    let ca_files = gates.iter().filter_map(|g| g.ca_file.clone()).collect();
     Some(Loaded {
         node: NodeConfig {
             node: node?.value,
@@ -74,6 +84,8 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         key_file: peers.file,
         bfd,
         bgp: speaker.map(|s| s.bgp),
+        forwarding,
+        ca_files,
         warnings: Vec::new(),
     })
 }

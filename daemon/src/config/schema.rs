@@ -54,6 +54,8 @@ pub(super) enum Absent {
 }
 
 mod bgp;
+mod forwarding;
+mod services;
 
 use Absent::{Required, Value, Words};
 use Kind::{Flag, Sections, Text, Texts, Time, Whole, Word};
@@ -94,7 +96,19 @@ pub(super) static ROOT: Section = Section {
         field("bgp", Kind::Section(&bgp::BGP), Words("no BGP"), "The BGP speaker."),
         field("gates", Sections(&GATE), Value("[]"), "Health gates."),
         field("bfd", Kind::Section(&BFD), Words("no BFD"), "BFD sessions that no other section asks for."),
-        field("vips", Sections(&VIP), Required, "Virtual IPs, at least one."),
+        field(
+            "forwarding",
+            Kind::Section(&forwarding::FORWARDING),
+            Words("packets of VIPs go to the sockets of their owner"),
+            "The data plane.",
+        ),
+        field("services", Sections(&services::SERVICE), Value("[]"), "Services, at most 4096."),
+        field(
+            "vips",
+            Sections(&VIP),
+            Words("required without `forwarding`"),
+            "Virtual IPs, at least one without `forwarding`: a node may carry endpoints only.",
+        ),
     ],
 };
 
@@ -147,11 +161,13 @@ static PEERS: Section = Section {
 
 static GATE: Section = Section {
     path: "gates[]",
-    about: "A health gate. While a gate of a VIP is closed, the node stands in the sick band of the election (priority 1 to 99). Exactly one of `tcp` and `http`.",
+    about: "A health gate. While a gate of a VIP is closed, the node stands in the sick band of the election (priority 1 to 99). Exactly one of `tcp`, `http`, `https` and `grpc`.",
     fields: &[
         field("name", Text { what: "a name", right: NAME }, Required, "Unique name."),
         field("tcp", Kind::Section(&TCP), Words("-"), "Healthy when a TCP connection is accepted."),
         field("http", Kind::Section(&HTTP), Words("-"), "Healthy when a GET is answered with an expected status."),
+        field("https", Kind::Section(&HTTPS), Words("-"), "The same over TLS."),
+        field("grpc", Kind::Section(&GRPC), Words("-"), "Healthy when `grpc.health.v1.Health/Check` answers SERVING."),
         field(
             "interval",
             Time { min: 100, max: 3_600_000, step: 1 },
@@ -190,6 +206,52 @@ static HTTP: Section = Section {
             Text { what: "a status range", right: "a status or a range within 100-599, such as 200-399" },
             Value("200-399"),
             "Statuses that count as healthy, both ends included.",
+        ),
+    ],
+};
+
+static HTTPS: Section = Section {
+    path: "gates[].https",
+    about: "HTTPS probe; redirects are answers, not followed. Exactly one of `caFile` and `insecureSkipVerify`.",
+    fields: &[
+        field("url", Text { what: "a URL", right: "https://HOST[:PORT]/PATH" }, Required, "What to GET."),
+        field(
+            "expect",
+            Text { what: "a status range", right: "a status or a range within 100-599, such as 200-399" },
+            Value("200-399"),
+            "Statuses that count as healthy, both ends included.",
+        ),
+        field(
+            "caFile",
+            Text { what: "a path", right: "a file with certificates in PEM" },
+            Words("-"),
+            "Authorities of which one must have signed the certificate. A relative path starts at the configuration file.",
+        ),
+        field(
+            "serverName",
+            Text { what: "a name", right: "a DNS name or an IP address" },
+            Words("the host of the URL"),
+            "Name that the certificate must have; with `caFile` only.",
+        ),
+        field("insecureSkipVerify", Flag, Value("false"), "Accept any certificate."),
+    ],
+};
+
+static GRPC: Section = Section {
+    path: "gates[].grpc",
+    about: "gRPC probe, over HTTP/2 without TLS.",
+    fields: &[
+        field(
+            "address",
+            Text { what: "an address", right: "an address with a port, such as 127.0.0.1:6443" },
+            Required,
+            "Where to ask.",
+        ),
+        field(
+            "service",
+            Text { what: "a name", right: "a name of a gRPC service, such as shop.v1.Cart" },
+            Words("the server as a whole"),
+            "Service that is asked for.",
         ),
     ],
 };

@@ -17,6 +17,9 @@ pub(super) fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     key_file(&dir.path().join("peer.key"), &format!("{}\n", "ab".repeat(32)), 0o600);
     key_file(&dir.path().join("tor.key"), "s3cret\n", 0o600);
+    let forward = format!("0:{}\nflow:{}\n", "ab".repeat(16), "cd".repeat(16));
+    key_file(&dir.path().join("forward.key"), &forward, 0o600);
+    std::fs::write(dir.path().join("ca.pem"), include_str!("ca.pem")).expect("written");
     dir
 }
 
@@ -58,7 +61,7 @@ fn a_rank_is_a_priority() {
 fn carrier(section: &str, key: &str) -> String {
     let tcp = "tcp: { address: '127.0.0.1:1' }, ";
     let gate = match key {
-        "tcp" | "http" => "",
+        "tcp" | "http" | "https" | "grpc" => "",
         "timeout" => &format!("{tcp}interval: 1h, "),
         _ => tcp,
     };
@@ -70,6 +73,10 @@ fn carrier(section: &str, key: &str) -> String {
         "gates[]" => format!("gates: [{{ name: g, {gate}@ }}]"),
         "gates[].tcp" => "gates: [{ name: g, tcp: { @ } }]".to_owned(),
         "gates[].http" => "gates: [{ name: g, http: { url: 'http://h/', @ } }]".to_owned(),
+        "gates[].https" => "gates: [{ name: g, https: { url: 'https://h/', caFile: ca.pem, @ } }]".to_owned(),
+        "gates[].grpc" => "gates: [{ name: g, grpc: { address: '127.0.0.1:1', @ } }]".to_owned(),
+        "forwarding" | "forwarding.nodes[]" => return services::tests::carrier(section, key),
+        services if services.starts_with("services") => return services::tests::carrier(section, key),
         "vips[]" => "    @".to_owned(),
         "vips[].l2" => "    l2: { @ }".to_owned(),
         bgp if bgp.starts_with("bgp") => return bgp::tests::carrier(MINIMAL, bgp, key),
@@ -234,7 +241,7 @@ fn the_examples_load() {
     let mut loaded = 0;
     for entry in std::fs::read_dir(examples).expect("deploy/examples") {
         let path = entry.expect("an entry").path();
-        let text = std::fs::read_to_string(&path).expect("text").replace("/etc/bascule/peer.key", "peer.key");
+        let text = std::fs::read_to_string(&path).expect("text").replace("/etc/bascule/", "");
         let example = parse(&text, "example", dir.path(), "cp2").unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert!(example.warnings.is_empty() && !example.node.keys.is_empty(), "{}", path.display());
         let guide = include_str!("../../../docs/configuration.md");
@@ -279,8 +286,8 @@ fn load_tells_what_is_wrong_with_the_file_itself() {
     assert_eq!(error("missing"), "1:1: (file): cannot be read: entity not found; name a readable file");
     std::fs::write(&path, b"node: n1\nvips: \xff\n").expect("written");
     assert_eq!(error("not UTF-8"), "2:7: (file): byte 0xff is not UTF-8; save the file as UTF-8");
-    std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
-    assert_eq!(error("too large"), "1:1: (file): is larger than 1 MiB; use at most 1 MiB");
+    std::fs::write(&path, vec![b'#'; (4 << 20) + 1]).expect("written");
+    assert_eq!(error("too large"), "1:1: (file): is larger than 4 MiB; use at most 4 MiB");
     std::fs::write(&path, MINIMAL).expect("written");
     let (status, text) = check(&path);
     assert_eq!(status, 0, "{text}");

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
+
 use super::error::shown;
 use super::schema::time;
 
@@ -189,8 +191,79 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Wrong> {
     Ok(PathBuf::from(text))
 }
 
-/// The URL of a gate.
+/// The URL of a gate over HTTP.
 pub(super) fn http_url(text: &str) -> Result<String, Wrong> {
+    url(text, "http")
+}
+
+/// The URL of a gate over HTTPS.
+pub(super) fn https_url(text: &str) -> Result<String, Wrong> {
+    url(text, "https")
+}
+
+/// The path of a probe, with a query if it likes.
+pub(super) fn url_path(text: &str) -> Result<String, Wrong> {
+    if !text.starts_with('/') {
+        return wrong(format!("{} does not start with /", shown(text)));
+    }
+    match text.parse::<hyper::http::uri::PathAndQuery>() {
+        Ok(path) if path.as_str() == text => Ok(text.to_owned()),
+        Ok(_) | Err(_) => wrong(format!("{} is not the path of a URL", shown(text))),
+    }
+}
+
+/// A name that a certificate may carry.
+pub(super) fn server_name(text: &str) -> Result<String, Wrong> {
+    match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => wrong(format!("{} is neither a DNS name nor an IP address", shown(text))),
+    }
+}
+
+/// Name of a gRPC service: identifiers joined by dots (protobuf language specification).
+pub(super) fn grpc_service(text: &str) -> Result<String, Wrong> {
+    let plain = |part: &str| {
+        let starts = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        starts && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if text.len() <= 255 && text.split('.').all(plain) {
+        return Ok(text.to_owned());
+    }
+    wrong(format!("{} is not the name of a gRPC service", shown(text)))
+}
+
+/// An address that a packet can be sent to from anywhere.
+pub(super) fn global(text: &str) -> Result<IpAddr, Wrong> {
+    match unicast(text)? {
+        IpAddr::V6(a) if a.is_unicast_link_local() => wrong(format!("{} is link-local", shown(text))),
+        address => Ok(address),
+    }
+}
+
+/// A network.
+pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
+    let Ok(net) = text.parse::<IpNet>() else {
+        return match text.parse::<IpAddr>() {
+            Ok(address) => {
+                let right = Some(format!("use {}", IpNet::from(address)));
+                Err(Wrong { what: format!("{address} has no prefix length"), right })
+            }
+            Err(_) => wrong(format!("{} is not a network", shown(text))),
+        };
+    };
+    if net.trunc() != net {
+        let right = Some(format!("use {}", net.trunc()));
+        return Err(Wrong { what: format!("{net} has bits behind its prefix"), right });
+    }
+    match net {
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() && v6.prefix_len() >= 96 => {
+            wrong(format!("{net} is an IPv4 network written as IPv6"))
+        }
+        IpNet::V4(_) | IpNet::V6(_) => Ok(net),
+    }
+}
+
+fn url(text: &str, scheme: &str) -> Result<String, Wrong> {
     if text.contains('@') {
         // It may be a password: it is not repeated.
         return wrong("the URL contains a user name or @");
@@ -198,9 +271,14 @@ pub(super) fn http_url(text: &str) -> Result<String, Wrong> {
     let shown = shown(text);
     let Ok(url) = text.parse::<hyper::Uri>() else { return wrong(format!("{shown} is not a URL")) };
     match url.scheme_str() {
-        Some("http") => {}
-        Some("https") => return wrong(format!("{shown} needs TLS, which gates do not speak")),
-        Some(_) | None => return wrong(format!("{shown} does not start with http://")),
+        Some(given) if given == scheme => {}
+        Some("https") => {
+            return Err(Wrong {
+                what: format!("{shown} needs TLS"),
+                right: Some("use https in the place of http".into()),
+            });
+        }
+        Some(_) | None => return wrong(format!("{shown} does not start with {scheme}://")),
     }
     let Some(authority) = url.authority().filter(|a| !a.host().is_empty()) else {
         return wrong(format!("{shown} has no host"));

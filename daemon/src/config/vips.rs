@@ -118,8 +118,17 @@ pub(super) fn read(
     errors: &Errors,
     warnings: &mut Vec<String>,
 ) -> Option<Vips> {
+    let carries = file.has("forwarding");
+    if !file.has("vips") {
+        if carries {
+            // A node that only balances, or only carries endpoints.
+            return Some(Vips(Vec::new()));
+        }
+        file.wrong("vips", "missing", "use a list of mappings");
+        return None;
+    }
     let list = file.sections("vips", VIPS_MAX)?;
-    if list.value.is_empty() {
+    if list.value.is_empty() && !carries {
         errors.add(list.at, &list.path, "the list is empty", "give at least one VIP");
     }
     let vips: Vec<Vip> = list.value.iter().flatten().map(|m| vip(m, node, gates, errors, warnings)).collect();

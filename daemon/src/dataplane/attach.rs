@@ -121,7 +121,7 @@ impl Fence {
             }
         }
         for (name, direction, _) in PLACES {
-            clsact::attach(program(&mut self.ebpf, name)?, &link.name, direction)
+            clsact::attach(program(&mut self.ebpf, name)?, &link.name, direction, clsact::FENCE)
                 .map_err(FenceError::attach(&link.name, "adding the clsact filter"))?;
         }
         Ok(AttachKind::Clsact)

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::attach::{remove_filters, remove_links};
 use super::error::FenceError;
+use super::forward::{self, ForwardError};
 use super::{link, pins, probe};
 
 /// What [`clean`] removed.
@@ -29,15 +30,35 @@ impl CleanReport {
     }
 }
 
-/// Takes the fence off every link of this network namespace and removes its pins.
+/// Takes forwarding and the fence off every link of this network namespace and removes their pins.
 ///
 /// Only for a node that owns nothing any more: without the fence a leftover address is answered again.
 ///
 /// # Errors
 /// The first step that failed; what came before it is done, and a second call goes on.
-pub fn clean(pin_root: &Path) -> Result<CleanReport, FenceError> {
-    let dir = probe::pin_dir(pin_root)?;
+pub fn clean(pin_root: &Path) -> Result<CleanReport, ForwardError> {
     let mut report = CleanReport::default();
+    forward::clean(pin_root, &mut report)?;
+    clean_fence(pin_root, &mut report)?;
+    Ok(report)
+}
+
+/// Forwarding alone; the fence stands.
+///
+/// # Errors
+/// As [`clean`].
+pub fn clean_forward(pin_root: &Path) -> Result<CleanReport, ForwardError> {
+    let mut report = CleanReport::default();
+    forward::clean(pin_root, &mut report)?;
+    Ok(report)
+}
+
+/// The fence alone; forwarding goes on where it stands.
+///
+/// # Errors
+/// As [`clean`].
+pub fn clean_fence(pin_root: &Path, report: &mut CleanReport) -> Result<(), FenceError> {
+    let dir = probe::pin_dir(pin_root)?;
     for link in link::all()? {
         report.links += remove_links(&dir, link.ifindex)?;
         let (filters, qdiscs) = remove_filters(&dir, &link)?;
@@ -46,7 +67,7 @@ pub fn clean(pin_root: &Path) -> Result<CleanReport, FenceError> {
     }
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(report),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(FenceError::io("reading", dir)(e)),
     };
     // What is left of links that no longer exist: their pins and marks.
@@ -59,13 +80,17 @@ pub fn clean(pin_root: &Path) -> Result<CleanReport, FenceError> {
             fs::remove_dir(&path).map_err(FenceError::io("removing the mark", &path))?;
         }
     }
-    report.maps = pins::remove_maps(&dir)?;
-    fs::remove_dir(&dir).map_err(FenceError::io("removing", &dir))?;
+    report.maps += pins::remove_maps(&dir)?;
+    match fs::remove_dir(&dir) {
+        // Forwarding lives in the same folder.
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+        other => other.map_err(FenceError::io("removing", &dir))?,
+    }
     remove_if_empty(pin_root);
     if let Some(parent) = pin_root.parent().filter(|p| p.ends_with("bascule")) {
         remove_if_empty(parent);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// The folders above hold the pins of other namespaces too: they go with the last one.

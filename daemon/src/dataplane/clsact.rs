@@ -8,17 +8,27 @@ use aya::programs::tc::{
     qdisc_detach_program,
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcHandle as Handle, TcMessage};
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::sys::{Socket, SocketAddr};
 
-/// Our filters' handle: any number is as good; this one is easy to recognise in `tc filter show`.
-const HANDLE: TcHandle = TcHandle::new(0, 0xba5c);
-/// Priorities tried in order. Low, because a filter before ours may end the chain; several, because one priority holds
-/// one kind of filter and protocol only.
-const PRIORITIES: std::ops::RangeInclusive<u16> = 1..=8;
+use super::rtnl::request;
+
+/// Where filters of one kind of ours go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    /// Any number is as good; ours are easy to recognise in `tc filter show`.
+    handle: TcHandle,
+    /// Priorities tried in order. Low, because a filter before ours may end the chain; several, because one priority holds one kind of
+    /// filter and protocol only.
+    first: u16,
+    last: u16,
+}
+
+/// The fence: before everything.
+pub(super) const FENCE: Seat = Seat { handle: TcHandle::new(0, 0xba5c), first: 1, last: 8 };
+/// Forwarding: behind the fence, before everybody else.
+pub(super) const FORWARD: Seat = Seat { handle: TcHandle::new(0, 0xba5d), first: 9, last: 16 };
 
 /// Adds the qdisc if there is none. True: we made it.
 pub(super) fn ensure_qdisc(link: &str) -> Result<bool, TcError> {
@@ -37,23 +47,25 @@ pub(super) fn attach(
     program: &mut SchedClassifier,
     link: &str,
     direction: TcAttachType,
+    seat: Seat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    for priority in PRIORITIES {
+    let Seat { handle, first, last } = seat;
+    for priority in first..=last {
         // Without NLM_F_CREATE the kernel replaces what has this priority and handle, and refuses when nothing has.
-        let candidate = SchedClassifierLink::attached(link, direction, priority, HANDLE, None)?;
+        let candidate = SchedClassifierLink::attached(link, direction, priority, handle, None)?;
         if let Ok(id) = program.attach_to_link(candidate) {
             return keep(program, id);
         }
     }
     let mut refusal: Option<ProgramError> = None;
-    for priority in PRIORITIES {
-        let options = TcAttachOptions::Netlink(NlOptions { priority, handle: HANDLE, classid: None });
+    for priority in first..=last {
+        let options = TcAttachOptions::Netlink(NlOptions { priority, handle, classid: None });
         match program.attach_with_options(link, direction, options) {
             Ok(id) => return keep(program, id),
             Err(e) => refusal = Some(e),
         }
     }
-    Err(refusal.expect("PRIORITIES is not empty").into())
+    Err(refusal.expect("a seat has priorities").into())
 }
 
 /// Takes the filter out of aya's hands, which would delete it when the daemon ends.
@@ -81,7 +93,7 @@ pub(super) fn remove_empty_qdisc(ifindex: u32) -> io::Result<bool> {
     for minor in [Handle::MIN_INGRESS, Handle::MIN_EGRESS] {
         let parent = Handle { major: Handle::CLSACT.major, minor };
         let dump = RouteNetlinkMessage::GetTrafficFilter(message(ifindex, Handle::UNSPEC, parent)?);
-        if request(dump, NLM_F_DUMP)? > 0 {
+        if !request(dump, NLM_F_DUMP)?.is_empty() {
             return Ok(false);
         }
     }
@@ -96,33 +108,4 @@ fn message(ifindex: u32, handle: Handle, parent: Handle) -> io::Result<TcMessage
     message.header.handle = handle;
     message.header.parent = parent;
     Ok(message)
-}
-
-/// Sends one request and reads until its end; how many objects the answer named.
-fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut packet = NetlinkMessage::from(message);
-    packet.header.flags = NLM_F_REQUEST | flags;
-    packet.finalize();
-    let mut buffer = vec![0; packet.buffer_len()];
-    packet.serialize(&mut buffer);
-    socket.send(&buffer, 0)?;
-
-    let mut objects = 0;
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let part = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match part.payload {
-                NetlinkPayload::Done(_) => return Ok(objects),
-                NetlinkPayload::Error(e) => return e.code.map_or(Ok(objects), |_| Err(e.to_io())),
-                _ => objects += 1,
-            }
-            let length = (part.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
 }

@@ -15,7 +15,7 @@ pub enum FenceError {
         found: String,
     },
     /// The deployment: capabilities are missing.
-    #[error("the fence cannot be loaded without the capabilities {missing}")]
+    #[error("the eBPF programs cannot be loaded without the capabilities {missing}")]
     MissingCapability {
         /// Names of what is missing.
         missing: String,

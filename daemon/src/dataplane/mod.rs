@@ -10,11 +10,13 @@ mod attach;
 mod clean;
 mod clsact;
 mod error;
+pub mod forward;
 mod forwarded;
 mod link;
 mod pins;
 mod probe;
 mod registry;
+mod rtnl;
 mod sys;
 mod writer;
 
@@ -32,7 +34,7 @@ use aya::{Ebpf, EbpfLoader};
 use bascule_ebpf_common::{ABI_STAMP, COUNTER_ADVERTS_PASSED, DropReason, LinkInfo, MAX_SHARDS, ShardCtl, ShardKernel};
 
 pub use attach::{Attach, AttachKind};
-pub use clean::{CleanReport, clean};
+pub use clean::{CleanReport, clean, clean_fence, clean_forward};
 pub use error::FenceError;
 pub use forwarded::Forwarded;
 pub use registry::Family;

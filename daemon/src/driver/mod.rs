@@ -9,7 +9,7 @@ mod effects;
 mod routes;
 pub mod world;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bascule_core::bfd::io::{BfdUpdate, Input as BfdInput};
@@ -20,7 +20,7 @@ use bascule_core::types::{Family, LinkId, Mac};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::dataplane::Fence;
+use crate::dataplane::{Fence, Forwarded};
 use crate::handle::{NodePort, Request};
 use crate::metrics::Metrics;
 use crate::net::NetError;
@@ -279,6 +279,7 @@ impl Driver {
                     self.sync_links();
                 }
                 World::Bfd(peers) => self.configure_bfd(peers),
+                World::Forwarded(frames) => self.open_for(&frames),
                 World::Link(link) => {
                     self.note_link(&link);
                     self.feed_bfd(BfdInput::Link(link.clone()));
@@ -322,6 +323,13 @@ impl Driver {
                     self.feed(Input::Command { id: self.next_command, command });
                 }
             }
+        }
+    }
+
+    /// The fence lets in what the data plane serves. Where it cannot, stragglers for a VIP that moved are dropped, and that is said.
+    fn open_for(&mut self, frames: &BTreeSet<Forwarded>) {
+        if let Some(Err(error)) = self.fence.as_mut().map(|fence| fence.forward(frames)) {
+            error!(%error, "the fence does not know what the data plane serves");
         }
     }
 

@@ -1,5 +1,6 @@
 //! What crosses between the driver's thread and the asynchronous rest of the process.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use bascule_core::node::config::NodeConfig;
 use bascule_core::node::event::Event;
 use bascule_core::node::io::LinkInfo;
 use bascule_core::types::{LinkId, Slot};
+
+use crate::dataplane::Forwarded;
 
 /// Inputs that may wait for the driver. The senders are tasks that wait when it is full: nothing is lost.
 pub const WORLD_QUEUE: usize = 1024;
@@ -33,6 +36,8 @@ pub enum World {
     Config(Box<NodeConfig>),
     /// Every BFD session that there shall be.
     Bfd(Vec<PeerConfig>),
+    /// Frames that the data plane serves whoever owns their VIP: the fence lets them in.
+    Forwarded(BTreeSet<Forwarded>),
     /// A link appeared or changed.
     Link(LinkInfo),
     /// A link is gone.

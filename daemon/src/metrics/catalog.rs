@@ -44,6 +44,12 @@ pub(super) const PHASES: [&str; 3] = ["detect", "claim", "announce"];
 pub(super) const CHANNELS: [&str; 2] = ["vrrp", "peer"];
 /// The values of `direction`.
 pub(super) const DIRECTIONS: [&str; 2] = ["sent", "received"];
+/// The values of `forward_endpoint_tcp_total{event}`.
+pub(super) const TCP_EVENTS: [&str; 3] = ["syn", "syn_ack", "reset"];
+/// The values of `forward_checks_total{result}`.
+pub(super) const RESULTS_OF_CHECKS: [&str; 2] = ["passed", "failed"];
+/// The values of `forward_tables_total{work}`.
+pub(super) const TABLE_WORK: [&str; 2] = ["computed", "swapped"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
@@ -173,6 +179,67 @@ families! {
         "From the decision of the node to the write of the UPDATE to the kernel, for the oldest route in it. The network and the router's \
          own time come on top.",
         "a gate that opens or closes, a take-over";
+    FORWARD_ON = Gauge "forward_on" [],
+        "1 while the programs of the data plane steer packets on this node. It does not say on which devices: forward_device.",
+        "a missing section or kernel feature, a failed start of the data plane";
+    FORWARD_DEVICE = Gauge "forward_device" ["device", "ingress", "egress"],
+        "Always 1 for a device that carries the programs; the labels say by which hook. Anything but xdp costs throughput, and a \
+         condition says why.",
+        "a driver without native XDP, a foreign XDP program";
+    FORWARD_SERVICE_PACKETS = Counter "forward_service_packets_total" ["service"],
+        "Packets of clients for the service that came into the site through this node. Whether they reached an endpoint is told by \
+         drops and by the endpoints.",
+        "traffic";
+    FORWARD_SERVICE_BYTES = Counter "forward_service_bytes_total" ["service"],
+        "Bytes of these packets, from the IP header on.",
+        "traffic";
+    FORWARD_SERVICE_FLOWS = Counter "forward_service_new_flows_total" ["service"],
+        "Flows opened on this node as their home. A SYN that is repeated counts again.",
+        "new connections";
+    FORWARD_SERVICE_ORPHANS = Counter "forward_service_orphans_total" ["service"],
+        "Packets that belong to no flow that any node knew. A scan makes them as well as a lost endpoint.",
+        "a killed endpoint, scans";
+    FORWARD_ENDPOINT_PACKETS = Counter "forward_endpoint_packets_total" ["service", "endpoint", "direction"],
+        "Packets delivered to an endpoint of this node (sent) and its replies (received).",
+        "traffic";
+    FORWARD_ENDPOINT_BYTES = Counter "forward_endpoint_bytes_total" ["service", "endpoint", "direction"],
+        "Bytes of these packets, from the IP header on.",
+        "traffic";
+    FORWARD_ENDPOINT_TCP = Counter "forward_endpoint_tcp_total" ["service", "endpoint", "event"],
+        "SYNs delivered to an endpoint, SYN-ACKs and RSTs it sent. Far more SYNs than SYN-ACKs: it does not answer, whatever its check \
+         says.",
+        "a hung or overloaded endpoint";
+    FORWARD_ENDPOINT_READY = Gauge "forward_endpoint_ready" ["service", "endpoint"],
+        "1 while the endpoint takes new connections. This node's view: every node checks every endpoint by itself.",
+        "a failing check, a drain";
+    FORWARD_CHECKS = Counter "forward_checks_total" ["service", "endpoint", "result"],
+        "Checks of endpoints by this node that passed and failed. A single failure changes nothing: rise and fall decide.",
+        "every check";
+    FORWARD_NODE_UP = Gauge "forward_node_up" ["node"],
+        "1 while packets are sent to the node. Without a BFD session of its name it is taken to be up.",
+        "a node that dies, with BFD";
+    FORWARD_DROPS = Counter "forward_drops_total" ["reason"],
+        "Packets for VIPs, and encapsulation, that the programs dropped, by reason.",
+        "forged encapsulation, no ready endpoint, a source outside the ranges, a node without a way";
+    FORWARD_VERDICTS = Counter "forward_verdicts_total" ["verdict"],
+        "What else became of packets. One packet may count more than once on its way.",
+        "traffic";
+    FORWARD_HOPS = Counter "forward_hops_total" ["nodes"],
+        "Accepted encapsulated packets by the number of nodes that had handled them before this one, the first of the chain being 0. \
+         More than 0 is the work of rows that moved within the drain time.",
+        "a changed set of nodes or endpoints";
+    FORWARD_TABLES = Counter "forward_tables_total" ["work"],
+        "Tables that were computed, and those that were written and swapped in because they differ.",
+        "a changed endpoint, node or configuration";
+    FORWARD_ROWS_MOVED = Counter "forward_rows_moved_total" [],
+        "Rows that got another home. Flows of a moved row are found through its previous homes.",
+        "a changed endpoint, node or configuration";
+    FORWARD_MAP_ENTRIES = Gauge "forward_map_entries" ["map"],
+        "Entries of the flow table and the half-open table (estimated where there are many), and rows in use.",
+        "connections, a SYN flood, services";
+    FORWARD_MAP_CAPACITY = Gauge "forward_map_capacity" ["map"],
+        "Entries that fit. A full table of flows forgets the oldest ones, which the sockets of their endpoints still know.",
+        "the configuration";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";

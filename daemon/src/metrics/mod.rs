@@ -6,6 +6,7 @@
 mod bfd;
 mod bgp;
 mod catalog;
+mod forward;
 mod register;
 
 use std::collections::BTreeSet;
@@ -45,6 +46,7 @@ struct Shown {
     gates: BTreeSet<String>,
     bfd_peers: BTreeSet<String>,
     bgp: bgp::Shown,
+    forward: forward::Shown,
     routes: BTreeSet<(String, String)>,
 }
 
@@ -135,8 +137,9 @@ impl Metrics {
     pub fn update(&self, status: &NodeStatus) {
         let mut shown = self.lock();
         let f = &self.inner.families;
-        let (bfd_peers, bgp) = (shown.bfd_peers.clone(), std::mem::take(&mut shown.bgp));
-        let mut now = Shown { bfd_peers, bgp, ..Shown::default() };
+        let (bfd_peers, bgp, forward) =
+            (shown.bfd_peers.clone(), std::mem::take(&mut shown.bgp), std::mem::take(&mut shown.forward));
+        let mut now = Shown { bfd_peers, bgp, forward, ..Shown::default() };
         f.ready.set(f64::from(u8::from(status.ready)));
         for group in &status.groups {
             let name = group.name.as_str();
@@ -182,8 +185,9 @@ impl Metrics {
         let mut shown = self.lock();
         self.inner.families.ready.set(0.0);
         self.take_back(&shown, &Shown::default());
-        let (bfd_peers, bgp) = (std::mem::take(&mut shown.bfd_peers), std::mem::take(&mut shown.bgp));
-        *shown = Shown { bfd_peers, bgp, ..Shown::default() };
+        let (bfd_peers, bgp, forward) =
+            (std::mem::take(&mut shown.bfd_peers), std::mem::take(&mut shown.bgp), std::mem::take(&mut shown.forward));
+        *shown = Shown { bfd_peers, bgp, forward, ..Shown::default() };
     }
 
     /// The text exposition format, version 0.0.4.

@@ -9,6 +9,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 pub use parse::MARKER;
 use socket::NetlinkSocket;
+pub use ways::{Way, Ways, Whereabouts};
 
 use super::NetError;
 

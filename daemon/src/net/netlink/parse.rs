@@ -113,22 +113,22 @@ pub(crate) fn address(payload: &[u8]) -> Option<Address> {
 }
 
 /// The attributes up to the first damaged one.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok)
 }
 
 /// Attributes are in host byte order.
-fn word(value: &[u8]) -> Option<u32> {
+pub(super) fn word(value: &[u8]) -> Option<u32> {
     value.get(..4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// A string up to its zero byte.
-fn text(value: &[u8]) -> String {
+pub(super) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
-fn ip(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),

@@ -14,6 +14,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::time::timeout;
 
+use super::ways::is_absence;
 use crate::net::{NetError, enlarge};
 
 /// Longest wait for an answer. The kernel answers at once; it may wait for its big lock while devices come and go.
@@ -119,6 +120,36 @@ impl NetlinkSocket {
             }
         }
         Ok(answers)
+    }
+
+    /// Asks for one object; `None` when there is none.
+    pub(super) async fn ask(
+        &mut self,
+        what: &'static str,
+        request: RouteNetlinkMessage,
+    ) -> Result<Option<Vec<u8>>, NetError> {
+        let answer = timeout(ANSWER, self.ask_once(request)).await;
+        match answer.map_err(|_| NetError::Timeout { what, after: ANSWER })? {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_absence(&error) => Ok(None),
+            Err(error) => Err(NetError::system(what)(error)),
+        }
+    }
+
+    async fn ask_once(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes, request, NLM_F_REQUEST);
+        let sequence = self.sequence;
+        self.socket.send(&bytes).await?;
+        loop {
+            for raw in messages(self.next().await?).filter(|raw| raw.sequence == sequence) {
+                if raw.kind == NLMSG_ERROR {
+                    error_code(raw.payload)?;
+                } else {
+                    return Ok(raw.payload.to_vec());
+                }
+            }
+        }
     }
 
     /// Asks for a whole table and returns the payload of each message.

@@ -44,6 +44,42 @@ pub const FORWARD_VERSION: u32 = 1;
 pub const FORWARD_STAMP: u64 =
     ((FORWARD_VERSION as u64) << 32) | crate::fnv1a(include_bytes!("../../layout-forward-v1.txt")) as u64;
 
+/// Digest of what a flow is: FNV-1a (32 bit) over the lines of the golden layout that describe [`FlowKey`] and [`Flow`]. Flows move to
+/// maps of another layout as long as this stays.
+pub const FLOW_STAMP: u32 = flow_stamp(include_bytes!("../../layout-forward-v1.txt"));
+
+const fn flow_stamp(layout: &[u8]) -> u32 {
+    let (mut lines, mut at) = ([0u8; 512], 0);
+    let (mut start, mut i) = (0, 0);
+    while i < layout.len() {
+        if layout[i] == b'\n' {
+            if begins(layout, start, b"FlowKey ") || begins(layout, start, b"Flow ") {
+                while start <= i {
+                    // An index past the end stops the build: make room.
+                    lines[at] = layout[start];
+                    at += 1;
+                    start += 1;
+                }
+            }
+            start = i + 1;
+        }
+        i += 1;
+    }
+    assert!(at > 0);
+    crate::fnv1a(&lines)
+}
+
+const fn begins(bytes: &[u8], at: usize, with: &[u8]) -> bool {
+    let mut i = 0;
+    while i < with.len() {
+        if at + i >= bytes.len() || bytes[at + i] != with[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
 /// Services (array slots) of one node; slot 0 is never used, so that a zero means "none".
 pub const MAX_SERVICES: u32 = 8192;
 /// Keys that lead to services: every address and port, and one address entry per VIP.

@@ -1,0 +1,279 @@
+//! The look at one service: who serves now, which tables that makes, and what the driver must do about it, in an order in which no
+//! packet ever meets something half done.
+
+use std::collections::BTreeSet;
+
+use super::choice::{self, Choice, Nodes};
+use super::damping::State;
+use super::io::{Action, EndpointEntry, EndpointSlot, Report, Table};
+use super::level::Outcome;
+use super::room::{Room, Unlinked};
+use super::rows::Standing;
+use super::service::{Local, Service};
+use super::status::Counts;
+use super::{Balancer, GRACE};
+use crate::service::{Delivery, ServiceKey};
+use crate::time::Instant;
+
+/// Which of the two tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Nodes,
+    Endpoints,
+}
+
+impl Balancer {
+    pub(super) fn build(&mut self, key: ServiceKey, now: Instant) {
+        let Some(mut service) = self.services.remove(&key) else { return };
+        let again = self.build_service(&mut service, now);
+        let wake = [again, service.poll_timeout(), service.starved.then(|| now + GRACE)].into_iter().flatten().min();
+        if let Some(old) = std::mem::replace(&mut service.wake, wake) {
+            let _there = self.agenda.remove(&(old, key));
+        }
+        if let Some(at) = wake {
+            let _new = self.agenda.insert((at, key));
+        }
+        let _none = self.services.insert(key, service);
+    }
+
+    fn build_service(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
+        for damped in service.health.values_mut() {
+            let _changed = damped.expire(now);
+        }
+        let choice = choice::choose(service, &self.nodes);
+        // There is something to be lost only where packets are steered already.
+        let urgent = service.urgent && service.nodes.table.rows > 0;
+        if choice.unknown && now < service.patience && !urgent {
+            return Some(service.patience);
+        }
+        service.urgent = false;
+        let room = &mut self.room;
+        report_health(service, &choice, room);
+        service.serving.clone_from(&choice.serving);
+        let entries = entries(service, &self.nodes, &choice.serving, room, now);
+        let (opening, closing): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, e)| e.ready);
+        put(service, opening, room);
+        let local = build_local(service, &self.nodes, &mut self.counts, room, now);
+        let nodes = build_nodes(service, &self.nodes, &mut self.counts, room, now);
+        put(service, closing, room);
+        let starved = local.is_err() || nodes.is_err();
+        report_room(service, local.err().or(nodes.err()), room);
+        service.starved = starved;
+        service.built = true;
+        let forgotten = forget(service, room, now);
+        let open = !choice.serving.is_empty() && !self.nodes.service_draining(service) && service.nodes.table.rows > 0;
+        self.vips.join(service, open, room);
+        [local.unwrap_or_default(), nodes.unwrap_or_default(), forgotten].into_iter().flatten().min()
+    }
+}
+
+fn report_health(service: &mut Service, choice: &Choice, room: &mut Room) {
+    if choice.all_unready && !service.all_unready {
+        room.owe(Action::Report(Report::AllUnready { service: service.key, kept: choice.kept }));
+    } else if service.all_unready && !choice.all_unready {
+        room.owe(Action::Report(Report::Recovered { service: service.key }));
+    }
+    service.all_unready = choice.all_unready;
+}
+
+fn report_room(service: &Service, wanted: Option<u16>, room: &mut Room) {
+    match wanted {
+        Some(rows) if !service.starved => {
+            room.owe(Action::Report(Report::SlabFull { service: service.key, rows }));
+        }
+        None if service.starved => room.owe(Action::Report(Report::Recovered { service: service.key })),
+        Some(_) | None => {}
+    }
+}
+
+/// Gives slots to new endpoints, marks those that are gone, and tells what changed of all.
+fn entries(
+    service: &mut Service,
+    nodes: &Nodes,
+    serving: &BTreeSet<String>,
+    room: &mut Room,
+    now: Instant,
+) -> Vec<((core::net::IpAddr, u16), EndpointEntry)> {
+    let wanted: Vec<_> = service.reachable(&nodes.this).cloned().collect();
+    let mut slotless = false;
+    for endpoint in &wanted {
+        let place = (endpoint.address, endpoint.port);
+        match service.slots.get_mut(&place) {
+            Some(local) => {
+                local.name.clone_from(&endpoint.name);
+                local.gone = None;
+            }
+            None => match room.endpoints.take() {
+                Some(slot) => {
+                    let local =
+                        Local { slot: EndpointSlot(slot), entry: None, name: endpoint.name.clone(), gone: None };
+                    let _none = service.slots.insert(place, local);
+                }
+                None => slotless = true,
+            },
+        }
+    }
+    if slotless && !service.slotless {
+        room.owe(Action::Report(Report::NoSlot { service: service.key }));
+    }
+    service.slotless = slotless;
+    for (place, local) in &mut service.slots {
+        if !wanted.iter().any(|e| (e.address, e.port) == *place) {
+            let _since = local.gone.get_or_insert(now);
+        }
+    }
+    let closed = nodes.service_draining(service);
+    let entry = |(place, local): (&(core::net::IpAddr, u16), &Local)| {
+        let spec = wanted.iter().find(|e| (e.address, e.port) == *place);
+        let draining = closed || spec.is_none_or(|e| nodes.endpoint_draining(service, e));
+        let remote = match (spec, &local.entry) {
+            (Some(spec), _) => spec.node.is_none(),
+            (None, Some(told)) => told.remote,
+            (None, None) => false,
+        };
+        let entry = EndpointEntry {
+            name: local.name.clone(),
+            service: service.slot,
+            address: place.0,
+            port: place.1,
+            protocol: service.spec.protocol,
+            ready: !draining && serving.contains(&local.name),
+            draining,
+            remote,
+        };
+        (local.entry.as_ref() != Some(&entry)).then_some((*place, entry))
+    };
+    service.slots.iter().filter_map(entry).collect()
+}
+
+fn put(service: &mut Service, entries: Vec<((core::net::IpAddr, u16), EndpointEntry)>, room: &mut Room) {
+    for (place, entry) in entries {
+        if let Some(local) = service.slots.get_mut(&place) {
+            room.owe(Action::PutEndpoint { slot: local.slot, entry: entry.clone() });
+            local.entry = Some(entry);
+        }
+    }
+}
+
+fn build_nodes(
+    service: &mut Service,
+    nodes: &Nodes,
+    counts: &mut Counts,
+    room: &mut Room,
+    now: Instant,
+) -> Result<Option<Instant>, u16> {
+    let members = choice::node_members(service, &service.serving, nodes);
+    let (size, _) = choice::sizes(service, nodes);
+    let member: BTreeSet<u16> = members.iter().map(|m| m.id).collect();
+    let known: std::collections::BTreeMap<u16, bool> =
+        nodes.by_name.values().map(|n| (n.id, nodes.is_up(&n.name))).collect();
+    let standing = |id: u16| match known.get(&id) {
+        None => Standing::Gone,
+        Some(false) => Standing::Dead,
+        Some(true) if member.contains(&id) => Standing::Member,
+        Some(true) => Standing::Holder,
+    };
+    let outcome = service.nodes.build(service.seed, members, size, service.drain(), standing, now);
+    install(Which::Nodes, service, outcome, counts, room, now)
+}
+
+fn build_local(
+    service: &mut Service,
+    nodes: &Nodes,
+    counts: &mut Counts,
+    room: &mut Room,
+    now: Instant,
+) -> Result<Option<Instant>, u16> {
+    let members = choice::local_members(service, &service.serving, nodes);
+    let (_, size) = choice::sizes(service, nodes);
+    let drain = service.drain();
+    if members.is_empty() && service.slots.values().all(|l| is_over(l, service, now)) {
+        // Not one row could still lead to a flow.
+        let table = service.local.table;
+        if table.rows > 0 {
+            service.local = service.local.dropped();
+            room.owe(Action::SwapEndpoints { slot: service.slot, table: service.local.table });
+            room.unlink_table(table, now);
+        }
+        return Ok(None);
+    }
+    let standings: std::collections::BTreeMap<u16, Standing> = service
+        .slots
+        .values()
+        .map(|local| {
+            let standing = if is_over(local, service, now) {
+                Standing::Gone
+            } else if members.iter().any(|m| m.id == local.slot.0) {
+                Standing::Member
+            } else if local.gone.is_none() && service.state(&local.name) == State::Unready {
+                Standing::Dead
+            } else {
+                Standing::Holder
+            };
+            (local.slot.0, standing)
+        })
+        .collect();
+    let standing = |id: u16| standings.get(&id).copied().unwrap_or(Standing::Gone);
+    let outcome = service.local.build(service.seed, members, size, drain, standing, now);
+    install(Which::Endpoints, service, outcome, counts, room, now)
+}
+
+/// Is the endpoint gone for so long that nobody asks it for flows?
+fn is_over(local: &Local, service: &Service, now: Instant) -> bool {
+    local.gone.is_some_and(|since| now >= since + drain_time(service))
+}
+
+fn drain_time(service: &Service) -> core::time::Duration {
+    core::time::Duration::from_secs(u64::from(service.drain()) * 60)
+}
+
+/// Writes a table beside the old one and lets the service's word name it.
+fn install(
+    which: Which,
+    service: &mut Service,
+    outcome: Outcome,
+    counts: &mut Counts,
+    room: &mut Room,
+    now: Instant,
+) -> Result<Option<Instant>, u16> {
+    counts.builds += 1;
+    let Some(built) = outcome.built else { return Ok(outcome.again) };
+    let level = match which {
+        Which::Nodes => &mut service.nodes,
+        Which::Endpoints => &mut service.local,
+    };
+    let rows = u16::try_from(built.rows.len()).unwrap_or(u16::MAX);
+    let base = room.slab.take(u32::from(rows)).ok_or(rows)?;
+    let old = level.table;
+    let table = Table { base, rows, epoch: old.epoch.wrapping_add(1) };
+    room.owe(Action::WriteRows { base, rows: built.rows.clone() });
+    let slot = service.slot;
+    room.owe(match which {
+        Which::Nodes => Action::SwapNodes { slot, table },
+        Which::Endpoints => Action::SwapEndpoints { slot, table },
+    });
+    room.unlink_table(old, now);
+    level.install(table, built.rows);
+    counts.swaps += 1;
+    counts.rows_moved += built.moved;
+    Ok(outcome.again)
+}
+
+/// Lets go of endpoints whose time is over and that no row names. Gives the time of the next.
+fn forget(service: &mut Service, room: &mut Room, now: Instant) -> Option<Instant> {
+    let over: Vec<_> =
+        service.slots.iter().filter(|(_, l)| is_over(l, service, now)).map(|(place, l)| (*place, l.slot)).collect();
+    for (place, slot) in over {
+        if !service.local.names(slot.0) {
+            let _gone = service.slots.remove(&place);
+            room.unlink(Unlinked::Endpoint(slot), now);
+        }
+    }
+    let ends = service.slots.values().filter_map(|l| l.gone).map(|since| since + drain_time(service));
+    ends.filter(|at| *at > now).min()
+}
+
+/// Does the service rewrite at all?
+pub(super) fn rewrites(service: &Service) -> bool {
+    service.spec.delivery == Delivery::Direct
+}

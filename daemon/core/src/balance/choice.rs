@@ -1,0 +1,145 @@
+//! Which endpoints take new connections, and what that makes the members of both tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::damping::State;
+use super::maglev::{self, Member};
+use super::service::Service;
+use crate::service::{EndpointId, EndpointSpec, NodeSpec, WhenAllFail};
+
+use super::io::DrainTarget;
+
+/// What a choice needs to know of the nodes.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    /// Name of this node.
+    pub(super) this: String,
+    pub(super) by_name: BTreeMap<String, NodeSpec>,
+    /// Names of those that cannot be reached.
+    pub(super) down: BTreeSet<String>,
+    /// What an operator took out of use.
+    pub(super) drained: BTreeSet<DrainTarget>,
+}
+
+impl Nodes {
+    pub(super) fn is_up(&self, name: &str) -> bool {
+        self.by_name.contains_key(name) && (name == self.this || !self.down.contains(name))
+    }
+
+    pub(super) fn is_draining(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|n| n.draining) || self.drained.contains(&DrainTarget::Node(name.to_owned()))
+    }
+
+    /// Names and ids of those that take part.
+    fn usable(&self) -> impl Iterator<Item = &NodeSpec> {
+        self.by_name.values().filter(|n| self.is_up(&n.name))
+    }
+
+    pub(super) fn service_draining(&self, service: &Service) -> bool {
+        service.spec.draining || self.drained.contains(&DrainTarget::Service(service.key))
+    }
+
+    pub(super) fn endpoint_draining(&self, service: &Service, endpoint: &EndpointSpec) -> bool {
+        let id = EndpointId { service: service.key, endpoint: endpoint.name.clone() };
+        endpoint.draining
+            || service.state(&endpoint.name) == State::Draining
+            || self.drained.contains(&DrainTarget::Endpoint(id))
+    }
+}
+
+/// Who takes new connections.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    /// Names of endpoints.
+    pub(super) serving: BTreeSet<String>,
+    /// None is ready: these are the last that were.
+    pub(super) kept: bool,
+    /// None is ready.
+    pub(super) all_unready: bool,
+    /// A check that matters has not spoken.
+    pub(super) unknown: bool,
+}
+
+/// Who is taken when all ranks before are empty.
+type Rank<'a> = dyn Fn(&EndpointSpec) -> bool + 'a;
+
+/// Chooses. Ready endpoints on nodes that are up and not draining; when there are none, those that a damped health holds back; then
+/// those of draining nodes (nobody else is there); then, if the service wants it, those that served last.
+pub(super) fn choose(service: &Service, nodes: &Nodes) -> Choice {
+    let usable = |e: &&EndpointSpec| {
+        e.weight > 0 && !nodes.endpoint_draining(service, e) && e.node.as_deref().is_none_or(|n| nodes.is_up(n))
+    };
+    let all: Vec<&EndpointSpec> = service.spec.endpoints.iter().filter(usable).collect();
+    let stays = |e: &EndpointSpec| e.node.as_deref().is_none_or(|n| !nodes.is_draining(n));
+    let ready = |e: &EndpointSpec| service.state(&e.name) == State::Ready;
+    let held = |e: &EndpointSpec| matches!(service.state(&e.name), State::Held(_));
+    let unknown = all.iter().any(|e| service.state(&e.name) == State::Unknown);
+    let last = |e: &EndpointSpec| service.spec.when_all_fail == WhenAllFail::Keep && service.serving.contains(&e.name);
+    let ranks: [&Rank<'_>; 5] = [&|e| ready(e) && stays(e), &|e| held(e) && stays(e), &ready, &held, &last];
+    for (i, rank) in ranks.into_iter().enumerate() {
+        let serving: BTreeSet<String> = all.iter().filter(|e| rank(e)).map(|e| e.name.clone()).collect();
+        if !serving.is_empty() {
+            let kept = i + 1 == ranks.len();
+            return Choice { serving, kept, all_unready: kept, unknown };
+        }
+    }
+    Choice { all_unready: !service.spec.endpoints.is_empty(), unknown, ..Choice::default() }
+}
+
+/// The members of the first level. Endpoints behind routers are everybody's: each node that is up carries an equal part of their
+/// weight, so that the loss of one moves their flows to a node that rewrites them just the same.
+pub(super) fn node_members(service: &Service, serving: &BTreeSet<String>, nodes: &Nodes) -> Vec<Member> {
+    let weight_of = |node: Option<&str>| -> u32 {
+        let of = service.spec.endpoints.iter().filter(|e| serving.contains(&e.name) && e.node.as_deref() == node);
+        of.map(|e| u32::from(e.weight)).sum()
+    };
+    let shared = weight_of(None);
+    let carriers = shared_by(nodes);
+    let takes_shared = |n: &NodeSpec| carriers.contains(&n.name.as_str());
+    let scale = if shared == 0 { 1 } else { u32::try_from(carriers.len()).unwrap_or(1) };
+    let member = |n: &NodeSpec| {
+        let own = weight_of(Some(&n.name)).saturating_mul(scale);
+        let weight = own.saturating_add(if takes_shared(n) { shared } else { 0 });
+        Member { id: n.id, name: n.name.clone(), weight }
+    };
+    nodes.usable().map(member).filter(|m| m.weight > 0).collect()
+}
+
+/// Nodes that carry endpoints behind routers: those that are up and not draining, or all that are up.
+fn shared_by(nodes: &Nodes) -> Vec<&str> {
+    let staying: Vec<&str> = nodes.usable().filter(|n| !nodes.is_draining(&n.name)).map(|n| n.name.as_str()).collect();
+    if staying.is_empty() { nodes.usable().map(|n| n.name.as_str()).collect() } else { staying }
+}
+
+/// The members of the second level. Weights of endpoints of this node count as often as others share those behind routers.
+pub(super) fn local_members(service: &Service, serving: &BTreeSet<String>, nodes: &Nodes) -> Vec<Member> {
+    let here: Vec<&EndpointSpec> =
+        service.reachable(&nodes.this).filter(|e| serving.contains(&e.name) && e.weight > 0).collect();
+    let mixed = here.iter().any(|e| e.node.is_none()) && here.iter().any(|e| e.node.is_some());
+    let scale = if mixed { u32::try_from(shared_by(nodes).len()).unwrap_or(1) } else { 1 };
+    let member = |e: &&EndpointSpec| {
+        let slot = service.slots.get(&(e.address, e.port))?;
+        let times = if e.node.is_some() { scale } else { 1 };
+        Some(Member { id: slot.slot.0, name: e.name.clone(), weight: u32::from(e.weight) * times })
+    };
+    here.iter().filter_map(member).collect()
+}
+
+/// Sizes of both tables. By what is configured and not by what is ready, so that health never changes them.
+pub(super) fn sizes(service: &Service, nodes: &Nodes) -> (u16, u16) {
+    let all: Vec<&EndpointSpec> = service.spec.endpoints.iter().collect();
+    let here: Vec<&EndpointSpec> = service.reachable(&nodes.this).collect();
+    let shared = all.iter().any(|e| e.node.is_none());
+    let carriers = if shared { nodes.by_name.len() } else { 0 };
+    (size(&all, carriers), size(&here, 0))
+}
+
+fn size(endpoints: &[&EndpointSpec], at_least: usize) -> u16 {
+    let weights = || endpoints.iter().map(|e| u64::from(e.weight)).filter(|w| *w > 0);
+    let unit = weights().fold(0, gcd).max(1);
+    maglev::size(endpoints.len().max(at_least), weights().sum::<u64>() / unit)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

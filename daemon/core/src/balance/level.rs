@@ -1,0 +1,128 @@
+//! One table of a service: what it holds, what it should hold, and the way from one to the other.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use super::io::Table;
+use super::maglev::{self, Member};
+use super::rows::{Change, NOBODY, Row, Standing, resize};
+use crate::time::Instant;
+
+/// Unit of stamps.
+const MINUTE_NS: u64 = 60_000_000_000;
+
+/// Minutes of the driver's clock modulo 2^16.
+pub fn minute(now: Instant) -> u16 {
+    u16::try_from((now.as_nanos() / MINUTE_NS) & 0xffff).unwrap_or_default()
+}
+
+/// Drain time in minutes as rows count it. A stamp is cut down to a minute and so is the present, which together may shorten an age
+/// by almost one: one more is waited for.
+pub fn drain_minutes(drain: Duration) -> u16 {
+    u16::try_from(drain.as_secs().div_ceil(60) + 1).unwrap_or(u16::MAX / 2).min(u16::MAX / 2)
+}
+
+/// A table and what it was computed from.
+#[derive(Debug, Default)]
+pub(super) struct Level {
+    pub(super) table: Table,
+    pub(super) rows: Arc<[Row]>,
+    /// Members of the last computation, and its result for as many rows as there are.
+    members: Vec<Member>,
+    targets: Vec<u16>,
+    /// The slab holds other rows than `rows`: they are to be written.
+    stale: bool,
+}
+
+/// A table that should replace the one in force.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub(super) rows: Arc<[Row]>,
+    /// Rows with another home.
+    pub(super) moved: u64,
+}
+
+/// What a build found.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// `None`: the rows stay as they are.
+    pub(super) built: Option<Built>,
+    /// When to look again: a row that waits has expired, or the last one has and can forget its history.
+    pub(super) again: Option<Instant>,
+}
+
+impl Level {
+    /// A table found in the slab. Rows that name an id which is not `known` forget it: it may soon be somebody else's.
+    pub(super) fn recovered(table: Table, rows: &[Row], known: impl Fn(u16) -> bool) -> Self {
+        let cleaned: Arc<[Row]> = rows.iter().map(|row| row.without(|id| !known(id))).collect();
+        Self { table, stale: *cleaned != *rows, rows: cleaned, ..Self::default() }
+    }
+
+    /// The rows in force are these, at this place.
+    pub(super) fn install(&mut self, table: Table, rows: Arc<[Row]>) {
+        (self.table, self.rows, self.stale) = (table, rows, false);
+    }
+
+    /// No table any more; the next one goes on counting.
+    pub(super) fn dropped(&self) -> Self {
+        Self { table: Table { base: 0, rows: 0, epoch: self.table.epoch.wrapping_add(1) }, ..Self::default() }
+    }
+
+    /// Compares the table with what `members` ask for. Tables never shrink: see [`resize`]. Without members with weight the homes stay.
+    pub(super) fn build(
+        &mut self,
+        seed: u64,
+        members: Vec<Member>,
+        size: u16,
+        drain: u16,
+        standing: impl Fn(u16) -> Standing,
+        now: Instant,
+    ) -> Outcome {
+        let size = size.max(self.table.rows);
+        let some = members.iter().any(|m| m.weight > 0);
+        if self.rows.is_empty() && !some {
+            return Outcome { built: None, again: None };
+        }
+        if members != self.members || self.targets.len() != usize::from(size) {
+            self.targets = if some { maglev::fill(seed, &members, size) } else { vec![NOBODY; usize::from(size)] };
+            self.members = members;
+        }
+        let change = Change { now: minute(now), drain, standing };
+        let resized = (self.rows.len() != usize::from(size)).then(|| resize(&self.rows, size, change.now));
+        let before = resized.as_deref().unwrap_or(&self.rows);
+        let (mut moved, mut differs) = (0, self.stale || resized.is_some());
+        // Ages at which something is to do, relative to now.
+        let (mut waits, mut forgets): (Option<u16>, Option<u16>) = (None, None);
+        let one = |(row, target): (&Row, &u16)| {
+            let (after, waiting) = row.change(*target, &change);
+            let left = drain.saturating_sub(change.now.wrapping_sub(after.stamp));
+            if waiting {
+                waits = Some(waits.map_or(left, |w| w.min(left)));
+            }
+            if after.previous != NOBODY || after.older != NOBODY {
+                forgets = Some(forgets.map_or(left, |f| f.max(left)));
+            }
+            moved += u64::from(after.home != row.home);
+            differs |= after != *row;
+            after
+        };
+        let rows: Arc<[Row]> = before.iter().zip(&self.targets).map(one).collect();
+        let minutes_on = |minutes: u16| {
+            let minute = now.as_nanos() / MINUTE_NS + u64::from(minutes.max(1));
+            Instant::from_nanos(minute * MINUTE_NS)
+        };
+        let again = [waits, forgets].into_iter().flatten().min().map(minutes_on);
+        Outcome { built: differs.then_some(Built { rows, moved }), again }
+    }
+
+    /// Does a row name this id?
+    pub(super) fn names(&self, id: u16) -> bool {
+        self.rows.iter().any(|r| r.holders().any(|h| h == id))
+    }
+
+    /// Rows that would have another home if none waited.
+    pub(super) fn waiting(&self) -> u64 {
+        let differs = |(row, target): (&Row, &u16)| u64::from(*target != NOBODY && row.home != *target);
+        self.rows.iter().zip(&self.targets).map(differs).sum()
+    }
+}

@@ -1,0 +1,167 @@
+//! What people and metrics see.
+
+use core::net::IpAddr;
+
+use serde::Serialize;
+
+use super::Balancer;
+use super::damping::State;
+use super::io::{EndpointSlot, ServiceSlot, Table};
+use super::rows::Row;
+use crate::service::{Delivery, ServiceKey};
+
+/// What was done since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Tables computed or looked through.
+    pub builds: u64,
+    /// Tables written and swapped in.
+    pub swaps: u64,
+    /// Rows that got another home.
+    pub rows_moved: u64,
+}
+
+/// The whole.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct BalanceStatus {
+    /// Services by key.
+    pub services: Vec<ServiceStatus>,
+    /// What was done.
+    pub counts: Counts,
+    /// Rows of the slab.
+    pub slab_rows: u32,
+    /// How many are taken.
+    pub slab_used: u32,
+    /// The longest table that fits.
+    pub slab_longest: u32,
+    /// Free slots of services and of endpoints.
+    pub slots_left: (usize, usize),
+}
+
+/// A service.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ServiceStatus {
+    /// Name.
+    pub name: String,
+    /// Key.
+    pub key: ServiceKey,
+    /// Number in the shim.
+    pub number: u16,
+    /// Slot on this node.
+    pub slot: ServiceSlot,
+    /// Delivery.
+    pub delivery: Delivery,
+    /// First level.
+    pub nodes: Table,
+    /// Second level.
+    pub endpoint_table: Table,
+    /// Rows of the first level that wait for the drain time before they move.
+    pub waiting: u64,
+    /// No endpoint is ready; new connections go to those that were last, if any.
+    pub all_unready: bool,
+    /// There was no room for a table.
+    pub starved: bool,
+    /// Takes no new connections.
+    pub draining: bool,
+    /// Endpoints in the order of the configuration.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// An endpoint.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct EndpointStatus {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Node; none: behind a router.
+    pub node: Option<String>,
+    /// Slot on this node; none: another node's.
+    pub slot: Option<EndpointSlot>,
+    /// Weight.
+    pub weight: u16,
+    /// `unknown`, `ready`, `held`, `unready` or `draining`.
+    pub state: &'static str,
+    /// Takes new connections.
+    pub serving: bool,
+}
+
+/// Where a flow goes.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Trace {
+    /// The service.
+    pub service: ServiceKey,
+    /// Row of the first level and its number.
+    pub nodes: Option<(u32, Row)>,
+    /// Row of the second level on this node and its number.
+    pub endpoints: Option<(u32, Row)>,
+}
+
+impl Balancer {
+    /// A snapshot.
+    pub fn status(&self) -> BalanceStatus {
+        BalanceStatus {
+            services: self.services.values().map(|s| self.service_status(s)).collect(),
+            counts: self.counts,
+            slab_rows: self.room.slab.rows(),
+            slab_used: self.room.slab.used(),
+            slab_longest: self.room.slab.longest(),
+            slots_left: (self.room.services.left(), self.room.endpoints.left()),
+        }
+    }
+
+    /// The rows that packets with this flow hash meet: the upper half chooses in the first level, the lower half in the second.
+    pub fn trace(&self, key: &ServiceKey, hash: u64) -> Option<Trace> {
+        let service = self.services.get(key)?;
+        let row = |rows: &[Row], hash: u64| {
+            let index = ((hash & 0xffff_ffff) * u64::try_from(rows.len()).ok()?) >> 32;
+            let row = rows.get(usize::try_from(index).ok()?)?;
+            Some((u32::try_from(index).ok()?, *row))
+        };
+        Some(Trace {
+            service: *key,
+            nodes: row(&service.nodes.rows, hash >> 32),
+            endpoints: row(&service.local.rows, hash),
+        })
+    }
+
+    fn service_status(&self, service: &super::Service) -> ServiceStatus {
+        let spec = &service.spec;
+        let endpoint = |e: &crate::service::EndpointSpec| EndpointStatus {
+            name: e.name.clone(),
+            address: e.address,
+            port: e.port,
+            node: e.node.clone(),
+            slot: service.slots.get(&(e.address, e.port)).map(|l| l.slot),
+            weight: e.weight,
+            state: if self.nodes.endpoint_draining(service, e) {
+                "draining"
+            } else {
+                match service.state(&e.name) {
+                    State::Unknown => "unknown",
+                    State::Ready => "ready",
+                    State::Held(_) => "held",
+                    State::Unready => "unready",
+                    State::Draining => "draining",
+                }
+            },
+            serving: service.serving.contains(&e.name),
+        };
+        ServiceStatus {
+            name: spec.name.clone(),
+            key: service.key,
+            number: spec.number,
+            slot: service.slot,
+            delivery: spec.delivery,
+            nodes: service.nodes.table,
+            endpoint_table: service.local.table,
+            waiting: service.nodes.waiting(),
+            all_unready: service.all_unready,
+            starved: service.starved,
+            draining: self.nodes.service_draining(service),
+            endpoints: spec.endpoints.iter().map(endpoint).collect(),
+        }
+    }
+}

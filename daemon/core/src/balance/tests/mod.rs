@@ -1,0 +1,12 @@
+//! Tests of the balancer, against a driver that checks every promise of an action.
+
+mod change;
+mod determinism;
+mod drain;
+mod health;
+mod lifecycle;
+mod maglev;
+mod recover;
+mod reload;
+mod slab;
+mod world;

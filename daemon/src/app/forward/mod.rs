@@ -1,0 +1,225 @@
+//! The forwarding room's place in the process: a thread that owns the balancer and the programs, fed with configuration, links, checks
+//! and the state of nodes. The real-time thread has no part in it.
+
+mod checks;
+mod liveness;
+mod plane;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bascule_core::bfd::config::PeerConfig;
+use bascule_core::node::io::LinkInfo;
+use bascule_core::service::Delivery;
+use bascule_core::time::Instant;
+use bascule_core::types::LinkId;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::config::{Forwarding, Loaded};
+use crate::dataplane::Forwarded;
+use crate::handle::forward::{ForwardPort, ForwardRequest};
+use crate::net::netlink::Ways;
+
+use checks::Checks;
+use plane::Plane;
+
+/// Orders that may wait for the room. Whoever gives one waits meanwhile.
+const ORDER_QUEUE: usize = 64;
+/// Protocol numbers (IANA).
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// From one look at the devices, the frames that did not fit and the nodes to the next.
+const TICK: Duration = Duration::from_secs(1);
+/// Events of the network within this time are one change: a link that comes up makes dozens.
+const CALM: Duration = Duration::from_millis(50);
+
+/// What the room is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// The configuration; `None`: there is no data plane.
+    Config(Option<Box<Forwarding>>, Vec<PeerConfig>),
+    /// A link is there or changed.
+    Link(LinkInfo),
+    /// A link is gone.
+    LinkGone(LinkId),
+    /// A BFD session came up or went down.
+    Path(IpAddr, bool),
+}
+
+/// The way into the room.
+#[derive(Clone)]
+pub(super) struct ForwardSender {
+    orders: mpsc::Sender<Order>,
+}
+
+impl ForwardSender {
+    /// Waits while the queue is full. A room that has ended is told of by its conditions, and needs nothing any more.
+    pub(super) async fn send(&self, order: Order) {
+        let _ended = self.orders.send(order).await;
+    }
+}
+
+impl ForwardSender {
+    /// The configuration in force.
+    pub(super) async fn config(&self, loaded: &Loaded) {
+        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone())).await;
+    }
+}
+
+/// What the fence must let in whoever owns its VIP: every service that is steered, and of its VIP what belongs to any service (ICMP,
+/// later fragments).
+pub(super) fn frames(loaded: &Loaded) -> BTreeSet<Forwarded> {
+    let services = loaded.forwarding.iter().flat_map(|f| &f.config.services);
+    let steered = services.filter(|service| service.delivery != Delivery::None);
+    let frames = steered.flat_map(|service| {
+        let (vip, protocol) = (service.vip, service.protocol.number());
+        let icmp = if vip.is_ipv4() { ICMP } else { ICMPV6 };
+        [(service.port, protocol), (0, protocol), (0, icmp)].map(|(port, protocol)| Forwarded { vip, port, protocol })
+    });
+    frames.collect()
+}
+
+/// Starts the room on its thread; it ends when the sender is dropped. Programs and maps stay as they are.
+pub(super) fn spawn(requests: ForwardPort, links: Vec<LinkInfo>) -> Result<ForwardSender> {
+    let (sender, orders) = mpsc::channel(ORDER_QUEUE);
+    let (opened, opening) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name("bascule-forward".to_owned()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(opened.send(Err(error.into()))),
+        };
+        runtime.block_on(async {
+            let ways = match Ways::open() {
+                Ok(ways) => ways,
+                Err(error) => return drop(opened.send(Err(anyhow::Error::from(error)))),
+            };
+            drop(opened.send(Ok(())));
+            let links = links.into_iter().map(|link| (link.id, link)).collect();
+            Room { orders, requests, ways, links, plane: Plane::default(), checks: Checks::new() }.run().await;
+        });
+    })?;
+    opening.recv().context("the forwarding room ended before it began")??;
+    Ok(ForwardSender { orders: sender })
+}
+
+struct Room {
+    orders: mpsc::Receiver<Order>,
+    requests: ForwardPort,
+    ways: Ways,
+    links: BTreeMap<LinkId, LinkInfo>,
+    plane: Plane,
+    checks: Checks,
+}
+
+fn now() -> Instant {
+    Instant::from_nanos(clock::boot_ns())
+}
+
+impl Room {
+    async fn run(mut self) {
+        let mut next_tick = tokio::time::Instant::now() + TICK;
+        // When the ways must be asked for anew.
+        let mut stale = None;
+        loop {
+            let deadlines = [self.plane.poll_timeout(), self.checks.poll_timeout()];
+            let deadline = deadlines.into_iter().flatten().min();
+            let calm = stale.map(|at: tokio::time::Instant| at.saturating_duration_since(tokio::time::Instant::now()));
+            let wait = deadline.map_or(TICK, |at| at.since(now())).min(calm.unwrap_or(TICK));
+            let mut changed = false;
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.order(order),
+                    None => return,
+                },
+                Some(request) = self.requests.recv() => self.answer(request),
+                Some(result) = self.checks.result() => {
+                    if let Some((endpoint, health)) = self.checks.handle_result(result) {
+                        self.plane.balancer.handle_endpoint_health(&endpoint, health, now());
+                    }
+                }
+                heard = self.ways.changed(), if stale.is_none() => {
+                    if let Err(error) = heard {
+                        warn!(%error, "changes of routes and neighbours are not heard; looking every second");
+                        sleep(CALM).await;
+                    }
+                    changed = true;
+                }
+                () = sleep(wait) => {}
+                () = tokio::time::sleep_until(next_tick) => {
+                    next_tick += TICK;
+                    self.plane.tick(&self.links);
+                    changed = true;
+                }
+            }
+            if changed || self.plane.asks_ways() {
+                stale.get_or_insert(tokio::time::Instant::now() + CALM);
+            }
+            let now = now();
+            self.checks.start_due(now);
+            self.plane.turn(now, &self.links);
+            if stale.is_some_and(|at| at <= tokio::time::Instant::now()) {
+                stale = None;
+                self.plane.resolve(&mut self.ways).await;
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Config(forwarding, bfd) => {
+                let specs = forwarding.iter().flat_map(|f| &f.config.services);
+                self.checks.configure(specs, now());
+                self.plane.configure(forwarding, &bfd, &self.links, now());
+            }
+            Order::Link(link) => {
+                self.links.insert(link.id, link);
+                self.plane.links_changed();
+            }
+            Order::LinkGone(id) => {
+                self.links.remove(&id);
+                self.plane.links_changed();
+            }
+            Order::Path(remote, up) => self.plane.path(remote, up, now()),
+        }
+    }
+
+    fn answer(&mut self, request: ForwardRequest) {
+        let now_s = u32::try_from(clock::boot_ns() / 1_000_000_000).unwrap_or(u32::MAX);
+        // Whoever asked may have gone meanwhile.
+        match request {
+            ForwardRequest::Status(reply) => drop(reply.send(Box::new(self.status()))),
+            ForwardRequest::Flows(filter, reply) => {
+                drop(reply.send(self.plane.ask(|forward| forward.flows(&filter, now_s))));
+            }
+            ForwardRequest::Trace(asked, reply) => {
+                drop(reply.send(self.plane.ask(|forward| forward.trace(&asked, now_s))));
+            }
+        }
+    }
+}
+
+/// Says it once for each text: a fault that goes on is not news.
+#[derive(Debug, Default)]
+struct Said(Option<String>);
+
+impl Said {
+    fn error(&mut self, text: String) {
+        if self.0.as_ref() != Some(&text) {
+            error!("{text}");
+            self.0 = Some(text);
+        }
+    }
+
+    fn cleared(&mut self, what: &str) {
+        if self.0.take().is_some() {
+            info!("{what}");
+        }
+    }
+}

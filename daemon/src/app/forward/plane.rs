@@ -1,0 +1,400 @@
+//! The balancer and the programs together: configuration in, actions carried out, devices kept, ways to nodes found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bascule_core::balance::io::{Action, Report};
+use bascule_core::balance::{self, Balancer};
+use bascule_core::bfd::config::PeerConfig;
+use bascule_core::node::io::LinkInfo;
+use bascule_core::service::NodeSpec;
+use bascule_core::time::Instant;
+use bascule_core::types::LinkId;
+use bascule_ebpf_common::VipKey;
+use bascule_ebpf_common::forward::{Config, Key};
+use tracing::{info, warn};
+
+use super::Said;
+use super::liveness::Liveness;
+use crate::clock;
+use crate::config::{Forwarding, Hook as Wanted};
+use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Place, Wish};
+use crate::handle::forward::Standing;
+use crate::net::netlink::{Ways, Whereabouts};
+
+/// From one try to the next to open the plane, and to put the programs on a device that refused them.
+const RETRY: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(super) struct Plane {
+    pub(super) balancer: Balancer,
+    forward: Option<Forward>,
+    config: Option<Box<Forwarding>>,
+    /// The former runs' entries are swept: everything that shall be is in the maps.
+    swept: bool,
+    settled: bool,
+    pub(super) standings: BTreeMap<u32, Standing>,
+    /// Devices that refused, and what they said.
+    refused: BTreeMap<u32, String>,
+    look: bool,
+    asks_ways: bool,
+    retry: Option<Instant>,
+    headroom: u64,
+    /// Devices that had to leave XDP.
+    without_xdp: BTreeSet<u32>,
+    liveness: Liveness,
+    /// Nodes as the log has them.
+    told: BTreeMap<String, bool>,
+    /// The programs go anew onto every device.
+    renew: bool,
+    trouble: Said,
+    pub(super) problem: Option<String>,
+}
+
+impl Plane {
+    pub(super) fn forward(&self) -> Option<&Forward> {
+        self.forward.as_ref()
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&NodeSpec, bool)> {
+        let config = self.config.iter();
+        config.flat_map(|c| &c.config.nodes).map(|node| (node, self.liveness.is_up(node)))
+    }
+
+    pub(super) fn this(&self) -> Option<&str> {
+        self.config.as_ref()?.config.node.as_deref()
+    }
+
+    /// Asks the programs' maps; the error in words.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&Forward) -> Result<T, ForwardError>) -> Result<T, String> {
+        let Some(forward) = &self.forward else {
+            return Err(self.problem.clone().unwrap_or_else(|| "there is no data plane on this node".to_owned()));
+        };
+        ask(forward).map_err(|error| error.to_string())
+    }
+
+    /// A configuration, good as a whole.
+    pub(super) fn configure(
+        &mut self,
+        config: Option<Box<Forwarding>>,
+        bfd: &[PeerConfig],
+        links: &BTreeMap<LinkId, LinkInfo>,
+        now: Instant,
+    ) {
+        self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
+        self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
+        self.config = config;
+        if self.config.is_some() && self.forward.is_none() {
+            self.open(now);
+        }
+        self.write_config();
+        let wanted = self.config.as_ref().map(|c| c.config.clone()).unwrap_or_default();
+        if self.forward.is_some() {
+            self.balancer.handle_config(wanted, now);
+        }
+        self.tell_nodes(now);
+        self.look = true;
+        self.turn(now, links);
+    }
+
+    /// Loads the programs and tells the balancer what former runs left.
+    fn open(&mut self, now: Instant) {
+        let opened = Forward::open(&ForwardOptions::default()).and_then(|forward| {
+            if forward.reused() {
+                self.balancer.handle_recovered(forward.recovered()?);
+            }
+            Ok(forward)
+        });
+        match opened {
+            Ok(forward) => {
+                self.headroom = forward.headroom_failures().unwrap_or_default();
+                self.forward = Some(forward);
+                self.problem = None;
+                self.retry = None;
+            }
+            Err(error) => {
+                let text = format!("forwarding cannot be started: {error}");
+                self.problem = Some(text.clone());
+                self.trouble.error(text);
+                self.retry = Some(now + RETRY);
+            }
+        }
+    }
+
+    /// What the programs must know of this node and its keys. A key goes before it is used, and after it is not used any more.
+    fn write_config(&mut self) {
+        let Some(forward) = &mut self.forward else { return };
+        let written = match &self.config {
+            None => forward.set_config(&Config::default()),
+            Some(config) => {
+                let key = |slot: usize| {
+                    let key = config.keys.tags[slot].map(|key| key.0);
+                    Key { key: key.unwrap_or_default(), valid: u64::from(key.is_some()) }
+                };
+                let send = config.keys.send;
+                let slot = |slot: usize| u32::from(slot != 0);
+                forward
+                    .set_key(slot(send), &key(send))
+                    .and_then(|()| forward.set_config(&node_config(config)))
+                    .and_then(|()| forward.set_key(slot(1 - send), &key(1 - send)))
+            }
+        };
+        if let Err(error) = written {
+            self.trouble.error(format!("the configuration of forwarding is not written: {error}"));
+        }
+    }
+
+    pub(super) fn links_changed(&mut self) {
+        self.look = true;
+        self.asks_ways = true;
+    }
+
+    /// Something may be reached by another way.
+    pub(super) fn asks_ways(&mut self) -> bool {
+        std::mem::take(&mut self.asks_ways)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.balancer.poll_timeout()
+    }
+
+    /// Carries out what is owed.
+    pub(super) fn turn(&mut self, now: Instant, links: &BTreeMap<LinkId, LinkInfo>) {
+        if self.balancer.poll_timeout().is_some_and(|at| at <= now) {
+            self.balancer.handle_expire(now);
+        }
+        while let Some(action) = self.balancer.poll_action() {
+            match &action {
+                Action::Report(report) => tell(report),
+                Action::PutNode(_) | Action::PutEndpoint { .. } => self.asks_ways = true,
+                Action::Sweep => {
+                    self.swept = true;
+                    self.look = true;
+                }
+                _ => {}
+            }
+            let Some(forward) = &mut self.forward else { continue };
+            if let Err(error) = forward.apply(action) {
+                self.trouble.error(format!("a table of forwarding is not what it should be: {error}"));
+            }
+        }
+        // Not before everything is in the maps: a program that finds no services passes what it should steer.
+        if self.swept && std::mem::take(&mut self.look) {
+            self.stand(links);
+        }
+    }
+
+    /// Puts the programs on the devices that shall carry them, and takes them off all others.
+    fn stand(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
+        let Some(forward) = &mut self.forward else { return };
+        let wanted = self.config.as_ref().map(|config| devices(config, links)).unwrap_or_default();
+        let mut refused = BTreeMap::new();
+        let renew = std::mem::take(&mut self.renew);
+        for ifindex in &wanted {
+            if self.standings.contains_key(ifindex) && !renew {
+                continue;
+            }
+            let wish = match self.config.as_ref().map(|config| config.hook) {
+                _ if self.without_xdp.contains(ifindex) => Wish::Tc,
+                Some(Wanted::Xdp) => Wish::Xdp,
+                Some(Wanted::Tc) => Wish::Tc,
+                Some(Wanted::Auto) | None => Wish::Auto,
+            };
+            match forward.attach(*ifindex, wish) {
+                Ok(standing) => {
+                    let (ingress, egress) = (standing.ingress.as_str(), standing.egress.as_str());
+                    let reasons = standing.reasons.join("; ");
+                    info!(device = standing.device, ingress, egress, reasons, "forwarding stands");
+                    self.standings.insert(*ifindex, standing);
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if self.refused.get(ifindex) != Some(&text) {
+                        warn!(%error, "a device does not forward");
+                    }
+                    refused.insert(*ifindex, text);
+                    self.standings.remove(ifindex);
+                }
+            }
+        }
+        self.refused = refused;
+        let gone: Vec<u32> = self.standings.keys().filter(|ifindex| !wanted.contains(ifindex)).copied().collect();
+        for ifindex in gone {
+            self.standings.remove(&ifindex);
+            if let Err(error) = forward.detach(ifindex) {
+                warn!(%error, ifindex, "not taken off a device");
+            }
+        }
+        if !self.settled {
+            match forward.settle(&wanted) {
+                Ok(done) => {
+                    self.settled = true;
+                    info!(
+                        flows = done.carried,
+                        detached = done.detached,
+                        sets = done.sets,
+                        "forwarding has taken over"
+                    );
+                }
+                Err(error) => self.trouble.error(format!("what former runs left is not removed: {error}")),
+            }
+        }
+    }
+
+    /// Once a second.
+    pub(super) fn tick(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
+        let now = Instant::from_nanos(clock::boot_ns());
+        if self.liveness.expire(now) {
+            self.tell_nodes(now);
+        }
+        if self.forward.is_none() && self.config.is_some() && self.retry.is_some_and(|at| at <= now) {
+            self.open(now);
+            self.write_config();
+            if let (Some(_), Some(config)) = (&self.forward, &self.config) {
+                self.balancer.handle_config(config.config.clone(), now);
+                self.trouble.cleared("forwarding has started after all");
+            }
+        }
+        if !self.refused.is_empty() && self.retry.is_none_or(|at| at <= now) {
+            self.retry = Some(now + RETRY);
+            self.look = true;
+        }
+        self.check_headroom();
+        self.turn(now, links);
+    }
+
+    /// A driver that leaves no room before a frame shows only when frames are made longer: then tc does it.
+    fn check_headroom(&mut self) {
+        let Some(forward) = &self.forward else { return };
+        let Ok(failures) = forward.headroom_failures() else { return };
+        if failures > std::mem::replace(&mut self.headroom, failures) {
+            for (ifindex, standing) in &self.standings {
+                if standing.ingress == crate::handle::forward::Hook::Xdp && self.without_xdp.insert(*ifindex) {
+                    warn!(device = standing.device, "the driver leaves no room before a frame: XDP gives way to tc");
+                    self.look = true;
+                }
+            }
+            let without = self.without_xdp.clone();
+            self.standings.retain(|ifindex, _| !without.contains(ifindex));
+        }
+    }
+
+    /// A BFD session came up or went down.
+    pub(super) fn path(&mut self, remote: IpAddr, up: bool, now: Instant) {
+        self.liveness.heard(remote, up);
+        self.tell_nodes(now);
+    }
+
+    /// The balancer notices by itself what is no news.
+    fn tell_nodes(&mut self, now: Instant) {
+        for node in self.config.iter().flat_map(|c| &c.config.nodes) {
+            let up = self.liveness.is_up(node);
+            if self.told.insert(node.name.clone(), up).is_some_and(|before| before != up) {
+                info!(node = node.name, up, "node of the data plane");
+            }
+            self.balancer.handle_node(&node.name, up, now);
+        }
+    }
+
+    /// Asks for the way to every node and the place of every endpoint here.
+    pub(super) async fn resolve(&mut self, ways: &mut Ways) {
+        let Some(forward) = &mut self.forward else { return };
+        let mtu = self.config.as_ref().and_then(|config| config.mtu).unwrap_or(u16::MAX);
+        let (nodes, endpoints) = forward.wanted();
+        for address in nodes {
+            let found = match ways.way(address).await {
+                Ok(found) => found,
+                Err(error) => return self.trouble.error(format!("the way to {address} cannot be asked for: {error}")),
+            };
+            let path = found.map(|way| Path {
+                ifindex: way.ifindex,
+                source_mac: way.source_mac,
+                next_mac: way.next_mac,
+                mtu: way.mtu.min(mtu),
+            });
+            match forward.set_path(address, path) {
+                Ok(true) => info!(%address, ?path, "way to a node"),
+                Ok(false) => {}
+                Err(error) => self.trouble.error(format!("the way to {address} is not written: {error}")),
+            }
+        }
+        for address in endpoints {
+            let place = match ways.whereabouts(address).await {
+                Ok(Whereabouts::Here) => Place::Host,
+                Ok(Whereabouts::Netns(id)) => Place::Netns(id),
+                Ok(Whereabouts::Elsewhere) => Place::Unknown,
+                Err(error) => {
+                    return self.trouble.error(format!("the place of {address} cannot be asked for: {error}"));
+                }
+            };
+            match forward.set_place(address, place) {
+                Ok(true) => info!(%address, ?place, "place of an endpoint"),
+                Ok(false) => {}
+                Err(error) => self.trouble.error(format!("the place of {address} is not written: {error}")),
+            }
+        }
+    }
+
+    /// What an operator should know.
+    pub(super) fn conditions(&self) -> Vec<String> {
+        let standings: Vec<Standing> = self.standings.values().cloned().collect();
+        let facts = self.forward.iter().flat_map(|forward| forward.conditions(&standings));
+        self.problem.iter().cloned().chain(self.refused.values().cloned()).chain(facts).collect()
+    }
+}
+
+/// The devices that shall carry the programs: those named, else those with an address of this node.
+fn devices(config: &Forwarding, links: &BTreeMap<LinkId, LinkInfo>) -> BTreeSet<u32> {
+    let this = this_node(config);
+    let own = |link: &&LinkInfo| {
+        let carries = |address: &IpAddr| link.addresses.iter().any(|net| net.addr() == *address);
+        match config.interfaces.as_slice() {
+            [] => this.is_some_and(|node| node.addresses.iter().any(carries)),
+            named => named.contains(&link.name),
+        }
+    };
+    links.values().filter(own).map(|link| link.id.0).collect()
+}
+
+fn this_node(config: &Forwarding) -> Option<&NodeSpec> {
+    let balance::Config { node, nodes, .. } = &config.config;
+    nodes.iter().find(|spec| Some(&spec.name) == node.as_ref())
+}
+
+fn node_config(config: &Forwarding) -> Config {
+    let Some(this) = this_node(config) else { return Config::default() };
+    let first = |v4: bool| {
+        let address = this.addresses.iter().find(|address| address.is_ipv4() == v4);
+        address.map_or(VipKey::default(), |address| match address {
+            IpAddr::V4(a) => VipKey::v4(a.octets()),
+            IpAddr::V6(a) => VipKey::v6(a.octets()),
+        })
+    };
+    Config {
+        flow_key: config.keys.flow.0,
+        address4: first(true),
+        address6: first(false),
+        node: this.id,
+        tunnel_port: config.port.to_be(),
+        site: this.site,
+        key_slot: u8::from(config.keys.send != 0),
+        orphan_rate: config.orphan_rate,
+        icmp_rate: config.icmp_rate,
+        remote_rate: 0,
+        udp_idle_s: u32::try_from(config.udp_idle.as_secs()).unwrap_or(u32::MAX),
+        ..Config::default()
+    }
+}
+
+fn tell(report: &Report) {
+    match report {
+        Report::SlabFull { service, rows } => warn!(%service, rows, "no room for a table: the old one stays"),
+        Report::NoSlot { service } => warn!(%service, "no slot left for a service or an endpoint"),
+        Report::Recovered { service } => info!(%service, "there is room for its tables again"),
+        Report::AllUnready { service, kept } => warn!(%service, kept, "no endpoint is ready"),
+        Report::Flapping { service, endpoint } => {
+            warn!(%service, endpoint, "held unready: it changes its mind too often")
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Taking everything of the plane away.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::super::CleanReport;
+use super::super::error::FenceError;
+use super::error::ForwardError;
+use super::{attach, sets};
+
+/// Devices that pins of links name.
+pub(super) fn pinned_devices(root: &Path) -> Result<BTreeSet<u32>, ForwardError> {
+    let mut found = BTreeSet::new();
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(e) => return Err(FenceError::io("reading", root)(e).into()),
+    };
+    for entry in entries {
+        let entry = entry.map_err(FenceError::io("reading", root))?;
+        let name = entry.file_name();
+        let index: Option<u32> =
+            name.to_str().and_then(|name| name.strip_prefix("link-")?.split('-').next()?.parse().ok());
+        found.extend(index);
+    }
+    Ok(found)
+}
+
+/// Takes forwarding off every device of this network namespace and removes its pins.
+pub(in crate::dataplane) fn clean(pin_root: &Path, report: &mut CleanReport) -> Result<(), ForwardError> {
+    let root = sets::root(pin_root)?;
+    let devices = super::super::link::all()?.into_iter().map(|link| link.ifindex).chain(pinned_devices(&root)?);
+    for ifindex in devices.collect::<BTreeSet<_>>() {
+        let removed = attach::remove(&root, ifindex)?;
+        report.links += removed.links;
+        report.filters += removed.filters;
+        report.qdiscs += removed.qdiscs;
+    }
+    report.maps += sets::remove_all(&root)?;
+    match std::fs::remove_dir(&root) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FenceError::io("removing", root)(e).into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,81 @@
+//! What is asked of the plane: conditions, counters, flows, traces. Nothing here changes anything.
+
+use std::os::fd::AsFd;
+
+use bascule_ebpf_common::forward::{EndpointStats, PacketDrop, ServiceStats};
+
+use super::error::ForwardError;
+use super::stats::Tallies;
+use super::{Forward, audit, flows, trace};
+use crate::handle::forward::{Asked, Fill, FlowFilter, FlowList, Hook, Standing, Trace};
+
+impl Forward {
+    /// What an operator should know of this node's tables and devices.
+    #[must_use]
+    pub fn conditions(&self, standings: &[Standing]) -> Vec<String> {
+        let mut conditions = self.known.conditions();
+        for standing in standings {
+            let device = &standing.device;
+            let order = if standing.egress == Hook::Tcx { audit::order(device) } else { None };
+            let said = standing.reasons.iter().cloned().chain(order).chain(audit::facts(device));
+            conditions.extend(said.map(|what| format!("{device}: {what}")));
+        }
+        conditions
+    }
+
+    /// Counters of everything.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn tallies(&self) -> Result<Tallies, ForwardError> {
+        self.stats.tallies()
+    }
+
+    /// Frames that could not be made longer: grows on a device whose driver leaves no room before the frame.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn headroom_failures(&self) -> Result<u64, ForwardError> {
+        self.stats.tally_slot(PacketDrop::Headroom as u32)
+    }
+
+    /// Traffic of a service, by slot.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`], [`ForwardError::Range`].
+    pub fn service_stats(&self, slot: u16) -> Result<ServiceStats, ForwardError> {
+        self.stats.service(slot.into())
+    }
+
+    /// Traffic of an endpoint, by slot.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`], [`ForwardError::Range`].
+    pub fn endpoint_stats(&self, slot: u16) -> Result<EndpointStats, ForwardError> {
+        self.stats.endpoint(slot.into())
+    }
+
+    /// Fill of the flow table and of the half-open table, estimated.
+    ///
+    /// # Errors
+    /// [`ForwardError::Call`].
+    pub fn fill(&self) -> Result<(Fill, Fill), ForwardError> {
+        flows::fill(self.flows.fd.as_fd(), self.capacity, self.half.as_fd())
+    }
+
+    /// Lists flows; `now_s` is CLOCK_BOOTTIME in seconds. Reads all of the table where few pass.
+    ///
+    /// # Errors
+    /// [`ForwardError::Call`].
+    pub fn flows(&self, filter: &FlowFilter, now_s: u32) -> Result<FlowList, ForwardError> {
+        flows::list(self.flows.fd.as_fd(), filter, now_s)
+    }
+
+    /// Where a packet would go that arrived now; `now_s` is CLOCK_BOOTTIME in seconds.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn trace(&self, asked: &Asked, now_s: u32) -> Result<Trace, ForwardError> {
+        trace::trace(&trace::Maps { tables: &self.tables, peers: &self.peers, flows: &self.flows.map }, asked, now_s)
+    }
+}

@@ -1,0 +1,342 @@
+//! How the rest of the process asks the forwarding room, and the words in which it answers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bascule_core::balance::status::BalanceStatus;
+use bascule_core::service::Protocol;
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that may wait for the room. More means that it is stuck: the asker waits, and gives up by its own deadline.
+const REQUESTS: usize = 16;
+/// Longest wait for an answer: reading a full table of flows takes a second.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A packet that is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// Its destination.
+    pub vip: IpAddr,
+    /// Destination port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Its source.
+    pub client: IpAddr,
+    /// Source port.
+    pub client_port: u16,
+}
+
+/// Where a packet goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trace {
+    /// Slot of the service; `None`: the packet passes untouched.
+    pub service: Option<u32>,
+    /// Flow hash, hexadecimal.
+    pub hash: String,
+    /// Index of the row in the table over nodes, and how many rows there are.
+    pub row: Option<(u32, u16)>,
+    /// Nodes that are asked, in order.
+    pub nodes: Vec<Candidate>,
+    /// Endpoints of this node in the order in which they are asked.
+    pub endpoints: Vec<Candidate>,
+    /// What happens on this node to the first packet of a flow, in words.
+    pub new_flow: String,
+    /// What happens on this node to any other packet, in words.
+    pub established: String,
+}
+
+/// A node or an endpoint of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// Its id or slot.
+    pub id: u16,
+    /// Its address, where it is known.
+    pub address: Option<String>,
+    /// Why it is there: `home`, `previous`, `older`, `exception`.
+    pub role: &'static str,
+    /// What stands in its way; empty: nothing.
+    pub trouble: &'static str,
+}
+
+/// Which flows to list; a field that is not set lets every flow pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowFilter {
+    /// Client address.
+    pub client: Option<IpAddr>,
+    /// Client port.
+    pub client_port: Option<u16>,
+    /// VIP.
+    pub vip: Option<IpAddr>,
+    /// Port of the service.
+    pub vip_port: Option<u16>,
+    /// Endpoint address.
+    pub endpoint: Option<IpAddr>,
+    /// Protocol.
+    pub protocol: Option<Protocol>,
+    /// Most flows to list.
+    pub limit: Option<usize>,
+}
+
+/// A flow of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowView {
+    /// Protocol, or its number where it is none of ours.
+    pub protocol: String,
+    /// Client.
+    pub client: IpAddr,
+    /// Client port.
+    pub client_port: u16,
+    /// VIP.
+    pub vip: IpAddr,
+    /// Port of the service.
+    pub vip_port: u16,
+    /// Endpoint.
+    pub endpoint: IpAddr,
+    /// Endpoint port.
+    pub endpoint_port: u16,
+    /// Node on which requests arrive.
+    pub ingress: u16,
+    /// Seconds since a packet was seen.
+    pub idle_seconds: u32,
+    /// `open`, `half_closed` (a FIN was seen) or `closing` (a RST, or both FINs).
+    pub state: &'static str,
+    /// Replies go back through `ingress`.
+    pub via_ingress: bool,
+}
+
+/// The listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowList {
+    /// The flows, at most as many as were asked for.
+    pub flows: Vec<FlowView>,
+    /// There may be more.
+    pub more: bool,
+}
+
+/// How a program stands on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// In the driver.
+    Xdp,
+    /// A tcx link.
+    Tcx,
+    /// A filter in the clsact qdisc.
+    Clsact,
+}
+
+impl Hook {
+    /// The word in conditions and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// What came of putting the programs on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// Index of the device.
+    pub ifindex: u32,
+    /// Its name.
+    pub device: String,
+    /// Where arriving frames are handled.
+    pub ingress: Hook,
+    /// Where leaving ones are.
+    pub egress: Hook,
+    /// Why it is not the best way, in words; empty: it is.
+    pub reasons: Vec<String>,
+}
+
+/// How full a table is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fill {
+    /// Entries, an estimate where there are many.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+}
+
+/// Traffic of a service on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceTraffic {
+    /// Name of the service.
+    pub service: String,
+    /// Packets to the VIP that came in here.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Flows opened here.
+    pub new_flows: u64,
+    /// Packets that nobody knew.
+    pub orphans: u64,
+}
+
+/// Traffic of an endpoint of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointTraffic {
+    /// Name of its service.
+    pub service: String,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// Packets delivered.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets it sent.
+    pub replies: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+    /// SYNs delivered.
+    pub syns: u64,
+    /// SYN-ACKs it sent.
+    pub syn_acks: u64,
+    /// RSTs it sent.
+    pub resets: u64,
+}
+
+/// Results of the checks of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckView {
+    /// Name of its service.
+    pub service: String,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// Ready by its last checks.
+    pub up: bool,
+    /// What the last check said.
+    pub detail: String,
+    /// Checks that succeeded.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+}
+
+/// A node of this site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    /// Name.
+    pub name: String,
+    /// Id in rows.
+    pub id: u16,
+    /// It is this one.
+    pub this: bool,
+    /// Packets are sent to it.
+    pub up: bool,
+}
+
+/// A snapshot of the room.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForwardStatus {
+    /// Packets are steered.
+    pub on: bool,
+    /// What an operator should know, in words.
+    pub conditions: Vec<String>,
+    /// Devices that carry the programs.
+    pub devices: Vec<Standing>,
+    /// Nodes.
+    pub nodes: Vec<NodeView>,
+    /// Services and their tables.
+    pub balance: Option<BalanceStatus>,
+    /// Traffic by service.
+    pub services: Vec<ServiceTraffic>,
+    /// Traffic by endpoint of this node.
+    pub endpoints: Vec<EndpointTraffic>,
+    /// Checks by endpoint.
+    pub checks: Vec<CheckView>,
+    /// Drops by reason.
+    pub drops: Vec<(&'static str, u64)>,
+    /// What else became of packets.
+    pub verdicts: Vec<(&'static str, u64)>,
+    /// Accepted encapsulated packets by the number of nodes that had handled them before.
+    pub hops: Vec<u64>,
+    /// Fill of the flow table.
+    pub flows: Fill,
+    /// Fill of the half-open table.
+    pub half_open: Fill,
+}
+
+/// What the room is asked.
+#[derive(Debug)]
+pub enum ForwardRequest {
+    /// A snapshot.
+    Status(oneshot::Sender<Box<ForwardStatus>>),
+    /// A listing; the error is in words.
+    Flows(FlowFilter, oneshot::Sender<Result<FlowList, String>>),
+    /// Where a packet goes; the error is in words.
+    Trace(Asked, oneshot::Sender<Result<Trace, String>>),
+}
+
+/// The forwarding room has ended or does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the forwarding room does not answer")]
+pub struct ForwardGone;
+
+/// The asking side; cheap to clone.
+#[derive(Clone)]
+pub struct ForwardHandle {
+    requests: mpsc::Sender<ForwardRequest>,
+}
+
+/// The room's side: requests, to be taken in every turn.
+pub type ForwardPort = mpsc::Receiver<ForwardRequest>;
+
+/// Makes both sides.
+pub fn channel() -> (ForwardHandle, ForwardPort) {
+    let (requests, port) = mpsc::channel(REQUESTS);
+    (ForwardHandle { requests }, port)
+}
+
+impl ForwardHandle {
+    /// A snapshot.
+    ///
+    /// # Errors
+    /// [`ForwardGone`] when the room has ended or does not answer within 5 s.
+    pub async fn status(&self) -> Result<Box<ForwardStatus>, ForwardGone> {
+        self.ask(ForwardRequest::Status).await
+    }
+
+    /// Lists flows of this node.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn flows(&self, filter: FlowFilter) -> Result<Result<FlowList, String>, ForwardGone> {
+        self.ask(|reply| ForwardRequest::Flows(filter, reply)).await
+    }
+
+    /// Where a packet would go.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn trace(&self, asked: Asked) -> Result<Result<Trace, String>, ForwardGone> {
+        self.ask(|reply| ForwardRequest::Trace(asked, reply)).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> ForwardRequest) -> Result<T, ForwardGone> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.requests.send(request(reply)).await.map_err(|_| ForwardGone)?;
+            answer.await.map_err(|_| ForwardGone)
+        };
+        tokio::time::timeout(ANSWER, exchange).await.map_err(|_| ForwardGone)?
+    }
+}
