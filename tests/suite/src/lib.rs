@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod fence;
+pub mod forward;
 pub mod net;

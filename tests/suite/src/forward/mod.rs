@@ -1,0 +1,4 @@
+//! The forwarding plane beside a reference model: packets and worlds as text, the programs by `test_run`.
+
+pub mod bytes;
+pub mod model;
