@@ -51,7 +51,7 @@ impl State {
         udp.extend(self.config.tunnel_port.to_ne_bytes());
         udp.extend(len16(8 + 16 + inner.len()).to_be_bytes());
         udp.extend([0, 0]);
-        udp.extend(shim_bytes(&shim));
+        udp.extend(shim_wire(&shim));
         udp.extend(&inner);
         let mut frame = node.next_mac.to_vec();
         frame.extend(node.source_mac);
@@ -111,7 +111,8 @@ pub(crate) fn hop(packet: &mut [u8]) {
 }
 
 /// The sixteen bytes of a shim.
-pub(crate) fn shim_bytes(shim: &Shim) -> Vec<u8> {
+#[must_use]
+pub fn shim_wire(shim: &Shim) -> Vec<u8> {
     let mut b = vec![shim.version_flags, shim.hops_used];
     b.extend(shim.service.to_ne_bytes());
     b.extend(shim.epoch.to_ne_bytes());

@@ -60,7 +60,8 @@ impl Ip {
 }
 
 /// The Ethernet header: where it ends and the type behind at most two tags.
-pub(crate) fn ethernet(frame: &[u8]) -> Option<(usize, u16)> {
+#[must_use]
+pub fn ethernet(frame: &[u8]) -> Option<(usize, u16)> {
     let mut at = 12;
     for _ in 0..2 {
         match u16_at(frame, at)? {
@@ -156,4 +157,10 @@ fn read6(frame: &[u8], at: usize) -> Option<Ip> {
         }
     }
     Some(ip)
+}
+
+/// Where the packet at `at` begins and ends by its own header.
+#[must_use]
+pub fn read_ip(frame: &[u8], at: usize, ethertype: u16) -> Option<(usize, usize)> {
+    read(frame, at, ethertype).map(|ip| (ip.at, ip.end))
 }

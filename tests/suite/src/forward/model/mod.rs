@@ -17,4 +17,6 @@ mod ip;
 mod slow;
 mod state;
 
+pub use encap::shim_wire;
+pub use ip::{ethernet, read_ip};
 pub use state::{Clock, Followed, Loose, Output, Sockets, State, Verdict};
