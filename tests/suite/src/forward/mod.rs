@@ -3,5 +3,6 @@
 pub mod bytes;
 pub mod judge;
 pub mod model;
+pub mod run;
 pub mod subject;
 pub mod text;

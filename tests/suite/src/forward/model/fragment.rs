@@ -6,7 +6,7 @@ use super::deliver::{End, rewrite};
 use super::ip::Ip;
 use super::state::Followed;
 use super::{Clock, Output, State, Verdict};
-use crate::forward::bytes::address_bytes;
+use crate::forward::bytes::{address_bytes, is_v4};
 
 impl State {
     /// A packet with options, extension headers, or the first fragment of one.
@@ -44,8 +44,12 @@ impl State {
             Some(Followed::Node(id)) => {
                 let node = self.node(id);
                 let verdict = if node.ifindex == ifindex { Verdict::Transmit } else { Verdict::Redirect(node.ifindex) };
-                let mut out = Output::new(verdict, frame.to_vec());
-                out.loose.from = Some(0);
+                let mut sent = node.next_mac.to_vec();
+                sent.extend(node.source_mac);
+                sent.extend(if is_v4(&node.address) { [0x08, 0x00] } else { [0x86, 0xdd] });
+                let mut out = Output::new(verdict, sent);
+                // How a fragment without ports is carried is the programs' own business.
+                out.loose.from = Some(14);
                 out.loose.tallies = vec![Tally::Encapsulated as u32];
                 out.loose.stats = true;
                 out

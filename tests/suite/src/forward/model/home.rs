@@ -269,7 +269,7 @@ impl State {
         let hops = from.hops[..usize::from(from.count.min(2))].iter().map(|hop| hop & !HOP_ACCEPT);
         let named: Vec<u16> = hops.chain([self.config.node, from.sender, from.ingress]).collect();
         if !from.look_ahead && self.live(home) && !named.contains(&home) {
-            return self.send_on(job, from, from.index + 1, home, false, true);
+            return self.send_on(job, from, from.index, home, false, true);
         }
         self.orphan(job, from, places, opens)
     }
