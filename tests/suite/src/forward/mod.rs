@@ -1,0 +1,8 @@
+//! The forwarding plane beside a reference model: packets and worlds as text, the programs by `test_run`.
+
+pub mod bytes;
+pub mod judge;
+pub mod model;
+pub mod run;
+pub mod subject;
+pub mod text;

@@ -1,0 +1,127 @@
+//! Who may hold the flow: exceptions, row, hop list (rules 8 to 10).
+
+use bascule_ebpf_common::forward::{
+    FlowKey, HOP_ACCEPT, NODE_DEAD, NO_NODE, PacketDrop, Row, SERVICE_ASK, SERVICE_EXCEPTIONS, Service, ShimHead, Table,
+    fast_range, is_site, site_of,
+};
+
+use super::ingress::{Arrival, Job, Kind};
+use super::{Clock, Output, State};
+
+impl State {
+    /// May the id be sent to at all?
+    pub(crate) fn live(&self, id: u16) -> bool {
+        if id == NO_NODE {
+            return false;
+        }
+        if is_site(id) {
+            return self.sites.get(&site_of(id)).is_some_and(|site| site.count != 0);
+        }
+        self.node(id).flags & NODE_DEAD == 0
+    }
+
+    /// The row over nodes for this hash.
+    pub(crate) fn node_row(&self, service: &Service, hash: u64) -> Option<Row> {
+        let table = Table::from_word(service.nodes);
+        if table.rows == 0 {
+            return None;
+        }
+        self.row(table, fast_range(u32::try_from(hash >> 32).expect("upper half"), u32::from(table.rows)))
+    }
+
+    pub(crate) fn from_client(&mut self, job: Job) -> Output {
+        let table = Table::from_word(job.service.nodes);
+        let chain = match self.pinned(&job) {
+            Some(node) => vec![node],
+            None if table.rows == 0 => {
+                if Table::from_word(job.service.endpoints).rows == 0 {
+                    return self.drop(PacketDrop::NoEndpoint, job.frame);
+                }
+                vec![self.config.node]
+            }
+            None => {
+                let row = self.node_row(&job.service, job.hash).unwrap_or_default();
+                self.candidates(&job, row)
+            }
+        };
+        let Some((&first, rest)) = chain.split_first() else {
+            return self.drop(PacketDrop::NoEndpoint, job.frame);
+        };
+        let mut hops = [NO_NODE; 2];
+        hops[..rest.len()].copy_from_slice(rest);
+        let count = u8::try_from(rest.len()).expect("at most two");
+        let arrival = Arrival {
+            ingress: self.config.node,
+            sender: self.config.node,
+            client: true,
+            look_ahead: false,
+            flags: 0,
+            index: 0,
+            count,
+            accept: false,
+            epoch: table.epoch,
+            origin_site: self.config.site,
+            second_site: 0,
+            hops,
+        };
+        if first == self.config.node {
+            return self.home(job, arrival);
+        }
+        let head = ShimHead {
+            count,
+            service: job.service.number,
+            epoch: table.epoch,
+            origin_site: self.config.site,
+            hops,
+            ..ShimHead::default()
+        };
+        self.encapsulate(job, first, head, true, super::encap::Why::First)
+    }
+
+    /// An exception that can be followed.
+    fn pinned(&self, job: &Job) -> Option<u16> {
+        if job.service.flags & SERVICE_EXCEPTIONS == 0 {
+            return None;
+        }
+        let key = FlowKey {
+            client: job.client,
+            endpoint: job.service.vip,
+            client_port: job.client_port,
+            endpoint_port: job.service.port,
+            protocol: job.service.protocol,
+            pad: [0; 3],
+        };
+        self.exceptions.get(&key).copied().filter(|id| self.live(*id))
+    }
+
+    fn candidates(&self, job: &Job, row: Row) -> Vec<u16> {
+        let [home, previous, older] = held(row, job.service.drain_minutes, job.now);
+        let mut live: Vec<u16> = Vec::new();
+        for id in [home, previous, older] {
+            if self.live(id) && !live.contains(&id) {
+                live.push(id);
+            }
+        }
+        let Some(&first) = live.first() else { return live };
+        if job.opens() {
+            return vec![first];
+        }
+        match &job.kind {
+            Kind::Tcp { .. } => live,
+            Kind::Error(_) if job.tcp() => live,
+            Kind::Udp { .. } if job.service.flags & SERVICE_ASK != 0 && previous != first && live.contains(&previous) => {
+                vec![first, previous, first | HOP_ACCEPT]
+            }
+            Kind::Udp { .. } | Kind::Error(_) => vec![first],
+        }
+    }
+}
+
+/// Home, previous and older of a row; the latter two only within the drain time.
+pub(crate) fn held(row: Row, drain_minutes: u16, now: Clock) -> [u16; 3] {
+    if now.minutes().wrapping_sub(row.stamp) >= drain_minutes {
+        [row.home, NO_NODE, NO_NODE]
+    } else {
+        [row.home, row.previous, row.older]
+    }
+}

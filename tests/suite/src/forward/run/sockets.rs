@@ -1,0 +1,82 @@
+//! Real sockets for the oracle's: connected and listening ones, in the node's namespace or the one called `a`.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use bascule_ebpf_common::VipKey;
+use bascule_ebpf_common::forward::FlowKey;
+use socket2::{Domain, Socket, Type};
+
+use crate::fence::Netns;
+use crate::forward::bytes::address_of;
+use crate::forward::model::Sockets;
+
+/// Sockets that live as long as this.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    sockets: Vec<Socket>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for socket in &self.sockets {
+            // Closed by a reset: nothing is left in TIME-WAIT for the next fixture.
+            let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+fn place(address: &VipKey, port: u16) -> SocketAddr {
+    SocketAddr::new(address_of(address), u16::from_be(port))
+}
+
+/// Opens what the oracle names. `own`: the namespace id of the node's own; others lie in `there`.
+pub(crate) fn open(wanted: &Sockets, there: &Netns) -> Result<Held> {
+    let mut held = Held::default();
+    for (ns, address, port) in &wanted.listening {
+        let at = place(address, *port);
+        inside(*ns, there, || held.listen(at)).with_context(|| format!("listen at {at}"))?;
+    }
+    for (ns, key) in &wanted.connected {
+        inside(*ns, there, || held.connect(key)).with_context(|| format!("connect {key:x?}"))?;
+    }
+    Ok(held)
+}
+
+fn inside<T>(ns: i32, there: &Netns, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    if ns < 0 { body() } else { there.inside(body) }
+}
+
+impl Held {
+    fn listen(&mut self, at: SocketAddr) -> Result<()> {
+        let socket = bound(at)?;
+        socket.listen(8)?;
+        self.sockets.push(socket);
+        Ok(())
+    }
+
+    /// Both ends of a connection in one namespace: the endpoint's end is what a look-up of the tuple finds.
+    fn connect(&mut self, key: &FlowKey) -> Result<()> {
+        let (client, endpoint) = (place(&key.client, key.client_port), place(&key.endpoint, key.endpoint_port));
+        let listener = bound(endpoint)?;
+        listener.listen(8)?;
+        let end = bound(client)?;
+        end.connect(&endpoint.into())?;
+        let (accepted, _) = listener.accept()?;
+        self.sockets.extend([accepted, end]);
+        Ok(())
+    }
+}
+
+fn bound(at: SocketAddr) -> Result<Socket> {
+    let (family, length) = if at.is_ipv4() { ("-4", 32) } else { ("-6", 128) };
+    // Exists already when another socket of the fixture has the address.
+    let nodad = if at.is_ipv4() { "" } else { " nodad" };
+    let words = format!("{family} addr replace {}/{length} dev lo{nodad}", at.ip());
+    let done = std::process::Command::new("ip").args(words.split_whitespace()).output()?;
+    anyhow::ensure!(done.status.success(), "ip {words}: {}", String::from_utf8_lossy(&done.stderr));
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    Ok(socket)
+}
