@@ -1,4 +1,4 @@
-//! Builds the eBPF programs and puts the object where `dataplane` embeds it.
+//! Builds the eBPF programs and puts the objects where `dataplane` embeds them.
 //!
 //! Runs again only when the programs, the ABI or the route change, so an ordinary build pays nothing for it.
 
@@ -22,8 +22,11 @@ fn run() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
     let route = ebpf_route::detect().map_err(|e| e.to_string())?;
-    let object = ebpf_route::build(&route, &root.join("ebpf")).map_err(|e| e.to_string())?;
-    let out = Path::new(&env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("fence.o");
-    fs::copy(&object, &out).map_err(|e| format!("cannot copy {} to {}: {e}", object.display(), out.display()))?;
+    let objects = ebpf_route::build(&route, &root.join("ebpf")).map_err(|e| e.to_string())?;
+    let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    for (object, (_, name)) in objects.iter().zip(ebpf_route::OBJECTS) {
+        let out = Path::new(&out).join(name);
+        fs::copy(object, &out).map_err(|e| format!("cannot copy {} to {}: {e}", object.display(), out.display()))?;
+    }
     Ok(())
 }

@@ -16,8 +16,10 @@ use std::process::Command;
 
 /// The target of the programs: little-endian eBPF.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
-/// Name of the object that cargo leaves in the target folder.
-pub(crate) const OBJECT: &str = "bascule-fence";
+/// The objects that cargo leaves in the target folder, and the name under which the daemon embeds each.
+pub(crate) const OBJECTS: [(&str, &str); 2] = [("bascule-fence", "fence.o"), ("bascule-forward", "forward.o")];
+/// The object beside them that only tests and benches load.
+pub(crate) const BENCH_OBJECT: &str = "bascule-bench";
 /// The linker version whose LLVM fits the Debian compiler; part of the cache path.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
 /// What cargo would inherit from an outer cargo, rustup or clippy, and what would then build the wrong thing.
@@ -117,11 +119,11 @@ pub(crate) fn detect() -> Result<Route, RouteError> {
     }
 }
 
-/// Builds the programs in `ebpf_dir` by `route`, and gives the path of the object.
+/// Builds the programs in `ebpf_dir` by `route`, and gives the paths of the objects in the order of [`OBJECTS`].
 ///
 /// The target folder is the workspace's own (`ebpf_dir/target`): an outer cargo holds no lock on it, and every profile
 /// and check of the outer workspace shares the one build.
-pub(crate) fn build(route: &Route, ebpf_dir: &Path) -> Result<PathBuf, RouteError> {
+pub(crate) fn build(route: &Route, ebpf_dir: &Path) -> Result<[PathBuf; OBJECTS.len()], RouteError> {
     let target_dir = ebpf_dir.join("target");
     let mut cargo = Command::new(&route.cargo);
     cargo.current_dir(ebpf_dir);
@@ -142,7 +144,8 @@ pub(crate) fn build(route: &Route, ebpf_dir: &Path) -> Result<PathBuf, RouteErro
     if !output.status.success() {
         return Err(RouteError::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
-    Ok(target_dir.join(TARGET).join("release").join(OBJECT))
+    let release = target_dir.join(TARGET).join("release");
+    Ok(OBJECTS.map(|(built, _)| release.join(built)))
 }
 
 /// The files and folders whose change asks for a new build, relative to the root of the repository.

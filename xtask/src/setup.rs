@@ -66,15 +66,16 @@ fn install() -> Result<bool> {
     Ok(packages || linker)
 }
 
-/// `cargo xtask ebpf`: what building the object needs, then the object.
+/// `cargo xtask ebpf`: what building the objects needs, then the objects.
 pub(crate) fn ebpf() -> Result<()> {
     all()?;
     let route = ebpf_route::detect()?;
     let linker = sh::output(Command::new(&route.linker).arg("--version"))?;
     println!("ebpf: building by {}, {}", route.name, linker.trim());
-    let object = ebpf_route::build(&route, &sh::root().join("ebpf"))?;
-    let size = fs::metadata(&object).with_context(|| format!("no object at {}", object.display()))?.len();
-    println!("ebpf: {} ({size} bytes)", object.strip_prefix(sh::root()).unwrap_or(&object).display());
+    for object in ebpf_route::build(&route, &sh::root().join("ebpf"))? {
+        let size = fs::metadata(&object).with_context(|| format!("no object at {}", object.display()))?.len();
+        println!("ebpf: {} ({size} bytes)", object.strip_prefix(sh::root()).unwrap_or(&object).display());
+    }
     Ok(())
 }
 

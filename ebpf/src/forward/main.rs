@@ -1,0 +1,40 @@
+//! The forwarding plane: finds the node that holds the flow of a packet for a VIP, and on that node the endpoint.
+//!
+//! `docs/forwarding.md` has the rules. A packet that concerns no VIP leaves every program here as it came. Kernel floor: 6.0
+//! (`bpf_tcp_raw_check_syncookie_ipv4`).
+#![no_std]
+#![no_main]
+
+mod maps;
+mod slow;
+mod verdict;
+
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use bascule_ebpf_common::forward::Tally;
+
+use verdict::Verdict;
+
+#[xdp]
+pub fn bascule_xdp(ctx: XdpContext) -> u32 {
+    maps::tally(Tally::Passed);
+    verdict::xdp(&ctx, Verdict::Slow)
+}
+
+#[classifier]
+pub fn bascule_tc_ingress(ctx: TcContext) -> i32 {
+    maps::tally(Tally::Passed);
+    verdict::tc(&ctx, Verdict::Slow)
+}
+
+/// The licence the kernel is told: `bpf_tcp_raw_check_syncookie_*` is given to GPL-compatible programs only
+/// (`license_is_gpl_compatible` in linux/license.h lists this one).
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here can panic: the verifier refuses an object in which this loop can be reached.
+    loop {}
+}
