@@ -39,7 +39,7 @@ pub struct Control {
     pub pad: u32,
 }
 
-/// Slot of [`Count`] in the sink's counters: frames for the tunnel port or any other UDP.
+/// Slot of the sink's counters: UDP over IPv4.
 pub const SINK_UDP: u32 = 0;
 /// Slot of all other frames.
 pub const SINK_OTHER: u32 = 1;

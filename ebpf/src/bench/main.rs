@@ -11,14 +11,18 @@ mod abi;
 mod flood;
 
 use abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 
+/// By how much `spoil` makes a frame longer: what encapsulation over IPv4 adds.
+const SPOIL: i32 = 44;
+
 #[map]
-static PACKETS: Array<Packet> = Array::with_max_entries(MAX_PACKETS, 0);
+static PACKETS: Array<Packet> = Array::with_max_entries(MAX_PACKETS, BPF_F_MMAPABLE);
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 /// Slot 0: what the shim calls.
@@ -40,6 +44,36 @@ pub fn shim(ctx: XdpContext) -> u32 {
 /// The cheapest program under test.
 #[xdp]
 pub fn floor(_ctx: XdpContext) -> u32 {
+    XDP_TX
+}
+
+/// Under test in the shim's own test: counts the frames that are as the shim should leave them (their first word is that of packet 0),
+/// then spoils them as an encapsulating program does.
+#[xdp]
+pub fn spoil(ctx: XdpContext) -> u32 {
+    let Some(packet) = PACKETS.get_ptr(0) else { return XDP_ABORTED };
+    // SAFETY: a value of the array; user space writes it only between runs.
+    let (length, first) = unsafe { ((*packet).length as usize, (*packet).head[0]) };
+    let (data, end) = (ctx.data(), ctx.data_end());
+    if data + 8 > end {
+        return XDP_ABORTED;
+    }
+    // SAFETY: 8 bytes were checked.
+    if end - data == length && unsafe { (data as *const u64).read_unaligned() } == first {
+        count(SINK_UDP);
+    }
+    // SAFETY: a plain helper call; the packet pointers are read anew.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -SPOIL) } != 0 {
+        return XDP_ABORTED;
+    }
+    let (data, end) = (ctx.data(), ctx.data_end());
+    if data + 64 > end {
+        return XDP_ABORTED;
+    }
+    for word in 0..8 {
+        // SAFETY: 64 bytes were checked.
+        unsafe { ((data + word * 8) as *mut u64).write_unaligned(u64::MAX) };
+    }
     XDP_TX
 }
 
@@ -76,11 +110,17 @@ pub fn sink(ctx: XdpContext) -> u32 {
     let (kind, protocol) = unsafe { (((data + 12) as *const u16).read_unaligned(), *((data + 23) as *const u8)) };
     // EtherType IPv4 and protocol 17 (RFC 894, RFC 768).
     let udp = kind == 0x0800u16.to_be() && protocol == 17;
-    if let Some(count) = SINK.get_ptr_mut(if udp { SINK_UDP } else { SINK_OTHER }) {
+    count(if udp { SINK_UDP } else { SINK_OTHER });
+    if udp { XDP_DROP } else { XDP_PASS }
+}
+
+/// Adds one to a counter.
+#[inline(always)]
+fn count(slot: u32) {
+    if let Some(count) = SINK.get_ptr_mut(slot) {
         // SAFETY: a per-CPU value.
         unsafe { *count += 1 };
     }
-    if udp { XDP_DROP } else { XDP_PASS }
 }
 
 /// Makes the frame the next golden packet.
