@@ -5,26 +5,40 @@
 #![no_std]
 #![no_main]
 
+mod clock;
+mod deliver;
+mod encap;
+mod flow;
+mod home;
+mod ingress;
+mod local;
 mod maps;
+mod mss;
+mod packet;
+mod parse;
+mod request;
+mod rows;
+mod service;
 mod slow;
+mod socket;
+mod tunnel;
 mod verdict;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use bascule_ebpf_common::forward::Tally;
 
-use verdict::Verdict;
+use packet::{Skb, Xdp};
 
+/// Ingress of devices with native XDP.
 #[xdp]
 pub fn bascule_xdp(ctx: XdpContext) -> u32 {
-    maps::tally(Tally::Passed);
-    verdict::xdp(&ctx, Verdict::Slow)
+    verdict::xdp(&ctx, ingress::judge(&Xdp(&ctx)))
 }
 
+/// Ingress of all other devices: the same rules over an skb.
 #[classifier]
 pub fn bascule_tc_ingress(ctx: TcContext) -> i32 {
-    maps::tally(Tally::Passed);
-    verdict::tc(&ctx, Verdict::Slow)
+    verdict::tc(&ctx, ingress::judge(&Skb(&ctx)))
 }
 
 /// The licence the kernel is told: `bpf_tcp_raw_check_syncookie_*` is given to GPL-compatible programs only

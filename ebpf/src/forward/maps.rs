@@ -6,11 +6,13 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    Bucket, Config, DEFAULT_FLOWS, Endpoint, EndpointStats, Flow, FlowKey, FragmentKey, Half, Key, MAX_BUCKETS,
-    MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_NODES, MAX_PEERS, MAX_REVERSE, MAX_ROWS,
-    MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, PacketDrop, ReverseEntry, ReverseKey, Service,
-    ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
+    Bucket, Config, DEFAULT_FLOWS, Endpoint, EndpointStats, Flow, FlowKey, FragmentKey, HOP_BUCKETS, Half, Key,
+    MAX_BUCKETS, MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_NODES, MAX_PEERS,
+    MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, PacketDrop, ReverseEntry,
+    ReverseKey, Service, ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
 };
+
+use crate::request::Work;
 
 // Written by user space.
 
@@ -54,6 +56,10 @@ pub(crate) static SLOW_XDP: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 pub(crate) static SLOW_TC: ProgramArray = ProgramArray::pinned(1, 0);
 
+/// From the fast program to the slow one it calls, on one CPU: the largest packet that would fit, if that is why; else 0.
+#[map]
+pub(crate) static HANDOVER: PerCpuArray<u32> = PerCpuArray::pinned(1, 0);
+
 // Written by these programs.
 
 #[map]
@@ -71,6 +77,26 @@ pub(crate) static SERVICE_STATS: PerCpuArray<ServiceStats> = PerCpuArray::pinned
 #[map]
 pub(crate) static ENDPOINT_STATS: PerCpuArray<EndpointStats> = PerCpuArray::pinned(MAX_ENDPOINTS, 0);
 
+/// Room for what is read from a packet; see [`Work`].
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's room for what is read from a packet. Taken once by each program that runs.
+#[inline(always)]
+pub(crate) fn work() -> Option<&'static mut Work> {
+    // SAFETY: a valid per-CPU value; the hooks of one CPU do not interleave, and the fields are written before they are read.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+/// Tells the slow program why it is called.
+#[inline(always)]
+pub(crate) fn hand_over(fits: u32) {
+    if let Some(cell) = HANDOVER.get_ptr_mut(0) {
+        // SAFETY: a valid per-CPU value; the tail call that follows reads it before anything else runs on this CPU's hook.
+        unsafe { *cell = fits };
+    }
+}
+
 /// Adds one to a slot of this CPU's tallies.
 #[inline(always)]
 fn count(slot: u32) {
@@ -84,6 +110,14 @@ fn count(slot: u32) {
 #[inline(always)]
 pub(crate) fn tally(tally: Tally) {
     count(tally as u32);
+}
+
+/// Counts how many nodes an accepted packet saw before this one.
+#[inline(always)]
+pub(crate) fn hops(before: u32) {
+    if before < HOP_BUCKETS {
+        count(Tally::Hops as u32 + before);
+    }
 }
 
 /// Counts a drop.

@@ -15,7 +15,6 @@ const SHOT: i32 = 2;
 /// What a program says about a packet.
 #[derive(Clone, Copy)]
 #[must_use]
-#[expect(dead_code, reason = "the rules follow")]
 pub(crate) enum Verdict {
     /// To the stack, or to the next program of the hook: untouched, or rewritten for delivery here.
     Pass,
@@ -25,6 +24,9 @@ pub(crate) enum Verdict {
     Send(u32),
     /// Not for the fast path: the slow program decides; without it the packet passes.
     Slow,
+    /// Encapsulated it would not fit; a packet of this many bytes would. The slow program tells the sender; without it the packet is
+    /// dropped and counted all the same.
+    TooBig(u32),
 }
 
 /// Carries a verdict out at the XDP hook.
@@ -49,9 +51,17 @@ pub(crate) fn xdp(ctx: &XdpContext, verdict: Verdict) -> u32 {
             }
         }
         Verdict::Slow => {
+            maps::hand_over(0);
             // SAFETY: nothing here waits for a drop.
             unsafe { maps::SLOW_XDP.tail_call(ctx, 0) };
             XDP_PASS
+        }
+        Verdict::TooBig(fits) => {
+            maps::hand_over(fits);
+            // SAFETY: as above.
+            unsafe { maps::SLOW_XDP.tail_call(ctx, 0) };
+            maps::dropped(PacketDrop::TooBig);
+            XDP_DROP
         }
     }
 }
@@ -68,9 +78,17 @@ pub(crate) fn tc(ctx: &TcContext, verdict: Verdict) -> i32 {
         // SAFETY: a helper without pointers; it fails (TC_ACT_SHOT) for unknown flags only, a missing device drops later.
         Verdict::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         Verdict::Slow => {
+            maps::hand_over(0);
             // SAFETY: as above.
             unsafe { maps::SLOW_TC.tail_call(ctx, 0) };
             NEXT
+        }
+        Verdict::TooBig(fits) => {
+            maps::hand_over(fits);
+            // SAFETY: as above.
+            unsafe { maps::SLOW_TC.tail_call(ctx, 0) };
+            maps::dropped(PacketDrop::TooBig);
+            SHOT
         }
     }
 }

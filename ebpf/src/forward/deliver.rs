@@ -1,0 +1,63 @@
+//! Delivery at this node: the destination becomes the endpoint's, the encapsulation goes, the stack takes over.
+
+use bascule_ebpf_common::forward::{Endpoint, PacketDrop, Tally};
+
+use crate::local;
+use crate::maps;
+use crate::mss;
+use crate::packet::{Change, Packet, Sum, difference, difference16};
+use crate::parse::IPPROTO_UDP;
+use crate::request::Request;
+use crate::verdict::Verdict;
+
+/// Gives the packet to the endpoint in `slot` by way of the stack; 0: as it is.
+#[inline(always)]
+pub(crate) fn to<P: Packet>(packet: &P, request: &Request, slot: u16) -> Verdict {
+    let syn = request.work.kind.opens() && request.work.ip.protocol != IPPROTO_UDP;
+    if let Some(endpoint) = local::endpoint(slot) {
+        if translate(packet, request, endpoint).is_none() {
+            return Verdict::Drop(PacketDrop::Malformed);
+        }
+        count(slot, request.work.ip.length, syn);
+    }
+    if syn {
+        let service = request.found.service;
+        let most = if request.work.ip.v6 { service.mss6 } else { service.mss4 };
+        if mss::clamp(packet, request.work.ip.transport(), most, request.work.ip.v6) {
+            maps::tally(Tally::MssClamped);
+        }
+    }
+    match request.work.chain.outer {
+        Some(outer) if packet.decapsulate(request.inner(), outer).is_none() => Verdict::Drop(PacketDrop::Headroom),
+        Some(_) | None => Verdict::Pass,
+    }
+}
+
+/// Rewrites destination address and port, and the checksums over them.
+#[inline(always)]
+fn translate<P: Packet>(packet: &P, request: &Request, endpoint: &Endpoint) -> Option<()> {
+    let ip = &request.work.ip;
+    let udp = ip.protocol == IPPROTO_UDP;
+    let pseudo = difference(&ip.destination, &endpoint.address);
+    let plain = difference16(request.found.service.port, endpoint.port);
+    let checksum = ip.transport() + if udp { 6 } else { 16 };
+    packet.fix_transport(checksum, Change { pseudo, plain, udp, v6: ip.v6 })?;
+    packet.store(ip.transport() + 2, &endpoint.port, Sum::Stays)?;
+    if ip.v6 {
+        return packet.store(ip.at() + 24, &endpoint.address, Sum::Stays);
+    }
+    packet.fix_ip(ip.at() + 10, pseudo)?;
+    packet.store(ip.at() + 16, &crate::encap::low_word(&endpoint.address), Sum::Stays)
+}
+
+#[inline(always)]
+fn count(slot: u16, bytes: u32, syn: bool) {
+    if let Some(stats) = maps::ENDPOINT_STATS.get_ptr_mut(u32::from(slot)) {
+        // SAFETY: a valid per-CPU value; programs of one CPU's softirq level do not interleave on it.
+        unsafe {
+            (*stats).packets += 1;
+            (*stats).bytes += u64::from(bytes);
+            (*stats).syns += u64::from(syn);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The flow table: what an entry says about a packet, and how packets change it.
+
+use bascule_ebpf_common::forward::{
+    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, Half, RETURN_VIA_INGRESS,
+};
+
+use crate::clock;
+use crate::local::Target;
+use crate::maps;
+use crate::packet::same;
+use crate::parse::{FIN, RST};
+use crate::request::Request;
+use crate::service::Kind;
+
+/// What the entry of a translated tuple is to a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// There is none, or it is over.
+    Free,
+    /// The packet belongs to it.
+    Own,
+    /// A flow of another VIP lives there.
+    Foreign,
+}
+
+/// Looks a packet up under the key in the work, and notes it in the entry that it belongs to.
+#[inline(always)]
+pub(crate) fn look(request: &Request) -> Entry {
+    let Some(flow) = maps::FLOWS.get_ptr_mut(&request.work.key) else { return Entry::Free };
+    // SAFETY: a valid map value. Other CPUs may write it: at worst one of two flag bits or time stamps is lost.
+    let flow = unsafe { &mut *flow };
+    let service = request.found.service;
+    let now = clock::boot_s();
+    let over = match request.work.kind {
+        Kind::Tcp(_) => request.work.kind.opens() && flow.flags & FLOW_CLOSING != 0,
+        Kind::Udp | Kind::Quic => now.wrapping_sub(flow.seen_s) > request.config.udp_idle_s,
+    };
+    if !same(&flow.vip, &service.vip) || flow.vip_port != service.port {
+        let closed = over || flow.flags & FLOW_CLOSING != 0;
+        return if closed { Entry::Free } else { Entry::Foreign };
+    }
+    if over {
+        return Entry::Free;
+    }
+    if flow.seen_s != now {
+        flow.seen_s = now;
+    }
+    if flow.ingress != request.work.chain.ingress {
+        flow.ingress = request.work.chain.ingress;
+    }
+    let flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
+    if flow.flags != flags {
+        flow.flags = flags;
+    }
+    Entry::Own
+}
+
+/// The flags that a packet of the client adds to a flow's `flags`.
+#[inline(always)]
+fn closing(tcp: u8, flags: u8) -> u8 {
+    let mut more = 0;
+    if tcp & FIN != 0 {
+        more |= FLOW_FIN_CLIENT;
+    }
+    if tcp & RST != 0 || (tcp & FIN != 0 && flags & FLOW_FIN_ENDPOINT != 0) {
+        more |= FLOW_CLOSING;
+    }
+    more
+}
+
+/// Enters the flow of a packet. False: the table refused.
+#[inline(always)]
+pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
+    let service = request.found.service;
+    let via = service.returns == RETURN_VIA_INGRESS && request.work.chain.ingress != request.config.node;
+    request.work.build.flow = Flow {
+        vip: service.vip,
+        vip_port: service.port,
+        service: request.found.slot as u16,
+        endpoint: target.slot,
+        ingress: request.work.chain.ingress,
+        seen_s: clock::boot_s(),
+        flags: closing(request.work.kind.flags(), 0) | if via { FLOW_VIA_INGRESS } else { 0 },
+        site: request.work.chain.origin_site,
+        pad: 0,
+    };
+    // SAFETY: just written.
+    maps::FLOWS.insert(&request.work.key, unsafe { &request.work.build.flow }, 0).is_ok()
+}
+
+/// Enters a flow that is only being opened. False: the table refused.
+#[inline(always)]
+pub(crate) fn enter_half(request: &mut Request, target: &Target) -> bool {
+    let service = request.found.service;
+    request.work.build.half = Half {
+        vip: service.vip,
+        vip_port: service.port,
+        service: request.found.slot as u16,
+        endpoint: target.slot,
+        ingress: request.work.chain.ingress,
+    };
+    // SAFETY: just written.
+    maps::HALF.insert(&request.work.key, unsafe { &request.work.build.half }, 0).is_ok()
+}
+
+/// Was the flow of the key in the work opened for this service a moment ago?
+#[inline(always)]
+pub(crate) fn half_open(request: &Request) -> bool {
+    let service = request.found.service;
+    // SAFETY: compared at once; an entry replaced meanwhile does not match.
+    unsafe { maps::HALF.get(&request.work.key) }
+        .is_some_and(|half| same(&half.vip, &service.vip) && half.vip_port == service.port)
+}

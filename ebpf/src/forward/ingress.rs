@@ -1,0 +1,184 @@
+//! A packet that arrives on a link: ours or not, encapsulated or from a client, and which node it goes to.
+
+use bascule_ebpf_common::forward::{
+    Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SERVICE_EXCEPTIONS, Tally,
+};
+
+use crate::encap::{self, Onward};
+use crate::home;
+use crate::maps;
+use crate::packet::{Packet, same};
+use crate::parse::{self, IPPROTO_UDP, Ip, Network, Ports};
+use crate::request::{Chain, Request, alive};
+use crate::rows::{self, Place};
+use crate::service::{self, Kind};
+use crate::tunnel;
+use crate::verdict::Verdict;
+
+/// Judges a frame.
+#[inline(always)]
+pub(crate) fn judge<P: Packet>(packet: &P) -> Verdict {
+    match arrive(packet) {
+        Ok(mut request) => home::step(packet, &mut request),
+        Err(verdict) => verdict,
+    }
+}
+
+/// A packet whose first node is this one, with who else may be asked; or what became of any other.
+#[inline(always)]
+fn arrive<P: Packet>(packet: &P) -> Result<Request, Verdict> {
+    let config = maps::CONFIG.get(0).filter(|config| config.node != 0).ok_or(Verdict::Pass)?;
+    packet.prepare();
+    let link = parse::link(packet).ok_or(Verdict::Pass)?;
+    let work = maps::work().ok_or(Verdict::Pass)?;
+    work.link = link.bytes as u8;
+    work.chain.outer = None;
+    match parse::ip(packet, link.bytes, link.v6, &mut work.ip) {
+        Network::Plain => {}
+        Network::Odd => return Err(Verdict::Slow),
+        Network::Broken => return Err(Verdict::Pass),
+    }
+    let mut ports: Ports = packet.read(work.ip.transport()).ok_or(Verdict::Pass)?;
+    let tunnelled = is_tunnel(config, &work.ip, ports);
+    if tunnelled {
+        ports = tunnel::open(packet, config, work)?;
+    }
+    let Some(found) = service::find(work.ip.destination, ports.destination, work.ip.protocol) else {
+        if tunnelled {
+            return Err(Verdict::Drop(PacketDrop::EncapService));
+        }
+        maps::tally(Tally::Passed);
+        return Err(Verdict::Pass);
+    };
+    if found.service.delivery == DELIVER_NONE {
+        return Err(if tunnelled { Verdict::Drop(PacketDrop::EncapService) } else { Verdict::Pass });
+    }
+    work.client_port = ports.source;
+    let pair = (ports.source, ports.destination);
+    work.hash = found.hash(config, work.ip.source, work.ip.destination, pair, work.ip.protocol);
+    if packet.segment() != 0 {
+        // An aggregate beyond 64 KiB has no length of its own.
+        work.ip.length = (packet.length() - work.ip.at()) as u32;
+    }
+    if tunnelled {
+        tunnel::trust(config, work, &found)?;
+    }
+    work.kind = found.transport(packet, &work.ip).map_err(Verdict::Drop)?;
+    let request = Request { config, found, work };
+    if tunnelled {
+        tunnel::accept(packet, &request)?;
+        return Ok(request);
+    }
+    balance(packet, request)
+}
+
+/// Is it a packet to the address and port at which this node takes encapsulation?
+#[inline(always)]
+fn is_tunnel(config: &Config, ip: &Ip, ports: Ports) -> bool {
+    let own = if ip.v6 { &config.address6 } else { &config.address4 };
+    ip.protocol == IPPROTO_UDP && ports.destination == config.tunnel_port && same(own, &ip.destination)
+}
+
+/// Chooses the nodes that may hold the flow of a packet from a client.
+#[inline(always)]
+fn balance<P: Packet>(packet: &P, mut request: Request) -> Result<Request, Verdict> {
+    let (config, found) = (request.config, request.found);
+    if !found.admits(&request.work.ip.source) {
+        return Err(Verdict::Drop(PacketDrop::SourceRange));
+    }
+    found.count(request.work.ip.length);
+    let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
+    let nodes =
+        pinned(&request).or_else(|| candidates(&request, &place)).ok_or(Verdict::Drop(PacketDrop::NoEndpoint))?;
+    let chain = &mut request.work.chain;
+    *chain = Chain {
+        index: 0,
+        count: nodes.count,
+        hops: nodes.hops,
+        flags: 0,
+        accept: false,
+        ingress: config.node,
+        sender: config.node,
+        origin_site: config.site,
+        second_site: 0,
+        outer: None,
+    };
+    if nodes.first == config.node {
+        return Ok(request);
+    }
+    let onward = Onward { to: nodes.first, first: true, head: chain.head(&found, place.table.epoch) };
+    let verdict = encap::send(packet, &mut request, &onward);
+    if let Verdict::Send(_) = verdict {
+        maps::tally(Tally::Encapsulated);
+    }
+    Err(verdict)
+}
+
+/// The nodes to ask, in order.
+struct Nodes {
+    first: u16,
+    /// Further ones, 16 bits each from the lowest.
+    hops: u32,
+    /// How many further ones.
+    count: u8,
+}
+
+/// The node that a flow is pinned to against its row.
+#[inline(always)]
+fn pinned(request: &Request) -> Option<Nodes> {
+    if request.found.service.flags & SERVICE_EXCEPTIONS == 0 {
+        return None;
+    }
+    let key = FlowKey {
+        client: request.work.ip.source,
+        endpoint: request.work.ip.destination,
+        client_port: request.work.client_port,
+        endpoint_port: request.found.service.port,
+        protocol: request.work.ip.protocol,
+        pad: [0; 3],
+    };
+    // SAFETY: four bytes are copied at once.
+    let id = unsafe { maps::EXCEPTIONS.get(key) }.copied()? as u16;
+    alive(id).then_some(Nodes { first: id, hops: 0, count: 0 })
+}
+
+/// The nodes of the flow's row.
+#[inline(always)]
+fn candidates(request: &Request, place: &Place) -> Option<Nodes> {
+    let service = request.found.service;
+    if place.table.rows == 0 {
+        // Nobody balances: what there is here serves.
+        let local = Place::new(&raw const service.endpoints, request.work.hash as u32).table.rows != 0;
+        return local.then_some(Nodes { first: request.config.node, hops: 0, count: 0 });
+    }
+    let ids = rows::current(place.row(), service.drain_minutes);
+    let (home, previous, older) = (ids.at(0), ids.at(1), ids.at(2));
+    let (home_lives, previous_lives) = (alive(home), alive(previous));
+    let first = if home_lives {
+        home
+    } else if previous_lives {
+        previous
+    } else if alive(older) {
+        older
+    } else {
+        return None;
+    };
+    let alone = Nodes { first, hops: 0, count: 0 };
+    Some(match request.work.kind {
+        Kind::Tcp(_) if !request.work.kind.opens() => {
+            // Who is first is not asked again.
+            let second = previous_lives && first != previous;
+            let third = first != older && alive(older);
+            match (second, third) {
+                (true, true) => Nodes { first, hops: u32::from(previous) | u32::from(older) << 16, count: 2 },
+                (true, false) => Nodes { first, hops: u32::from(previous), count: 1 },
+                (false, true) => Nodes { first, hops: u32::from(older), count: 1 },
+                (false, false) => alone,
+            }
+        }
+        Kind::Udp if service.flags & SERVICE_ASK != 0 && home_lives && previous_lives => {
+            Nodes { first, hops: u32::from(previous) | u32::from(home | HOP_ACCEPT) << 16, count: 2 }
+        }
+        Kind::Tcp(_) | Kind::Udp | Kind::Quic => alone,
+    })
+}

@@ -1,0 +1,157 @@
+//! A packet for a service, with all that was found out about it on the way to a decision.
+
+use bascule_ebpf_common::forward::{
+    Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, SHIM_LOOKAHEAD, Shim, ShimHead, is_site,
+};
+
+use crate::encap::{Outer4, Outer6};
+use crate::maps;
+use crate::packet::{Inner, Room};
+use crate::parse::{Ip, Ipv4Header, Ipv6Header, TcpHeader};
+use crate::service::{Found, Kind};
+use crate::socket::{Tuple4, Tuple6};
+
+/// A packet for a service.
+pub(crate) struct Request {
+    pub(crate) config: &'static Config,
+    pub(crate) found: Found,
+    pub(crate) work: &'static mut Work,
+}
+
+/// What was read from a packet. It lies in a map, one per CPU, for the stack has 512 bytes; nothing in it outlives the packet.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Work {
+    /// The packet as the client sent it.
+    pub(crate) ip: Ip,
+    /// The IP header of the encapsulation it came in.
+    pub(crate) outer: Ip,
+    /// The shim of that encapsulation.
+    pub(crate) shim: Shim,
+    pub(crate) hash: u64,
+    pub(crate) chain: Chain,
+    /// Client port, network order.
+    pub(crate) client_port: u16,
+    pub(crate) kind: Kind,
+    /// Bytes of the link header.
+    pub(crate) link: u8,
+    /// The flow under the tuple of the endpoint that is being looked at.
+    pub(crate) key: FlowKey,
+    /// Room for what is built of it.
+    pub(crate) build: Build,
+}
+
+/// Keys, values and headers under construction, one at a time.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) union Build {
+    pub(crate) flow: Flow,
+    pub(crate) half: Half,
+    pub(crate) tuple4: Tuple4,
+    pub(crate) tuple6: Tuple6,
+    pub(crate) cookie4: (Ipv4Header, TcpHeader),
+    pub(crate) cookie6: (Ipv6Header, TcpHeader),
+    pub(crate) outer4: Outer4,
+    pub(crate) outer6: Outer6,
+}
+
+impl Request {
+    /// Where the packet lies.
+    #[inline(always)]
+    pub(crate) fn inner(&self) -> Inner {
+        Inner { link: usize::from(self.work.link), at: self.work.ip.at(), v6: self.work.ip.v6 }
+    }
+}
+
+/// Who may still be asked, and how the packet came.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain {
+    /// Hops used.
+    pub(crate) index: u8,
+    /// Hops there are.
+    pub(crate) count: u8,
+    /// Hops, 16 bits each from the lowest: shifted, not indexed.
+    pub(crate) hops: u32,
+    /// `SHIM_LOOKAHEAD`, `SHIM_REMOTE`, `SHIM_FINAL` as they came.
+    pub(crate) flags: u8,
+    /// This arrival may open the flow without asking on.
+    pub(crate) accept: bool,
+    /// Node on which the client's packet arrived.
+    pub(crate) ingress: u16,
+    /// Node it came from; self: from the client.
+    pub(crate) sender: u16,
+    pub(crate) origin_site: u8,
+    pub(crate) second_site: u8,
+    /// The encapsulation it came in.
+    pub(crate) outer: Option<Room>,
+}
+
+impl Chain {
+    /// The hop at `place` 0 or 1, with its accept bit.
+    #[inline(always)]
+    pub(crate) fn hop(&self, place: u8) -> u16 {
+        (self.hops >> (16 * u32::from(place & 1))) as u16
+    }
+
+    /// Skips hops that cannot be asked; one that names this node may tell it to open the flow.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self, this: u16) {
+        for _ in 0..2 {
+            if self.index >= self.count {
+                return;
+            }
+            let hop = self.hop(self.index);
+            let id = hop & !HOP_ACCEPT;
+            if id == this {
+                self.accept |= hop & HOP_ACCEPT != 0;
+            } else if alive(id) {
+                return;
+            }
+            self.index += 1;
+        }
+    }
+
+    /// Is anybody left to ask? True of a settled chain only.
+    #[inline(always)]
+    pub(crate) fn used_up(&self) -> bool {
+        self.index >= self.count
+    }
+
+    /// The shim that says the same.
+    #[inline(always)]
+    pub(crate) fn head(&self, found: &Found, epoch: u16) -> ShimHead {
+        ShimHead {
+            flags: self.flags,
+            index: self.index,
+            count: self.count,
+            accept: false,
+            service: found.service.number,
+            epoch,
+            origin_site: self.origin_site,
+            second_site: self.second_site,
+            hops: [self.hops as u16, (self.hops >> 16) as u16],
+        }
+    }
+
+    /// Was `id` asked already, or will it have been?
+    #[inline(always)]
+    pub(crate) fn names(&self, id: u16) -> bool {
+        let named = |place: u8| self.count > place && self.hop(place) & !HOP_ACCEPT == id;
+        id == self.sender || id == self.ingress || named(0) || named(1)
+    }
+
+    /// Did somebody look ahead already?
+    #[inline(always)]
+    pub(crate) fn looked_ahead(&self) -> bool {
+        self.flags & SHIM_LOOKAHEAD != 0
+    }
+}
+
+/// May a packet be sent to this node? Sites are not asked yet: a site without gateways is dead, and none has any.
+#[inline(always)]
+pub(crate) fn alive(id: u16) -> bool {
+    if id == 0 || is_site(id) {
+        return false;
+    }
+    maps::NODES.get(u32::from(id)).is_some_and(|node| node.flags & NODE_DEAD == 0)
+}

@@ -1,0 +1,116 @@
+//! Encapsulation that arrives for this node: whether it may be believed, and what is in it.
+
+use bascule_ebpf_common::forward::{
+    Config, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SHIM_FINAL, SHIM_KEY, SHIM_LEN, SHIM_LOOKAHEAD, ShimHead, Tally,
+};
+
+use crate::maps;
+use crate::packet::{Packet, Room, Sum, difference16};
+use crate::parse::{self, IPPROTO_UDP, Ip, Network, Ports, UDP, UdpHeader};
+use crate::request::{Chain, Request, Work};
+use crate::service::Found;
+use crate::verdict::Verdict;
+
+/// Explicit congestion notification, the two low bits of TOS and traffic class (RFC 3168).
+const ECN: u8 = 3;
+
+/// Opens a packet to the tunnel port of this node, as far as that goes without a service: formats and the sender. The inner IP header
+/// takes the place of the outer one; the ports behind it are given.
+#[inline(always)]
+pub(crate) fn open<P: Packet>(packet: &P, config: &Config, work: &mut Work) -> Result<Ports, Verdict> {
+    let format = Verdict::Drop(PacketDrop::EncapFormat);
+    work.outer = work.ip;
+    let outer = &work.outer;
+    let aggregate = packet.segment() != 0;
+    let udp: UdpHeader = packet.read(outer.transport()).ok_or(format)?;
+    let udp_length = usize::from(u16::from_be(udp.length));
+    let (start, length) = (outer.at(), outer.length as usize);
+    if !aggregate && (packet.length() < start + length || length != outer.header() + udp_length) {
+        return Err(format);
+    }
+    work.shim = packet.read(outer.transport() + UDP).ok_or(format)?;
+    let head = work.shim.open().ok_or(format)?;
+    if maps::KEYS.get(u32::from(head.flags & SHIM_KEY)).is_none_or(|key| key.valid != 1) {
+        return Err(Verdict::Drop(PacketDrop::EncapTag));
+    }
+    // SAFETY: four bytes are copied at once.
+    let sender = unsafe { maps::PEERS.get(outer.source) }.copied().ok_or(Verdict::Drop(PacketDrop::EncapPeer))? as u16;
+    if head.flags & SHIM_FINAL != 0 {
+        // A reply on its way back through the node on which the request arrived.
+        return Err(Verdict::Slow);
+    }
+    let room = Room { length: if outer.v6 { OVERHEAD_V6 } else { OVERHEAD_V4 } as u8, v6: outer.v6 };
+    work.chain = chain(&head, sender, room);
+    let at = outer.transport() + UDP + SHIM_LEN;
+    let first: u8 = packet.read(at).ok_or(format)?;
+    match parse::ip(packet, at, first >> 4 == 6, &mut work.ip) {
+        Network::Plain => {}
+        Network::Odd => return Err(Verdict::Slow),
+        Network::Broken => return Err(format),
+    }
+    if !aggregate && udp_length != UDP + SHIM_LEN + work.ip.length as usize {
+        return Err(format);
+    }
+    let ports: Ports = packet.read(work.ip.transport()).ok_or(format)?;
+    if work.ip.protocol == IPPROTO_UDP && ports.destination == config.tunnel_port {
+        return Err(Verdict::Drop(PacketDrop::EncapNested));
+    }
+    Ok(ports)
+}
+
+/// Holds the shim in the work to the service and to its tag.
+#[inline(always)]
+pub(crate) fn trust(config: &Config, work: &Work, found: &Found) -> Result<(), Verdict> {
+    let shim = &work.shim;
+    if u16::from_be(shim.service) != found.service.number {
+        return Err(Verdict::Drop(PacketDrop::EncapService));
+    }
+    let tag = Verdict::Drop(PacketDrop::EncapTag);
+    let key = maps::KEYS.get(u32::from(shim.version_flags & SHIM_KEY)).ok_or(tag)?;
+    if shim.verify(key.key, work.hash, work.chain.sender, config.node) { Ok(()) } else { Err(tag) }
+}
+
+/// Counts a packet that may be believed, and takes over what its way between nodes said.
+#[inline(always)]
+pub(crate) fn accept<P: Packet>(packet: &P, request: &Request) -> Result<(), Verdict> {
+    let work = &request.work;
+    maps::tally(Tally::Decapsulated);
+    maps::hops(u32::from(work.chain.index) + u32::from(work.chain.looked_ahead()));
+    if work.outer.tos & ECN == ECN {
+        mark_congestion(packet, &work.ip).ok_or(Verdict::Drop(PacketDrop::EncapFormat))?;
+    }
+    Ok(())
+}
+
+/// The chain that a shim carries.
+#[inline(always)]
+fn chain(head: &ShimHead, sender: u16, outer: Room) -> Chain {
+    let from_ingress = head.index == 0 && head.flags & SHIM_LOOKAHEAD == 0;
+    Chain {
+        index: head.index,
+        count: head.count,
+        hops: u32::from(head.hops[0]) | u32::from(head.hops[1]) << 16,
+        flags: head.flags,
+        accept: head.accept,
+        ingress: if from_ingress { sender } else { head.hops[0] },
+        sender,
+        origin_site: head.origin_site,
+        second_site: head.second_site,
+        outer: Some(outer),
+    }
+}
+
+/// Congestion on the way between nodes becomes congestion of the inner packet, if that can say so (RFC 6040 section 4.2).
+#[inline(always)]
+fn mark_congestion<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
+    if ip.tos & ECN == 0 || ip.tos & ECN == ECN {
+        return Some(());
+    }
+    if ip.v6 {
+        let old: u8 = packet.read(ip.at() + 1)?;
+        return packet.store(ip.at() + 1, &(old | ECN << 4), Sum::Changes);
+    }
+    let (old, new) = (u16::from_ne_bytes([0x45, ip.tos]), u16::from_ne_bytes([0x45, ip.tos | ECN]));
+    packet.fix_ip(ip.at() + 10, difference16(old, new))?;
+    packet.store(ip.at() + 1, &(ip.tos | ECN), Sum::Stays)
+}
