@@ -22,7 +22,7 @@ pub const ECHO: u16 = 80;
 /// See [`VIP`].
 pub const BULK: u16 = 81;
 /// Backends, as in the configurations under bench/configs.
-pub const BACKENDS: u8 = 4;
+pub(super) const BACKENDS: u8 = 4;
 const ROWS: u16 = 1021;
 const SELF: u16 = 1;
 const TCP: u8 = 6;
@@ -217,7 +217,7 @@ impl Arena {
 }
 
 /// Address of a backend.
-pub fn backend(index: u8) -> Ipv4Addr {
+pub(super) fn backend(index: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 30, index, 2)
 }
 

@@ -83,7 +83,7 @@ fn discard(mut stream: TcpStream, bytes: &AtomicU64) {
 ///
 /// # Errors
 /// When a connection cannot be opened or breaks.
-pub fn bulk(
+pub(super) fn bulk(
     client: &Netns,
     target: SocketAddrV4,
     streams: usize,
@@ -120,7 +120,7 @@ fn send(target: SocketAddrV4, stop: &AtomicBool) -> Result<()> {
 ///
 /// # Errors
 /// When a connection fails.
-pub fn connections(client: &Netns, target: SocketAddrV4, workers: usize, time: Duration) -> Result<(f64, Duration)> {
+pub(super) fn connections(client: &Netns, target: SocketAddrV4, workers: usize, time: Duration) -> Result<(f64, Duration)> {
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let threads: Vec<_> =
