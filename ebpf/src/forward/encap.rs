@@ -156,12 +156,12 @@ fn wire_length<P: Packet>(packet: &P, request: &Request) -> usize {
 #[inline(always)]
 fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
     if ip.v6 {
-        return packet.store(ip.at() + 7, &(ip.hops - 1), Sum::Changes);
+        return packet.store(ip.at() + 6, &u16::from_ne_bytes([ip.protocol, ip.hops - 1]), Sum::Changes);
     }
     let old = u16::from_ne_bytes([ip.hops, ip.protocol]);
     let new = u16::from_ne_bytes([ip.hops - 1, ip.protocol]);
     packet.fix_ip(ip.at() + 10, difference16(old, new))?;
-    packet.store(ip.at() + 8, &(ip.hops - 1), Sum::Stays)
+    packet.store(ip.at() + 8, &new, Sum::Stays)
 }
 
 /// The outer IPv4 header. ECN and TOS are the inner packet's (RFC 6040, normal mode).

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
 use crate::flow::{self, Entry};
-use crate::local::{self, Local, MAX_CANDIDATES};
+use crate::local::{self, MAX_CANDIDATES};
 use crate::maps;
 use crate::packet::Packet;
 use crate::parse::{ACK, FIN, RST, SYN};
@@ -18,41 +18,77 @@ use crate::service::Kind;
 use crate::socket::{self, Socket};
 use crate::verdict::Verdict;
 
-/// What the step decided.
+/// What the step decided. Every way writes every field: of one left out the compiler makes a register never written, which the verifier
+/// refuses to read.
 #[derive(Clone, Copy)]
-pub(crate) enum Step {
-    /// To the endpoint in this slot (0: the stack as it is); the tally says why.
-    Deliver(u16, Tally),
-    /// To this node, by the chain or by look-ahead; its hop with the accept bit.
-    Onward(u16, Tally),
+pub(crate) struct Step {
+    pub(crate) way: Way,
+    /// Slot of the endpoint (0: the stack as it is), or hop with its accept bit.
+    pub(crate) id: u16,
+    /// Slot in the tallies that says why.
+    pub(crate) why: u32,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Way {
+    /// To an endpoint here.
+    Deliver,
+    /// To another node, by the chain or by look-ahead.
+    Onward,
     /// Nowhere.
-    Drop(PacketDrop),
-    /// The tables do not know: ask the sockets. One bit for each candidate that another VIP holds.
-    Recover(u32),
+    Drop,
+    /// The tables do not know: ask the sockets.
+    Recover,
+}
+
+impl Step {
+    #[inline(always)]
+    fn deliver(slot: u16, why: Tally) -> Self {
+        Self { way: Way::Deliver, id: slot, why: why as u32 }
+    }
+
+    #[inline(always)]
+    fn onward(hop: u16, why: Tally) -> Self {
+        Self { way: Way::Onward, id: hop, why: why as u32 }
+    }
+
+    #[inline(always)]
+    fn drop(reason: PacketDrop) -> Self {
+        Self { way: Way::Drop, id: 0, why: reason as u32 }
+    }
+
+    /// The reason of a drop.
+    #[inline(always)]
+    pub(crate) fn reason(self) -> PacketDrop {
+        // SAFETY: `drop` alone makes steps of this way, of a reason's own number.
+        unsafe { core::mem::transmute::<u32, PacketDrop>(self.why) }
+    }
 }
 
 /// Runs the home step and carries it out.
 #[inline(always)]
 pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     request.work.chain.settle(request.config.node);
-    match decide(packet, request) {
-        Step::Deliver(slot, why) => {
-            maps::tally(why);
-            deliver::to(packet, request, slot)
+    let step = decide(packet, request);
+    match step.way {
+        Way::Deliver => {
+            maps::count(step.why);
+            deliver::to(packet, request, step.id)
         }
-        Step::Onward(hop, why) => pass_on(packet, request, hop, why),
-        Step::Drop(reason) => Verdict::Drop(reason),
-        Step::Recover(_) => Verdict::Drop(PacketDrop::NoEndpoint),
+        Way::Onward => pass_on(packet, request, step),
+        Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
     }
 }
 
 /// Decides; the packet is only read.
 #[inline(always)]
 pub(crate) fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    let mut step = Step::Drop(PacketDrop::NoEndpoint);
+    let mut step = Step::drop(PacketDrop::NoEndpoint);
     look(request, &mut step);
-    if let Step::Recover(foreign) = step {
-        recover(packet, request, foreign, &mut step);
+    if step.way == Way::Recover {
+        recover(packet, request, &mut step);
     }
     step
 }
@@ -66,44 +102,47 @@ fn look(request: &mut Request, step: &mut Step) {
 
 #[inline(always)]
 fn in_tables(request: &mut Request) -> Step {
-    let local = Local::new(request);
+    local::gather(request);
     local::start_key(request);
-    // Which candidates another VIP holds, one bit each; and the first that may take a new flow.
-    let mut foreign = 0u32;
-    let mut free = MAX_CANDIDATES;
+    request.work.free = MAX_CANDIDATES;
+    request.work.foreign = 0;
     for index in 0..MAX_CANDIDATES {
-        if local::is_further(index) && foreign == 0 {
+        if index >= request.work.candidates {
             break;
         }
-        let Some(target) = local.target(index) else { continue };
+        let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
         match flow::look(request) {
-            Entry::Own => return Step::Deliver(target.slot, Tally::FlowHit),
-            Entry::Foreign => foreign |= 1 << (index & 7),
-            Entry::Free if target.ready && free == MAX_CANDIDATES => free = index,
+            Entry::Own => return Step::deliver(target.slot, Tally::FlowHit),
+            Entry::Foreign => {
+                request.work.foreign |= 1 << (index & 7);
+                local::widen(request);
+            }
+            Entry::Free if target.ready && request.work.free == MAX_CANDIDATES => request.work.free = index,
             Entry::Free => {}
         }
     }
     if !may_open(request) {
         return match request.work.kind {
-            Kind::Tcp(_) => Step::Recover(foreign),
-            Kind::Udp | Kind::Quic => ask_on(request, &local),
+            Kind::Tcp(_) => Step { way: Way::Recover, ..Step::drop(PacketDrop::NoEndpoint) },
+            Kind::Udp | Kind::Quic => ask_on(request),
         };
     }
-    let Some(target) = local.target(free) else { return ask_on(request, &local) };
+    let free = request.work.free;
+    let Some(target) = local::target(request, free) else { return ask_on(request) };
     local::aim_key(request, &target);
     let entered = match request.work.kind {
         Kind::Tcp(_) => flow::enter_half(request, &target),
         Kind::Udp | Kind::Quic => flow::enter(request, &target),
     };
     if !entered {
-        return Step::Drop(PacketDrop::FlowTable);
+        return Step::drop(PacketDrop::FlowTable);
     }
-    if foreign & ((1 << (free & 7)) - 1) != 0 {
+    if request.work.foreign & ((1 << (free & 7)) - 1) != 0 {
         maps::tally(Tally::Collision);
     }
     request.found.count_new();
-    Step::Deliver(target.slot, Tally::FlowNew)
+    Step::deliver(target.slot, Tally::FlowNew)
 }
 
 /// May the packet open a flow here?
@@ -119,24 +158,23 @@ fn may_open(request: &Request) -> bool {
 
 /// Finds a TCP flow that the table does not know: half-open, known to an endpoint's socket, or carrying a SYN cookie.
 #[inline(never)]
-fn recover<P: Packet>(packet: &P, request: &mut Request, foreign: u32, step: &mut Step) {
-    *step = by_sockets(packet, request, foreign);
+fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
+    *step = by_sockets(packet, request);
 }
 
 #[inline(always)]
-fn by_sockets<P: Packet>(packet: &P, request: &mut Request, foreign: u32) -> Step {
-    let local = Local::new(request);
-    let acknowledges = request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK;
+fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
     for index in 0..MAX_CANDIDATES {
-        if local::is_further(index) && foreign == 0 {
+        if index >= request.work.candidates {
             break;
         }
         // The socket that would answer there is another VIP's.
-        if foreign >> (index & 7) & 1 != 0 {
+        if request.work.foreign >> (index & 7) & 1 != 0 {
             continue;
         }
-        let Some(target) = local.target(index) else { continue };
+        let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
+        let acknowledges = request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK;
         let why = if acknowledges && flow::half_open(request) {
             Tally::FlowHit
         } else {
@@ -147,49 +185,49 @@ fn by_sockets<P: Packet>(packet: &P, request: &mut Request, foreign: u32) -> Ste
             }
         };
         if !flow::enter(request, &target) {
-            return Step::Drop(PacketDrop::FlowTable);
+            return Step::drop(PacketDrop::FlowTable);
         }
-        return Step::Deliver(target.slot, why);
+        return Step::deliver(target.slot, why);
     }
-    ask_on(request, &local)
+    ask_on(request)
 }
 
 /// Nobody here knows the packet: the next node of the chain, a look at the own table, the end.
 #[inline(always)]
-fn ask_on(request: &Request, local: &Local) -> Step {
+fn ask_on(request: &Request) -> Step {
     let chain = &request.work.chain;
     if !chain.used_up() {
-        return Step::Onward(chain.hop(chain.index), Tally::NextHop);
+        return Step::onward(chain.hop(chain.index), Tally::NextHop);
     }
     if !chain.looked_ahead() {
         let home = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32).row().home;
         if home != request.config.node && !chain.names(home) && alive(home) {
-            return Step::Onward(home, Tally::LookAhead);
+            return Step::onward(home, Tally::LookAhead);
         }
     }
     if chain.flags & SHIM_REMOTE != 0 {
-        return Step::Drop(PacketDrop::RemoteMiss);
+        return Step::drop(PacketDrop::RemoteMiss);
     }
     // What would open a flow found no endpoint that takes one.
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
-        return Step::Drop(PacketDrop::NoEndpoint);
+        return Step::drop(PacketDrop::NoEndpoint);
     }
     for index in 0..3 {
-        if let Some(target) = local.target(index) {
+        if let Some(target) = local::target(request, index) {
             if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
-                return Step::Drop(PacketDrop::OrphanRate);
+                return Step::drop(PacketDrop::OrphanRate);
             }
             request.found.count_orphan();
-            return Step::Deliver(target.slot, Tally::Orphan);
+            return Step::deliver(target.slot, Tally::Orphan);
         }
     }
-    Step::Drop(PacketDrop::NoEndpoint)
+    Step::drop(PacketDrop::NoEndpoint)
 }
 
-/// Sends the packet on to the node of `hop`.
+/// Sends the packet on to the node that `step` names.
 #[inline(always)]
-fn pass_on<P: Packet>(packet: &P, request: &mut Request, hop: u16, why: Tally) -> Verdict {
-    let ahead = matches!(why, Tally::LookAhead);
+fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
+    let (hop, ahead) = (step.id, step.why == Tally::LookAhead as u32);
     let epoch = Place::new(&raw const request.found.service.nodes, 0).table.epoch;
     let chain = &request.work.chain;
     let head = chain.head(&request.found, epoch);
@@ -204,7 +242,7 @@ fn pass_on<P: Packet>(packet: &P, request: &mut Request, hop: u16, why: Tally) -
     let onward = Onward { to: hop & !HOP_ACCEPT, first: chain.outer.is_none(), head };
     let verdict = encap::send(packet, request, &onward);
     if let Verdict::Send(_) = verdict {
-        maps::tally(why);
+        maps::count(step.why);
     }
     verdict
 }

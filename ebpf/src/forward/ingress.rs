@@ -9,28 +9,34 @@ use crate::home;
 use crate::maps;
 use crate::packet::{Packet, same};
 use crate::parse::{self, IPPROTO_UDP, Ip, Network, Ports};
-use crate::request::{Chain, Request, alive};
+use crate::request::{Chain, Request, Work, alive};
 use crate::rows::{self, Place};
-use crate::service::{self, Kind};
+use crate::service::{self, Found, Kind};
 use crate::tunnel;
 use crate::verdict::Verdict;
 
 /// Judges a frame.
 #[inline(always)]
 pub(crate) fn judge<P: Packet>(packet: &P) -> Verdict {
-    match arrive(packet) {
-        Ok(mut request) => home::step(packet, &mut request),
-        Err(verdict) => verdict,
+    let (Some(config), Some(work)) = (maps::CONFIG.get(0), maps::work()) else { return Verdict::Pass };
+    if config.node == 0 {
+        return Verdict::Pass;
     }
+    let slot = match arrive(packet, config, work) {
+        Ok(slot) => slot,
+        Err(verdict) => return verdict,
+    };
+    let Some(service) = maps::SERVICES.get(slot) else { return Verdict::Pass };
+    home::step(packet, &mut Request { config, found: Found { slot, service }, work })
 }
 
-/// A packet whose first node is this one, with who else may be asked; or what became of any other.
+/// The slot of the service, of a packet whose first node is this one; or what became of any other packet.
+///
+/// A number, and not the request: a result made of pointers and numbers is moved in halves of pointers, which the verifier refuses.
 #[inline(always)]
-fn arrive<P: Packet>(packet: &P) -> Result<Request, Verdict> {
-    let config = maps::CONFIG.get(0).filter(|config| config.node != 0).ok_or(Verdict::Pass)?;
+fn arrive<P: Packet>(packet: &P, config: &'static Config, work: &mut Work) -> Result<u32, Verdict> {
     packet.prepare();
     let link = parse::link(packet).ok_or(Verdict::Pass)?;
-    let work = maps::work().ok_or(Verdict::Pass)?;
     work.link = link.bytes as u8;
     work.chain.outer = None;
     match parse::ip(packet, link.bytes, link.v6, &mut work.ip) {
@@ -64,12 +70,11 @@ fn arrive<P: Packet>(packet: &P) -> Result<Request, Verdict> {
         tunnel::trust(config, work, &found)?;
     }
     work.kind = found.transport(packet, &work.ip).map_err(Verdict::Drop)?;
-    let request = Request { config, found, work };
     if tunnelled {
-        tunnel::accept(packet, &request)?;
-        return Ok(request);
+        tunnel::accept(packet, work)?;
+        return Ok(found.slot);
     }
-    balance(packet, request)
+    balance(packet, &mut Request { config, found, work })
 }
 
 /// Is it a packet to the address and port at which this node takes encapsulation?
@@ -81,15 +86,14 @@ fn is_tunnel(config: &Config, ip: &Ip, ports: Ports) -> bool {
 
 /// Chooses the nodes that may hold the flow of a packet from a client.
 #[inline(always)]
-fn balance<P: Packet>(packet: &P, mut request: Request) -> Result<Request, Verdict> {
+fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u32, Verdict> {
     let (config, found) = (request.config, request.found);
     if !found.admits(&request.work.ip.source) {
         return Err(Verdict::Drop(PacketDrop::SourceRange));
     }
     found.count(request.work.ip.length);
     let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
-    let nodes =
-        pinned(&request).or_else(|| candidates(&request, &place)).ok_or(Verdict::Drop(PacketDrop::NoEndpoint))?;
+    let nodes = pinned(request).or_else(|| candidates(request, &place)).ok_or(Verdict::Drop(PacketDrop::NoEndpoint))?;
     let chain = &mut request.work.chain;
     *chain = Chain {
         index: 0,
@@ -104,10 +108,10 @@ fn balance<P: Packet>(packet: &P, mut request: Request) -> Result<Request, Verdi
         outer: None,
     };
     if nodes.first == config.node {
-        return Ok(request);
+        return Ok(found.slot);
     }
     let onward = Onward { to: nodes.first, first: true, head: chain.head(&found, place.table.epoch) };
-    let verdict = encap::send(packet, &mut request, &onward);
+    let verdict = encap::send(packet, request, &onward);
     if let Verdict::Send(_) = verdict {
         maps::tally(Tally::Encapsulated);
     }

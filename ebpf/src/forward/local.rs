@@ -1,21 +1,25 @@
 //! The endpoints of this node that may hold a flow.
 
 use bascule_ebpf_common::VipKey;
-use bascule_ebpf_common::forward::{DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, FlowKey, Service};
+use bascule_ebpf_common::forward::{DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, FlowKey};
 
+use crate::encap::is_v4;
 use crate::maps;
 use crate::request::Request;
-use crate::rows::{self, Ids, Place};
+use crate::rows::{self, Place};
 
 /// Candidates of the flow's own row.
-const OWN: u32 = 3;
-/// Candidates in all: where another VIP holds the tuple on one of them, the homes of the rows behind it are taken into account too.
-pub(crate) const MAX_CANDIDATES: u32 = OWN + 4;
+const OWN: u8 = 3;
+/// Candidates in all: where another VIP holds the tuple on one of them, the homes of the rows behind it count too.
+pub(crate) const MAX_CANDIDATES: u8 = OWN + 4;
+/// In place of a slot: the stack's own delivery of the VIP (delegated), while there are endpoints here and while there are none.
+const STACK: u16 = 0xffff;
+const STACK_DRY: u16 = 0xfffe;
 
 /// Where a packet may be delivered.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
-    /// Slot of the endpoint; 0: the stack's own delivery of the VIP (delegated).
+    /// Slot of the endpoint; 0: the stack's own delivery.
     pub(crate) slot: u16,
     /// Takes new flows.
     pub(crate) ready: bool,
@@ -26,62 +30,65 @@ pub(crate) struct Target {
     pub(crate) port: u16,
 }
 
-/// The candidates at this node for one flow.
-#[derive(Clone, Copy)]
-pub(crate) struct Local {
-    service: &'static Service,
-    place: Place,
-    ids: Ids,
-    v6: bool,
+/// Puts the candidates at this node for the flow of `request` into the work. There and not into variables: the verifier would follow every
+/// combination.
+#[inline(always)]
+pub(crate) fn gather(request: &mut Request) {
+    let service = request.found.service;
+    let place = Place::new(&raw const service.endpoints, request.work.hash as u32);
+    let work = &mut *request.work;
+    work.candidates = OWN;
+    if service.delivery == DELIVER_DELEGATE {
+        work.slots = [0; 8];
+        work.slots[0] = if place.table.rows == 0 { STACK_DRY } else { STACK };
+        return;
+    }
+    let ids = rows::current(place.row(), service.drain_minutes);
+    work.slots = [ids.at(0), ids.at(1), ids.at(2), 0, 0, 0, 0, 0];
 }
 
-impl Local {
-    /// The candidates for the flow of `request`.
-    #[inline(always)]
-    pub(crate) fn new(request: &Request) -> Self {
-        let service = request.found.service;
-        let place = Place::new(&raw const service.endpoints, request.work.hash as u32);
-        Self { service, place, ids: rows::current(place.row(), service.drain_minutes), v6: request.work.ip.v6 }
+/// Another VIP holds the flow's tuple on a candidate: the rows behind its own count too, once.
+#[inline(always)]
+pub(crate) fn widen(request: &mut Request) {
+    let service = request.found.service;
+    if request.work.candidates != OWN || service.delivery == DELIVER_DELEGATE {
+        return;
     }
+    let place = Place::new(&raw const service.endpoints, request.work.hash as u32);
+    request.work.slots[3] = place.row_after(1).home;
+    request.work.slots[4] = place.row_after(2).home;
+    request.work.slots[5] = place.row_after(3).home;
+    request.work.slots[6] = place.row_after(4).home;
+    request.work.candidates = MAX_CANDIDATES;
+}
 
-    /// Candidate `index`, if there is one. Those beyond the own row count only once a collision was met.
-    #[inline(always)]
-    pub(crate) fn target(&self, index: u32) -> Option<Target> {
-        if self.service.delivery == DELIVER_DELEGATE {
-            return (index == 0).then_some(Target {
-                slot: 0,
-                ready: self.place.table.rows != 0,
-                netns: i32::MIN,
-                address: self.service.vip,
-                port: self.service.port,
-            });
-        }
-        let slot = if index < OWN { self.ids.at(index) } else { self.place.row_after(index - OWN + 1).home };
-        let endpoint = endpoint(slot)?;
-        // A slot that was cleared or given to another service is no candidate; families are not translated.
-        if endpoint.protocol != self.service.protocol || crate::encap::is_v4(&endpoint.address) == self.v6 {
-            return None;
-        }
-        Some(Target {
-            slot,
-            ready: endpoint.flags & (ENDPOINT_READY | ENDPOINT_DRAINING) == ENDPOINT_READY,
-            netns: endpoint.netns,
-            address: endpoint.address,
-            port: endpoint.port,
-        })
+/// Candidate `index`, if there is one.
+#[inline(always)]
+pub(crate) fn target(request: &Request, index: u8) -> Option<Target> {
+    let service = request.found.service;
+    let slot = request.work.slots[usize::from(index & 7)];
+    if slot >= STACK_DRY {
+        let (address, port) = (service.vip, service.port);
+        return Some(Target { slot: 0, ready: slot == STACK, netns: i32::MIN, address, port });
     }
+    let endpoint = endpoint(slot)?;
+    // A slot that was cleared or given to another service is no candidate; families are not translated.
+    if endpoint.protocol != service.protocol || is_v4(&endpoint.address) == request.work.ip.v6 {
+        return None;
+    }
+    Some(Target {
+        slot,
+        ready: endpoint.flags & (ENDPOINT_READY | ENDPOINT_DRAINING) == ENDPOINT_READY,
+        netns: endpoint.netns,
+        address: endpoint.address,
+        port: endpoint.port,
+    })
 }
 
 /// The endpoint in `slot`, if that is one.
 #[inline(always)]
 pub(crate) fn endpoint(slot: u16) -> Option<&'static Endpoint> {
     if slot == 0 { None } else { maps::ENDPOINTS.get(u32::from(slot)) }
-}
-
-/// Is `index` beyond the flow's own row?
-#[inline(always)]
-pub(crate) fn is_further(index: u32) -> bool {
-    index >= OWN
 }
 
 /// Puts the key of the flow of `request` into the work; the endpoint is still to be filled in.

@@ -4,6 +4,8 @@
 //! (`bpf_tcp_raw_check_syncookie_ipv4`).
 #![no_std]
 #![no_main]
+// `packet::opaque`; every compiler that builds this crate allows it (both routes build `core` too).
+#![feature(asm_experimental_arch)]
 
 mod clock;
 mod deliver;

@@ -99,7 +99,7 @@ pub(crate) fn hand_over(fits: u32) {
 
 /// Adds one to a slot of this CPU's tallies.
 #[inline(always)]
-fn count(slot: u32) {
+pub(crate) fn count(slot: u32) {
     if let Some(counter) = TALLIES.get_ptr_mut(slot) {
         // SAFETY: a valid per-CPU value; programs of one CPU's softirq level do not interleave on it.
         unsafe { *counter += 1 };

@@ -16,7 +16,7 @@ pub(crate) fn clamp<P: Packet>(packet: &P, tcp: usize, most: u16, v6: bool) -> b
     if most == 0 {
         return false;
     }
-    let Some(words) = packet.read::<u8>(tcp + 12) else { return false };
+    let Some([words, _]) = packet.read::<[u8; 2]>(tcp + 12) else { return false };
     let end = tcp + usize::from(words >> 4) * 4;
     let mut at = tcp + TCP;
     for _ in 0..MAX_OPTIONS {

@@ -12,10 +12,10 @@ use crate::service::{Found, Kind};
 use crate::socket::{Tuple4, Tuple6};
 
 /// A packet for a service.
-pub(crate) struct Request {
+pub(crate) struct Request<'a> {
     pub(crate) config: &'static Config,
     pub(crate) found: Found,
-    pub(crate) work: &'static mut Work,
+    pub(crate) work: &'a mut Work,
 }
 
 /// What was read from a packet. It lies in a map, one per CPU, for the stack has 512 bytes; nothing in it outlives the packet.
@@ -35,6 +35,14 @@ pub(crate) struct Work {
     pub(crate) kind: Kind,
     /// Bytes of the link header.
     pub(crate) link: u8,
+    /// Slots of the candidates here.
+    pub(crate) slots: [u16; 8],
+    /// How many of them count.
+    pub(crate) candidates: u8,
+    /// The first candidate that may take a new flow.
+    pub(crate) free: u8,
+    /// Candidates that another VIP holds, one bit each.
+    pub(crate) foreign: u8,
     /// The flow under the tuple of the endpoint that is being looked at.
     pub(crate) key: FlowKey,
     /// Room for what is built of it.
@@ -55,7 +63,7 @@ pub(crate) union Build {
     pub(crate) outer6: Outer6,
 }
 
-impl Request {
+impl Request<'_> {
     /// Where the packet lies.
     #[inline(always)]
     pub(crate) fn inner(&self) -> Inner {

@@ -48,10 +48,7 @@ impl Place {
         if rows == 0 {
             return Row::default();
         }
-        let mut index = self.index + further;
-        if index >= rows {
-            index -= rows;
-        }
+        let index = if further == 0 { self.index } else { (self.index + further) % rows };
         match maps::ROWS.get_ptr(self.table.base.wrapping_add(index)) {
             // SAFETY: a valid map value; written by user space with one aligned store.
             Some(row) => Row::from_word(unsafe { row.read_volatile() }),

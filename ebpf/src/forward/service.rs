@@ -141,7 +141,9 @@ const QUIC_V2: u32 = 0x6b33_43cf;
 /// the connection answers (version negotiation, RFC 9000 section 6)?
 #[inline(always)]
 fn opens_quic<P: Packet>(packet: &P, at: usize, length: usize) -> bool {
-    let (Some(first), Some(version)) = (packet.read::<u8>(at), packet.read::<u32>(at + 1)) else { return false };
+    let (Some([first, _]), Some(version)) = (packet.read::<[u8; 2]>(at), packet.read::<u32>(at + 1)) else {
+        return false;
+    };
     if length < 5 || first & 0x80 == 0 {
         return false;
     }

@@ -7,7 +7,7 @@ use bascule_ebpf_common::forward::{
 use crate::maps;
 use crate::packet::{Packet, Room, Sum, difference16};
 use crate::parse::{self, IPPROTO_UDP, Ip, Network, Ports, UDP, UdpHeader};
-use crate::request::{Chain, Request, Work};
+use crate::request::{Chain, Work};
 use crate::service::Found;
 use crate::verdict::Verdict;
 
@@ -42,7 +42,7 @@ pub(crate) fn open<P: Packet>(packet: &P, config: &Config, work: &mut Work) -> R
     let room = Room { length: if outer.v6 { OVERHEAD_V6 } else { OVERHEAD_V4 } as u8, v6: outer.v6 };
     work.chain = chain(&head, sender, room);
     let at = outer.transport() + UDP + SHIM_LEN;
-    let first: u8 = packet.read(at).ok_or(format)?;
+    let [first, _] = packet.read::<[u8; 2]>(at).ok_or(format)?;
     match parse::ip(packet, at, first >> 4 == 6, &mut work.ip) {
         Network::Plain => {}
         Network::Odd => return Err(Verdict::Slow),
@@ -72,8 +72,7 @@ pub(crate) fn trust(config: &Config, work: &Work, found: &Found) -> Result<(), V
 
 /// Counts a packet that may be believed, and takes over what its way between nodes said.
 #[inline(always)]
-pub(crate) fn accept<P: Packet>(packet: &P, request: &Request) -> Result<(), Verdict> {
-    let work = &request.work;
+pub(crate) fn accept<P: Packet>(packet: &P, work: &Work) -> Result<(), Verdict> {
     maps::tally(Tally::Decapsulated);
     maps::hops(u32::from(work.chain.index) + u32::from(work.chain.looked_ahead()));
     if work.outer.tos & ECN == ECN {
@@ -107,10 +106,10 @@ fn mark_congestion<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
         return Some(());
     }
     if ip.v6 {
-        let old: u8 = packet.read(ip.at() + 1)?;
-        return packet.store(ip.at() + 1, &(old | ECN << 4), Sum::Changes);
+        let old: u16 = packet.read(ip.at())?;
+        return packet.store(ip.at(), &(old | u16::from_ne_bytes([0, ECN << 4])), Sum::Changes);
     }
     let (old, new) = (u16::from_ne_bytes([0x45, ip.tos]), u16::from_ne_bytes([0x45, ip.tos | ECN]));
     packet.fix_ip(ip.at() + 10, difference16(old, new))?;
-    packet.store(ip.at() + 1, &(ip.tos | ECN), Sum::Stays)
+    packet.store(ip.at(), &new, Sum::Stays)
 }

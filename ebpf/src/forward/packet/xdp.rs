@@ -5,7 +5,7 @@ use aya_ebpf::cty::{c_int, c_void};
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
 
-use super::{Change, ETHERNET, Inner, Packet, Room, Sum, corrected};
+use super::{Change, ETHERNET, Inner, Packet, Room, Sum, corrected, opaque};
 
 /// A frame in XDP.
 pub(crate) struct Xdp<'a>(pub(crate) &'a XdpContext);
@@ -36,7 +36,8 @@ impl Packet for Xdp<'_> {
 
     #[inline(always)]
     fn store<T: Copy>(&self, offset: usize, value: &T, _sum: Sum) -> Option<()> {
-        let at = self.0.data() + offset;
+        const { assert!(size_of::<T>() > 1, "the verifier learns nothing from a bound of one byte") };
+        let at = opaque(self.0.data() + offset);
         if at + size_of::<T>() > self.0.data_end() {
             return None;
         }
@@ -78,13 +79,16 @@ impl Packet for Xdp<'_> {
         let kind: u16 = if inner.v6 { 0x86dd } else { 0x0800 };
         self.adjust(outer.bytes() as c_int)?;
         self.store(0, &addresses, Sum::Stays)?;
-        if inner.link > ETHERNET {
-            self.store(12, &tag, Sum::Stays)?;
+        // Offsets by case: the verifier does not follow a difference of two of them.
+        if inner.link == ETHERNET {
+            return self.store(12, &kind.to_be(), Sum::Stays);
         }
-        if inner.link > ETHERNET + 4 {
-            self.store(16, &second, Sum::Stays)?;
+        self.store(12, &tag, Sum::Stays)?;
+        if inner.link == ETHERNET + 4 {
+            return self.store(16, &kind.to_be(), Sum::Stays);
         }
-        self.store(inner.link - 2, &kind.to_be(), Sum::Stays)
+        self.store(16, &second, Sum::Stays)?;
+        self.store(20, &kind.to_be(), Sum::Stays)
     }
 }
 
