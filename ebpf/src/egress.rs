@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::{AdvertKey, DropReason};
 
 use crate::Verdict;
-use crate::frame::{self, Ip, NDP_ADVERT, Network};
+use crate::frame::{self, Ip, NDP_ADVERT, Network, Side};
 use crate::maps;
 use crate::shard::{Shard, need_answer, need_deliver};
 
@@ -38,7 +38,7 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32) -> Verdict {
     let source = maps::vip(&ip.source);
     let Some(kind) = frame::ndp_type(ctx, ip) else {
         return match source {
-            Some(entry) => need_deliver(entry, DropReason::EgressDeliver),
+            Some(entry) => need_deliver(ctx, ip, Side::Source, entry, DropReason::EgressDeliver),
             None => Verdict::Pass,
         };
     };

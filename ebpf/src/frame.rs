@@ -3,7 +3,7 @@
 //! Nothing here judges. A header that is not there in full is `None`, and what follows from that is the caller's.
 
 use aya_ebpf::programs::TcContext;
-use bascule_ebpf_common::VipKey;
+use bascule_ebpf_common::{ForwardedKey, VipKey};
 
 /// EtherTypes (IEEE 802 numbers).
 const ETH_IPV4: u16 = 0x0800;
@@ -17,6 +17,9 @@ const VID_MASK: u32 = 0x0fff;
 const MAX_PRIORITY_TAGS: usize = 2;
 
 /// IP protocol numbers (IANA).
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const IPPROTO_SCTP: u8 = 132;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 pub(crate) const IPPROTO_VRRP: u8 = 112;
 /// Given when the upper protocol is not in this frame (a later fragment) or lies too deep. 255 is reserved by IANA.
@@ -68,6 +71,8 @@ pub(crate) struct Ip {
     pub(crate) hops: u8,
     /// Upper protocol.
     pub(crate) protocol: u8,
+    /// The same, named also where its header is not in this frame (a later fragment).
+    pub(crate) carried: u8,
     /// Offset of the upper protocol in the frame.
     pub(crate) offset: usize,
 }
@@ -140,6 +145,7 @@ fn ipv4(ctx: &TcContext, offset: usize) -> Option<Ip> {
         destination: VipKey::v4([h[16], h[17], h[18], h[19]]),
         hops: h[8],
         protocol: if later_fragment { IPPROTO_NONE } else { h[9] },
+        carried: h[9],
         offset: offset + usize::from(h[0] & 0x0f) * 4,
     })
 }
@@ -161,9 +167,9 @@ fn ipv6(ctx: &TcContext, offset: usize) -> Option<Ip> {
     if h.head[0] >> 4 != 6 {
         return None;
     }
-    let (protocol, offset) = upper_protocol(ctx, h.head[6], offset + 40);
-    let (protocol, offset) = (forget(protocol), usize::from(forget(offset as u16)));
-    Some(Ip { family: 6, source: h.source, destination: h.destination, hops: h.head[7], protocol, offset })
+    let (protocol, carried, offset) = upper_protocol(ctx, h.head[6], offset + 40);
+    let (protocol, carried, offset) = (forget(protocol), forget(carried), usize::from(forget(offset as u16)));
+    Some(Ip { family: 6, source: h.source, destination: h.destination, hops: h.head[7], protocol, carried, offset })
 }
 
 /// Makes the verifier forget what it knows of a number (it does not track bytes and half-words on the stack): what
@@ -178,20 +184,20 @@ fn forget<T: Copy>(value: T) -> T {
     }
 }
 
-/// Walks the extension headers (RFC 8200 section 4) to the upper protocol.
+/// Walks the extension headers (RFC 8200 section 4) to the upper protocol: the one whose header is there, the one that is carried.
 #[inline(always)]
-fn upper_protocol(ctx: &TcContext, first: u8, start: usize) -> (u8, usize) {
+fn upper_protocol(ctx: &TcContext, first: u8, start: usize) -> (u8, u8, usize) {
     let mut next = first;
     let mut offset = start;
     for _ in 0..MAX_EXT_HEADERS {
         if !matches!(next, EXT_HOP_BY_HOP | EXT_ROUTING | EXT_FRAGMENT | EXT_AUTH | EXT_DESTINATION) {
-            return (next, offset);
+            return (next, next, offset);
         }
-        let Ok(h) = ctx.load::<[u8; 4]>(offset) else { return (IPPROTO_NONE, offset) };
+        let Ok(h) = ctx.load::<[u8; 4]>(offset) else { return (IPPROTO_NONE, IPPROTO_NONE, offset) };
         offset += match next {
             EXT_FRAGMENT => {
                 if u16::from_be_bytes([h[2], h[3]]) & 0xfff8 != 0 {
-                    return (IPPROTO_NONE, offset);
+                    return (IPPROTO_NONE, h[0], offset);
                 }
                 8
             }
@@ -201,7 +207,34 @@ fn upper_protocol(ctx: &TcContext, first: u8, start: usize) -> (u8, usize) {
         };
         next = h[0];
     }
-    (IPPROTO_NONE, offset)
+    (IPPROTO_NONE, IPPROTO_NONE, offset)
+}
+
+/// The VIP's side of a frame.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+/// What the forwarding plane would call this frame of the VIP on `side`; `None`: it is neighbour discovery, or its ports are
+/// cut off.
+#[inline(always)]
+pub(crate) fn forwarded_key(ctx: &TcContext, ip: &Ip, side: Side) -> Option<ForwardedKey> {
+    let (vip, at) = match side {
+        Side::Source => (ip.source, 0),
+        Side::Destination => (ip.destination, 2),
+    };
+    // Neighbour discovery is between hosts, whatever address it is sent to.
+    if ndp_type(ctx, ip).is_some() {
+        return None;
+    }
+    // Both ports begin every header that has ports (RFC 9293, RFC 768, RFC 9260).
+    let port = match ip.protocol {
+        IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP => u16::from_ne_bytes(ctx.load(ip.offset + at).ok()?),
+        _ => 0,
+    };
+    Some(ForwardedKey::new(vip, port, ip.carried))
 }
 
 /// Reads an advertisement of VRRP version 3, type 1; `None` for anything else.

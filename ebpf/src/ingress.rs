@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::{ADVERT_HOPS, AdvertKey, DropReason, Heard, VipEntry};
 
 use crate::Verdict;
-use crate::frame::{self, ARP_REQUEST, Arp, Ip, NDP_ADVERT, NDP_SOLICIT, Network};
+use crate::frame::{self, ARP_REQUEST, Arp, Ip, NDP_ADVERT, NDP_SOLICIT, Network, Side};
 use crate::maps;
 use crate::shard::{Shard, need_answer, need_deliver};
 
@@ -53,7 +53,7 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) -> Ver
         return need_answer(entry, ifindex, DropReason::IngressSecondLink, DropReason::IngressAnswer);
     }
     match maps::vip(&ip.destination) {
-        Some(entry) => need_deliver(entry, DropReason::IngressDeliver),
+        Some(entry) => need_deliver(ctx, ip, Side::Destination, entry, DropReason::IngressDeliver),
         None => Verdict::Pass,
     }
 }

@@ -3,14 +3,16 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use bascule_ebpf_common::{
-    AdvertKey, COUNTERS as COUNTER_SLOTS, LinkInfo, MAX_ADVERTS, MAX_LINKS, MAX_SHARDS, MAX_VIPS, ShardCtl,
-    ShardKernel, VipEntry, VipKey,
+    AdvertKey, COUNTERS as COUNTER_SLOTS, ForwardedKey, LinkInfo, MAX_ADVERTS, MAX_FORWARDED, MAX_LINKS, MAX_SHARDS,
+    MAX_VIPS, ShardCtl, ShardKernel, VipEntry, VipKey,
 };
 
 #[map]
 static VIPS: HashMap<VipKey, VipEntry> = HashMap::pinned(MAX_VIPS, 0);
 #[map]
 static ADVERTS: HashMap<AdvertKey, u32> = HashMap::pinned(MAX_ADVERTS, 0);
+#[map]
+static FORWARDED: HashMap<ForwardedKey, u32> = HashMap::pinned(MAX_FORWARDED, 0);
 /// Written by user space only.
 #[map]
 pub(crate) static CTL: Array<ShardCtl> = Array::pinned(MAX_SHARDS, 0);
@@ -37,6 +39,13 @@ pub(crate) fn vip(key: &VipKey) -> Option<VipEntry> {
 pub(crate) fn advert_shard(key: &AdvertKey) -> Option<u32> {
     // SAFETY: as above, four bytes are copied at once.
     unsafe { ADVERTS.get(key) }.copied()
+}
+
+/// Does the forwarding plane serve these frames on any node?
+#[inline(always)]
+pub(crate) fn forwarded(key: &ForwardedKey) -> bool {
+    // SAFETY: only whether there is an entry is looked at.
+    unsafe { FORWARDED.get(key) }.is_some()
 }
 
 /// The hardware address of a fenced link.

@@ -1,13 +1,14 @@
 //! The state of one shard at one instant, and the two bits that follow from it.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::{
     COUNTER_ADVERTS_PASSED, DropReason, FLAG_HANDOVER, FLAG_MAIN_V6, Heard, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl,
     ShardKernel, VipEntry, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns, repeats,
 };
 
 use crate::Verdict;
-use crate::frame::{Advert, Ip};
+use crate::frame::{self, Advert, Ip, Side};
 use crate::maps;
 
 /// One look at a shard.
@@ -120,11 +121,14 @@ pub(crate) fn need_answer(entry: VipEntry, ifindex: u32, second_link: DropReason
     }
 }
 
-/// An IP packet to or from the VIP: needs `deliver`.
+/// An IP packet to or from the VIP: needs `deliver`, or to be one that the forwarding plane serves on any node.
 #[inline(always)]
-pub(crate) fn need_deliver(entry: VipEntry, closed: DropReason) -> Verdict {
+pub(crate) fn need_deliver(ctx: &TcContext, ip: &Ip, side: Side, entry: VipEntry, closed: DropReason) -> Verdict {
     match Shard::look(entry.shard) {
         Some(s) if deliver_open(&s.ctl, &s.kernel, s.now) => Verdict::Pass,
-        _ => Verdict::Drop(closed),
+        _ => match frame::forwarded_key(ctx, ip, side) {
+            Some(key) if maps::forwarded(&key) => Verdict::Pass,
+            _ => Verdict::Drop(closed),
+        },
     }
 }

@@ -10,6 +10,7 @@ mod attach;
 mod clean;
 mod clsact;
 mod error;
+mod forwarded;
 mod link;
 mod pins;
 mod probe;
@@ -17,6 +18,7 @@ mod registry;
 mod sys;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::net::IpAddr;
@@ -32,9 +34,11 @@ use bascule_ebpf_common::{ABI_STAMP, COUNTER_ADVERTS_PASSED, DropReason, LinkInf
 pub use attach::{Attach, AttachKind};
 pub use clean::{CleanReport, clean};
 pub use error::FenceError;
+pub use forwarded::Forwarded;
 pub use registry::Family;
 pub use writer::FenceWriter;
 
+use forwarded::ForwardedMap;
 use registry::Registry;
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
@@ -109,6 +113,7 @@ pub struct Fence {
     ebpf: Ebpf,
     dir: PathBuf,
     registry: Registry,
+    forwarded: ForwardedMap,
     links: HashMap<MapData, u32, LinkInfo>,
     counters: PerCpuArray<MapData, u64>,
     writer: FenceWriter,
@@ -146,6 +151,7 @@ impl Fence {
             stamp.set(0, ABI_STAMP, 0).map_err(FenceError::map(pins::STAMP, "writing"))?;
         }
         let registry = Registry::new(take_map(&mut ebpf, "VIPS")?, take_map(&mut ebpf, "ADVERTS")?)?;
+        let forwarded = ForwardedMap::new(take_map(&mut ebpf, "FORWARDED")?)?;
         let links = HashMap::try_from(take_map(&mut ebpf, "LINKS")?).map_err(FenceError::map("LINKS", "taking"))?;
         let counters =
             PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?).map_err(FenceError::map("COUNTERS", "taking"))?;
@@ -153,7 +159,7 @@ impl Fence {
             program(&mut ebpf, name)?.load().map_err(|e| FenceError::Program { name, source: Box::new(e) })?;
         }
         tracing::info!(pins = %dir.display(), reused_maps = reused, "fence loaded");
-        Ok(Self { ebpf, dir, registry, links, counters, writer })
+        Ok(Self { ebpf, dir, registry, forwarded, links, counters, writer })
     }
 
     /// Makes `slot` guard exactly `vips` and `adverts` on `ifindex`: what it guarded before and no longer does is
@@ -181,13 +187,23 @@ impl Fence {
         self.registry.unregister(slot)
     }
 
-    /// Forgets every VIP and advert, also those of a former run, and closes every shard.
+    /// Forgets every VIP, advert and forwarded frame, also those of a former run, and closes every shard.
     ///
     /// # Errors
     /// [`FenceError::Map`].
     pub fn clear(&mut self) -> Result<(), FenceError> {
         self.writer.close_all()?;
+        self.forwarded.set(&BTreeSet::new())?;
         self.registry.clear()
+    }
+
+    /// Opens `deliver` for exactly `frames` on this node, whoever owns their VIPs: what the forwarding plane serves here. ARP and NDP stay
+    /// with the owner. What a former run opened stays open until the first call.
+    ///
+    /// # Errors
+    /// [`FenceError::Map`] when the map is full; then a part may be open.
+    pub fn forward(&mut self, frames: &BTreeSet<Forwarded>) -> Result<(), FenceError> {
+        self.forwarded.set(frames)
     }
 
     /// Writes the will of user space for `slot`: one system call, fit for the real-time thread.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use bascule_ebpf_common::{
-    ABI_STAMP, AdvertKey, COUNTERS, LinkInfo, MAX_ADVERTS, MAX_LINKS, MAX_SHARDS, MAX_VIPS, ShardCtl, ShardKernel,
-    VipEntry, VipKey,
+    ABI_STAMP, AdvertKey, COUNTERS, ForwardedKey, LinkInfo, MAX_ADVERTS, MAX_FORWARDED, MAX_LINKS, MAX_SHARDS, MAX_VIPS,
+    ShardCtl, ShardKernel, VipEntry, VipKey,
 };
 
 use super::error::FenceError;
@@ -25,9 +25,10 @@ pub(super) struct MapShape {
 pub(super) const STAMP: &str = "STAMP";
 
 /// Every map of the object. The names are those of `ebpf/src/maps.rs` and of `layout-v1.txt`.
-pub(super) const SHAPES: [MapShape; 7] = [
+pub(super) const SHAPES: [MapShape; 8] = [
     shape::<VipKey, VipEntry>("VIPS", MapType::Hash, MAX_VIPS),
     shape::<AdvertKey, u32>("ADVERTS", MapType::Hash, MAX_ADVERTS),
+    shape::<ForwardedKey, u32>("FORWARDED", MapType::Hash, MAX_FORWARDED),
     shape::<u32, ShardCtl>("CTL", MapType::Array, MAX_SHARDS),
     shape::<u32, ShardKernel>("KERNEL", MapType::Array, MAX_SHARDS),
     shape::<u32, LinkInfo>("LINKS", MapType::Hash, MAX_LINKS),

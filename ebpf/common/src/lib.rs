@@ -29,6 +29,8 @@ pub const MAX_ADVERTS: u32 = 2048;
 pub const MAX_SHARDS: u32 = 1024;
 /// Links the fence can stand on at once.
 pub const MAX_LINKS: u32 = 256;
+/// Entries of the map of forwarded frames: equal to [`forward::MAX_SERVICE_KEYS`], which it can hold at most.
+pub const MAX_FORWARDED: u32 = 16384;
 /// Slots of the per-CPU counter array: slot 0 counts passed adverts, slot `DropReason as u32` the drops.
 pub const COUNTERS: u32 = 16;
 /// Counter slot of the adverts that extended a deadline or released it.
@@ -57,7 +59,7 @@ pub const ADVERT_HOPS: u8 = 255;
 pub const HEED_NOBODY: u64 = u64::MAX;
 
 /// Address of a VIP in network order; IPv4 as `::ffff:a.b.c.d`. Aligned, so that the programs move it in two words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(8))]
 pub struct VipKey {
     /// The sixteen bytes of the (mapped) IPv6 address.
@@ -112,6 +114,30 @@ impl AdvertKey {
     #[must_use]
     pub const fn new(ifindex: u32, family: u8, vrid: u8) -> Self {
         Self { ifindex, family, vrid, pad: [0; 2] }
+    }
+}
+
+/// Names frames of a VIP that the forwarding plane serves on any node: `deliver` is open for them whatever the shard says, `answer`
+/// is not touched. Value: 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct ForwardedKey {
+    /// The VIP: destination of what arrives, source of what leaves.
+    pub vip: VipKey,
+    /// Port on the VIP's side, network order; 0 for frames without one: later fragments, and every protocol but TCP, UDP and SCTP.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub pad: [u8; 5],
+}
+
+impl ForwardedKey {
+    /// Key of `vip`, `port` (network order) and `protocol`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(vip: VipKey, port: u16, protocol: u8) -> Self {
+        Self { vip, port, protocol, pad: [0; 5] }
     }
 }
 
@@ -236,6 +262,8 @@ pub(crate) const fn fnv1a(bytes: &[u8]) -> u32 {
 const _: () = assert!(size_of::<VipKey>() == 16 && align_of::<VipKey>() == 8);
 const _: () = assert!(size_of::<VipEntry>() == 8);
 const _: () = assert!(size_of::<AdvertKey>() == 8);
+const _: () = assert!(size_of::<ForwardedKey>() == 24);
+const _: () = assert!(MAX_FORWARDED == forward::MAX_SERVICE_KEYS);
 const _: () = assert!(size_of::<ShardCtl>() == 48 && align_of::<ShardCtl>() == 8);
 const _: () = assert!(size_of::<ShardKernel>() == 80 && align_of::<ShardKernel>() == 8);
 const _: () = assert!(size_of::<LinkInfo>() == 8);
@@ -250,7 +278,7 @@ mod pod {
             unsafe impl aya::Pod for super::$t {}
         )* };
     }
-    pod!(VipKey, VipEntry, AdvertKey, ShardCtl, ShardKernel, LinkInfo);
+    pod!(VipKey, VipEntry, AdvertKey, ForwardedKey, ShardCtl, ShardKernel, LinkInfo);
 
     macro_rules! forward_pod {
         ($($t:ident),*) => { $(

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use bascule_ebpf_common::{
-    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, Heard, LinkInfo, MAX_ADVERTS, MAX_LINKS, MAX_SHARDS,
+    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, ForwardedKey, Heard, LinkInfo, MAX_ADVERTS, MAX_FORWARDED, MAX_LINKS, MAX_SHARDS,
     MAX_VIPS, ShardCtl, ShardKernel, VipEntry, VipKey, active, answer_open, deadline_ns, deliver_open, deposed,
     deposes, fence_ns, repeats,
 };
@@ -22,6 +22,7 @@ fn layout() -> String {
     describe!(out, VipKey: addr);
     describe!(out, VipEntry: shard, ifindex);
     describe!(out, AdvertKey: ifindex, family, vrid, pad);
+    describe!(out, ForwardedKey: vip, port, protocol, pad);
     describe!(out, ShardCtl: role, flags, term, deadline_ns, deliver_until_ns, interval_ns, heed_ns);
     describe!(
         out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts, heard_ns, deposed_term, priority, source
@@ -29,6 +30,7 @@ fn layout() -> String {
     describe!(out, LinkInfo: mac, pad);
     writeln!(out, "map VIPS hash {MAX_VIPS} VipKey VipEntry").unwrap();
     writeln!(out, "map ADVERTS hash {MAX_ADVERTS} AdvertKey u32").unwrap();
+    writeln!(out, "map FORWARDED hash {MAX_FORWARDED} ForwardedKey u32").unwrap();
     writeln!(out, "map CTL array {MAX_SHARDS} u32 ShardCtl").unwrap();
     writeln!(out, "map KERNEL array {MAX_SHARDS} u32 ShardKernel").unwrap();
     writeln!(out, "map LINKS hash {MAX_LINKS} u32 LinkInfo").unwrap();

@@ -75,6 +75,7 @@ fn wrap<P: Packet>(packet: &P, request: &mut Request, onward: &Onward, verdict: 
 #[inline(always)]
 fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) -> Verdict {
     let Onward { to, first, head } = *onward;
+    request.work.next = to;
     let ip = &request.work.ip;
     let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
     let v6 = !is_v4(&node.address);

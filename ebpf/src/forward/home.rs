@@ -195,16 +195,11 @@ fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
 /// Nobody here knows the packet: the next node of the chain, a look at the own table, the end.
 #[inline(always)]
 fn ask_on(request: &Request) -> Step {
+    let step = others(request);
+    if step.way == Way::Onward {
+        return step;
+    }
     let chain = &request.work.chain;
-    if !chain.used_up() {
-        return Step::onward(chain.hop(chain.index), Tally::NextHop);
-    }
-    if !chain.looked_ahead() {
-        let home = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32).row().home;
-        if home != request.config.node && !chain.names(home) && alive(home) {
-            return Step::onward(home, Tally::LookAhead);
-        }
-    }
     if chain.flags & SHIM_REMOTE != 0 {
         return Step::drop(PacketDrop::RemoteMiss);
     }
@@ -224,9 +219,25 @@ fn ask_on(request: &Request) -> Step {
     Step::drop(PacketDrop::NoEndpoint)
 }
 
+/// The next node of the chain, or a look at the own table; else a drop.
+#[inline(always)]
+pub(crate) fn others(request: &Request) -> Step {
+    let chain = &request.work.chain;
+    if !chain.used_up() {
+        return Step::onward(chain.hop(chain.index), Tally::NextHop);
+    }
+    if !chain.looked_ahead() {
+        let home = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32).row().home;
+        if home != request.config.node && !chain.names(home) && alive(home) {
+            return Step::onward(home, Tally::LookAhead);
+        }
+    }
+    Step::drop(PacketDrop::NoEndpoint)
+}
+
 /// Sends the packet on to the node that `step` names.
 #[inline(always)]
-fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
+pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
     let (hop, ahead) = (step.id, step.why == Tally::LookAhead as u32);
     let epoch = Place::new(&raw const request.found.service.nodes, 0).table.epoch;
     let chain = &request.work.chain;

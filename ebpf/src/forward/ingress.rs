@@ -49,6 +49,18 @@ fn arrive<P: Packet>(packet: &P, config: &'static Config, work: &mut Work) -> Re
     if tunnelled {
         ports = tunnel::open(packet, config, work)?;
     }
+    admit(packet, config, work, ports, tunnelled)
+}
+
+/// The rest of it, of a packet whose ports are known.
+#[inline(always)]
+pub(crate) fn admit<P: Packet>(
+    packet: &P,
+    config: &'static Config,
+    work: &mut Work,
+    ports: Ports,
+    tunnelled: bool,
+) -> Result<u32, Verdict> {
     let Some(found) = service::find(work.ip.destination, ports.destination, work.ip.protocol) else {
         if tunnelled {
             return Err(Verdict::Drop(PacketDrop::EncapService));
@@ -79,14 +91,14 @@ fn arrive<P: Packet>(packet: &P, config: &'static Config, work: &mut Work) -> Re
 
 /// Is it a packet to the address and port at which this node takes encapsulation?
 #[inline(always)]
-fn is_tunnel(config: &Config, ip: &Ip, ports: Ports) -> bool {
+pub(crate) fn is_tunnel(config: &Config, ip: &Ip, ports: Ports) -> bool {
     let own = if ip.v6 { &config.address6 } else { &config.address4 };
     ip.protocol == IPPROTO_UDP && ports.destination == config.tunnel_port && same(own, &ip.destination)
 }
 
 /// Chooses the nodes that may hold the flow of a packet from a client.
 #[inline(always)]
-fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u32, Verdict> {
+pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u32, Verdict> {
     let (config, found) = (request.config, request.found);
     if !found.admits(&request.work.ip.source) {
         return Err(Verdict::Drop(PacketDrop::SourceRange));

@@ -9,6 +9,7 @@
 
 mod clock;
 mod deliver;
+mod egress;
 mod encap;
 mod flow;
 mod home;

@@ -153,13 +153,17 @@ pub(crate) struct Ip {
     pub(crate) protocol: u8,
     /// Routers may cut it: IPv4 without DF.
     pub(crate) divisible: bool,
+    /// Bytes of options or extension headers: the slow program alone meets any.
+    pub(crate) extra: u8,
+    /// It is the first fragment of a longer one.
+    pub(crate) partial: bool,
 }
 
 impl Ip {
     /// Bytes of the header.
     #[inline(always)]
     pub(crate) fn header(&self) -> usize {
-        if self.v6 { IPV6 } else { IPV4 }
+        usize::from(self.extra) + if self.v6 { IPV6 } else { IPV4 }
     }
 
     /// Offset of the header.
@@ -199,6 +203,8 @@ pub(crate) fn link<P: Packet>(packet: &P) -> Option<Link> {
 pub(crate) fn ip<P: Packet>(packet: &P, at: usize, v6: bool, ip: &mut Ip) -> Network {
     ip.start = at as u8;
     ip.v6 = v6;
+    ip.extra = 0;
+    ip.partial = false;
     if v6 { ipv6(packet, at, ip) } else { ipv4(packet, at, ip) }
 }
 

@@ -35,6 +35,13 @@ pub(crate) struct Work {
     pub(crate) kind: Kind,
     /// Bytes of the link header.
     pub(crate) link: u8,
+    /// The node it was sent to last.
+    pub(crate) next: u16,
+    /// Identification of a fragment, network order (IPv4: in the low half).
+    pub(crate) fragment: u32,
+    /// Offsets of the IP and transport headers that an ICMP error quotes.
+    pub(crate) quote: u8,
+    pub(crate) quote_transport: u8,
     /// Slots of the candidates here.
     pub(crate) slots: [u16; 8],
     /// How many of them count.

@@ -122,8 +122,8 @@ impl Found {
         }
         let udp: UdpHeader = packet.read(ip.transport()).ok_or(PacketDrop::Malformed)?;
         let length = usize::from(u16::from_be(udp.length));
-        // An aggregate's header may count all of it or one segment.
-        if length < UDP || (ip.header() + length > ip.length as usize && packet.segment() == 0) {
+        // An aggregate's header may count all of it or one segment; a first fragment's counts the whole datagram.
+        if length < UDP || (ip.header() + length > ip.length as usize && packet.segment() == 0 && !ip.partial) {
             return Err(PacketDrop::Malformed);
         }
         if self.service.flags & SERVICE_QUIC != 0 && opens_quic(packet, ip.transport() + UDP, length - UDP) {

@@ -19,6 +19,32 @@ const ECN: u8 = 3;
 #[inline(always)]
 pub(crate) fn open<P: Packet>(packet: &P, config: &Config, work: &mut Work) -> Result<Ports, Verdict> {
     let format = Verdict::Drop(PacketDrop::EncapFormat);
+    let udp_length = envelope(packet, work)?;
+    if work.shim.version_flags & SHIM_FINAL != 0 {
+        // A reply on its way back through the node on which the request arrived.
+        return Err(Verdict::Slow);
+    }
+    let at = work.outer.transport() + UDP + SHIM_LEN;
+    let [first, _] = packet.read::<[u8; 2]>(at).ok_or(format)?;
+    match parse::ip(packet, at, first >> 4 == 6, &mut work.ip) {
+        Network::Plain => {}
+        Network::Odd => return Err(Verdict::Slow),
+        Network::Broken => return Err(format),
+    }
+    if packet.segment() == 0 && udp_length != UDP + SHIM_LEN + work.ip.length as usize {
+        return Err(format);
+    }
+    let ports: Ports = packet.read(work.ip.transport()).ok_or(format)?;
+    if work.ip.protocol == IPPROTO_UDP && ports.destination == config.tunnel_port {
+        return Err(Verdict::Drop(PacketDrop::EncapNested));
+    }
+    Ok(ports)
+}
+
+/// Holds the outer headers to their formats and the sender to the peers; gives the length in the UDP header.
+#[inline(always)]
+pub(crate) fn envelope<P: Packet>(packet: &P, work: &mut Work) -> Result<usize, Verdict> {
+    let format = Verdict::Drop(PacketDrop::EncapFormat);
     work.outer = work.ip;
     let outer = &work.outer;
     let aggregate = packet.segment() != 0;
@@ -35,27 +61,9 @@ pub(crate) fn open<P: Packet>(packet: &P, config: &Config, work: &mut Work) -> R
     }
     // SAFETY: four bytes are copied at once.
     let sender = unsafe { maps::PEERS.get(outer.source) }.copied().ok_or(Verdict::Drop(PacketDrop::EncapPeer))? as u16;
-    if head.flags & SHIM_FINAL != 0 {
-        // A reply on its way back through the node on which the request arrived.
-        return Err(Verdict::Slow);
-    }
     let room = Room { length: if outer.v6 { OVERHEAD_V6 } else { OVERHEAD_V4 } as u8, v6: outer.v6 };
     work.chain = chain(&head, sender, room);
-    let at = outer.transport() + UDP + SHIM_LEN;
-    let [first, _] = packet.read::<[u8; 2]>(at).ok_or(format)?;
-    match parse::ip(packet, at, first >> 4 == 6, &mut work.ip) {
-        Network::Plain => {}
-        Network::Odd => return Err(Verdict::Slow),
-        Network::Broken => return Err(format),
-    }
-    if !aggregate && udp_length != UDP + SHIM_LEN + work.ip.length as usize {
-        return Err(format);
-    }
-    let ports: Ports = packet.read(work.ip.transport()).ok_or(format)?;
-    if work.ip.protocol == IPPROTO_UDP && ports.destination == config.tunnel_port {
-        return Err(Verdict::Drop(PacketDrop::EncapNested));
-    }
-    Ok(ports)
+    Ok(udp_length)
 }
 
 /// Holds the shim in the work to the service and to its tag.

@@ -3,10 +3,11 @@
 //! The model keeps its own state and shares no formula with the programs. Time is real: deadlines lie around now, so
 //! that they pass between two steps. A step whose deadline passed while it ran has no defined verdict and is void.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use bascule::dataplane::{Attach, Direction, Family, Fence};
+use bascule::dataplane::{Attach, Direction, Family, Fence, Forwarded};
 use bascule_ebpf_common::ShardCtl;
 use bascule_suite::fence::frames::{RIVAL_MAC, advert, arp, ipv4, sent_by};
 use bascule_suite::fence::{Ground, Outcome, boot_ns, test_run};
@@ -49,6 +50,8 @@ struct Model {
     deposed_in: Option<u64>,
     /// Priority of the last own advert that left as an owner's.
     said: u8,
+    /// The frames of `probe` are served by forwarding, whoever owns.
+    forwarded: bool,
 }
 
 impl Model {
@@ -82,7 +85,7 @@ impl Model {
 
     fn delivers(&self, now: u64) -> bool {
         let accepts = self.ctl.flags & 2 == 0;
-        self.owner(now) && accepts || self.ctl.role == 2 && now < self.ctl.deliver_until_ns
+        self.forwarded || self.owner(now) && accepts || self.ctl.role == 2 && now < self.ctl.deliver_until_ns
     }
 
     fn advertises(&self, now: u64, priority: u8) -> bool {
@@ -111,6 +114,7 @@ struct Tally {
     extensions: u64,
     mutes: u64,
     depositions: u64,
+    forwards: u64,
 }
 
 struct Run {
@@ -135,7 +139,8 @@ impl Run {
 
     fn step(&mut self, dice: &mut Dice) -> Result<()> {
         let slot = usize::try_from(dice.roll(2))?;
-        match dice.roll(12) {
+        match dice.roll(13) {
+            12 => self.forward(slot),
             0 | 1 => self.write(slot, dice),
             2..=4 => self.advert(slot, dice),
             5 => self.rival(slot),
@@ -166,6 +171,22 @@ impl Run {
         };
         self.fence.write(u32::try_from(slot)?, &ctl)?;
         self.models[slot].ctl = ctl;
+        Ok(())
+    }
+
+    /// Turns forwarding of one VIP on, or off again before long: most probes shall meet the shard's own rules.
+    fn forward(&mut self, slot: usize) -> Result<()> {
+        for (n, model) in self.models.iter_mut().enumerate() {
+            model.forwarded = n == slot && !model.forwarded;
+        }
+        let frames: BTreeSet<Forwarded> = VIPS
+            .iter()
+            .zip(&self.models)
+            .filter(|(_, model)| model.forwarded)
+            .map(|(vip, _)| Forwarded { vip: (*vip).into(), port: 0, protocol: 6 })
+            .collect();
+        self.tally.forwards += u64::from(!frames.is_empty());
+        self.fence.forward(&frames)?;
         Ok(())
     }
 
@@ -294,7 +315,8 @@ fn random_sequences_agree_with_the_model() {
                 && tally.drops > 200
                 && tally.extensions > 20
                 && tally.mutes > 5
-                && tally.depositions > 5,
+                && tally.depositions > 5
+                && tally.forwards > 5,
             "{tally:?}"
         );
     }

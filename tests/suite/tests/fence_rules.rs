@@ -2,10 +2,11 @@
 //!
 //! A row says what a frame needs; a state says which needs it meets. Verdict and counted reason must follow.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
-use bascule::dataplane::{Attach, Direction, Family, Fence};
+use bascule::dataplane::{Attach, Direction, Family, Fence, Forwarded};
 use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, HEED_NOBODY, ShardCtl};
 use bascule_suite::fence::frames::{
     BROADCAST, CLIENT_MAC, RIVAL_MAC, advert, arp, auth, cut, ethernet, extension, fragment, ipv4, ipv4_fragment,
@@ -455,6 +456,121 @@ fn every_frame_in_every_state() {
         }
         println!("{} frames x {} states = {verdicts} verdicts, {drops} drops", rows.len(), STATES.len());
         assert!(failures.is_empty(), "{} wrong verdicts:\n{}", failures.len(), failures.join("\n"));
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// What the forwarding plane serves here in the test below.
+fn served() -> BTreeSet<Forwarded> {
+    let entry = |vip: IpAddr, port, protocol| Forwarded { vip, port, protocol };
+    let mut all = BTreeSet::new();
+    for vip in [VIP.into(), VIP6.into()] {
+        all.extend([entry(vip, 53, 17), entry(vip, 443, 6), entry(vip, 5060, 132), entry(vip, 0, 17)]);
+    }
+    all.extend([entry(VIP.into(), 0, 1), entry(VIP6.into(), 0, 58)]);
+    all
+}
+
+/// Ports on the wire, with some payload behind them.
+fn ports(source: u16, destination: u16) -> Vec<u8> {
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 16]].concat()
+}
+
+/// Frames of a VIP that is served by forwarding: those that are, which pass whatever the shard says, and those that are not.
+fn forwarded_rows() -> Vec<(bool, Row)> {
+    let mut rows = Vec::new();
+    let mut both = |open: bool, name: &str, protocol: u8, port: u16| {
+        let (out, into) = (ports(port, 9), ports(9, port));
+        let frames = [
+            (Egress, "from", ipv4(VIP, CLIENT, protocol, &out), ipv6(VIP6, CLIENT6, protocol, &out)),
+            (Ingress, "to", ipv4(CLIENT, VIP, protocol, &into), ipv6(CLIENT6, VIP6, protocol, &into)),
+        ];
+        for (direction, way, v4, v6) in frames {
+            rows.push((open, row(direction, Deliver, &format!("ipv4 {name} {way} the VIP"), v4.clone())));
+            rows.push((open, row(direction, Deliver, &format!("ipv6 {name} {way} the VIP"), v6)));
+            rows.push((open, second(direction, Deliver, &format!("{name} {way} the VIP, second link"), v4)));
+        }
+    };
+    both(true, "udp 53", 17, 53);
+    both(true, "tcp 443", 6, 443);
+    both(true, "sctp 5060", 132, 5060);
+    both(false, "udp 54", 17, 54);
+    both(false, "tcp 53", 6, 53);
+    both(false, "udp with the client on port 53 only", 17, 9);
+    both(false, "sctp 443", 132, 443);
+    both(false, "gre", 47, 53);
+    let (out, into) = (ports(53, 9), ports(9, 53));
+    let closed = |r: Row| (false, r);
+    let open = |r: Row| (true, r);
+    rows.extend([
+        open(row(Egress, Deliver, "first fragment out", ipv4_fragment(VIP, CLIENT, 17, 0x2000, &out))),
+        open(row(Egress, Deliver, "later fragment out", ipv4_fragment(VIP, CLIENT, 17, 0x00b9, &out))),
+        open(row(Ingress, Deliver, "first fragment in", ipv4_fragment(CLIENT, VIP, 17, 0x2000, &into))),
+        open(row(Ingress, Deliver, "later fragment in", ipv4_fragment(CLIENT, VIP, 17, 0x00b9, &into))),
+        closed(row(Ingress, Deliver, "later fragment of tcp", ipv4_fragment(CLIENT, VIP, 6, 0x00b9, &ports(9, 443)))),
+        closed(row(Ingress, Deliver, "ports cut off", ipv4(CLIENT, VIP, 17, &into[..3]))),
+        closed(row(Egress, Deliver, "port cut off", ipv4(VIP, CLIENT, 17, &out[..1]))),
+        open(row(Ingress, Deliver, "behind options", ipv4_options(CLIENT, VIP, 17, 10, &into))),
+        open(row(Ingress, Deliver, "behind hop-by-hop", ipv6(CLIENT6, VIP6, 0, &extension(17, 2, &into)))),
+        open(row(Egress, Deliver, "v6 first fragment", ipv6(VIP6, CLIENT6, 44, &fragment(17, 0, true, &out)))),
+        open(row(Egress, Deliver, "v6 later fragment", ipv6(VIP6, CLIENT6, 44, &fragment(17, 1448, false, &out)))),
+        closed(row(Egress, Deliver, "v6 later of tcp", ipv6(VIP6, CLIENT6, 44, &fragment(6, 1448, false, &out)))),
+        open(row(Ingress, Deliver, "echo in", ipv4(CLIENT, VIP, 1, &[8, 0, 0, 0, 0, 0, 0, 0]))),
+        open(row(Egress, Deliver, "echo reply out", ipv4(VIP, CLIENT, 1, &[0; 8]))),
+        open(row(Ingress, Deliver, "v6 echo in", ipv6(CLIENT6, VIP6, 58, &ndp(128, VIP6)))),
+        open(row(Egress, Deliver, "v6 error out", ipv6(VIP6, CLIENT6, 58, &ndp(1, VIP6)))),
+        open(row(Egress, Deliver, "to another VIP", ipv4(VIP, OTHER, 17, &out))),
+        closed(row(Ingress, Deliver, "discovery to the VIP", ipv6(CLIENT6, VIP6, 58, &ndp(136, CLIENT6)))),
+        closed(row(Ingress, Deliver, "solicitation for us", ipv6(CLIENT6, VIP6, 58, &ndp(135, HOST6)))),
+        closed(row(Ingress, Answer, "solicitation for the VIP", ipv6(CLIENT6, VIP6, 58, &ndp(135, VIP6)))),
+        closed(row(Egress, Answer, "advertisement by the VIP", ipv6(VIP6, CLIENT6, 58, &ndp(136, VIP6)))),
+        closed(row(Ingress, Answer, "arp request", arp(CLIENT_MAC, 1, CLIENT, VIP))),
+        closed(row(Egress, Answer, "arp reply", arp(CLIENT_MAC, 2, VIP, CLIENT))),
+    ]);
+    rows
+}
+
+#[test]
+fn what_is_forwarded_passes_in_every_state_and_nothing_else_does() {
+    Ground::run(|ground| {
+        ground.ip("link add va type veth peer name vb")?;
+        let (va, vb) = (ground.ifindex("va")?, ground.ifindex("vb")?);
+        let mut fence = ground.fence()?;
+        fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[(Family::V4, VRID)])?;
+        fence.register(SLOT + 1, va, &[OTHER.into(), OTHER6.into()], &[])?;
+        fence.forward(&served())?;
+        let rows = forwarded_rows();
+        let mut failures = Vec::new();
+        for (term, state) in (1..).zip(&STATES) {
+            enter(&mut fence, va, state, term)?;
+            for (open, row) in &rows {
+                let ifindex = if row.second_link { vb } else { va };
+                let outcome = test_run(fence.program_fd(row.direction)?, ifindex, &row.frame)
+                    .with_context(|| row.name.clone())?;
+                let pass = *open || expected_reason(row, state).is_none();
+                if outcome != if pass { Outcome::Pass } else { Outcome::Drop } {
+                    failures.push(format!("{:?} {:?} in state {:?}: {outcome:?}", row.direction, row.name, state.name));
+                }
+            }
+        }
+        println!("{} frames x {} states", rows.len(), STATES.len());
+        assert!(failures.is_empty(), "{} wrong verdicts:\n{}", failures.len(), failures.join("\n"));
+
+        // What a former run served goes on until this one says what it serves.
+        let frame = ipv4(CLIENT, VIP, 17, &ports(9, 53));
+        drop(fence);
+        let mut fence = ground.fence()?;
+        assert_eq!(test_run(fence.program_fd(Ingress)?, va, &frame)?, Outcome::Pass);
+        let mut less = served();
+        less.remove(&Forwarded { vip: VIP.into(), port: 53, protocol: 17 });
+        fence.forward(&less)?;
+        assert_eq!(test_run(fence.program_fd(Ingress)?, va, &frame)?, Outcome::Drop);
+        let other = ipv4(CLIENT, VIP, 6, &ports(9, 443));
+        assert_eq!(test_run(fence.program_fd(Ingress)?, va, &other)?, Outcome::Pass);
+        fence.clear()?;
+        fence.register(SLOT, va, &[VIP.into()], &[])?;
+        assert_eq!(test_run(fence.program_fd(Ingress)?, va, &other)?, Outcome::Drop);
         Ok(())
     })
     .unwrap();

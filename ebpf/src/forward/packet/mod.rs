@@ -176,6 +176,6 @@ pub(crate) fn fold16(sum: u64) -> u16 {
 
 /// A checksum after a change (RFC 1624, equation 3).
 #[inline(always)]
-fn corrected(checksum: u16, change: u64) -> u16 {
+pub(crate) fn corrected(checksum: u16, change: u64) -> u16 {
     !fold16(u64::from(!checksum) + change)
 }

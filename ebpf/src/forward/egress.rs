@@ -1,0 +1,122 @@
+//! Replies: what an endpoint of this node sends to a client gets the VIP as its source again, as it leaves by an uplink.
+//!
+//! The rules are in `docs/forwarding.md`. The program stands behind the fence in the chain of the uplink: the fence sees what the node
+//! itself says, and never a frame that got its VIP here. Packets are read and written through helpers only: frames may be non-linear,
+//! aggregated (GSO), and their checksums half done, which `bpf_l4_csum_replace` knows and a program cannot.
+
+mod error;
+mod fragment;
+mod frame;
+mod lookup;
+mod mss;
+mod rewrite;
+mod via;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use bascule_ebpf_common::forward::{Config, FlowKey, RETURN_VIA_INGRESS, Tally};
+
+use crate::maps;
+use crate::verdict::{self, Verdict};
+use frame::{Kind, Packet, Ports};
+use lookup::Found;
+
+/// Marks a reply that this node emits for another one (`__sk_buff::tc_index`): it is finished, whatever the tables here say of its
+/// tuple. The number is the handle of our filters.
+pub(crate) const FINISHED: u32 = 0xba5c;
+
+/// TCP flags (RFC 9293 section 3.1).
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+#[classifier]
+pub fn bascule_tc_egress(ctx: TcContext) -> i32 {
+    verdict::tc(&ctx, judge(&ctx))
+}
+
+#[inline(always)]
+fn judge(ctx: &TcContext) -> Verdict {
+    let Some(config) = maps::CONFIG.get(0) else { return Verdict::Pass };
+    if config.node == 0 || skb(ctx).tc_index == FINISHED {
+        return Verdict::Pass;
+    }
+    let Some(packet) = frame::parse(ctx) else { return Verdict::Pass };
+    match packet.kind {
+        Kind::Whole | Kind::First => reply(ctx, config, &packet),
+        Kind::Later => fragment::follow(ctx, config, &packet),
+        Kind::Error => error::back(ctx, config, &packet),
+    }
+}
+
+/// A packet with ports: the flow table knows it, or the half-open table, or it can only be a reply.
+#[inline(always)]
+fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
+    let Some(ports) = frame::ports(ctx, packet) else { return Verdict::Pass };
+    // A SYN opens a connection of the endpoint's own; it answers nobody.
+    if ports.flags & (SYN | ACK) == SYN {
+        return Verdict::Pass;
+    }
+    let key = FlowKey {
+        client: packet.destination,
+        endpoint: packet.source,
+        client_port: ports.destination,
+        endpoint_port: ports.source,
+        protocol: packet.protocol,
+        pad: [0; 3],
+    };
+    let Some(found) = lookup::find(&key, ports.flags) else { return Verdict::Pass };
+    maps::tally(found.by);
+    note(ctx, packet, &ports, &found);
+    let Some(service) = maps::SERVICES.get(u32::from(found.service)) else { return Verdict::Pass };
+    if rewrite::source(ctx, packet, ports.source, &found.vip, found.vip_port).is_none() {
+        return Verdict::Pass;
+    }
+    if ports.flags & (SYN | ACK) == SYN | ACK {
+        let limit = if packet.family == 4 { service.mss4 } else { service.mss6 };
+        if mss::clamp(ctx, packet.l4, limit) {
+            maps::tally(Tally::MssClamped);
+        }
+    }
+    let through = via::node(config, service.returns == RETURN_VIA_INGRESS || found.via, found.ingress);
+    if let Kind::First = packet.kind {
+        fragment::remember(packet, found.service, through);
+    }
+    if through == 0 {
+        return Verdict::Pass;
+    }
+    let hash = match packet.kind {
+        Kind::Whole => via::hash(config, service, &packet.destination, &found, ports.destination, packet.protocol),
+        _ => via::fragment_hash(config, &packet.destination, &found.vip, packet.protocol),
+    };
+    via::send(ctx, config, packet, ports.header, service, hash, through)
+}
+
+/// Counts the reply for its endpoint.
+#[inline(always)]
+fn note(ctx: &TcContext, packet: &Packet, ports: &Ports, found: &Found) {
+    let Some(stats) = maps::ENDPOINT_STATS.get_ptr_mut(u32::from(found.endpoint)) else { return };
+    let skb = skb(ctx);
+    // A GSO frame is what its segments will be; only the first of them has headers in it.
+    let packets = if skb.gso_segs > 1 { skb.gso_segs } else { 1 };
+    // SAFETY: a valid per-CPU value; programs of one CPU's softirq level do not interleave on it.
+    unsafe {
+        (*stats).replies += u64::from(packets);
+        (*stats).reply_bytes += u64::from(skb.len.wrapping_sub(packet.l3 as u32));
+        if ports.flags & (SYN | ACK) == SYN | ACK {
+            (*stats).syn_acks += 1;
+        }
+        if ports.flags & RST != 0 {
+            (*stats).resets += 1;
+        }
+    }
+}
+
+/// The context's fields.
+#[inline(always)]
+fn skb(ctx: &TcContext) -> &__sk_buff {
+    // SAFETY: `skb` is the program's context; the verifier checks each field that is read.
+    unsafe { &*ctx.skb.skb }
+}

@@ -1,0 +1,205 @@
+//! Replies that go back through the node on which the request arrived: encapsulated here, emitted there.
+//!
+//! The shim says FINAL and has no hops: it marks a packet whose source is the VIP. The tag's hash is that of the request (of the tuple
+//! an ICMP error quotes), so that both sides find it in the packet: see [`hash`]. Fragments have no ports, not even the first: theirs
+//! are 0 and 0.
+
+use aya_ebpf::programs::TcContext;
+use bascule_ebpf_common::VipKey;
+use bascule_ebpf_common::forward::{
+    Config, NODE_DEAD, NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SERVICE_AFFINITY, SHIM_FINAL,
+    SHIM_KEY, Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port,
+};
+
+use super::frame::{Packet, UDP};
+use super::lookup::Found;
+use super::rewrite::v4;
+use crate::maps;
+use crate::packet::{ETHERNET, Inner, Packet as _, Room, Skb, Sum, fold16};
+use crate::parse::{ETH_IPV4, ETH_IPV6, IPV4, Ipv4Header, Ipv6Header, Ports, UdpHeader};
+use crate::verdict::Verdict;
+
+/// TTL and hop limit of what we encapsulate: no chain is longer.
+const HOPS: u8 = 8;
+/// Version and header length of IPv4 without options; do not fragment.
+const IPV4_VERSION_LENGTH: u8 = 0x45;
+const DF: u16 = 0x4000;
+/// The part of the flow label that the hash fills (RFC 6437: 20 bits).
+const FLOW_LABEL: u64 = 0xf_ffff;
+
+/// Everything before the packet, over IPv4 and over IPv6.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Outer4 {
+    ip: Ipv4Header,
+    udp: UdpHeader,
+    shim: Shim,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Outer6 {
+    ip: Ipv6Header,
+    udp: UdpHeader,
+    shim: Shim,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ethernet {
+    destination: [u8; 6],
+    source: [u8; 6],
+    kind: u16,
+}
+
+const _: () = assert!(size_of::<Outer4>() == OVERHEAD_V4 && size_of::<Outer6>() == OVERHEAD_V6);
+const _: () = assert!(size_of::<Ethernet>() == ETHERNET);
+
+/// The node a reply goes through; 0: straight to the client. A node that is dead emits nothing: then straight is all there is.
+#[inline(always)]
+pub(super) fn node(config: &Config, wanted: bool, ingress: u16) -> u16 {
+    if !wanted || ingress == 0 || ingress == config.node {
+        return 0;
+    }
+    match maps::NODES.get(u32::from(ingress)) {
+        Some(node) if node.flags & NODE_DEAD == 0 => ingress,
+        _ => 0,
+    }
+}
+
+/// The hash of the request that a reply answers.
+#[inline(always)]
+pub(super) fn hash(
+    config: &Config,
+    service: &Service,
+    client: &VipKey,
+    found: &Found,
+    client_port: u16,
+    protocol: u8,
+) -> u64 {
+    let client_port = if service.flags & SERVICE_AFFINITY == 0 { client_port } else { 0 };
+    Tuple { client: *client, vip: found.vip, client_port, vip_port: found.vip_port, protocol }.hash(config.flow_key)
+}
+
+/// The hash of every fragment between a client and a VIP.
+#[inline(always)]
+pub(super) fn fragment_hash(config: &Config, client: &VipKey, vip: &VipKey, protocol: u8) -> u64 {
+    Tuple { client: *client, vip: *vip, client_port: 0, vip_port: 0, protocol }.hash(config.flow_key)
+}
+
+/// Encapsulates the (rewritten) packet to node `to`; `header` is the length of its upper header.
+#[inline(always)]
+pub(super) fn send(
+    ctx: &TcContext,
+    config: &Config,
+    packet: &Packet,
+    header: usize,
+    service: &Service,
+    hash: u64,
+    to: u16,
+) -> Verdict {
+    let skb = Skb(ctx);
+    let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
+    let v6 = !mapped(&node.address);
+    let own = if v6 { &config.address6 } else { &config.address4 };
+    if node.flags & NODE_RESOLVED == 0 || own.addr == [0; 16] {
+        return Verdict::Drop(PacketDrop::Unresolved);
+    }
+    let Some(key) = maps::KEYS.get(u32::from(config.key_slot)) else { return Verdict::Drop(PacketDrop::Unresolved) };
+    let Some((tos, divisible)) = traffic(ctx, packet) else { return Verdict::Pass };
+
+    let bytes = if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 };
+    let inner = skb.length() - packet.l3;
+    let segment = skb.segment();
+    let wire = if segment == 0 { inner } else { packet.l4 - packet.l3 + header + segment };
+    let fits = wire + bytes <= usize::from(node.mtu);
+    if !fits && (!divisible || segment != 0) {
+        return Verdict::Drop(PacketDrop::TooBig);
+    }
+    let head = ShimHead {
+        flags: SHIM_FINAL | if config.key_slot == 0 { 0 } else { SHIM_KEY },
+        index: 0,
+        count: 0,
+        accept: false,
+        service: service.number,
+        epoch: Table::from_word(service.nodes).epoch,
+        origin_site: config.site,
+        second_site: 0,
+        hops: [0; 2],
+    };
+    let shim = head.seal(key.key, hash, config.node, to);
+    let room = Room { length: bytes as u8, v6 };
+    if skb.encapsulate(Inner { link: packet.l3, at: packet.l3, v6: packet.family == 6 }, room).is_none() {
+        return Verdict::Drop(PacketDrop::Headroom);
+    }
+    let udp = UdpHeader {
+        ports: Ports { source: entropy_port(hash).to_be(), destination: config.tunnel_port },
+        length: length(inner + bytes - if v6 { 40 } else { IPV4 }),
+        checksum: 0,
+    };
+    let written = if v6 {
+        let ip = Ipv6Header {
+            head: (6 << 28 | u32::from(tos) << 20 | (hash & FLOW_LABEL) as u32).to_be(),
+            payload: udp.length,
+            next: UDP,
+            hops: HOPS,
+            source: *own,
+            destination: node.address,
+        };
+        skb.store(ETHERNET, &Outer6 { ip, udp, shim }, Sum::Changes)
+    } else {
+        let fragment: u16 = if fits { DF } else { 0 };
+        let mut ip = Ipv4Header {
+            version_length: IPV4_VERSION_LENGTH,
+            tos,
+            length: length(inner + bytes),
+            id: 0,
+            fragment: fragment.to_be(),
+            ttl: HOPS,
+            protocol: UDP,
+            checksum: 0,
+            source: v4(own),
+            destination: v4(&node.address),
+        };
+        ip.checksum = checksum(&ip);
+        skb.store(ETHERNET, &Outer4 { ip, udp, shim }, Sum::Changes)
+    };
+    let kind: u16 = if v6 { ETH_IPV6 } else { ETH_IPV4 };
+    let ethernet = Ethernet { destination: node.next_mac, source: node.source_mac, kind: kind.to_be() };
+    if written.is_none() || skb.store(0, &ethernet, Sum::Stays).is_none() {
+        return Verdict::Drop(PacketDrop::Headroom);
+    }
+    maps::tally(Tally::ReplyVia);
+    Verdict::Send(node.ifindex)
+}
+
+/// IPv4-mapped (RFC 4291 section 2.5.5.2)?
+#[inline(always)]
+fn mapped(key: &VipKey) -> bool {
+    (u128::from_be_bytes(key.addr) >> 32) as u64 == 0xffff && u128::from_be_bytes(key.addr) >> 96 == 0
+}
+
+/// A length field. An aggregate is longer than the field can say; the kernel writes it anew into every segment.
+#[inline(always)]
+fn length(bytes: usize) -> u16 {
+    (if bytes > 0xffff { 0xffff } else { bytes as u16 }).to_be()
+}
+
+/// TOS or traffic class, and whether routers may cut the packet.
+#[inline(always)]
+fn traffic(ctx: &TcContext, packet: &Packet) -> Option<(u8, bool)> {
+    let head: [u8; 8] = ctx.load(packet.l3).ok()?;
+    Some(if packet.family == 4 { (head[1], head[6] & 0x40 == 0) } else { (head[0] << 4 | head[1] >> 4, false) })
+}
+
+/// The checksum of an IPv4 header whose own is zero.
+#[inline(always)]
+fn checksum(ip: &Ipv4Header) -> u16 {
+    let words = u64::from(u16::from_ne_bytes([ip.version_length, ip.tos]))
+        + u64::from(ip.length)
+        + u64::from(ip.fragment)
+        + u64::from(u16::from_ne_bytes([ip.ttl, ip.protocol]))
+        + u64::from(ip.source)
+        + u64::from(ip.destination);
+    !fold16(words)
+}
