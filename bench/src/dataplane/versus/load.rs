@@ -120,7 +120,12 @@ fn send(target: SocketAddrV4, stop: &AtomicBool) -> Result<()> {
 ///
 /// # Errors
 /// When a connection fails.
-pub(super) fn connections(client: &Netns, target: SocketAddrV4, workers: usize, time: Duration) -> Result<(f64, Duration)> {
+pub(super) fn connections(
+    client: &Netns,
+    target: SocketAddrV4,
+    workers: usize,
+    time: Duration,
+) -> Result<(f64, Duration)> {
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let threads: Vec<_> =

@@ -80,7 +80,13 @@ impl NodePrograms {
         if let Some(flows) = flows {
             loader.map_max_entries("FLOWS", flows);
         }
-        let mut ebpf = netns.run(|| loader.load(super::FORWARD)).map_err(bpf("the forwarding object"))?;
+        // As BASCULE_BIN for the daemon: programs of another commit, measured by this one.
+        let mut ebpf = netns
+            .run(|| match std::env::var_os("BASCULE_FORWARD_OBJECT") {
+                Some(path) => loader.load_file(PathBuf::from(path)),
+                None => loader.load(super::FORWARD),
+            })
+            .map_err(bpf("the forwarding object"))?;
         let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
         for name in names {
             match ebpf.program_mut(&name).ok_or_else(|| missing(&name))? {
