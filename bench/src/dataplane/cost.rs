@@ -9,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Config, DEFAULT_TUNNEL_PORT, ENDPOINT_READY, Endpoint, Flow, FlowKey, Key, NODE_RESOLVED, NODE_SELF, Node, Row,
-    Service, Table, Tally,
+    Service, ShimHead, Table, Tally, Tuple, entropy_port,
 };
 use bascule_lab::forward::{BenchPrograms, NodePrograms, UnderTest, homes, v4};
 use bascule_lab::{Lab, Netns, Report, Samples};
 use nix::time::{ClockId, clock_gettime};
 
-use super::frames::{ACK, SYN, Side, client, packet, tcp4, tcp6, udp4, v6};
+use super::frames::{ACK, SYN, Side, client, encapsulated, packet, tcp4, tcp6, udp4, v6};
 use super::stats::least;
 
 /// Numbers of flows of Show 4.
@@ -41,6 +41,11 @@ const NOBODY: Side = (Ipv4Addr::new(10, 7, 0, 3), 80);
 const ENDPOINT: Side = (Ipv4Addr::new(10, 20, 1, 2), 8080);
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Number of the service at HERE: the fourth that is added.
+const HERE_SERVICE: u16 = 4;
+/// Keys of the flow hash and of the tag.
+const FLOW_KEY: [u64; 2] = [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918];
+const TAG_KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 /// Verifier budgets, in instructions walked. The fast paths: dataplane.md 3.2; the slow ones: a tenth of the kernel's limit
 /// (BPF_COMPLEXITY_LIMIT_INSNS, 1,000,000).
 const FAST_BUDGET: f64 = 20_000.0;
@@ -61,7 +66,7 @@ const OPENING: &str = "sent on: TCP SYN";
 const UNKNOWN: &str = "not a VIP";
 const DELIVERED: &str = "delivered: TCP established";
 
-const SCENES: [Scene; 6] = [
+const SCENES: [Scene; 8] = [
     Scene { name: ESTABLISHED, frame: |f| tcp4(client(f), AWAY, ACK, 10), tally: Tally::Encapsulated, flows: &FLOWS },
     Scene { name: OPENING, frame: |f| tcp4(client(f), AWAY, SYN, 0), tally: Tally::Encapsulated, flows: &FLOWS },
     Scene { name: UNKNOWN, frame: |f| tcp4(client(f), NOBODY, ACK, 10), tally: Tally::Passed, flows: &FLOWS },
@@ -77,8 +82,42 @@ const SCENES: [Scene; 6] = [
         tally: Tally::Encapsulated,
         flows: &[1, 1 << 20],
     },
+    Scene {
+        name: "delivered: TCP SYN",
+        frame: |f| tcp4(client(f), HERE, SYN, 0),
+        tally: Tally::FlowNew,
+        flows: &FLOWS,
+    },
+    Scene {
+        name: "taken out and delivered: TCP established",
+        frame: arriving,
+        tally: Tally::Decapsulated,
+        flows: &FLOWS,
+    },
     Scene { name: DELIVERED, frame: |f| tcp4(client(f), HERE, ACK, 10), tally: Tally::FlowHit, flows: &FLOWS },
 ];
+
+/// An established flow's packet as another node sends it here.
+fn arriving(flow: u32) -> Vec<u8> {
+    let frame = tcp4(client(flow), HERE, ACK, 10);
+    let (source, port) = client(flow);
+    let (client, vip) = (v4(source), v4(HERE.0));
+    let tuple = Tuple { client, vip, client_port: port.to_be(), vip_port: HERE.1.to_be(), protocol: TCP };
+    let hash = tuple.hash(FLOW_KEY);
+    let head = ShimHead { service: HERE_SERVICE, epoch: 1, ..ShimHead::default() };
+    let shim = head.seal(TAG_KEY, hash, SELF + 1, SELF);
+    let hops = shim.hops.map(u16::to_ne_bytes).concat();
+    let start = [shim.version_flags, shim.hops_used];
+    let sites = [shim.origin_site, shim.second_site];
+    let (service, epoch, tag) = (shim.service.to_ne_bytes(), shim.epoch.to_ne_bytes(), shim.tag.to_ne_bytes());
+    let bytes = [&start[..], &service, &epoch, &sites, &hops, &tag].concat();
+    encapsulated(&frame, (address(SELF + 1), entropy_port(hash)), (address(SELF), DEFAULT_TUNNEL_PORT), &bytes)
+}
+
+/// Address of a node.
+fn address(id: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a09_0000 + u32::from(id))
+}
 
 /// Runs of one scene and number of flows.
 #[derive(Default)]
@@ -180,8 +219,7 @@ fn rows(report: &mut Report, all: &[Vec<Measured>], runs: usize) {
 
 /// A node among many: one VIP of theirs in both families and protocols, one of its own.
 fn configure(node: &mut NodePrograms) -> Result<()> {
-    let address = |id: u16| Ipv4Addr::from_bits(0x0a09_0000 + u32::from(id));
-    node.key(0, &Key { key: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], valid: 1 })?;
+    node.key(0, &Key { key: TAG_KEY, valid: 1 })?;
     for id in SELF..=NODES {
         let flags = NODE_RESOLVED | if id == SELF { NODE_SELF } else { 0 };
         let (source_mac, next_mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, u8::try_from(id).context("a small id")?]);
@@ -210,6 +248,7 @@ fn configure(node: &mut NodePrograms) -> Result<()> {
     add(node, v4(AWAY.0), UDP, 0, 0)?;
     add(node, VipKey::v6(v6(AWAY.0)), TCP, 0, 0)?;
     let service = add(node, v4(HERE.0), TCP, 8192, table(16_384))?;
+    ensure!(service == HERE_SERVICE, "the service at {} is number {service}", HERE.0);
     let endpoint = Endpoint {
         address: v4(ENDPOINT.0),
         port: ENDPOINT.1.to_be(),
@@ -243,9 +282,8 @@ fn configure(node: &mut NodePrograms) -> Result<()> {
         };
         node.flow(&key, &flow)?;
     }
-    let flow_key = [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918];
     let config = Config {
-        flow_key,
+        flow_key: FLOW_KEY,
         address4: v4(address(SELF)),
         node: SELF,
         tunnel_port: DEFAULT_TUNNEL_PORT.to_be(),

@@ -60,6 +60,16 @@ pub fn tcp6(from: Side, to: Side, flags: u8, payload: usize) -> Vec<u8> {
     frame
 }
 
+/// The frame inside an outer IPv4 and UDP header (checksum 0, RFC 6935's rule for tunnels) and `shim`.
+pub fn encapsulated(frame: &[u8], from: Side, to: Side, shim: &[u8]) -> Vec<u8> {
+    let inner = &frame[ETHERNET..];
+    let length = u16::try_from(8 + shim.len() + inner.len()).expect("a small packet");
+    let mut datagram = [from.1, to.1, length, 0].map(u16::to_be_bytes).concat();
+    datagram.extend(shim);
+    datagram.extend(inner);
+    ipv4(from.0, to.0, UDP, &datagram)
+}
+
 /// The frame with these addresses.
 pub fn addressed(mut frame: Vec<u8>, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
     frame[..6].copy_from_slice(&to);

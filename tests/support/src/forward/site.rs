@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use nix::time::ClockId;
 
 use super::table::{homes, push};
-use super::{Hook, NodePrograms, v4};
+use super::{BenchPrograms, Hook, NodePrograms, Sinks, v4};
 use crate::audit::AuditServer;
 use crate::command::{ip, ip_batch};
 use crate::{Bridge, BridgeOptions, Lab, LabError, Netns, Port, Result, time};
@@ -99,6 +99,8 @@ pub struct Site {
     epoch: u16,
     seed: u32,
     servers: u32,
+    /// On the switch's ports towards XDP.
+    passing: Option<BenchPrograms>,
     lan: Bridge,
     lab: Lab,
 }
@@ -119,7 +121,8 @@ impl Site {
         client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         let members = Vec::new();
         let (rows, epoch, seed, servers) = (Vec::new(), 0, 1, 0);
-        let mut site = Self { members, client, router, layout, rows, epoch, seed, servers, lan, lab };
+        let passing = if layout.hook == Hook::Xdp { Some(BenchPrograms::load(1)?) } else { None };
+        let mut site = Self { members, client, router, layout, rows, epoch, seed, servers, passing, lan, lab };
         for id in site.balancers().into_iter().chain(site.homes()) {
             site.add_member(id)?;
         }
@@ -179,9 +182,12 @@ impl Site {
             netns.sysctl(&format!("net/ipv4/conf/{tree}/send_redirects"), "0")?;
         }
         netns.route(4, &format!("default via {ROUTER}"))?;
-        if self.layout.hook == Hook::Xdp {
-            // What the bridge sends towards an XDP program must have its checksums, and what XDP sends into the bridge needs NAPI there.
-            self.lan.netns().tool("ethtool", &["-K", port.name(), "tx", "off", "gro", "on"])?;
+        if let Some(passing) = &mut self.passing {
+            // What the switch sends towards an XDP program must have its checksums. What XDP_TX sends into the switch needs a program
+            // there: GRO alone gives the port its NAPI, but veth wakes it after XDP_TX only where there is a program (seen on 6.18:
+            // frames stay in the ring).
+            self.lan.netns().tool("ethtool", &["-K", port.name(), "tx", "off"])?;
+            passing.attach(self.lan.netns(), port.name(), Sinks::Pass)?;
         }
         let ifindex = netns.ifindex("eth0")?;
         let (pods, programs, rows) = (Vec::new(), None, Vec::new());
