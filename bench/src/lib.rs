@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod bgp_table;
+pub mod dataplane;
 pub mod group;
 pub mod node;
 pub mod routed;

@@ -18,6 +18,8 @@ use std::process::Command;
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// The objects that cargo leaves in the target folder, and the name under which the daemon embeds each.
 pub(crate) const OBJECTS: [(&str, &str); 2] = [("bascule-fence", "fence.o"), ("bascule-forward", "forward.o")];
+/// The object beside them that only tests and benches load.
+pub(crate) const BENCH_OBJECT: &str = "bascule-bench";
 /// The linker version whose LLVM fits the Debian compiler; part of the cache path.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
 /// What cargo would inherit from an outer cargo, rustup or clippy, and what would then build the wrong thing.

@@ -16,7 +16,8 @@ use crate::sh;
 const BUILD_PACKAGES: &[&str] =
     &["rustc-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
-/// For the lab: the peers (VRRP, then BGP), the tools that make networks and faults, and promtool with a real Prometheus.
+/// For the lab: the peers (VRRP, then BGP), the tools that make networks and faults, promtool with a real Prometheus, and what the data
+/// plane is measured beside.
 const LAB_PACKAGES: &[&str] = &[
     "keepalived",
     "bird2",
@@ -31,6 +32,7 @@ const LAB_PACKAGES: &[&str] = &[
     "iputils-ping",
     "iproute2",
     "prometheus",
+    "haproxy",
 ];
 
 /// The LLVM that the linker is built against moves together with the Debian packages above.

@@ -220,7 +220,7 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
 }
 
 /// Mounts bpffs where a machine has none yet, as systemd does elsewhere. It stays: it is the machine's, not a lab's.
-fn mount_bpffs() -> Result<()> {
+pub(crate) fn mount_bpffs() -> Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());
     ONCE.call_once(|| {

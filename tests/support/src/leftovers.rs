@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::command::tool;
@@ -81,8 +81,13 @@ fn sweep(ours: impl Fn(&str) -> bool) {
 pub(crate) fn remove_pins(netns: &File) {
     if let Ok(about) = netns.metadata() {
         // Most namespaces never had a daemon.
-        let _ = std::fs::remove_dir_all(Path::new(PINS).join(about.ino().to_string()));
+        let _ = std::fs::remove_dir_all(pins(about.ino()));
     }
+}
+
+/// Where a daemon in the namespace with this inode pins, and the lab when it loads programs itself.
+pub(crate) fn pins(inode: u64) -> PathBuf {
+    Path::new(PINS).join(inode.to_string())
 }
 
 fn names(directory: Option<&Path>) -> impl Iterator<Item = String> {

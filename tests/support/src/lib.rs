@@ -6,12 +6,14 @@
 //!
 //! Needs root, iproute2 and nftables. Synchronous: threads, no async runtime.
 
+pub mod audit;
 pub mod bascule;
 mod bridge;
 mod capture;
 mod command;
 mod error;
 mod fault;
+pub mod forward;
 mod group;
 pub mod keepalived;
 mod lab;

@@ -1,0 +1,217 @@
+//! One balancing node beside nftables DNAT and haproxy: the same namespaces, wires, servers and load, in turn. Issue 4, "Shows" 4.
+
+mod arena;
+mod load;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bascule_lab::audit::{Flows, Load};
+use bascule_lab::forward::{BenchPrograms, Control, Hook};
+use bascule_lab::{Netns, Report, Samples, Stamp, sleep_until, wait_for};
+
+use super::frames::{addressed, client, packet, udp4};
+use super::stats::lower95;
+
+pub use arena::{Arena, BULK, Balancer, ECHO, VIP};
+
+/// Bound of Show 4 (i).
+const UDP_FACTOR: f64 = 1.5;
+/// Bounds of Show 4 (ii): not below nftables, ahead of haproxy.
+const TCP_FACTOR: f64 = 1.0;
+/// UDP flows, and packets of one run.
+const UDP_FLOWS: u32 = 1024;
+const UDP_PACKETS: u32 = 1_000_000;
+/// UDP payload of a 64-byte frame.
+const UDP_PAYLOAD: usize = 22;
+/// Of each measurement over TCP.
+const TIME: Duration = Duration::from_millis(1500);
+/// Connections at once while connections are counted, kept connections while requests are, streams of bulk.
+const WORKERS: usize = 32;
+const KEPT: usize = 64;
+const STREAMS: usize = 4;
+/// A measurement that ended later than this was cut off from the processor: its round is void (platform.md: stalls of 40-600 ms).
+const ALLOWANCE: Duration = Duration::from_millis(100);
+const UDP_KINDS: [Balancer; 4] =
+    [Balancer::Nftables, Balancer::SentOn, Balancer::Local(Hook::Xdp), Balancer::Local(Hook::Tc)];
+const TCP_KINDS: [Balancer; 5] =
+    [Balancer::Routed, Balancer::Nftables, Balancer::Haproxy, Balancer::Local(Hook::Tc), Balancer::Local(Hook::Xdp)];
+
+/// What every kind reached in every round, in the order of the kinds.
+type Rounds = Vec<Vec<f64>>;
+
+/// Packets per second that one balancing node forwards.
+///
+/// # Errors
+/// When the ground cannot be made or nothing arrives.
+pub fn udp(report: &mut Report, runs: usize) -> Result<()> {
+    let mut rounds: Rounds = Vec::new();
+    while rounds.len() < runs {
+        let mut round = Vec::new();
+        for kind in UDP_KINDS {
+            round.push(udp_once(kind).with_context(|| kind.name())?);
+        }
+        eprintln!("udp: run {} of {runs}: {round:.0?} packets/s", rounds.len() + 1);
+        rounds.push(round);
+    }
+    let bounds = [(Balancer::SentOn, Balancer::Nftables, UDP_FACTOR)];
+    let beside = [(Balancer::Local(Hook::Xdp), Balancer::Nftables), (Balancer::Local(Hook::Tc), Balancer::Nftables)];
+    rows(report, "packets, 64-byte UDP", "1/s", &UDP_KINDS, &rounds, &bounds, &beside)
+}
+
+/// Packets that arrive at the backends, per second of sending.
+fn udp_once(kind: Balancer) -> Result<f64> {
+    let arena = Arena::new(kind)?;
+    // The same end of the path for all: taken from the wire with NAPI, dropped before the stack.
+    const SINK: &str = "table netdev sink { chain in { type filter hook ingress device eth0 priority 0; \
+                        ip protocol udp drop; }; }";
+    for backend in &arena.backends {
+        backend.tool("nft", &[SINK])?;
+        backend.tool("ethtool", &["-K", "eth0", "gro", "on"])?;
+    }
+    // A veth takes frames from XDP where its other end has NAPI or a program.
+    arena.balancer.tool("ethtool", &["-K", "c0", "gro", "on"])?;
+    let (to, from) = (arena.balancer.mac("c0")?, arena.client.mac("eth0")?);
+    let mut generator = BenchPrograms::load(UDP_FLOWS)?;
+    let frame = |flow| addressed(udp4(client(flow), (VIP, ECHO), UDP_PAYLOAD), to.0, from.0);
+    generator.fill((0..UDP_FLOWS).map(|flow| packet(frame(flow))));
+    let control = Control { ifindex: arena.client.ifindex("eth0")?, ..Control::default() };
+    // Every flow once before it counts: conntrack knows them all, tables are warm.
+    arena.client.run(|| generator.send(control, UDP_FLOWS * 2))?;
+    let before = settled(&arena.backends)?;
+    let begun = Stamp::now();
+    arena.client.run(|| generator.send(control, UDP_PACKETS))?;
+    let spent = Stamp::now().since(begun);
+    let arrived = settled(&arena.backends)? - before;
+    ensure!(
+        arrived > 0,
+        "nothing arrived: {}",
+        arena.node.map(|n| n.tallies()).transpose()?.map_or_else(String::new, |t| t.describe())
+    );
+    ensure!(arrived <= u64::from(UDP_PACKETS) + 100, "{arrived} of {UDP_PACKETS} packets arrived");
+    Ok(arrived as f64 / spent.as_secs_f64())
+}
+
+/// Packets the backends have received, once no more come.
+fn settled(backends: &[Netns]) -> Result<u64> {
+    let received = || -> Result<u64> {
+        let mut sum = 0;
+        for backend in backends {
+            let json: serde_json::Value =
+                serde_json::from_str(&backend.tool("ip", &["-j", "-s", "link", "show", "dev", "eth0"])?)?;
+            sum += json[0]["stats64"]["rx"]["packets"].as_u64().context("no counter in ip -j -s link")?;
+        }
+        Ok(sum)
+    };
+    let mut last = received()?;
+    Ok(wait_for(Duration::from_secs(10), "the last packet", || {
+        sleep_until(Stamp::now() + Duration::from_millis(10));
+        let now = received().ok()?;
+        let same = now == last;
+        last = now;
+        same.then_some(now)
+    })?)
+}
+
+/// What is measured over TCP.
+const METRICS: [(&str, &str); 3] = [("connections", "1/s"), ("requests", "1/s"), ("throughput", "Gbit/s")];
+
+/// Connections, requests and bits per second through one balancing node.
+///
+/// # Errors
+/// When the ground cannot be made or a connection fails.
+pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
+    let mut rounds: [Rounds; METRICS.len()] = Default::default();
+    let mut void = 0;
+    while rounds[0].len() < runs {
+        let mut round: [Vec<f64>; METRICS.len()] = Default::default();
+        let mut late = Duration::ZERO;
+        for kind in TCP_KINDS {
+            let (values, behind) = tcp_once(kind).with_context(|| kind.name())?;
+            round.iter_mut().zip(values).for_each(|(all, value)| all.push(value));
+            late = late.max(behind);
+        }
+        eprintln!("tcp: run {} of {runs}: {round:.1?}, late by {late:?}", rounds[0].len() + 1);
+        if late > ALLOWANCE && void < runs {
+            void += 1;
+            continue;
+        }
+        rounds.iter_mut().zip(round).for_each(|(all, one)| all.push(one));
+    }
+    report.note("TCP", "void rounds", void as f64, "", runs);
+    for ((metric, unit), rounds) in METRICS.iter().zip(&rounds) {
+        let ours = Balancer::Local(Hook::Tc);
+        let bounds = [(ours, Balancer::Nftables, TCP_FACTOR), (ours, Balancer::Haproxy, TCP_FACTOR)];
+        let beside = [
+            (ours, Balancer::Routed),
+            (Balancer::Local(Hook::Xdp), Balancer::Nftables),
+            (Balancer::Nftables, Balancer::Routed),
+        ];
+        rows(report, metric, unit, &TCP_KINDS, rounds, &bounds, &beside)?;
+    }
+    Ok(())
+}
+
+/// The three metrics, and how late the latest of them was.
+fn tcp_once(kind: Balancer) -> Result<([f64; METRICS.len()], Duration)> {
+    let arena = Arena::new(kind)?;
+    let mut late = Duration::ZERO;
+    let mut timed = |measure: &dyn Fn() -> Result<(f64, Duration)>| -> Result<f64> {
+        let (value, behind) = measure()?;
+        late = late.max(behind);
+        Ok(value)
+    };
+    let connections = timed(&|| load::connections(&arena.client, arena.target(ECHO), WORKERS, TIME))?;
+    let requests = timed(&|| {
+        let (paced, every) = (0, TIME);
+        let load = Load { target: arena.target(ECHO), paced, every, full_speed: KEPT, window: 1 };
+        let flows = Flows::start(&arena.client, load)?;
+        let open = flows.wait_open(Duration::from_secs(10))?;
+        ensure!(open == KEPT, "{open} of {KEPT} connections opened");
+        let (begun, before) = (Stamp::now(), flows.echoed());
+        sleep_until(begun + TIME);
+        let (answered, spent) = (flows.echoed() - before, Stamp::now().since(begun));
+        let audit = flows.finish();
+        ensure!(audit.broken(&[]).is_empty(), "{}", audit.describe(&[]));
+        Ok((answered as f64 / spent.as_secs_f64(), spent.saturating_sub(TIME)))
+    })?;
+    let throughput = timed(&|| load::bulk(&arena.client, arena.target(BULK), STREAMS, TIME, &arena.sinks))?;
+    Ok(([connections, requests, throughput / 1e9], late))
+}
+
+/// Medians of every kind, and for every pair how many times the second the first reached, round by round.
+fn rows(
+    report: &mut Report,
+    metric: &str,
+    unit: &str,
+    kinds: &[Balancer],
+    rounds: &Rounds,
+    bounds: &[(Balancer, Balancer, f64)],
+    beside: &[(Balancer, Balancer)],
+) -> Result<()> {
+    let column = |kind: Balancer| -> Result<Vec<f64>> {
+        let index = kinds.iter().position(|known| *known == kind).context("a kind that was measured")?;
+        Ok(rounds.iter().map(|round| round[index]).collect())
+    };
+    for kind in kinds {
+        let median = Samples(column(*kind)?).median().context("no round")?;
+        report.note(kind.name(), metric, median, unit, rounds.len());
+    }
+    let ratio = |ours: Balancer, theirs: Balancer| -> Result<(f64, f64)> {
+        let ratios: Vec<f64> = column(ours)?.iter().zip(column(theirs)?).map(|(a, b)| a / b).collect();
+        lower95(&ratios).context("two rounds at least")
+    };
+    for (ours, theirs, factor) in bounds {
+        let (mean, bound) = ratio(*ours, *theirs)?;
+        let name = format!("{metric} over {}", theirs.name());
+        report.note(ours.name(), &format!("{name}, mean"), mean, "x", rounds.len());
+        report.at_least(ours.name(), &format!("{name}, lower 95 %"), bound, "x", *factor, rounds.len());
+    }
+    for (ours, theirs) in beside {
+        let name = format!("{metric} over {}", theirs.name());
+        let (mean, bound) = ratio(*ours, *theirs)?;
+        report.note(ours.name(), &format!("{name}, mean"), mean, "x", rounds.len());
+        report.note(ours.name(), &format!("{name}, lower 95 %"), bound, "x", rounds.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! The forwarding plane in the lab: the real programs loaded into a namespace, their maps written by a small control plane of
+//! the lab's own, and a site of balancers, homes and pods behind a router that spreads flows.
+//!
+//! Nothing here decides as the daemon does: tables are the simplest ones that keep the rules of the ABI (rendezvous hashing, a
+//! changed row pushes its home back), so that programs are shown to keep flows under any table that keeps those rules.
+
+mod bench_programs;
+mod error;
+mod mapped;
+mod node;
+mod site;
+mod survive;
+mod table;
+mod tallies;
+
+#[path = "../../../../ebpf/src/bench/abi.rs"]
+mod bench_abi;
+
+pub use bench_abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
+pub use bench_programs::{BenchPrograms, Sinks, UnderTest};
+pub use node::{Hook, NodePrograms, ProgramSize, v4};
+pub use site::{Layout, Member, Pod, SERVICE_PORT, Site, VIP, nsid};
+pub use survive::{Step, Survival, survive};
+pub use table::{homes, push};
+pub use tallies::Tallies;
+
+/// The object with the programs that ship.
+static FORWARD: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forward.o"));
+/// The object with the shim, floors, sinks and generators.
+static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench.o"));
+
+// SAFETY: `repr(C)`, `Copy`, no padding (its size is asserted beside it), every bit pattern valid.
+unsafe impl aya::Pod for Packet {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Control {}

@@ -1,0 +1,452 @@
+//! A client, a router that spreads flows, balancers, homes, and pods behind them.
+//!
+//! ```text
+//!  client 10.8.0.2 -- router -- LAN 10.9.0.0/24 -- balancers 10.9.0.1.., no endpoints
+//!                                              \-- homes 10.9.0.11.. -- pods 10.(20+n).k.2 behind a veth each
+//! ```
+//! Balancers and homes are nodes alike; that balancers have no endpoints lets one be lost without any flow's own backend.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use bascule_ebpf_common::forward::{
+    Config, DEFAULT_TUNNEL_PORT, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF,
+    Node, OVERHEAD_V4, ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, Service, ServiceKey, Table,
+};
+use ipnet::IpNet;
+use nix::time::ClockId;
+
+use super::table::{homes, push};
+use super::{BenchPrograms, Hook, NodePrograms, Sinks, v4};
+use crate::audit::AuditServer;
+use crate::command::{ip, ip_batch};
+use crate::{Bridge, BridgeOptions, Lab, LabError, Netns, Port, Result, time};
+
+/// The VIP.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
+/// Port of the service and of the servers in the pods.
+pub const SERVICE_PORT: u16 = 80;
+/// The router's address on the LAN.
+const ROUTER: &str = "10.9.0.254";
+/// Slot and number of the one service, and the slot of its address entry.
+const SERVICE: u32 = 1;
+const ADDRESS: u32 = 2;
+/// Rows of each table: a prime that spreads six endpoints to a percent.
+const ROWS: u16 = 1021;
+/// Two places per level that tables take in turn, so that no packet meets a row that is being written.
+const NODE_BASES: [u32; 2] = [0, 2048];
+const ENDPOINT_BASES: [u32; 2] = [4096, 6144];
+/// Path MTU of the LAN.
+const MTU: u16 = 1500;
+/// TCP protocol number.
+const TCP: u8 = 6;
+/// Drain time: longer than any lab run.
+const DRAIN_MINUTES: u16 = 60;
+
+/// How many of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Nodes without endpoints, which the router sends to.
+    pub balancers: u16,
+    /// Nodes with endpoints.
+    pub homes: u16,
+    /// Pods of each.
+    pub pods: u16,
+    /// Where ingress is judged.
+    pub hook: Hook,
+}
+
+/// A pod.
+pub struct Pod {
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The server in it; its number names the pod in audits.
+    pub server: AuditServer,
+    /// That number.
+    pub number: u32,
+    slot: u16,
+    nsid: i32,
+    draining: bool,
+}
+
+/// A node.
+pub struct Member {
+    /// Its id.
+    pub id: u16,
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its port on the LAN.
+    pub port: Port,
+    /// Its pods.
+    pub pods: Vec<Pod>,
+    /// Its programs; None while it is dead.
+    pub programs: Option<NodePrograms>,
+    ifindex: u32,
+    rows: Vec<Row>,
+}
+
+/// The whole.
+pub struct Site {
+    /// Nodes: balancers first.
+    pub members: Vec<Member>,
+    /// Where clients stand.
+    pub client: Netns,
+    /// The router between.
+    pub router: Netns,
+    layout: Layout,
+    rows: Vec<Row>,
+    epoch: u16,
+    seed: u32,
+    servers: u32,
+    /// On the switch's ports towards XDP.
+    passing: Option<BenchPrograms>,
+    lan: Bridge,
+    lab: Lab,
+}
+
+impl Site {
+    /// Builds everything; the router sends to all balancers.
+    ///
+    /// # Errors
+    /// When a part of it cannot be made or a program is refused.
+    pub fn new(name: &str, layout: Layout) -> Result<Self> {
+        let lab = Lab::new(name)?;
+        let lan = lab.bridge("lan", &BridgeOptions::default())?;
+        let (router, _) = lab.host("router", &lan, &[net(Ipv4Addr::new(10, 9, 0, 254), 24)])?;
+        let client = lab.netns("client")?;
+        cable(&router, "eth1", Ipv4Addr::new(10, 8, 0, 254), &client, Ipv4Addr::new(10, 8, 0, 2))?;
+        router.forward()?;
+        router.sysctl("net/ipv4/fib_multipath_hash_policy", "1")?;
+        client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+        let members = Vec::new();
+        let (rows, epoch, seed, servers) = (Vec::new(), 0, 1, 0);
+        let passing = if layout.hook == Hook::Xdp { Some(BenchPrograms::load(1)?) } else { None };
+        let mut site = Self { members, client, router, layout, rows, epoch, seed, servers, passing, lan, lab };
+        for id in site.balancers().into_iter().chain(site.homes()) {
+            site.add_member(id)?;
+        }
+        for home in site.homes() {
+            for _ in 0..layout.pods {
+                site.add_pod(home)?;
+            }
+            let via = format!("10.{}.0.0/16 via 10.9.0.{home}", 20 + home);
+            ip(&site.router, &format!("route add {via}"))?;
+        }
+        for id in site.balancers().into_iter().chain(site.homes()) {
+            site.start(id)?;
+        }
+        site.publish(&[])?;
+        site.spread(&site.balancers())?;
+        Ok(site)
+    }
+
+    /// The lab all of it stands in.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Where clients connect to.
+    pub fn target(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(VIP, SERVICE_PORT)
+    }
+
+    /// Ids of the balancers.
+    pub fn balancers(&self) -> Vec<u16> {
+        (1..=self.layout.balancers).collect()
+    }
+
+    /// Ids of the homes.
+    pub fn homes(&self) -> Vec<u16> {
+        (11..11 + self.layout.homes).collect()
+    }
+
+    /// The node with this id.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn member(&self, id: u16) -> &Member {
+        self.members.iter().find(|member| member.id == id).expect("a node of the layout")
+    }
+
+    fn member_mut(&mut self, id: u16) -> &mut Member {
+        self.members.iter_mut().find(|member| member.id == id).expect("a node of the layout")
+    }
+
+    fn add_member(&mut self, id: u16) -> Result<()> {
+        let address = address(id);
+        let (netns, port) = self.lab.host(&format!("n{id}"), &self.lan, &[net(address, 24)])?;
+        netns.forward()?;
+        for tree in ["all", "default", "eth0"] {
+            netns.sysctl(&format!("net/ipv4/conf/{tree}/rp_filter"), "0")?;
+            netns.sysctl(&format!("net/ipv4/conf/{tree}/send_redirects"), "0")?;
+        }
+        netns.route(4, &format!("default via {ROUTER}"))?;
+        if let Some(passing) = &mut self.passing {
+            // What the switch sends towards an XDP program must have its checksums. What XDP_TX sends into the switch needs a program
+            // there: GRO alone gives the port its NAPI, but veth wakes it after XDP_TX only where there is a program (seen on 6.18:
+            // frames stay in the ring).
+            self.lan.netns().tool("ethtool", &["-K", port.name(), "tx", "off"])?;
+            passing.attach(self.lan.netns(), port.name(), Sinks::Pass)?;
+        }
+        let ifindex = netns.ifindex("eth0")?;
+        let (pods, programs, rows) = (Vec::new(), None, Vec::new());
+        self.members.push(Member { id, netns, port, pods, programs, ifindex, rows });
+        Ok(())
+    }
+
+    /// Adds a pod with a server to a home; [`Site::publish`] makes it known. Gives its number.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn add_pod(&mut self, home: u16) -> Result<u32> {
+        let number = self.servers;
+        self.servers += 1;
+        let index = u8::try_from(self.member(home).pods.len() + 1).expect("a few pods");
+        let subnet = 20 + u8::try_from(home).expect("a small id");
+        let (gateway, address) = (Ipv4Addr::new(10, subnet, index, 1), Ipv4Addr::new(10, subnet, index, 2));
+        let netns = self.lab.netns(&format!("pod{number}"))?;
+        let device = format!("v{index}");
+        let member = self.member_mut(home);
+        cable(&member.netns, &device, gateway, &netns, address)?;
+        let nsid = nsid(&member.netns, &device)?;
+        let server = AuditServer::start(&netns, number, SERVICE_PORT)?;
+        let slot = u16::from(index);
+        member.pods.push(Pod { netns, address, server, number, slot, nsid, draining: false });
+        Ok(number)
+    }
+
+    /// Lets a pod take no new flows; [`Site::publish`] makes it known.
+    ///
+    /// # Panics
+    /// When no pod has this number.
+    pub fn drain(&mut self, number: u32) {
+        let pods = self.members.iter_mut().flat_map(|member| &mut member.pods);
+        pods.filter(|pod| pod.number == number).for_each(|pod| pod.draining = true);
+    }
+
+    /// Cuts a node off and takes its programs: as when its power fails.
+    ///
+    /// # Errors
+    /// When its port is gone.
+    pub fn kill(&mut self, id: u16) -> Result<()> {
+        let member = self.member_mut(id);
+        member.programs = None;
+        member.port.set_up(false)
+    }
+
+    /// Starts a node, or starts it again with empty maps.
+    ///
+    /// # Errors
+    /// When a program is refused.
+    pub fn start(&mut self, id: u16) -> Result<()> {
+        let hook = self.layout.hook;
+        let (key, rows, epoch) = (self.tag_key(), self.rows.clone(), self.epoch);
+        let entries: Vec<(u16, Node)> = self.members.iter().map(|to| (to.id, self.entry(id, to))).collect();
+        let member = self.member_mut(id);
+        member.port.set_up(true)?;
+        let mut programs = NodePrograms::load(&member.netns, None)?;
+        programs.key(0, &key)?;
+        for (to, node) in &entries {
+            programs.node(*to, node)?;
+        }
+        programs.device(member.ifindex)?;
+        let table = nodes_table(epoch);
+        programs.rows(table.base, &rows);
+        programs.service(SERVICE, &service(table))?;
+        programs.service(ADDRESS, &Service { flags: SERVICE_ADDRESS, port: 0, protocol: 0, ..service(table) })?;
+        programs.service_key(&ServiceKey::new(v4(VIP), 0, 0), ADDRESS)?;
+        programs.config(&config(id))?;
+        member.rows.clear();
+        programs.attach("eth0", hook)?;
+        member.programs = Some(programs);
+        if epoch > 0 {
+            self.publish_endpoints(id)?;
+        }
+        Ok(())
+    }
+
+    /// Node `to` as node `from` sees it.
+    fn entry(&self, from: u16, to: &Member) -> Node {
+        let own = self.member(from);
+        Node {
+            address: v4(address(to.id)),
+            flags: NODE_RESOLVED | if from == to.id { NODE_SELF } else { 0 },
+            ifindex: own.ifindex,
+            source_mac: own.port.mac().0,
+            next_mac: to.port.mac().0,
+            mtu: MTU,
+            ..Node::default()
+        }
+    }
+
+    fn tag_key(&self) -> Key {
+        Key { key: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], valid: 1 }
+    }
+
+    /// Computes both levels of tables anew and gives them to every living node. Rows forget the `dead` nodes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn publish(&mut self, dead: &[u16]) -> Result<()> {
+        let weight = |member: &Member| {
+            let ready = member.pods.iter().filter(|pod| !pod.draining).count();
+            if dead.contains(&member.id) { 0 } else { u32::try_from(ready).unwrap_or(u32::MAX) }
+        };
+        let weights: Vec<(u16, u32)> = self.members.iter().map(|member| (member.id, weight(member))).collect();
+        self.rows = push(&self.rows, &homes(ROWS, &weights), dead, minutes());
+        self.epoch += 1;
+        let table = nodes_table(self.epoch);
+        let ids: Vec<u16> = self.members.iter().map(|member| member.id).collect();
+        // Endpoints first: a node is ready for its rows before others send by them.
+        for &id in &ids {
+            self.publish_endpoints(id)?;
+        }
+        for &from in &ids {
+            let entries: Vec<(u16, Node)> = self.members.iter().map(|to| (to.id, self.entry(from, to))).collect();
+            let rows = self.rows.clone();
+            let Some(programs) = self.member_mut(from).programs.as_mut() else { continue };
+            for (to, mut node) in entries {
+                node.flags |= if dead.contains(&to) { NODE_DEAD } else { 0 };
+                programs.node(to, &node)?;
+            }
+            programs.rows(table.base, &rows);
+            programs.swap_nodes(SERVICE, table);
+            programs.swap_nodes(ADDRESS, table);
+        }
+        Ok(())
+    }
+
+    fn publish_endpoints(&mut self, id: u16) -> Result<()> {
+        let epoch = self.epoch;
+        let member = self.member_mut(id);
+        let Some(programs) = member.programs.as_mut() else { return Ok(()) };
+        if member.pods.is_empty() {
+            return Ok(());
+        }
+        let weights: Vec<(u16, u32)> =
+            member.pods.iter().map(|pod| (pod.slot, if pod.draining { 0 } else { 1 })).collect();
+        member.rows = push(&member.rows, &homes(ROWS, &weights), &[], minutes());
+        for pod in &member.pods {
+            let flags = if pod.draining { ENDPOINT_DRAINING } else { ENDPOINT_READY };
+            let (address, port) = (v4(pod.address), SERVICE_PORT.to_be());
+            let endpoint = Endpoint {
+                address,
+                port,
+                protocol: TCP,
+                flags,
+                netns: pod.nsid,
+                service: u16::try_from(SERVICE).expect("a small slot"),
+                ..Endpoint::default()
+            };
+            programs.endpoint(pod.slot, &endpoint)?;
+            let key = ReverseKey { address, port, protocol: TCP, pad: [0; 5] };
+            let entry = ReverseEntry { vip: v4(VIP), port, service: endpoint.service, pad: 0 };
+            programs.reverse(&key, &entry)?;
+        }
+        let table = Table { base: ENDPOINT_BASES[usize::from(epoch % 2)], rows: ROWS, epoch };
+        programs.rows(table.base, &member.rows);
+        programs.swap_endpoints(SERVICE, table);
+        Ok(())
+    }
+
+    /// Lets the router spread all flows anew over these balancers: other members, and another seed of its hash.
+    ///
+    /// # Errors
+    /// When the router refuses.
+    pub fn spread(&mut self, balancers: &[u16]) -> Result<()> {
+        self.seed = self.seed.wrapping_mul(0x9e37_79b1).wrapping_add(1);
+        let hops: Vec<String> = balancers.iter().map(|id| format!("nexthop via {}", address(*id))).collect();
+        ip(&self.router, &format!("route replace {VIP}/32 {}", hops.join(" ")))?;
+        self.router.sysctl("net/ipv4/fib_multipath_hash_seed", &self.seed.to_string())
+    }
+
+    /// What the programs of every living node counted, in words.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn describe(&self) -> Result<String> {
+        let mut text = String::new();
+        for member in &self.members {
+            if let Some(programs) = &member.programs {
+                text += &format!("n{}: {}\n", member.id, programs.tallies()?.describe());
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Address of a node.
+fn address(id: u16) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, u8::try_from(id).expect("a small id"))
+}
+
+fn net(address: Ipv4Addr, length: u8) -> IpNet {
+    IpNet::new(address.into(), length).expect("a prefix length of IPv4")
+}
+
+fn config(id: u16) -> Config {
+    Config {
+        flow_key: [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918],
+        address4: v4(address(id)),
+        node: id,
+        tunnel_port: DEFAULT_TUNNEL_PORT.to_be(),
+        orphan_rate: 1000,
+        icmp_rate: 1000,
+        remote_rate: 1000,
+        udp_idle_s: 300,
+        ..Config::default()
+    }
+}
+
+fn nodes_table(epoch: u16) -> Table {
+    Table { base: NODE_BASES[usize::from(epoch % 2)], rows: if epoch == 0 { 0 } else { ROWS }, epoch }
+}
+
+fn service(nodes: Table) -> Service {
+    // IPv4 header and TCP header without options: 40 bytes.
+    let mss = usize::from(MTU) - OVERHEAD_V4 - 40;
+    Service {
+        nodes: nodes.word(),
+        number: u16::try_from(SERVICE).expect("a small slot"),
+        port: SERVICE_PORT.to_be(),
+        protocol: TCP,
+        drain_minutes: DRAIN_MINUTES,
+        mss4: u16::try_from(mss).expect("below an MTU"),
+        vip: v4(VIP),
+        ..Service::default()
+    }
+}
+
+/// Minutes of CLOCK_BOOTTIME, as rows hold them.
+fn minutes() -> u16 {
+    let minutes = time::read(ClockId::CLOCK_BOOTTIME) / 60_000_000_000;
+    u16::try_from(minutes % 65_536).expect("below 2^16")
+}
+
+/// A veth between `near` (device `device`) and `far` (eth0, default route to `near`), in one /24.
+fn cable(near: &Netns, device: &str, near_at: Ipv4Addr, far: &Netns, far_at: Ipv4Addr) -> Result<()> {
+    let peer = far.full_name();
+    ip(near, &format!("link add {device} type veth peer name eth0 netns {peer}"))?;
+    ip_batch(near, &[format!("addr add {near_at}/24 dev {device}"), format!("link set {device} up")])?;
+    ip_batch(
+        far,
+        &[
+            format!("addr add {far_at}/24 dev eth0"),
+            "link set eth0 up".to_owned(),
+            format!("route add default via {near_at}"),
+        ],
+    )
+}
+
+/// The id by which `netns` knows the namespace at the other end of its device.
+///
+/// # Errors
+/// When the device is not there or its other end is in the same namespace.
+pub fn nsid(netns: &Netns, device: &str) -> Result<i32> {
+    let text = ip(netns, &format!("-j link show dev {device}"))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| LabError::answer("ip -j link", e.to_string()))?;
+    let id = json[0]["link_netnsid"].as_i64().and_then(|id| i32::try_from(id).ok());
+    id.ok_or_else(|| LabError::answer("ip -j link", format!("no link_netnsid for {device}: {text}")))
+}
