@@ -62,7 +62,7 @@ impl Daemon {
         let socket = dir.path().join("admin.sock");
         let publisher = handle.publisher();
         let listeners = runtime.block_on(Listeners::bind(&socket, None)).expect("bound");
-        runtime.spawn(serve(listeners, handle, Arc::new(|_, _, _| String::new()), std::future::pending()));
+        runtime.spawn(serve(listeners, handle, Arc::new(|_, _, _, _| String::new()), std::future::pending()));
         Self { dir, asked, publisher, _port: port, _runtime: runtime }
     }
 

@@ -1,6 +1,7 @@
 //! What the functional tests share beyond the lab.
 
 pub mod cluster;
+pub mod devices;
 pub mod fence;
 pub mod forward;
 pub mod net;

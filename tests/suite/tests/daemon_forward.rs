@@ -60,7 +60,7 @@ fn wait_on(daemon: &Bascule) -> Result<Value> {
 fn link_ids(cluster: &Cluster, n: usize) -> Result<Vec<u32>> {
     let netns = cluster.hosts[n - 1].netns.clone();
     let index = netns.ifindex("eth0")?;
-    let links = netns.run(move || bascule_suite::forward::device_links(index))?;
+    let links = netns.run(move || bascule_suite::devices::device_links(index))?;
     Ok(links.iter().map(|link| link.id).collect())
 }
 
@@ -115,7 +115,7 @@ fn it_shows_services_and_traces_and_keeps_its_links_over_kill_and_stop() -> Resu
     let netns = cluster.hosts[0].netns.clone();
     wait_for(SOON, "the programs to go", || {
         let index = netns.ifindex("eth0").ok()?;
-        let names = netns.run(move || bascule_suite::forward::program_names(index)).ok()?;
+        let names = netns.run(move || bascule_suite::devices::program_names(index)).ok()?;
         (!names.iter().any(|name| name.starts_with("bascule_xdp") || name.starts_with("bascule_tc"))).then_some(())
     })?;
     let (status, _) = cluster.daemon(1).get("/services")?;
