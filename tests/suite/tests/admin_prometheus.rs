@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bascule::admin::{Listeners, serve};
+use bascule::handle::forward::ForwardStatus;
 use bascule::handle::{NodePort, Request, channel};
 use bascule::metrics::Metrics;
 use bascule_bgp::speaker::SpeakerStatus;
@@ -142,7 +143,10 @@ fn a_real_prometheus_scrapes_and_sees_what_moves() -> Result<()> {
     runtime.spawn(drive(port, Arc::clone(&status)));
     let metrics = Metrics::new("n1");
     let shown = metrics.clone();
-    let scrape = move |status: Option<&NodeStatus>, _: Option<&BfdStatus>, _: Option<&SpeakerStatus>| {
+    let scrape = move |status: Option<&NodeStatus>,
+                       _: Option<&BfdStatus>,
+                       _: Option<&SpeakerStatus>,
+                       _: Option<&ForwardStatus>| {
         match status {
             Some(status) => shown.update(status),
             None => shown.unknown(),

@@ -14,8 +14,8 @@ use bascule_core::balance::Recovered;
 use bascule_core::balance::io::{Action, EndpointEntry, EndpointSlot, ServiceEntry, ServiceSlot, Table};
 use bascule_core::balance::rows::Row;
 use bascule_core::service::{Affinity, Delivery, Protocol, Return, ServiceKey};
-use bascule_suite::fence::Ground;
 use bascule_suite::devices::{device_links, flow, flows, foreign_xdp, open, options, put_flow, veth, xdp_of};
+use bascule_suite::fence::Ground;
 
 fn names(dir: &Path, prefix: &str) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();

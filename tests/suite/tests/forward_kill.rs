@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bascule::dataplane::forward::{Forward, ForwardOptions, Wish};
-use bascule_suite::fence::Ground;
 use bascule_suite::devices::{device_links, flow, flows, options, put_flow, veth};
+use bascule_suite::fence::Ground;
 
 /// Tells the child where to work; without it the child's part does nothing.
 const ROOT: &str = "BASCULE_TEST_FORWARD_ROOT";

@@ -123,8 +123,7 @@ impl State {
                 via: 0,
             });
         }
-        let at =
-            ReverseKey { address: key.endpoint, port: key.endpoint_port, protocol: key.protocol, pad: [0; 5] };
+        let at = ReverseKey { address: key.endpoint, port: key.endpoint_port, protocol: key.protocol, pad: [0; 5] };
         let entry = self.reverse.get(&at)?;
         let endpoint = self.endpoints.iter().find(|(_, e)| e.address == key.endpoint && e.port == key.endpoint_port);
         Some(Known {

@@ -31,7 +31,11 @@ pub(crate) struct Place {
 enum Next {
     /// This node itself, which may open the flow.
     Here,
-    Node { index: u8, id: u16, accept: bool },
+    Node {
+        index: u8,
+        id: u16,
+        accept: bool,
+    },
     None,
 }
 
@@ -55,9 +59,7 @@ impl State {
         if opens && places.iter().any(|p| p.ready) {
             return self.open(job, &from, &places);
         }
-        if !opens
-            && let Some(out) = self.probed(&job, &from, &places)
-        {
+        if !opens && let Some(out) = self.probed(&job, &from, &places) {
             return out;
         }
         match next {
