@@ -95,9 +95,10 @@ pub(super) async fn ready(State(asked): State<Asked>) -> Response {
     (code, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
 }
 
-/// What the BGP room cannot do. Asked without waiting for it.
+/// What the rooms of BGP and of forwarding cannot do. Told without waiting for them.
 fn room_reasons(handle: &NodeHandle) -> Vec<String> {
     let mut reasons: Vec<String> = handle.bgp().troubles().iter().map(|trouble| format!("bgp: {trouble}")).collect();
+    reasons.extend(handle.forward().trouble().map(|trouble| format!("forwarding: {trouble}")));
     if room_is_stuck(handle) {
         reasons.push("bgp: the room does not turn".to_owned());
     }

@@ -1,6 +1,7 @@
 //! How the rest of the process asks the forwarding room, and the words in which it answers.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bascule_core::balance::status::BalanceStatus;
@@ -295,18 +296,39 @@ pub struct ForwardGone;
 #[derive(Clone)]
 pub struct ForwardHandle {
     requests: mpsc::Sender<ForwardRequest>,
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
-/// The room's side: requests, to be taken in every turn.
-pub type ForwardPort = mpsc::Receiver<ForwardRequest>;
+/// The room's side.
+pub struct ForwardPort {
+    /// Requests, to be taken in every turn.
+    pub requests: mpsc::Receiver<ForwardRequest>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl ForwardPort {
+    /// Why nothing is forwarded that should be, for readiness; `None`: all is well, or nothing should be.
+    pub fn set_trouble(&self, trouble: Option<&str>) {
+        let mut told = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_deref() != trouble {
+            *told = trouble.map(str::to_owned);
+        }
+    }
+}
 
 /// Makes both sides.
 pub fn channel() -> (ForwardHandle, ForwardPort) {
-    let (requests, port) = mpsc::channel(REQUESTS);
-    (ForwardHandle { requests }, port)
+    let (sender, requests) = mpsc::channel(REQUESTS);
+    let trouble = Arc::<Mutex<Option<String>>>::default();
+    (ForwardHandle { requests: sender, trouble: Arc::clone(&trouble) }, ForwardPort { requests, trouble })
 }
 
 impl ForwardHandle {
+    /// Why nothing is forwarded that should be, without asking the room.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A snapshot.
     ///
     /// # Errors

@@ -3,21 +3,24 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::Path as FilePath;
 
 use anyhow::Result;
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{SchedClassifier, TcAttachType};
-use bascule::dataplane::forward::{Forward, ForwardError, ForwardOptions, Wish};
+use bascule::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Wish};
 use bascule::dataplane::{Attach, clean};
 use bascule::handle::forward::Hook;
 use bascule_core::balance::Recovered;
-use bascule_core::balance::io::{Action, EndpointEntry, EndpointSlot, ServiceEntry, ServiceSlot, Table};
+use bascule_core::balance::io::{Action, EndpointEntry, EndpointSlot, NodeEntry, ServiceEntry, ServiceSlot, Table};
 use bascule_core::balance::rows::Row;
-use bascule_core::service::{Affinity, Delivery, Protocol, Return, ServiceKey};
-use bascule_suite::devices::{device_links, flow, flows, foreign_xdp, open, options, put_flow, veth, xdp_of};
+use bascule_core::service::{Affinity, Delivery, NodeSpec, Protocol, Return, ServiceKey};
+use bascule_ebpf_common::forward::{NODE_RESOLVED, Node};
 use bascule_suite::fence::Ground;
+use bascule_suite::devices::{device_links, flow, flows, foreign_xdp, open, options, put_flow, veth, xdp_of};
 
-fn names(dir: &Path, prefix: &str) -> Vec<String> {
+fn names(dir: &FilePath, prefix: &str) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
@@ -131,6 +134,36 @@ fn maps_are_reused_with_what_they_hold() {
         let found = again.recovered()?;
         assert_eq!(found, Recovered::default());
         assert!(flows(again.map_dir())?.is_empty());
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_ways_of_a_former_run_hold_until_this_one_has_looked() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let address: IpAddr = "10.9.0.2".parse()?;
+        let spec = NodeSpec { name: "n2".to_owned(), id: 2, addresses: vec![address], site: 1, draining: false };
+        let put = || Action::PutNode(NodeEntry { spec: spec.clone(), dead: false, this: false });
+        let path = Path { ifindex: a, source_mac: [2; 6], next_mac: [3; 6], mtu: 1500 };
+        let node = |forward: &Forward| -> Result<Node> {
+            let map = Map::Array(MapData::from_pin(forward.map_dir().join("NODES"))?);
+            Ok(Array::<_, Node>::try_from(map)?.get(&2, 0)?)
+        };
+        let mut first = open(ground)?;
+        first.apply(put())?;
+        assert_eq!(node(&first)?.flags & NODE_RESOLVED, 0);
+        assert!(first.conditions(&[])[0].contains("no way to the node at 10.9.0.2"));
+        assert!(first.set_path(address, Some(path))? && !first.set_path(address, Some(path))?);
+        drop(first);
+        let mut second = open(ground)?;
+        second.apply(put())?;
+        let written = node(&second)?;
+        assert_eq!((written.flags, written.ifindex, written.next_mac), (NODE_RESOLVED, a, [3; 6]));
+        assert!(second.conditions(&[]).is_empty());
+        assert!(second.set_path(address, None)?);
+        assert_eq!(node(&second)?.flags, 0);
         Ok(())
     })
     .unwrap();

@@ -86,7 +86,7 @@ pub(super) fn frames(loaded: &Loaded) -> BTreeSet<Forwarded> {
 }
 
 /// Starts the room on its thread; it ends when the sender is dropped. Programs and maps stay as they are.
-pub(super) fn spawn(requests: ForwardPort, links: Vec<LinkInfo>) -> Result<ForwardSender> {
+pub(super) fn spawn(port: ForwardPort, links: Vec<LinkInfo>) -> Result<ForwardSender> {
     let (sender, orders) = mpsc::channel(ORDER_QUEUE);
     let (opened, opening) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("bascule-forward".to_owned()).spawn(move || {
@@ -101,7 +101,7 @@ pub(super) fn spawn(requests: ForwardPort, links: Vec<LinkInfo>) -> Result<Forwa
             };
             drop(opened.send(Ok(())));
             let links = links.into_iter().map(|link| (link.id, link)).collect();
-            Room { orders, requests, ways, links, plane: Plane::default(), checks: Checks::new() }.run().await;
+            Room { orders, port, ways, links, plane: Plane::default(), checks: Checks::new() }.run().await;
         });
     })?;
     opening.recv().context("the forwarding room ended before it began")??;
@@ -110,7 +110,7 @@ pub(super) fn spawn(requests: ForwardPort, links: Vec<LinkInfo>) -> Result<Forwa
 
 struct Room {
     orders: mpsc::Receiver<Order>,
-    requests: ForwardPort,
+    port: ForwardPort,
     ways: Ways,
     links: BTreeMap<LinkId, LinkInfo>,
     plane: Plane,
@@ -138,7 +138,7 @@ impl Room {
                     Some(order) => self.order(order),
                     None => return,
                 },
-                Some(request) = self.requests.recv() => self.answer(request),
+                Some(request) = self.port.requests.recv() => self.answer(request),
                 Some(result) = self.checks.result() => {
                     if let Some((endpoint, health)) = self.checks.handle_result(result) {
                         self.plane.balancer.handle_endpoint_health(&endpoint, health, now());
@@ -164,6 +164,7 @@ impl Room {
             let now = now();
             self.checks.start_due(now);
             self.plane.turn(now, &self.links);
+            self.port.set_trouble(self.plane.problem.as_deref());
             if stale.is_some_and(|at| at <= tokio::time::Instant::now()) {
                 stale = None;
                 self.plane.resolve(&mut self.ways).await;

@@ -82,6 +82,9 @@ impl Plane {
         links: &BTreeMap<LinkId, LinkInfo>,
         now: Instant,
     ) {
+        if config.is_none() {
+            self.problem = None;
+        }
         self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
         self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
         self.config = config;

@@ -176,6 +176,10 @@ impl Forward {
         )?;
         let half = tables::descriptor(&take(&mut ebpf, "HALF")?)?;
         let peers = Peers::new(|name| take(&mut ebpf, name))?;
+        let mut known = Known::default();
+        if choice.reused {
+            recover::seed(&mut known, &peers)?;
+        }
         tracing::info!(pins = %choice.dir.display(), reused_maps = choice.reused, carried, "forwarding loaded");
         Ok(Self {
             ebpf,
@@ -190,7 +194,7 @@ impl Forward {
             stats,
             flows,
             half,
-            known: Known::default(),
+            known,
         })
     }
 

@@ -10,10 +10,11 @@ use bascule_core::balance::rows;
 use bascule_core::service::{Protocol, ServiceKey};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    self as abi, ENDPOINT_READY, Endpoint, Flow, MAX_ENDPOINTS, MAX_NODES, Node, SERVICE_ADDRESS, Table,
+    self as abi, ENDPOINT_READY, ENDPOINT_REMOTE, Endpoint, Flow, MAX_ENDPOINTS, MAX_NODES, NODE_RESOLVED, Node,
+    SERVICE_ADDRESS, Table,
 };
 
-use super::apply::{Known, address_key, key_of};
+use super::apply::{Known, Path, Place, address_key, key_of};
 use super::error::ForwardError;
 use super::peers::Peers;
 use super::tables::{Tables, source_prefix};
@@ -63,6 +64,31 @@ pub(super) fn recovered(tables: &Tables, peers: &Peers) -> Result<Recovered, For
         }
     }
     Ok(found)
+}
+
+/// Ways and places as a former run found them hold until this one has looked: its first entries must not say that nothing is known.
+pub(super) fn seed(known: &mut Known, peers: &Peers) -> Result<(), ForwardError> {
+    for id in 1..MAX_NODES {
+        let node = peers.node(id)?;
+        if node.flags & NODE_RESOLVED != 0 {
+            let Node { ifindex, source_mac, next_mac, mtu, .. } = node;
+            let _news = known.note_path(address_of(node.address), Some(Path { ifindex, source_mac, next_mac, mtu }));
+        }
+    }
+    for slot in 1..MAX_ENDPOINTS {
+        let endpoint = peers.endpoint(slot)?;
+        match endpoint.netns {
+            _ if endpoint == Endpoint::default() || endpoint.flags & ENDPOINT_REMOTE != 0 => {}
+            -1 => {
+                let _news = known.note_place(address_of(endpoint.address), Place::Host);
+            }
+            id if id >= 0 => {
+                let _news = known.note_place(address_of(endpoint.address), Place::Netns(id));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn core_table(table: Table) -> CoreTable {
