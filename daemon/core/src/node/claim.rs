@@ -242,7 +242,7 @@ impl Group {
     fn on_handover(&mut self, output: handover::Output, env: &Env<'_>, now: Instant) {
         match output {
             handover::Output::Send(to, message) => self.send_peer(to, &message, env),
-            handover::Output::Claim(until) => self.vrrp.claim(until, now),
+            handover::Output::Claim { granter, until } => self.vrrp.claim(granter, until, now),
             handover::Output::Granted(_) => {
                 let deadline = self.vrrp.fence_deadline().unwrap_or(now);
                 self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, true);
