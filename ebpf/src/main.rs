@@ -4,7 +4,7 @@
 //! rules are tabulated in `docs/fence.md`. Everything unknown passes: `TC_ACT_UNSPEC` hands the frame to the next
 //! program or filter on the link, so foreign programs see exactly what they saw before.
 //!
-//! Kernel floor 5.10: only `bpf_skb_load_bytes`, map look-ups and `bpf_ktime_get_boot_ns` (5.8) are used. Headers are
+//! Kernel floor 5.10: only `bpf_skb_load_bytes`, `bpf_skb_store_bytes`, `bpf_redirect`, map look-ups and `bpf_ktime_get_boot_ns` (5.8) are used. Headers are
 //! copied out rather than read in place, so non-linear frames need no pull and the verifier no bounds proof.
 #![no_std]
 #![no_main]
@@ -31,6 +31,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Dropped and counted.
     Drop(DropReason),
+    /// Sent elsewhere: what the redirecting helper returned.
+    Redirect(i32),
 }
 
 #[classifier]
@@ -51,6 +53,7 @@ fn apply(verdict: Verdict) -> i32 {
             maps::count(reason as u32);
             DROP
         }
+        Verdict::Redirect(action) => action,
     }
 }
 

@@ -12,6 +12,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::Reason;
+use super::grace::{GRACE_MAX, Grace, Granter};
 use crate::fence;
 use crate::time::{Instant, TimerTable};
 use crate::types::{Centis, Family, HEALTHY_MIN, Role};
@@ -19,9 +20,6 @@ use crate::wire::vrrp::PRIORITY_RELEASE;
 
 /// Rivals that are watched at once: the nodes of a large cluster that all claim. More are counted and not watched.
 const RIVALS: usize = 16;
-
-/// How long an advert of the granter that crossed our first one may be under way at most: a LAN and a busy node.
-const GRACE_MAX: Duration = Duration::from_millis(20);
 
 /// What the machine must know of its own configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,25 +120,6 @@ struct Rival {
     tie: bool,
     first: Instant,
     last: Instant,
-}
-
-/// The owner that granted the group to us: only its adverts may have crossed our first one. Another node that outranks us then preempts
-/// us as at any other time; its kernel announces, and ours has given way already.
-#[derive(Clone, Copy, Debug)]
-struct Grace {
-    /// Where the grant came from.
-    granter: IpAddr,
-    /// In its last advert; tells its adverts of the other family, whose source no grant names.
-    priority: Option<u8>,
-    /// One advert of its was answered.
-    answered: bool,
-}
-
-impl Grace {
-    fn covers(&self, heard: &Heard) -> bool {
-        let other_family = Family::of(&heard.source) != Family::of(&self.granter);
-        heard.source == self.granter || other_family && self.priority.is_none_or(|said| said == heard.priority)
-    }
 }
 
 /// One virtual router.
@@ -307,16 +286,19 @@ impl Vrrp {
         }
     }
 
-    /// The owner, known by the address `granter`, granted the group to us until `until`: claim without waiting. Our first advert must
-    /// leave before.
-    pub fn claim(&mut self, granter: IpAddr, until: Instant, now: Instant) {
+    /// `granter` granted the group to us until `until`: claim without waiting. Our first advert must leave before.
+    pub fn claim(&mut self, granter: Granter, until: Instant, now: Instant) {
         if self.role == Role::Backup && now < until {
-            let priority = self.owner.map(|o| o.priority);
             self.enter_active(Reason::Handover, until, now);
-            self.grace = Some(Grace { granter, priority, answered: false });
+            self.grace = Some(Grace { granter, answered: false });
             let grace = (self.config.interval.duration() / 2).clamp(Duration::from_millis(5), GRACE_MAX);
             self.timers.set(Timer::Grace, now + grace);
         }
+    }
+
+    /// The owner that grants the group from this address, as far as its adverts tell.
+    pub fn granter(&self, address: IpAddr) -> Granter {
+        Granter { address, priority: self.owner.map(|o| o.priority) }
     }
 
     /// We granted the group and this is the successor's advert: go to Backup whatever the priorities are.
@@ -455,7 +437,7 @@ impl Vrrp {
             self.advertise(now);
             return;
         }
-        if let Some(grace) = self.grace.as_mut().filter(|grace| grace.covers(&heard)) {
+        if let Some(grace) = self.grace.as_mut().filter(|grace| grace.granter.said(&heard)) {
             // Said once more, in case our first advert was lost; an answer to each would be answered by the granter for ever.
             if !core::mem::replace(&mut grace.answered, true) {
                 self.advertise(now);
