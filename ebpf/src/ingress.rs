@@ -74,8 +74,9 @@ fn hand_on(ctx: &TcContext, entry: VipEntry, ifindex: u32, mac: [u8; 6], source_
     if ctx.store(0, &mac, 0).is_err() || ctx.store(6, &own, 0).is_err() {
         return Verdict::Drop(DropReason::IngressDeliver);
     }
-    // SAFETY: the helper has no precondition; flags 0 is egress.
-    Verdict::Redirect(unsafe { bpf_redirect(ifindex, 0) } as i32)
+    // SAFETY: the helper has no precondition; flags 0 is egress. It refuses nothing but other flags.
+    let _redirect = unsafe { bpf_redirect(ifindex, 0) };
+    Verdict::HandOn
 }
 
 /// An advert of another node for a virtual router of ours, as far as a program can check it; it passes in any case.

@@ -24,6 +24,9 @@ const NEXT: i32 = -1;
 /// `TC_ACT_SHOT` and `TCX_DROP`: free the frame.
 const DROP: i32 = 2;
 
+/// `TC_ACT_REDIRECT` and `TCX_REDIRECT`: where the redirecting helper was told.
+const REDIRECT: i32 = 7;
+
 /// What a rule says about a frame.
 #[must_use]
 pub(crate) enum Verdict {
@@ -31,8 +34,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Dropped and counted.
     Drop(DropReason),
-    /// Sent elsewhere: what the redirecting helper returned.
-    Redirect(i32),
+    /// The redirecting helper knows where to. Without a field: then a verdict is one number, of which no half can be unset.
+    HandOn,
 }
 
 #[classifier]
@@ -53,7 +56,7 @@ fn apply(verdict: Verdict) -> i32 {
             maps::count(reason as u32);
             DROP
         }
-        Verdict::Redirect(action) => action,
+        Verdict::HandOn => REDIRECT,
     }
 }
 
