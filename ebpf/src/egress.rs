@@ -1,12 +1,12 @@
 //! What this node may say.
 
 use aya_ebpf::programs::TcContext;
-use bascule_ebpf_common::{AdvertKey, DropReason};
+use bascule_ebpf_common::{AdvertKey, DropReason, VipEntry};
 
 use crate::Verdict;
-use crate::frame::{self, Ip, NDP_ADVERT, Network, Side};
+use crate::frame::{self, Handshake, Ip, NDP_ADVERT, Network, Side};
 use crate::maps;
-use crate::shard::{Shard, need_answer, need_deliver};
+use crate::shard::{CLOSED, HERE, Shard, delivery, forwarded, need_answer};
 
 /// Judges a frame that is about to leave.
 #[inline(always)]
@@ -35,16 +35,15 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32) -> Verdict {
             };
         }
     }
-    let source = maps::vip(&ip.source);
     let Some(kind) = frame::ndp_type(ctx, ip) else {
-        return match source {
-            Some(entry) => need_deliver(ctx, ip, Side::Source, entry, DropReason::EgressDeliver),
+        return match maps::vip(&ip.source) {
+            Some(entry) => judge_packet(ctx, ip, entry),
             None => Verdict::Pass,
         };
     };
     // Neighbour discovery speaks for its source (it may carry the link-layer address) and, as an advertisement, for its
     // target.
-    if let Some(entry) = source {
+    if let Some(entry) = maps::vip(&ip.source) {
         let verdict = need_answer(entry, ifindex, DropReason::EgressSecondLink, DropReason::EgressAnswer);
         if let Verdict::Drop(_) = verdict {
             return verdict;
@@ -56,5 +55,18 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32) -> Verdict {
     match frame::ndp_target(ctx, ip).and_then(|target| maps::vip(&target)) {
         Some(entry) => need_answer(entry, ifindex, DropReason::EgressSecondLink, DropReason::EgressAnswer),
         None => Verdict::Pass,
+    }
+}
+
+/// A packet by the VIP that is not neighbour discovery.
+#[inline(always)]
+fn judge_packet(ctx: &TcContext, ip: &Ip, entry: VipEntry) -> Verdict {
+    match delivery(entry) {
+        HERE => Verdict::Pass,
+        _ if forwarded(ctx, ip, Side::Source) => Verdict::Pass,
+        CLOSED => Verdict::Drop(DropReason::EgressDeliver),
+        // What says "the VIP is here" to a new client is an answer, in TCP as in ARP.
+        _ if frame::handshake(ctx, ip) == Some(Handshake::SynAck) => Verdict::Drop(DropReason::EgressAnswer),
+        _ => Verdict::Pass,
     }
 }

@@ -39,6 +39,10 @@ pub(crate) const NDP_SOLICIT: u8 = 135;
 pub(crate) const NDP_ADVERT: u8 = 136;
 pub(crate) const NDP_LAST: u8 = 137;
 
+/// Control bits of a TCP header (RFC 9293 section 3.1).
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
 /// ARP operation "request" (RFC 826).
 pub(crate) const ARP_REQUEST: u16 = 1;
 
@@ -270,6 +274,27 @@ pub(crate) fn ndp_type(ctx: &TcContext, ip: &Ip) -> Option<u8> {
     }
     let kind: [u8; 1] = ctx.load(ip.offset).ok()?;
     if kind[0] < NDP_FIRST || kind[0] > NDP_LAST { None } else { Some(kind[0]) }
+}
+
+/// A segment of the TCP handshake (RFC 9293 section 3.5).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Syn,
+    SynAck,
+}
+
+/// What part of a handshake the packet is; `None` for anything else.
+#[inline(always)]
+pub(crate) fn handshake(ctx: &TcContext, ip: &Ip) -> Option<Handshake> {
+    if ip.protocol != IPPROTO_TCP {
+        return None;
+    }
+    let flags: [u8; 1] = ctx.load(ip.offset + 13).ok()?;
+    match flags[0] & (TCP_SYN | TCP_ACK) {
+        TCP_SYN => Some(Handshake::Syn),
+        both if both == TCP_SYN | TCP_ACK => Some(Handshake::SynAck),
+        _ => None,
+    }
 }
 
 /// Target address of a neighbour solicitation or advertisement (RFC 4861 sections 4.3 and 4.4).

@@ -1,12 +1,13 @@
 //! What this node may hear.
 
+use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::{ADVERT_HOPS, AdvertKey, DropReason, Heard, VipEntry};
 
 use crate::Verdict;
-use crate::frame::{self, ARP_REQUEST, Arp, Ip, NDP_ADVERT, NDP_SOLICIT, Network, Side};
+use crate::frame::{self, ARP_REQUEST, Arp, Handshake, Ip, NDP_ADVERT, NDP_SOLICIT, Network, Side};
 use crate::maps;
-use crate::shard::{Shard, need_answer, need_deliver};
+use crate::shard::{CLOSED, HERE, Shard, delivery, forwarded, mac, need_answer};
 
 /// Judges a frame that arrived.
 #[inline(always)]
@@ -52,10 +53,32 @@ fn judge_ip(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) -> Ver
         }
         return need_answer(entry, ifindex, DropReason::IngressSecondLink, DropReason::IngressAnswer);
     }
-    match maps::vip(&ip.destination) {
-        Some(entry) => need_deliver(ctx, ip, Side::Destination, entry, DropReason::IngressDeliver),
-        None => Verdict::Pass,
+    let Some(entry) = maps::vip(&ip.destination) else { return Verdict::Pass };
+    match delivery(entry) {
+        HERE => Verdict::Pass,
+        // Before a hand-over's rule: what the forwarding plane serves needs no successor.
+        _ if forwarded(ctx, ip, Side::Destination) => Verdict::Pass,
+        CLOSED => Verdict::Drop(DropReason::IngressDeliver),
+        successor if frame::handshake(ctx, ip) == Some(Handshake::Syn) => {
+            hand_on(ctx, entry, ifindex, mac(successor), source_mac)
+        }
+        _ => Verdict::Pass,
     }
+}
+
+/// Sends a first segment back out of its link, to the node that serves new connections by now: accepted here, the rest of its handshake
+/// would be reset there; dropped, its client would wait a second. From the successor itself it does not go back.
+#[inline(always)]
+fn hand_on(ctx: &TcContext, entry: VipEntry, ifindex: u32, mac: [u8; 6], source_mac: &[u8; 6]) -> Verdict {
+    let (true, true, Some(own)) = (entry.ifindex == ifindex, mac != *source_mac, maps::link_mac(ifindex)) else {
+        return Verdict::Drop(DropReason::IngressDeliver);
+    };
+    if ctx.store(0, &mac, 0).is_err() || ctx.store(6, &own, 0).is_err() {
+        return Verdict::Drop(DropReason::IngressDeliver);
+    }
+    // SAFETY: the helper has no precondition; flags 0 is egress. It refuses nothing but other flags.
+    let _redirect = unsafe { bpf_redirect(ifindex, 0) };
+    Verdict::HandOn
 }
 
 /// An advert of another node for a virtual router of ours, as far as a program can check it; it passes in any case.
@@ -75,7 +98,7 @@ fn notice_advert(ctx: &TcContext, ip: &Ip, ifindex: u32, source_mac: &[u8; 6]) {
         return;
     }
     if let Some(shard) = Shard::look(slot) {
-        shard.rival_advertises(&Heard { family: ip.family, priority: advert.priority, source: ip.source });
+        shard.rival_advertises(&Heard { family: ip.family, priority: advert.priority, source: ip.source }, source_mac);
     }
 }
 
@@ -90,6 +113,6 @@ fn notice_rival(entry: VipEntry, ifindex: u32, source_mac: &[u8; 6]) {
         _ => return,
     }
     if let Some(shard) = Shard::look(entry.shard) {
-        shard.rival_announces();
+        shard.rival_announces(source_mac);
     }
 }

@@ -4,7 +4,7 @@
 //! rules are tabulated in `docs/fence.md`. Everything unknown passes: `TC_ACT_UNSPEC` hands the frame to the next
 //! program or filter on the link, so foreign programs see exactly what they saw before.
 //!
-//! Kernel floor 5.10: only `bpf_skb_load_bytes`, map look-ups and `bpf_ktime_get_boot_ns` (5.8) are used. Headers are
+//! Kernel floor 5.10: only `bpf_skb_load_bytes`, `bpf_skb_store_bytes`, `bpf_redirect`, map look-ups and `bpf_ktime_get_boot_ns` (5.8) are used. Headers are
 //! copied out rather than read in place, so non-linear frames need no pull and the verifier no bounds proof.
 #![no_std]
 #![no_main]
@@ -24,6 +24,9 @@ const NEXT: i32 = -1;
 /// `TC_ACT_SHOT` and `TCX_DROP`: free the frame.
 const DROP: i32 = 2;
 
+/// `TC_ACT_REDIRECT` and `TCX_REDIRECT`: where the redirecting helper was told.
+const REDIRECT: i32 = 7;
+
 /// What a rule says about a frame.
 #[must_use]
 pub(crate) enum Verdict {
@@ -31,6 +34,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Dropped and counted.
     Drop(DropReason),
+    /// The redirecting helper knows where to. Without a field: then a verdict is one number, of which no half can be unset.
+    HandOn,
 }
 
 #[classifier]
@@ -51,6 +56,7 @@ fn apply(verdict: Verdict) -> i32 {
             maps::count(reason as u32);
             DROP
         }
+        Verdict::HandOn => REDIRECT,
     }
 }
 

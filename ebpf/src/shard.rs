@@ -3,8 +3,9 @@
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::{
-    COUNTER_ADVERTS_PASSED, DropReason, FLAG_HANDOVER, FLAG_MAIN_V6, Heard, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl,
-    ShardKernel, VipEntry, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns, repeats,
+    COUNTER_ADVERTS_PASSED, DropReason, FLAG_MAIN_V6, Heard, LinkInfo, ROLE_ACTIVE, ROLE_LEAVING, ShardCtl,
+    ShardKernel, VipEntry, answer_open, awaits_successor, deadline_ns, deliver_open, deposed, deposes, fence_ns,
+    hands_on, repeats,
 };
 
 use crate::Verdict;
@@ -88,7 +89,8 @@ impl Shard {
 
     /// Another node advertised the shard's virtual router.
     #[inline(always)]
-    pub(crate) fn rival_advertises(&self, heard: &Heard) {
+    pub(crate) fn rival_advertises(&self, heard: &Heard, mac: &[u8; 6]) {
+        self.rival_announces(mac);
         // SAFETY: a valid map value; adverts of other nodes are the only writers of these two fields, and any order of two that arrive
         // at once is as good.
         unsafe {
@@ -99,12 +101,16 @@ impl Shard {
         }
     }
 
-    /// Another node announced a VIP of this shard: if that is the successor we wait for, stop answering.
+    /// Another node announced a VIP of this shard, or its advert did: if that is the successor we wait for, stop answering.
     #[inline(always)]
-    pub(crate) fn rival_announces(&self) {
-        if self.ctl.role == ROLE_ACTIVE && self.ctl.flags & FLAG_HANDOVER != 0 {
-            // SAFETY: a valid map value; every writer writes the same value in one term.
-            unsafe { (&raw mut (*self.cell).answer_closed_term).write_volatile(self.ctl.term) };
+    pub(crate) fn rival_announces(&self, mac: &[u8; 6]) {
+        if awaits_successor(&self.ctl) {
+            // SAFETY: a valid map value; every writer writes the same term, and while nobody else took the shard the same address, which
+            // comes first: it counts with the term only.
+            unsafe {
+                (&raw mut (*self.cell).successor).write_volatile(LinkInfo { mac: *mac, pad: [0; 2] });
+                (&raw mut (*self.cell).answer_closed_term).write_volatile(self.ctl.term);
+            }
         }
     }
 }
@@ -121,14 +127,37 @@ pub(crate) fn need_answer(entry: VipEntry, ifindex: u32, second_link: DropReason
     }
 }
 
-/// An IP packet to or from the VIP: needs `deliver`, or to be one that the forwarding plane serves on any node.
+/// A packet of the VIP that the forwarding plane serves on any node.
 #[inline(always)]
-pub(crate) fn need_deliver(ctx: &TcContext, ip: &Ip, side: Side, entry: VipEntry, closed: DropReason) -> Verdict {
-    match Shard::look(entry.shard) {
-        Some(s) if deliver_open(&s.ctl, &s.kernel, s.now) => Verdict::Pass,
-        _ => match frame::forwarded_key(ctx, ip, side) {
-            Some(key) if maps::forwarded(&key) => Verdict::Pass,
-            _ => Verdict::Drop(closed),
-        },
+pub(crate) fn forwarded(ctx: &TcContext, ip: &Ip, side: Side) -> bool {
+    frame::forwarded_key(ctx, ip, side).is_some_and(|key| maps::forwarded(&key))
+}
+
+/// [`delivery`]: dropped.
+pub(crate) const CLOSED: u64 = u64::MAX;
+/// [`delivery`]: served by this node, new connections included.
+pub(crate) const HERE: u64 = 0;
+/// Set in every other value of [`delivery`], above the six bytes of the address: one of zeroes is an address too.
+const SUCCESSOR: u64 = 1 << 63;
+
+/// An IP packet to or from the VIP: [`CLOSED`], [`HERE`], or the hardware address of who takes new connections instead, for [`mac`]. A number
+/// and not an enum: without CAP_PERFMON the verifier refuses the copies of half-filled values that the compiler makes.
+#[inline(always)]
+pub(crate) fn delivery(entry: VipEntry) -> u64 {
+    let Some(s) = Shard::look(entry.shard) else { return CLOSED };
+    if !deliver_open(&s.ctl, &s.kernel, s.now) {
+        return CLOSED;
     }
+    if !hands_on(&s.ctl, &s.kernel, s.now) {
+        return HERE;
+    }
+    let m = s.kernel.successor.mac;
+    u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]) | SUCCESSOR
+}
+
+/// The address in a value of [`delivery`] that is neither [`CLOSED`] nor [`HERE`].
+#[inline(always)]
+pub(crate) fn mac(delivery: u64) -> [u8; 6] {
+    let m = delivery.to_le_bytes();
+    [m[0], m[1], m[2], m[3], m[4], m[5]]
 }

@@ -34,7 +34,7 @@ pub struct FenceCtl {
     pub deliver_until: Instant,
     /// Advertisement interval at the time of the claim.
     pub interval: Centis,
-    /// A successor was granted the slot: `answer` is closed, and closed for the whole term once somebody else announces an address.
+    /// A successor was granted the slot: once it is heard, `answer` is closed for the whole term and new connections are handed on to it.
     pub handover: bool,
     /// What the claim stands on.
     pub basis: Basis,
@@ -97,6 +97,7 @@ pub struct KernelSlot {
     term: Term,
     deadline: Instant,
     interval: Option<Centis>,
+    /// Term in which a successor was heard.
     muted: Option<Term>,
     /// When another node's advert was last heard.
     heard: Instant,
@@ -133,12 +134,14 @@ impl KernelSlot {
     }
 
     /// Another node's advert of this virtual router arrived. An Active that must give way to it (RFC 9568 section 6.4.3) does so here
-    /// and now, for its daemon may stand still. During a hand-over it goes on serving until the announcement.
+    /// and now, for its daemon may stand still. During a hand-over, and on the way out, it is the successor's, which is about to announce
+    /// itself: nothing is answered from here on, so that no answer crosses the announcement; what still arrives is served.
     pub fn ingress_advert(&mut self, priority: u8, source: IpAddr, now: Instant) {
         if priority == 0 {
             return;
         }
         self.heard = now;
+        self.ingress_announcement();
         let Some(ctl) = self.ctl.filter(|ctl| ctl.role == FenceRole::Active && !ctl.handover) else { return };
         let (said, own) = self.said;
         let tie = priority == said && Family::of(&source) == ctl.family && own.is_some_and(|own| source > own);
@@ -149,7 +152,13 @@ impl KernelSlot {
 
     /// May this node answer for the addresses in ARP and NDP, or announce them?
     pub fn answer(&self, now: Instant) -> bool {
-        self.active(now).is_some_and(|ctl| self.muted != Some(ctl.term) && !ctl.handover)
+        self.active(now).is_some_and(|ctl| self.muted != Some(ctl.term))
+    }
+
+    /// Is a new connection that still arrives here sent on to the successor? Its handshake would end there, at a node that does not know
+    /// it. A SYN-ACK of ours speaks for the address, and is dropped in this state.
+    pub fn hands_on(&self, now: Instant) -> bool {
+        self.deliver(now) && self.ctl.is_some_and(|ctl| self.muted == Some(ctl.term))
     }
 
     /// May frames for the addresses be delivered, and local sockets reply from them?
@@ -187,7 +196,8 @@ impl KernelSlot {
 
     /// Somebody else announced one of the addresses.
     pub fn ingress_announcement(&mut self) {
-        if let Some(ctl) = self.ctl.filter(|ctl| ctl.handover && ctl.role == FenceRole::Active) {
+        let awaited = |ctl: &FenceCtl| ctl.handover && ctl.role == FenceRole::Active || ctl.role == FenceRole::Leaving;
+        if let Some(ctl) = self.ctl.filter(awaited) {
             self.muted = Some(ctl.term);
         }
     }
@@ -258,19 +268,34 @@ mod tests {
     fn handover_mutes_answers_but_goes_on_delivering() {
         let mut slot = KernelSlot::default();
         slot.write(claim(1, at(275), centis(10)));
+        assert!(slot.egress_advert(200, us(), centis(10), at(0)));
         slot.ingress_announcement();
-        assert!(slot.answer(at(1)), "a rival alone must not mute the owner");
+        slot.ingress_advert(100, IpAddr::from([10, 9, 0, 1]), at(1));
+        assert!(slot.answer(at(1)) && !slot.hands_on(at(1)), "a rival alone must not mute the owner");
         slot.write(FenceCtl { handover: true, ..claim(1, at(275), centis(10)) });
-        assert!(!slot.answer(at(1)) && slot.deliver(at(1)), "no answer crosses the successor's announcement");
+        assert!(slot.answer(at(1)), "the successor is not ready yet");
         slot.write(claim(1, at(275), centis(10)));
-        assert!(slot.answer(at(1)), "a grant that was not taken");
+        slot.ingress_advert(0, IpAddr::from([10, 9, 0, 1]), at(1));
         slot.write(FenceCtl { handover: true, ..claim(1, at(275), centis(10)) });
-        slot.ingress_announcement();
-        slot.write(claim(1, at(275), centis(10)));
-        assert!(!slot.answer(at(1)) && slot.deliver(at(1)), "a grant that was");
+        slot.ingress_advert(0, IpAddr::from([10, 9, 0, 1]), at(1));
+        assert!(slot.answer(at(1)), "a release is no claim");
+        let mut announced = slot;
+        announced.ingress_announcement();
+        slot.ingress_advert(250, IpAddr::from([10, 9, 0, 1]), at(2));
+        for slot in [&mut slot, &mut announced] {
+            assert!(!slot.answer(at(2)) && slot.deliver(at(2)) && slot.hands_on(at(2)) && !slot.is_deposed());
+            slot.write(claim(1, at(275), centis(10)));
+            assert!(!slot.answer(at(2)) && slot.deliver(at(2)), "for the whole term");
+        }
         let leaving = FenceCtl { role: FenceRole::Leaving, deliver_until: at(1000), ..claim(1, at(275), centis(10)) };
         slot.write(leaving);
         assert!(slot.deliver(at(999)) && !slot.deliver(at(1000)) && !slot.answer(at(1)));
+        assert!(slot.hands_on(at(999)) && !slot.hands_on(at(1000)));
+        slot.write(FenceCtl { term: Term(2), ..leaving });
+        assert!(!slot.hands_on(at(999)), "nobody to hand on to: it serves");
+        slot.ingress_advert(1, IpAddr::from([10, 9, 0, 1]), at(5));
+        assert!(slot.hands_on(at(999)));
+        slot.write(leaving);
         assert!(slot.egress_advert(0, us(), centis(10), at(274)) && !slot.egress_advert(200, us(), centis(10), at(1)));
     }
 

@@ -33,8 +33,13 @@ const NONCE_LIFE: Duration = Duration::from_secs(2);
 pub enum Output {
     /// Sign and send; `None` as destination means every peer.
     Send(Option<IpAddr>, Message),
-    /// A fresh, genuine grant arrived: claim, before this time.
-    Claim(Instant),
+    /// A fresh, genuine grant arrived: claim.
+    Claim {
+        /// Whose grant it is.
+        granter: IpAddr,
+        /// Void from this time on.
+        until: Instant,
+    },
     /// We granted to this address: let the kernel mute our answers as soon as it announces.
     Granted(IpAddr),
     /// Nobody took it: as before.
@@ -200,7 +205,7 @@ impl Handover {
                 }
                 let until = self.redeem(Kind::Offer, message.nonce_b).map(|at| at + TAKE);
                 if let Some(until) = until.filter(|until| now < *until && offer.is_some()) {
-                    self.outputs.push_back(Output::Claim(until));
+                    self.outputs.push_back(Output::Claim { granter: from, until });
                 }
             }
             Kind::MoveAsk => {

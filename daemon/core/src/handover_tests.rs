@@ -41,7 +41,7 @@ fn best_offer_is_granted_and_claims() {
     let Output::Send(Some(to), grant) = &out[1] else { panic!("{out:?}") };
     assert_eq!(*to, ip(3));
     b3.handle_message(ip(1), grant, Some(158), false, 1, at(23));
-    assert_eq!(outputs(&mut b3), vec![Output::Claim(at(1) + TAKE)]);
+    assert_eq!(outputs(&mut b3), vec![Output::Claim { granter: ip(1), until: at(1) + TAKE }]);
     b3.handle_message(ip(1), grant, Some(158), false, 1, at(24));
     assert_eq!(outputs(&mut b3), vec![], "a replayed grant is worth nothing");
 }

@@ -180,6 +180,7 @@ pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, worl
                     error!(%error, "addresses not renewed; tried again with the next renewal");
                 }
             }
+            Work::Close(socket) => drop(tokio::task::spawn_blocking(move || drop(socket))),
             Work::Probe { gate, kind, timeout } => {
                 let world = world.clone();
                 tokio::spawn(async move {

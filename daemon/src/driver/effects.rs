@@ -104,7 +104,7 @@ impl Driver {
     }
 
     /// `None` when the work was queued, else why not.
-    fn ask(&mut self, work: Work) -> Option<String> {
+    pub(super) fn ask(&mut self, work: Work) -> Option<String> {
         match self.ports.work.try_send(work) {
             Ok(()) => None,
             Err(TrySendError::Full(_)) => Some("the work queue is full: netlink does not answer".to_owned()),

@@ -241,7 +241,7 @@ impl Driver {
                     Err(error) => {
                         // The link went down or away: netlink says which, and the socket is opened anew when it is back.
                         warn!(%error, link = link.0, "reading ARP and NDP failed");
-                        self.neighbors.remove(&link);
+                        self.close_neighbor(link);
                     }
                 }
             }
@@ -288,7 +288,7 @@ impl Driver {
                 }
                 World::LinkGone(id) => {
                     self.addressed.remove(&id);
-                    self.neighbors.remove(&id);
+                    self.close_neighbor(id);
                     self.feed_bfd(BfdInput::LinkGone(id));
                     self.feed(Input::LinkGone(id));
                     self.sync_links();
@@ -343,16 +343,16 @@ impl Driver {
             }
             self.open_neighbor(*link);
         }
-        for gone in self.bound.iter().filter(|l| !bound.contains(l)) {
+        for gone in self.bound.clone().into_iter().filter(|l| !bound.contains(l)) {
             for socket in &self.vrrp {
                 // A link that vanished took its memberships along.
-                let _left = socket.leave(*gone);
+                let _left = socket.leave(gone);
             }
             for socket in &self.peers {
-                let _left = socket.leave(*gone);
+                let _left = socket.leave(gone);
             }
-            self.neighbors.remove(gone);
-            self.joined.retain(|l| l != gone);
+            self.close_neighbor(gone);
+            self.joined.retain(|l| *l != gone);
         }
         self.bound = bound;
         // A probe or an advert that was due at this very moment goes out in the same turn.
@@ -370,6 +370,16 @@ impl Driver {
             }
         }
         all
+    }
+
+    /// Closing a packet socket waits for an RCU grace period, tens of milliseconds on a busy machine: a task does that.
+    fn close_neighbor(&mut self, link: LinkId) {
+        if let Some(socket) = self.neighbors.remove(&link) {
+            if let Err(error) = self.poller.remove(&socket) {
+                warn!(%error, link = link.0, "the ARP and NDP socket stays watched until it is closed");
+            }
+            let _refused = self.ask(Work::Close(socket));
+        }
     }
 
     fn open_neighbor(&mut self, link: LinkId) {

@@ -13,6 +13,7 @@ use bascule_core::node::io::LinkInfo;
 use bascule_core::types::{LinkId, Slot};
 
 use crate::dataplane::Forwarded;
+use crate::net::raw::NeighborSocket;
 
 /// Inputs that may wait for the driver. The senders are tasks that wait when it is full: nothing is lost.
 pub const WORLD_QUEUE: usize = 1024;
@@ -109,6 +110,8 @@ pub enum Work {
     },
     /// Prolong lifetimes in one batch.
     Renew(Vec<(LinkId, IpAddr)>),
+    /// Close a socket: that blocks.
+    Close(NeighborSocket),
     /// Run a probe, then answer with [`World::Probed`].
     Probe {
         /// Gate.

@@ -12,7 +12,10 @@
 pub mod forward;
 mod rules;
 
-pub use rules::{Heard, active, answer_open, deadline_ns, deliver_open, deposed, deposes, fence_ns, repeats};
+pub use rules::{
+    Heard, active, answer_open, awaits_successor, deadline_ns, deliver_open, deposed, deposes, fence_ns, hands_on,
+    repeats,
+};
 
 /// Version of the map ABI. It is part of the pin path (`v1`) and of [`ABI_STAMP`]; raise it with every layout change that
 /// follows a release; the digest tells the builds between two releases apart.
@@ -43,8 +46,8 @@ pub const ROLE_ACTIVE: u32 = 1;
 /// Role of [`ShardCtl::role`]: handed over; frames that still arrive are served until `deliver_until_ns`.
 pub const ROLE_LEAVING: u32 = 2;
 
-/// Flag of [`ShardCtl::flags`]: a successor was granted the shard and is about to announce. Nothing is answered from here on, so that no
-/// answer crosses the announcement; and the announcement mutes the term for good.
+/// Flag of [`ShardCtl::flags`]: a successor was granted the shard. Its advert, which comes before its announcement, or the announcement
+/// mutes the term for good: no answer crosses the announcement.
 pub const FLAG_HANDOVER: u32 = 1;
 /// Flag of [`ShardCtl::flags`]: RFC 9568 Accept_Mode is off: own the address, deliver nothing to it.
 pub const FLAG_NO_ACCEPT: u32 = 2;
@@ -174,7 +177,7 @@ pub struct ShardKernel {
     pub deadline_ns: u64,
     /// Interval that advert carried.
     pub interval_ns: u64,
-    /// Term in which a successor's announcement was seen: no answers any more in that term.
+    /// Term in which a successor was heard: no answers any more in that term, and new connections go to `successor`.
     pub answer_closed_term: u64,
     /// Adverts that extended the deadline, all terms.
     pub adverts: u64,
@@ -186,9 +189,11 @@ pub struct ShardKernel {
     pub priority: u64,
     /// Source of the own advert of the main family that left last.
     pub source: VipKey,
+    /// Hardware address of the successor heard in `answer_closed_term`.
+    pub successor: LinkInfo,
 }
 
-/// Hardware address of a fenced link: tells a successor's announcement from our own.
+/// A hardware address: of a fenced link (tells a successor's announcement from our own), or of a successor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct LinkInfo {
@@ -208,7 +213,7 @@ pub enum DropReason {
     EgressDeliver = 2,
     /// Ingress ARP request or neighbour solicitation for the VIP while `answer` is closed.
     IngressAnswer = 3,
-    /// Egress ARP or NDP that speaks for the VIP while `answer` is closed.
+    /// Egress ARP, NDP or (once a successor was heard) SYN-ACK that speaks for the VIP while `answer` is closed.
     EgressAnswer = 4,
     /// Own advert after the deadline.
     AdvertExpired = 5,
@@ -267,7 +272,7 @@ const _: () = assert!(size_of::<AdvertKey>() == 8);
 const _: () = assert!(size_of::<ForwardedKey>() == 24);
 const _: () = assert!(MAX_FORWARDED == forward::MAX_SERVICE_KEYS);
 const _: () = assert!(size_of::<ShardCtl>() == 48 && align_of::<ShardCtl>() == 8);
-const _: () = assert!(size_of::<ShardKernel>() == 80 && align_of::<ShardKernel>() == 8);
+const _: () = assert!(size_of::<ShardKernel>() == 88 && align_of::<ShardKernel>() == 8);
 const _: () = assert!(size_of::<LinkInfo>() == 8);
 const _: () = assert!((DropReason::ALL.len() as u32) < COUNTERS);
 

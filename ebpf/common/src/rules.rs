@@ -40,7 +40,7 @@ pub struct Heard {
 /// Must an Active that said what `kernel` remembers give way to this advert (RFC 9568 section 6.4.3)?
 ///
 /// The kernel takes that transition itself: the process that should may stand still, and the sender announces the addresses next. Not
-/// during a hand-over: there the predecessor goes on serving, mute from its grant on.
+/// during a hand-over: there the predecessor goes on serving, mute from this advert on.
 #[inline(always)]
 #[must_use]
 pub const fn deposes(ctl: &ShardCtl, kernel: &ShardKernel, heard: &Heard) -> bool {
@@ -87,7 +87,21 @@ pub const fn active(ctl: &ShardCtl, kernel: &ShardKernel, now: u64) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn answer_open(ctl: &ShardCtl, kernel: &ShardKernel, now: u64) -> bool {
-    active(ctl, kernel, now) && kernel.answer_closed_term != ctl.term && ctl.flags & FLAG_HANDOVER == 0
+    active(ctl, kernel, now) && kernel.answer_closed_term != ctl.term
+}
+
+/// Granted away or given up: who speaks for the shard now is the successor.
+#[inline(always)]
+#[must_use]
+pub const fn awaits_successor(ctl: &ShardCtl) -> bool {
+    (ctl.role == ROLE_ACTIVE && ctl.flags & FLAG_HANDOVER != 0) || ctl.role == ROLE_LEAVING
+}
+
+/// Frames are still served and a successor was heard: new connections are its business.
+#[inline(always)]
+#[must_use]
+pub const fn hands_on(ctl: &ShardCtl, kernel: &ShardKernel, now: u64) -> bool {
+    kernel.answer_closed_term == ctl.term && deliver_open(ctl, kernel, now)
 }
 
 /// IP frames to and from the shard's VIPs may pass.

@@ -64,8 +64,7 @@ pub struct Checker {
     /// Advert interval in nanoseconds; the longest when a reload changes it.
     a: u64,
     reach: u64,
-    /// Longest way of a frame.
-    flight: u64,
+    /// Nothing is planned, and the faults are of processes: who owns and is not struck stays the owner.
     strict: bool,
     gap_bound: Option<u64>,
     split_since: u64,
@@ -98,8 +97,6 @@ impl Checker {
             class: Some(scenario.class),
             a,
             reach: scenario.net.reach(),
-            flight: scenario.net.latency + scenario.net.jitter,
-            // Where nothing is handed over and nothing preempts, no frame of a rival is on its way: not even its flight is granted.
             strict: daemon_only && !planned,
             gap_bound: (bounded && !released && scenario.nodes.len() > 1).then_some(gap),
             work: vec![(0, 0); scenario.nodes.len()],
@@ -232,16 +229,15 @@ impl Checker {
         let length = now - dual.since;
         self.longest_dual = self.longest_dual.max(length);
         let (from, bound) = match self.class? {
-            _ if self.strict => (dual.since, 0),
             Class::OneWay if !world.lan.is_whole() => (dual.since, 3 * self.a + reach),
             Class::OneWay | Class::Loss | Class::Partition | Class::Cut => match dual.heard {
                 Some(heard) => (heard, 2 * self.a + reach),
                 None if world.lan.is_whole() => (dual.since.max(world.scenario.last_fault(now)), 3 * self.a + reach),
                 None => return None,
             },
-            // Whoever displaces an owner that is alive does not wait for its fence: the owner's kernel gives way to the advert (or, in a
-            // hand-over, to the announcement) that makes it, whether its daemon stands still or not. Frames overtake one another.
-            _ => (dual.since, self.flight),
+            // A fault of one node. Whoever displaces an owner that is alive does not wait for its fence: the owner's kernel gives way to the
+            // advert, whether its daemon stands still or not, and the advert leaves longer before the announcement than a frame flies.
+            _ => (dual.since, 0),
         };
         let over = now - from;
         if if bound == 0 { length > 0 } else { over > bound } {

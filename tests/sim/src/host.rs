@@ -18,6 +18,7 @@ use crate::faults::{Blow, Point};
 use crate::kernel::Kernel;
 use crate::lan::Packet;
 use crate::mutant::Mutant;
+use crate::world::Netlink;
 
 /// Something that waits to be read by the daemon.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub struct Process {
     pub work: u64,
     /// `Action::Stopped` was seen.
     pub stopped: bool,
+    /// What its netlink thread has to do yet, in order.
+    pub(crate) netlink: VecDeque<Netlink>,
     /// Its netlink thread is busy until then.
     pub netlink_free: u64,
 }
@@ -102,6 +105,7 @@ impl Process {
             traps: Vec::new(),
             work: 0,
             stopped: false,
+            netlink: VecDeque::new(),
             netlink_free: 0,
         }
     }

@@ -36,7 +36,7 @@ enum Event {
     Step(usize, u64),
     Resume(usize, u64),
     Arrive(usize, Rc<Packet>),
-    Netlink(usize, u64, Netlink),
+    Netlink(usize, u64),
     Tell(usize, u64, Input<'static>),
     Boot(usize),
     Fault(usize),
@@ -214,7 +214,7 @@ impl World {
                 }
             }
             Event::Arrive(port, packet) => self.arrive(port, &packet),
-            Event::Netlink(n, generation, work) => self.netlink(n, generation, work),
+            Event::Netlink(n, generation) => self.netlink(n, generation),
             Event::Tell(n, generation, input) => {
                 if self.hosts[n].generation == generation {
                     self.tell(n, Rx::Told(input));
@@ -471,21 +471,24 @@ impl World {
         let now = self.now;
         let generation = self.hosts[n].generation;
         let Some(p) = self.hosts[n].process.as_mut() else { return };
+        p.netlink.push_back(work);
         p.netlink_free = p.netlink_free.max(now) + took;
         let at = p.netlink_free;
-        self.at(at, Event::Netlink(n, generation, work));
+        self.at(at, Event::Netlink(n, generation));
     }
 
-    fn netlink(&mut self, n: usize, generation: u64, work: Netlink) {
+    /// The oldest request is carried out: one task serves them in their order, as `app::tasks::work` does in the daemon.
+    fn netlink(&mut self, n: usize, generation: u64) {
         let now = self.now;
         let lifeless = self.mutant == Some(Mutant::NoLifetime);
         let host = &mut self.hosts[n];
         let shown = host.clock.read(now);
-        let Some(p) = host.process.as_ref().filter(|_| host.generation == generation) else { return };
+        let Some(p) = host.process.as_mut().filter(|_| host.generation == generation) else { return };
         if p.frozen {
             // The thread that serves netlink is stopped with the others.
-            return self.at(now + MS, Event::Netlink(n, generation, work));
+            return self.at(now + MS, Event::Netlink(n, generation));
         }
+        let Some(work) = p.netlink.pop_front() else { return };
         let long = if lifeless { shown + core::time::Duration::from_secs(3600) } else { shown };
         match work {
             Netlink::Install(slot, addresses) => {

@@ -1,4 +1,4 @@
-//! Adverts extend the deadline as they leave, and nothing else does; a successor's announcement mutes.
+//! Adverts extend the deadline as they leave, and nothing else does; a successor mutes, and is handed what is new.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -232,6 +232,9 @@ fn a_successor_mutes_and_only_a_successor() {
             ("gratuitous reply", arp(RIVAL_MAC, 2, VIP, VIP)),
             ("reply", arp(RIVAL_MAC, 2, VIP, HOST)),
             ("advertisement", ipv6_from(RIVAL_MAC, HOST6, ALL_NODES, 58, &ndp(136, VIP6))),
+            // What a successor sends first, whatever its rank.
+            ("advert", other(1)),
+            ("superior advert", other(254)),
         ];
         let harmless = [
             ("request for the VIP", va, arp(RIVAL_MAC, 1, HOST, VIP)),
@@ -240,22 +243,30 @@ fn a_successor_mutes_and_only_a_successor() {
             ("own advertisement reflected", va, ipv6_from(mac, HOST6, ALL_NODES, 58, &ndp(136, VIP6))),
             ("announcement on another link", vb, arp(RIVAL_MAC, 1, VIP, VIP)),
             ("announcement of another address", va, arp(RIVAL_MAC, 1, HOST, HOST)),
+            ("release", va, other(0)),
+            ("own advert reflected", va, sent_by(mac, 255, other(1))),
+            ("advert on another link", vb, other(1)),
+            ("advert forwarded by a router", va, sent_by(RIVAL_MAC, 254, other(1))),
         ];
         let mut term = 0;
-        let handover =
-            |term, role, flags| ShardCtl { role, flags, term, deadline_ns: boot_ns() + HOUR, ..ShardCtl::default() };
+        let handover = |term, role, flags| ShardCtl {
+            role,
+            flags,
+            term,
+            deadline_ns: boot_ns() + HOUR,
+            heed_ns: HEED_NOBODY,
+            ..ShardCtl::default()
+        };
         for (name, frame) in &announcements {
             term += 1;
             stage.fence.write(SLOT, &handover(term, 1, 0))?;
             assert_eq!(stage.ingress(va, frame)?, Outcome::Pass);
             assert!(stage.answers()?, "{name} without the flag");
             stage.fence.write(SLOT, &handover(term, 1, FLAG_HANDOVER))?;
-            assert!(!stage.answers()? && stage.delivers()?, "mute from the grant on");
+            assert!(stage.answers()? && stage.delivers()?, "the successor is not ready yet");
             for (quiet, ifindex, frame) in &harmless {
                 let _ = stage.ingress(*ifindex, frame)?;
-                stage.fence.write(SLOT, &handover(term, 1, 0))?;
                 assert!(stage.answers()?, "{quiet} must not mute the term");
-                stage.fence.write(SLOT, &handover(term, 1, FLAG_HANDOVER))?;
             }
             assert_eq!(stage.ingress(va, frame)?, Outcome::Pass);
             assert!(!stage.answers()? && stage.delivers()?, "{name} mutes and only mutes");
@@ -267,7 +278,69 @@ fn a_successor_mutes_and_only_a_successor() {
         assert!(stage.answers()?, "a new term speaks");
         stage.fence.write(SLOT, &handover(term + 1, 2, FLAG_HANDOVER))?;
         assert_eq!(stage.ingress(va, &announcements[0].1)?, Outcome::Pass);
-        assert_eq!(stage.kernel()?.answer_closed_term, term, "only an Active is muted");
+        let kernel = stage.kernel()?;
+        assert_eq!((kernel.answer_closed_term, kernel.successor.mac), (term + 1, RIVAL_MAC), "nor on the way out");
+        stage.fence.write(SLOT, &handover(term + 2, 0, FLAG_HANDOVER))?;
+        assert_eq!(stage.ingress(va, &announcements[0].1)?, Outcome::Pass);
+        assert_eq!(stage.kernel()?.answer_closed_term, term + 1, "a Backup has no successor");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// A TCP header with these control bits.
+fn segment(flags: u8) -> [u8; 20] {
+    let mut header = [0; 20];
+    (header[12], header[13]) = (5 << 4, flags);
+    header
+}
+
+#[test]
+fn new_connections_are_handed_on_to_the_successor() {
+    const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb3];
+    Ground::run(|ground| {
+        let mut stage = Stage::set(ground)?;
+        let (va, vb, mac) = (stage.va, stage.vb, link_mac(ground, "va")?);
+        let client6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50);
+        // SYN, also with ECN; SYN-ACK; ACK; RST.
+        let in4 = |flags| ipv4(HOST, VIP, 6, &segment(flags));
+        let in6 = |flags| ipv6(client6, VIP6, 6, &segment(flags));
+        let out = |flags| [ipv4(VIP, HOST, 6, &segment(flags)), ipv6(VIP6, client6, 6, &segment(flags))];
+        let ctl =
+            ShardCtl { role: 1, term: 1, deadline_ns: boot_ns() + HOUR, heed_ns: HEED_NOBODY, ..ShardCtl::default() };
+        let leaving = ShardCtl { role: 2, deliver_until_ns: boot_ns() + HOUR, ..ctl };
+        for (term, ctl) in (1..).zip([ShardCtl { flags: FLAG_HANDOVER, ..ctl }, leaving]) {
+            stage.fence.write(SLOT, &ShardCtl { term, ..ctl })?;
+            for frame in [in4(2), in4(0xc2), in6(2)] {
+                assert_eq!(stage.ingress(va, &frame)?, Outcome::Pass, "nobody is there to take it");
+            }
+            assert_eq!(stage.egress(&out(0x12)[0])?, Outcome::Pass);
+            let _ = stage.ingress(va, &other(1))?;
+            let handed = Outcome::HandOn(RIVAL_MAC, mac);
+            for frame in [in4(2), in4(0xc2), in6(2)] {
+                assert_eq!(stage.ingress(va, &frame)?, handed);
+                assert_eq!(stage.ingress(vb, &frame)?, Outcome::Drop, "the successor is not on that link");
+                assert_eq!(stage.ingress(va, &sent_by(RIVAL_MAC, 64, frame))?, Outcome::Drop, "never back to it");
+            }
+            for flags in [0x10, 0x11, 0x04, 0x18] {
+                assert_eq!(stage.ingress(va, &in4(flags))?, Outcome::Pass, "what is open here is served here");
+                assert_eq!(stage.egress(&out(flags)[0])?, Outcome::Pass);
+            }
+            assert_eq!(stage.ingress(va, &ipv4(HOST, VIP, 17, &segment(2)))?, Outcome::Pass, "UDP has no handshake");
+            let dropped = stage.fence.counters()?.drops(DropReason::EgressAnswer);
+            for frame in out(0x12) {
+                assert_eq!(stage.egress(&frame)?, Outcome::Drop, "an answer in TCP");
+            }
+            assert_eq!(stage.fence.counters()?.drops(DropReason::EgressAnswer), dropped + 2);
+            // The one heard last serves.
+            let _ = stage.ingress(va, &sent_by(OTHER_MAC, 255, other(1)))?;
+            assert_eq!(stage.ingress(va, &in4(2))?, Outcome::HandOn(OTHER_MAC, mac));
+        }
+        stage.fence.write(SLOT, &ShardCtl { term: 2, deliver_until_ns: 0, ..leaving })?;
+        assert_eq!(stage.ingress(va, &in4(2))?, Outcome::Drop, "the drain time is over");
+        stage.fence.write(SLOT, &ShardCtl { term: 3, ..ctl })?;
+        assert_eq!(stage.ingress(va, &in4(2))?, Outcome::Pass, "an owner again");
+        assert_eq!(stage.egress(&out(0x12)[0])?, Outcome::Pass);
         Ok(())
     })
     .unwrap();
@@ -330,7 +403,7 @@ fn a_superior_advert_deposes_and_nothing_else_does() {
             stage.fence.write(SLOT, &ShardCtl { term: term + 2000, flags: FLAG_HANDOVER, ..ctl })?;
             assert_eq!(stage.advert(200, 10)?.0, Outcome::Pass);
             let _ = stage.ingress(*ifindex, frame)?;
-            assert!(stage.delivers()?, "{name}: a predecessor that handed over serves until it sees the announcement");
+            assert!(stage.delivers()?, "{name}: a predecessor that handed over goes on serving");
         }
         Ok(())
     })

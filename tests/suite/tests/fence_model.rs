@@ -21,6 +21,9 @@ const VIPS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 9, 0, 100), Ipv4Addr::new(10, 9, 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
+/// A TCP header of 20 bytes with SYN and ACK set.
+const SYN_ACK: [u8; 20] = [0, 80, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x12, 0, 0, 0, 0, 0, 0];
+
 /// SplitMix64 (Steele, Lea, Flood 2014): a seed is a whole run.
 struct Dice(u64);
 
@@ -80,7 +83,16 @@ impl Model {
     }
 
     fn answers(&self, now: u64) -> bool {
-        self.owner(now) && self.mute_in != Some(self.ctl.term) && self.ctl.flags & 1 == 0
+        self.owner(now) && self.mute_in != Some(self.ctl.term)
+    }
+
+    /// Granted away, or on the way out: another node that speaks is the successor.
+    fn awaits(&self) -> bool {
+        self.ctl.role == 1 && self.ctl.flags & 1 != 0 || self.ctl.role == 2
+    }
+
+    fn accepts(&self, now: u64) -> bool {
+        self.delivers(now) && self.mute_in != Some(self.ctl.term)
     }
 
     fn delivers(&self, now: u64) -> bool {
@@ -219,7 +231,7 @@ impl Run {
         let (_, outcome, _) = self.run(Direction::Ingress, &arp(RIVAL_MAC, 1, VIPS[slot], VIPS[slot]))?;
         assert_eq!(outcome, Outcome::Pass, "an announcement is heard in every state");
         let model = &mut self.models[slot];
-        if model.ctl.role == 1 && model.ctl.flags & 1 != 0 {
+        if model.awaits() {
             model.mute_in = Some(model.ctl.term);
             self.tally.mutes += 1;
         }
@@ -242,6 +254,10 @@ impl Run {
             return Ok(());
         }
         model.heard = kernel.heard_ns;
+        if model.awaits() {
+            model.mute_in = Some(model.ctl.term);
+            self.tally.mutes += 1;
+        }
         let speaks = model.spoke() || model.ctl.flags & 4 != 0;
         let better = priority > model.said || priority == model.said && last > 1;
         if model.ctl.role == 1 && model.ctl.flags & 1 == 0 && speaks && better {
@@ -255,14 +271,15 @@ impl Run {
         use Direction::{Egress, Ingress};
         let vip = VIPS[slot];
         let other = VIPS[1 - slot];
-        let (name, direction, frame, asks): (_, _, _, fn(&Model, u64) -> bool) = match dice.roll(8) {
+        let (name, direction, frame, asks): (_, _, _, fn(&Model, u64) -> bool) = match dice.roll(9) {
             0 => ("asked", Ingress, arp(RIVAL_MAC, 1, HOST, vip), Model::answers),
             1 => ("answer", Egress, arp(RIVAL_MAC, 2, vip, HOST), Model::answers),
             2 => ("arrives", Ingress, ipv4(HOST, vip, 6, &[0; 20]), Model::delivers),
             3 => ("reply", Egress, ipv4(vip, HOST, 6, &[0; 20]), Model::delivers),
             4 => ("between VIPs out", Egress, ipv4(vip, other, 6, &[0; 20]), Model::delivers),
             5 => ("between VIPs in", Ingress, ipv4(other, vip, 6, &[0; 20]), Model::delivers),
-            6 => ("as a client out", Egress, ipv4(HOST, vip, 6, &[0; 20]), |_, _| true),
+            6 => ("SYN-ACK", Egress, ipv4(vip, HOST, 6, &SYN_ACK), Model::accepts),
+            7 => ("as a client out", Egress, ipv4(HOST, vip, 6, &[0; 20]), |_, _| true),
             _ => ("as a client in", Ingress, ipv4(vip, HOST, 6, &[0; 20]), |_, _| true),
         };
         let (before, outcome, after) = self.run(direction, &frame)?;
@@ -290,6 +307,7 @@ impl Tally {
         match outcome {
             Outcome::Pass => self.passes += 1,
             Outcome::Drop => self.drops += 1,
+            Outcome::HandOn(..) => unreachable!("compared above"),
         }
     }
 }

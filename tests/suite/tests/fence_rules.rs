@@ -57,7 +57,7 @@ const STATES: [State; 13] = [
     state("active, deadline passed", 1, false, false, &[]),
     state("active, passed, drain ahead", 1, false, true, &[]),
     State { flags: FLAG_NO_ACCEPT, ..state("no accept", 1, true, false, &[Answer, Advert, Release]) },
-    State { flags: FLAG_HANDOVER, ..state("granted away", 1, true, false, &[Deliver, Advert, Release]) },
+    State { flags: FLAG_HANDOVER, ..state("granted away", 1, true, false, &[Answer, Deliver, Advert, Release]) },
     State { flags: FLAG_HANDOVER, muted: true, ..state("muted", 1, true, false, &[Deliver, Advert, Release]) },
     State { deposed: true, advert_reason: DropReason::AdvertRole, ..state("deposed", 1, true, false, &[]) },
     state("leaving", 2, true, true, &[Deliver, Release]),

@@ -91,9 +91,9 @@ pub(crate) struct Outcome {
     pub(crate) frames: usize,
     /// How long after that announcement (or the first advert delivered again) the last of them came.
     pub(crate) last_ms: f64,
-    /// Those of them that went to a group address: the owner saw them too.
+    /// Those of them that went to a group address while the owner was one: it saw them too.
     pub(crate) told: usize,
-    /// How many of these the owner's `rival_claims_total` does not have.
+    /// How many of these, and of the adverts that deposed it, the owner's `rival_claims_total` does not have.
     pub(crate) uncounted: f64,
     /// Somebody else became owner.
     pub(crate) moved: bool,
@@ -270,8 +270,11 @@ fn counted(cluster: &Trio, owner: Mac, at: Stamp, zero: Stamp) -> Outcome {
         );
     }
     // Frames to a group reach the owner too, and are counted there. A unicast answer goes to the asker's port alone: no switch shows
-    // it to anybody else.
-    let told = claims.iter().filter(|claim| claim.dst.0[0] & 1 == 1).count();
+    // it to anybody else. A superior advert makes the owner a Backup, which has no ownership that could be rivalled: it counts as one
+    // claim, what follows it does not.
+    let deposed = superior_advert(cluster, owner, at);
+    let while_owner = |claim: &&Frame| claim.dst.is_group() && deposed.is_none_or(|advert| claim.at < advert);
+    let told = claims.iter().filter(while_owner).count() + usize::from(deposed.is_some() && !claims.is_empty());
     let reported = cluster.nodes.iter().find(|node| node.mac() == owner).map_or(0.0, Node::rivals);
     let last = claims.iter().map(|claim| claim.at).max().unwrap_or(zero);
     Outcome {
@@ -282,4 +285,15 @@ fn counted(cluster: &Trio, owner: Mac, at: Stamp, zero: Stamp) -> Outcome {
         uncounted: (f64::from(u32::try_from(told).unwrap_or(u32::MAX)) - reported).max(0.0),
         ..Outcome::default()
     }
+}
+
+/// When an advert that outranks those of `owner` was first carried after `at`.
+fn superior_advert(cluster: &Trio, owner: Mac, at: Stamp) -> Option<Stamp> {
+    let priority = |frame: &Frame| match frame.kind {
+        bascule_lab::Kind::Vrrp { priority, .. } => priority,
+        _ => 0,
+    };
+    let adverts = cluster.sniffer.carried(at, |frame| priority(frame) > 0);
+    let own = adverts.iter().filter(|frame| frame.src == owner).map(priority).max()?;
+    adverts.iter().find(|frame| frame.src != owner && priority(frame) > own).map(|frame| frame.at)
 }

@@ -6,17 +6,15 @@ mod seed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bascule_bench::run::ALLOWANCE;
 use bascule_lab::Report;
 use clap::Parser;
 
 use faults::{BOUND, Fault, Outcome};
 use seed::Seed;
 
-/// A prober later than this stood still with the whole machine: the run is void and repeated.
-const ALLOWANCE: Duration = Duration::from_millis(40);
 /// So often is a void run repeated before it counts as failed.
 const REPEATS: u64 = 5;
 
@@ -82,13 +80,7 @@ fn scene(fault: Fault, runs: u64, first: u64, report: &mut Report) {
         "frames",
         count,
     );
-    let uncounted = worst(|o| o.uncounted);
-    if fault == Fault::StopUnfenced {
-        // There the resumed owner deposes its successor by a stale advert: a Backup has no ownership that could be rivalled.
-        report.note(name, "of these not in rival_claims_total", uncounted, "frames", count);
-    } else {
-        report.at_most(name, "of these not in rival_claims_total", uncounted, "frames", 0.0, count);
-    }
+    report.at_most(name, "of these not in rival_claims_total", worst(|o| o.uncounted), "frames", 0.0, count);
     report.note(name, "runs in which the owner changed", small(moved), "runs", count);
     report.note(name, "void runs repeated", f64::from(void), "runs", count);
     report.note(name, "lateness of the prober, maximum", worst(|o| o.late.as_secs_f64() * 1000.0), "ms", count);

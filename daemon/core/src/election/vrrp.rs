@@ -12,6 +12,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::Reason;
+use super::grace::{GRACE_MAX, Grace, Granter};
 use crate::fence;
 use crate::time::{Instant, TimerTable};
 use crate::types::{Centis, Family, HEALTHY_MIN, Role};
@@ -19,10 +20,6 @@ use crate::wire::vrrp::PRIORITY_RELEASE;
 
 /// Rivals that are watched at once: the nodes of a large cluster that all claim. More are counted and not watched.
 const RIVALS: usize = 16;
-
-/// How long an advert that crossed our first one after a grant may be under way at most: a LAN and a busy node. Longer would make
-/// us deaf to a third node that preempts.
-const GRACE_MAX: Duration = Duration::from_millis(20);
 
 /// What the machine must know of its own configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -143,8 +140,8 @@ pub struct Vrrp {
     rivals: Vec<Rival>,
     /// The Active that we yielded to because it cannot hear us, and when it was heard: not preempted while it is.
     yielded: Option<(IpAddr, Instant)>,
-    /// Within the grace after a grant, an advert of the granter was answered.
-    crossed: bool,
+    /// After a grant, while adverts of the granter may have crossed our first one.
+    grace: Option<Grace>,
     /// The deadline of the fence before the last advert, in case that advert turns out not to have left.
     fence_before: Option<Instant>,
     timers: TimerTable<Timer>,
@@ -164,7 +161,7 @@ impl Vrrp {
             pending: None,
             rivals: Vec::new(),
             yielded: None,
-            crossed: false,
+            grace: None,
             fence_before: None,
             timers: TimerTable::default(),
             outputs: VecDeque::new(),
@@ -289,14 +286,19 @@ impl Vrrp {
         }
     }
 
-    /// The owner granted the group to us until `until`: claim without waiting. Our first advert must leave before.
-    pub fn claim(&mut self, until: Instant, now: Instant) {
+    /// `granter` granted the group to us until `until`: claim without waiting. Our first advert must leave before.
+    pub fn claim(&mut self, granter: Granter, until: Instant, now: Instant) {
         if self.role == Role::Backup && now < until {
             self.enter_active(Reason::Handover, until, now);
-            self.crossed = false;
+            self.grace = Some(Grace { granter, answered: false });
             let grace = (self.config.interval.duration() / 2).clamp(Duration::from_millis(5), GRACE_MAX);
             self.timers.set(Timer::Grace, now + grace);
         }
+    }
+
+    /// The owner that grants the group from this address, as far as its adverts tell.
+    pub fn granter(&self, address: IpAddr) -> Granter {
+        Granter { address, priority: self.owner.map(|o| o.priority) }
     }
 
     /// We granted the group and this is the successor's advert: go to Backup whatever the priorities are.
@@ -313,9 +315,10 @@ impl Vrrp {
         }
     }
 
-    /// The kernel deposed us: its word goes, whatever we have heard so far.
+    /// The kernel deposed us: its word goes, whatever we have heard so far. Except in the grace after a grant, where it may have met an
+    /// advert of the granter: that lies in our socket by now, and is judged when it is read.
     pub fn overtaken(&mut self, now: Instant) {
-        if self.role == Role::Active {
+        if self.role == Role::Active && self.grace.is_none() {
             self.enter_backup(Reason::Overtaken, now);
             self.deposed = true;
         }
@@ -349,7 +352,7 @@ impl Vrrp {
                 }
                 Timer::Adver => self.advertise(now),
                 Timer::Yield => self.yield_if_unheard(now),
-                Timer::Grace => {}
+                Timer::Grace => self.grace = None,
             }
         }
     }
@@ -434,9 +437,9 @@ impl Vrrp {
             self.advertise(now);
             return;
         }
-        if self.timers.get(Timer::Grace).is_some() {
+        if let Some(grace) = self.grace.as_mut().filter(|grace| grace.granter.said(&heard)) {
             // Said once more, in case our first advert was lost; an answer to each would be answered by the granter for ever.
-            if !core::mem::replace(&mut self.crossed, true) {
+            if !core::mem::replace(&mut grace.answered, true) {
                 self.advertise(now);
             }
             return;
@@ -556,6 +559,7 @@ impl Vrrp {
         self.pending = None;
         self.rivals.clear();
         self.yielded = None;
+        self.grace = None;
         let from = core::mem::replace(&mut self.role, to);
         if from != to {
             self.outputs.push_back(Output::Role { from, to, reason });

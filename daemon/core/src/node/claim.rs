@@ -13,11 +13,14 @@ use crate::time::Instant;
 use crate::types::{Family, Role, Term};
 use crate::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PRIORITY_RELEASE};
 
+/// From the first advert of a claim to its first announcement at least. The advert closes the kernel of whoever is displaced; what that
+/// one said until then, and a busy machine's softirqs hold up, is off the wire when our first word comes.
+const LEAD: Duration = Duration::from_millis(1);
 /// How long the first announcement waits for the addresses. Adding them takes well below a millisecond; a stuck kernel lock must not
 /// keep the network from learning the new place.
 const ANNOUNCE_WAIT: Duration = Duration::from_millis(5);
-/// The same in a planned hand-over: the predecessor goes on serving (its drain time, 1 s by default), so nobody waits for us, and
-/// announcing before the addresses are there would lose what it still serves.
+/// The same in a planned hand-over without a fence, where the claim comes before the addresses: the predecessor goes on serving (its
+/// drain time, 1 s by default), so nobody waits for us, and announcing before the addresses are there would lose what it still serves.
 const HANDOVER_WAIT: Duration = Duration::from_millis(200);
 
 impl Group {
@@ -61,6 +64,8 @@ impl Group {
                     self.install(now);
                 } else if from == Role::Active {
                     self.on_step_down(reason, env, now);
+                } else {
+                    self.give_up_grant(env);
                 }
                 self.since = now;
                 let event = Event::Role {
@@ -88,12 +93,13 @@ impl Group {
         self.next_term(basis, now);
         self.timers.stop(Timer::Drained);
         self.timers.stop(Timer::Probe);
+        self.timers.stop(Timer::Recall);
         self.handover.reset();
         self.rival_seen = None;
         let deadline = self.vrrp.advert_deadline().unwrap_or(now);
         self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, false);
         let detect = self.heard.take().map(|at| now.since(at));
-        self.claim = Some(Claim { at: now, reason, detect, installed: None, announced: false });
+        self.claim = Some(Claim { at: now, reason, detect, left: None, installed: None, announced: false });
     }
 
     /// A term that is unique on this host for a whole boot, over restarts too: the pinned slot may still know the last one.
@@ -102,19 +108,27 @@ impl Group {
         self.term = Term((self.term.0 + 1).max(now.as_nanos()));
     }
 
+    /// Puts the addresses on the link, unless the grant had them put there.
     fn install(&mut self, now: Instant) {
+        self.timers.stop(Timer::Prepared);
+        let there = self.prepared.take().is_some_and(|p| p.installed);
         if let Some(link) = self.link.as_ref().map(|l| l.id) {
-            let addresses = self.config.owned();
-            self.installed = Some((link, addresses.clone()));
-            self.out.push_back(Action::Install { slot: self.slot, link, addresses });
-            let planned = self.claim.is_some_and(|c| c.reason == Reason::Handover);
-            self.timers.set(Timer::Announce, now + if planned { HANDOVER_WAIT } else { ANNOUNCE_WAIT });
+            if there {
+                self.claim = self.claim.map(|claim| Claim { installed: Some(now), ..claim });
+            } else {
+                let addresses = self.config.owned();
+                self.installed = Some((link, addresses.clone()));
+                self.out.push_back(Action::Install { slot: self.slot, link, addresses });
+            }
+            // By the next call after this one the actions of this one, the advert among them, have been carried out.
+            self.timers.set(Timer::Announce, now + Duration::from_nanos(1));
         }
     }
 
     fn on_step_down(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
         self.announcer.stop();
-        self.claim = None;
+        let announced = self.claim.take().is_some_and(|claim| claim.announced);
+        self.doubt(reason, announced, now);
         self.timers.stop(Timer::Announce);
         self.handover.reset();
         let planned = matches!(reason, Reason::Handover | Reason::Stopped | Reason::Unhealthy);
@@ -207,13 +221,17 @@ impl Group {
         self.config.unicast_peers.iter().copied().filter(|p| Family::of(p) == family).collect()
     }
 
-    /// The addresses are on the link, or have had their time: let the network know.
+    /// The addresses are on the link, or a step of the claim is due: let the network know when both have had their time.
     pub(super) fn announce(&mut self, installed: bool, env: &Env<'_>, now: Instant) {
-        let Some(claim) = self.claim.as_mut() else { return };
-        if installed && claim.installed.is_none() {
-            claim.installed = Some(now);
+        let Some(claim) = self.claim.as_mut().filter(|claim| !claim.announced) else { return };
+        if installed {
+            claim.installed.get_or_insert(now);
         }
-        if claim.announced {
+        let patience = if claim.reason == Reason::Handover { HANDOVER_WAIT } else { ANNOUNCE_WAIT };
+        let quiet = *claim.left.get_or_insert(now) + LEAD;
+        let due = if claim.installed.is_some() { quiet } else { quiet.max(claim.at + patience) };
+        if now < due {
+            self.timers.set(Timer::Announce, due);
             return;
         }
         claim.announced = true;
@@ -242,7 +260,7 @@ impl Group {
     fn on_handover(&mut self, output: handover::Output, env: &Env<'_>, now: Instant) {
         match output {
             handover::Output::Send(to, message) => self.send_peer(to, &message, env),
-            handover::Output::Claim(until) => self.vrrp.claim(until, now),
+            handover::Output::Claim { granter, until } => self.prepare(granter, until, env, now),
             handover::Output::Granted(_) => {
                 let deadline = self.vrrp.fence_deadline().unwrap_or(now);
                 self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, true);

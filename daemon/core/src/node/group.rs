@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::config::{FencePolicy, GroupConfig, WhenAllFail};
 use super::event::Event;
 use super::io::{Action, FenceState, LinkInfo};
+use super::prepare::Prepared;
 use super::status::GroupStatus;
 use crate::announce::l2::Announcer;
 use crate::announce::route::Want;
@@ -34,8 +35,12 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 pub(super) enum Timer {
     /// Next conflict probe, or the end of probing.
     Probe,
-    /// Announce although the driver has not confirmed the addresses.
+    /// The next step of a claim towards its first announcement.
     Announce,
+    /// A grant lapses.
+    Prepared,
+    /// Nobody has announced the addresses since we gave way.
+    Recall,
     /// The routes of a planned move were announced with GRACEFUL_SHUTDOWN long enough.
     Unroute,
     /// Stragglers have been served long enough.
@@ -71,6 +76,8 @@ pub(super) struct Claim {
     pub(super) at: Instant,
     pub(super) reason: Reason,
     pub(super) detect: Option<Duration>,
+    /// The first advert has left by then.
+    pub(super) left: Option<Instant>,
     pub(super) installed: Option<Instant>,
     pub(super) announced: bool,
 }
@@ -94,6 +101,8 @@ pub(super) struct Group {
     pub(super) probed: bool,
     /// Probes sent while probing.
     pub(super) probes: u32,
+    /// Probes sent since we gave way to another Active.
+    pub(super) questions: u32,
     /// Who answered a probe, and when: a foreign holder unless it turns out to advertise.
     pub(super) answered: Option<(IpAddr, Mac, Instant)>,
     /// A foreign holder was met by the probe, or the kernel refused: why the group waits.
@@ -111,6 +120,8 @@ pub(super) struct Group {
     /// Addresses on the link, and that link, while we hold them.
     pub(super) installed: Option<(LinkId, Vec<IpAddr>)>,
     pub(super) claim: Option<Claim>,
+    /// A grant whose claim waits for the addresses.
+    pub(super) prepared: Option<Prepared>,
     /// Last advert of another Active.
     pub(super) heard: Option<Instant>,
     /// When the Active that we hear became another one.
@@ -148,6 +159,7 @@ impl Group {
             healthy,
             probed: !config.conflict_probe || !config.announce.on_link(),
             probes: 0,
+            questions: 0,
             answered: None,
             setback: None,
             condition: None,
@@ -158,6 +170,7 @@ impl Group {
             removals: 0,
             installed: None,
             claim: None,
+            prepared: None,
             heard: None,
             owner_since: None,
             foreign: None,

@@ -18,6 +18,8 @@ pub mod config;
 pub mod event;
 mod group;
 pub mod io;
+mod prepare;
+mod recall;
 mod receive;
 mod route;
 pub mod status;
@@ -141,7 +143,7 @@ impl Node {
             Input::Neighbor { link, frame } => self.handle_neighbor(link, frame, now),
             Input::Peer { link, src, payload } => self.handle_peer(link, src, payload, now),
             Input::Removed(slot) => self.at_slot(slot, now, |g, env, now| g.handle_removed(env, now)),
-            Input::Installed(slot) => self.at_slot(slot, now, |g, env, now| g.announce(true, env, now)),
+            Input::Installed(slot) => self.at_slot(slot, now, |g, env, now| g.handle_installed(env, now)),
             Input::InstallFailed { slot, error } => {
                 self.at_slot(slot, now, |g, env, now| g.handle_install_failed(&error, env, now));
             }
@@ -364,18 +366,26 @@ impl Node {
     }
 
     fn handle_neighbor(&mut self, link: LinkId, frame: &[u8], now: Instant) {
-        let (address, mac) = if let Some(arp) = Arp::parse(frame) {
-            (IpAddr::V4(arp.sender), arp.sender_mac)
-        } else if let Some(Ndp::Advertisement { target, mac, .. }) = Ndp::parse(frame) {
-            (IpAddr::V6(target), mac)
-        } else {
-            return;
+        let (address, mac, probe) = match (Arp::parse(frame), Ndp::parse(frame)) {
+            (Some(arp), _) if arp.is_probe() => (IpAddr::V4(arp.target), arp.sender_mac, true),
+            (Some(arp), _) => (IpAddr::V4(arp.sender), arp.sender_mac, false),
+            (_, Some(Ndp::Advertisement { target, mac, .. })) => (IpAddr::V6(target), mac, false),
+            (_, Some(Ndp::Solicitation { source, target, mac })) if source.is_unspecified() => {
+                (IpAddr::V6(target), mac, true)
+            }
+            _ => return,
         };
         if self.links.iter().any(|l| l.mac == mac) {
             return;
         }
         self.on_link(link, now, |g, env, now| {
-            if g.config.owned().contains(&address) {
+            if !g.config.owned().contains(&address) {
+                return;
+            }
+            if probe {
+                g.handle_probe_by(address, now);
+                g.drain_outputs(env, now);
+            } else {
                 g.handle_claim_by(address, mac, env, now);
             }
         });

@@ -6,13 +6,10 @@ use core::time::Duration;
 use super::event::Event;
 use super::group::{Env, Group, PROBE_COUNT, PROBE_GAP, RETRY, Timer};
 use super::io::Action;
-use crate::announce::l2::FrameKind;
 use crate::election::Reason;
 use crate::election::vrrp::Heard;
 use crate::time::Instant;
 use crate::types::{Family, Mac, Role};
-use crate::wire::arp::Arp;
-use crate::wire::ndp;
 use crate::wire::peer::Message;
 use crate::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PRIORITY_RELEASE};
 
@@ -58,6 +55,7 @@ impl Group {
         } else {
             self.vrrp.handle_advert(heard, now);
         }
+        self.check_grant(&heard, env);
         self.stay(&heard, proven, env, now);
         if self.vrrp.owner().is_some_and(|o| known != Some(o.address)) {
             self.owner_since = Some(now);
@@ -108,6 +106,7 @@ impl Group {
             self.answered.get_or_insert((address, mac, now));
             return;
         }
+        self.relieve();
         if self.vrrp.role() == Role::Active && self.handover.granted_to().is_none() {
             self.note_rival(Some(address), Some(mac), None, now);
             if let Some(own) = self.link.as_ref().map(|l| l.mac) {
@@ -165,6 +164,7 @@ impl Group {
 
     pub(super) fn handle_install_failed(&mut self, error: &str, env: &Env<'_>, now: Instant) {
         self.report(Event::InstallFailed { group: self.config.name.clone(), error: error.to_owned() });
+        self.give_up_grant(env);
         if self.vrrp.role() == Role::Active {
             self.setback = Some((Reason::InstallFailed, format!("addresses cannot be installed: {error}")));
             self.timers.set(Timer::Retry, now + RETRY);
@@ -193,6 +193,8 @@ impl Group {
             match timer {
                 Timer::Probe => self.probe(env, now),
                 Timer::Announce => self.announce(false, env, now),
+                Timer::Prepared => self.give_up_grant(env),
+                Timer::Recall => self.recall(now),
                 // The node sees that the route is not wanted any more.
                 Timer::Unroute => {}
                 Timer::Drained => {
@@ -243,13 +245,6 @@ impl Group {
         }
         self.probes += 1;
         self.timers.set(Timer::Probe, now + PROBE_GAP);
-        let Some((link, mac)) = self.link.as_ref().map(|l| (l.id, l.mac)) else { return };
-        for address in self.config.owned() {
-            let bytes = match address {
-                IpAddr::V4(a) => Arp::probe(mac, a).encode(Mac::BROADCAST),
-                IpAddr::V6(a) => ndp::probe(mac, a),
-            };
-            self.out.push_back(Action::SendFrame { link, kind: FrameKind::Probe, address, bytes });
-        }
+        self.send_probes();
     }
 }

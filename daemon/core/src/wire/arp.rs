@@ -66,6 +66,11 @@ impl Arp {
         self.sender == self.target
     }
 
+    /// True for the question of a node that does not say who it is (RFC 5227 section 1.1).
+    pub fn is_probe(&self) -> bool {
+        self.operation == Operation::Request && self.sender.is_unspecified()
+    }
+
     /// The message as an Ethernet frame to `dst`; the Ethernet source is always the sender's hardware address.
     pub fn encode(&self, dst: Mac) -> Vec<u8> {
         let mut body = [0u8; MESSAGE_LEN];

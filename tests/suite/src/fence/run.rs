@@ -10,6 +10,8 @@ pub enum Outcome {
     Pass,
     /// TC_ACT_SHOT, TCX_DROP.
     Drop,
+    /// TC_ACT_REDIRECT, TCX_REDIRECT: handed on to this MAC, from that one.
+    HandOn([u8; 6], [u8; 6]),
 }
 
 /// Command number of linux/bpf.h.
@@ -39,19 +41,25 @@ struct Attr {
     pad: u32,
 }
 
-/// Runs the program once on `frame` as if on link `ifindex`, and asserts that the frame is left as it was.
+/// Runs the program once on `frame` as if on link `ifindex`, and asserts that the frame is left as it was, but for the two hardware
+/// addresses of one that is handed on.
 ///
 /// # Errors
 /// What the kernel says: frames shorter than an Ethernet header are refused.
 ///
 /// # Panics
-/// When the program returns a third verdict or changes the frame.
+/// When the program returns another verdict or changes the frame otherwise.
 pub fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<Outcome> {
-    let attr = run(program, ifindex, frame, 1)?;
+    let (attr, out) = run(program, ifindex, frame, 1)?;
+    let redirected = attr.retval.cast_signed() == 7;
+    let kept = if redirected { 12 } else { 0 };
+    assert_eq!((out.len(), &out[kept..]), (frame.len(), &frame[kept..]), "the fence never changes a frame");
+    let mac = |at: usize| out[at..at + 6].try_into().expect("six bytes");
     match attr.retval.cast_signed() {
         -1 => Ok(Outcome::Pass),
         2 => Ok(Outcome::Drop),
-        other => panic!("verdict {other} is neither NEXT nor DROP"),
+        7 => Ok(Outcome::HandOn(mac(0), mac(6))),
+        other => panic!("verdict {other} is neither NEXT nor DROP nor REDIRECT"),
     }
 }
 
@@ -60,10 +68,10 @@ pub fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Resu
 /// # Errors
 /// As [`test_run`].
 pub fn cost_ns(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<u32> {
-    Ok(run(program, ifindex, frame, repeat)?.duration)
+    Ok(run(program, ifindex, frame, repeat)?.0.duration)
 }
 
-fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<Attr> {
+fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<(Attr, Vec<u8>)> {
     let mut out = vec![0u8; frame.len() + 64];
     let mut context = [0u32; 48];
     context[SKB_IFINDEX] = ifindex;
@@ -84,6 +92,6 @@ fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::
     if rc != 0 {
         return Err(io::Error::last_os_error());
     }
-    assert_eq!(&out[..attr.data_size_out as usize], frame, "the fence never changes a frame");
-    Ok(attr)
+    out.truncate(attr.data_size_out as usize);
+    Ok((attr, out))
 }

@@ -342,7 +342,7 @@ fn a_longer_interval_binds_one_round_later() {
 fn a_granted_claim_is_immediate_and_survives_the_advert_that_crosses_it() {
     let mut machine = backup(config(110));
     machine.handle_advert(heard(ip(9), 254), at(10));
-    machine.claim(at(200), at(20));
+    machine.claim(machine.granter(ip(9)), at(200), at(20));
     assert_eq!(take(&mut machine), [role(Role::Backup, Role::Active, Reason::Handover), advert(110)]);
     machine.handle_advert(heard(ip(9), 254), at(21));
     assert_eq!(take(&mut machine), [advert(110)], "said again, in case the first was lost");
@@ -354,9 +354,45 @@ fn a_granted_claim_is_immediate_and_survives_the_advert_that_crosses_it() {
 }
 
 #[test]
+fn the_grace_after_a_grant_is_the_granters_alone() {
+    for (source, priority, stays) in [
+        (ip(9), 200, true),
+        // The same node in the other family.
+        (ip6(9), 206, true),
+        // A third node preempts: whoever waits out the grace here answers beside it.
+        (ip(4), 254, false),
+        (ip6(4), 254, false),
+    ] {
+        let mut machine = backup(config(110));
+        machine.handle_advert(heard(ip(9), 206), at(10));
+        machine.claim(machine.granter(ip(9)), at(200), at(20));
+        machine.handle_advert(heard(source, priority), at(21));
+        assert_eq!(machine.role() == Role::Active, stays, "{source} with {priority}");
+    }
+}
+
+#[test]
+fn in_the_grace_a_fence_closed_by_the_granters_advert_ends_nothing() {
+    let mut machine = backup(config(110));
+    machine.handle_advert(heard(ip(9), 206), at(10));
+    machine.claim(machine.granter(ip(9)), at(200), at(20));
+    machine.overtaken(at(20));
+    machine.handle_advert(heard(ip(9), 206), at(20));
+    assert_eq!(machine.role(), Role::Active, "the advert was the granter's");
+    machine.overtaken(at(20));
+    machine.handle_advert(heard(ip(4), 254), at(20));
+    assert_eq!(machine.role(), Role::Backup, "the advert was a third node's");
+    let mut machine = backup(config(110));
+    machine.claim(machine.granter(ip(9)), at(200), at(20));
+    machine.handle_timeout(at(40));
+    machine.overtaken(at(41));
+    assert_eq!(machine.role(), Role::Backup, "an advert that never came through our socket");
+}
+
+#[test]
 fn a_grant_counts_for_a_backup_only() {
     let mut machine = Vrrp::new(config(110));
-    machine.claim(at(200), at(1));
+    machine.claim(machine.granter(ip(9)), at(200), at(1));
     assert_eq!((machine.role(), take(&mut machine)), (Role::Initialize, vec![]));
 }
 
@@ -469,9 +505,9 @@ fn a_failed_release_arms_nothing() {
 #[test]
 fn a_granted_claim_lasts_until_its_time_unless_its_advert_leaves_before() {
     let mut machine = backup(config(110));
-    machine.claim(at(20), at(20));
+    machine.claim(machine.granter(ip(9)), at(20), at(20));
     assert_eq!(machine.role(), Role::Backup, "too late");
-    machine.claim(at(200), at(20));
+    machine.claim(machine.granter(ip(9)), at(200), at(20));
     assert_eq!(machine.advert_deadline(), Some(at(200)));
     assert_eq!(machine.fence_deadline(), Some(at(295)));
     // The driver was held up: the advert left after the time and was dropped.

@@ -23,8 +23,11 @@ fn claim_is_fence_advert_install_then_announce_when_installed() {
     assert_eq!((ctl.role, ctl.deadline, ctl.handover), (FenceRole::Active, due + Duration::from_millis(275), false));
     assert!(ctl.term > Term(0) && ctl.accept);
     assert_eq!(rig.take(), ["fence active", "advert 254 10.9.0.1", "install 10.9.0.100", "active by active_down"]);
-    rig.now = due + Duration::from_micros(400);
+    rig.run_to(due + Duration::from_micros(400));
     rig.input(Input::Installed(Slot(0)));
+    rig.run_to(due + Duration::from_micros(1_000));
+    assert_eq!(rig.take(), Vec::<String>::new(), "the advert closes whoever is displaced before we speak");
+    rig.run_to(due + Duration::from_micros(1_001));
     assert_eq!(rig.take(), ["first 10.9.0.100", "first 10.9.0.100", "Takeover"]);
     rig.run(6);
     assert_eq!(rig.take(), Vec::<String>::new(), "announced once");
@@ -109,7 +112,7 @@ fn losing_to_a_higher_priority_says_so_and_closes_the_fence_before_the_addresses
         ["Rival", "advert 200 10.9.0.1", "fence backup", "remove 10.9.0.100", "backup by higher_priority"]
     );
     rig.run(200);
-    assert_eq!(rig.take(), Vec::<String>::new(), "no burst goes on");
+    assert_eq!(rig.take(), ["probe 10.9.0.100"], "no burst goes on; where is the winner's announcement?");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn both_families_advertise_and_both_are_announced() {
             "active by active_down"
         ]
     );
-    rig.input(Input::Installed(Slot(0)));
+    rig.installed(0);
     let frames: Vec<String> = rig.take().into_iter().filter(|w| w.starts_with("first")).collect();
     assert_eq!(
         frames,

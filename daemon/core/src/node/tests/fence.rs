@@ -3,6 +3,7 @@
 use super::config::GroupConfig;
 use super::harness::{Rig, START, at, centis, group, ip, link, node};
 use super::*;
+use crate::announce::l2::FrameKind;
 use crate::fence::{Basis, FenceCtl, FenceRole, KernelSlot, window};
 
 fn with(policy: FencePolicy) -> NodeConfig {
@@ -118,6 +119,7 @@ fn kernel_follows(rig: &mut Rig, slot: &mut KernelSlot, ms: u64) {
                         rig.now
                     );
                 }
+                Action::SendFrame { kind: FrameKind::Probe, .. } => {}
                 Action::SendFrame { kind, .. } => assert!(slot.answer(rig.now), "{kind:?} frame at {:?}", rig.now),
                 _ => {}
             }

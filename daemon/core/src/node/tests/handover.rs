@@ -43,9 +43,9 @@ fn move_arms_the_mute_before_the_grant_and_drains_after_the_successor_is_seen() 
         successor,
         [
             "Offer to 10.9.0.1",
+            "install 10.9.0.100",
             "fence active",
             "advert 158 10.9.0.3",
-            "install 10.9.0.100",
             "active by handover",
             "first 10.9.0.100",
             "first 10.9.0.100",
@@ -162,7 +162,88 @@ fn a_backup_claims_on_a_genuine_fresh_grant_only() {
     rig.input(Input::Peer { link: LINK, src: ip(9), payload: &payload });
     assert_eq!(rig.take(), ["Refused"]);
     message(&mut rig, Kind::Grant, 0, offer.nonce_b, "n2");
+    assert_eq!(rig.take(), ["install 10.9.0.100"], "behind the closed fence: the owner serves on meanwhile");
+    rig.input(Input::Installed(Slot(0)));
     assert_eq!(rig.take()[..2], ["fence active", "advert 206 10.9.0.1"]);
+    rig.run(2);
+    assert_eq!(rig.take(), ["first 10.9.0.100", "first 10.9.0.100", "Takeover"]);
+}
+
+/// A Backup that was granted the group by n9 and whose addresses are on their way.
+fn granted() -> Rig {
+    let mut rig = Rig::new(keyed(2, vec![group(206)]));
+    rig.hear(9, 150);
+    rig.run(1);
+    for (kind, nonce) in [(Kind::Query, 0), (Kind::Grant, 1)] {
+        let nonce = if nonce == 0 { 0 } else { sent(&rig).nonce_b };
+        let text = if kind == Kind::Grant { "n2" } else { "n9" };
+        let message = Message { kind, vrid: 51, priority: 150, nonce_a: 5, nonce_b: nonce, text: text.into() };
+        let payload = message.encode(&rig.node.config.keys.clone()).expect("a key");
+        rig.input(Input::Peer { link: LINK, src: ip(9), payload: &payload });
+    }
+    assert_eq!(rig.take(), ["Offer to 10.9.0.9", "install 10.9.0.100"]);
+    rig
+}
+
+#[test]
+fn a_grant_is_given_up_when_it_cannot_be_used_in_time() {
+    type Act = fn(&mut Rig);
+    let causes: [(&str, Act); 4] = [
+        ("too late", |rig| {
+            for _ in 0..5 {
+                rig.hear(9, 150);
+                rig.run(50);
+            }
+        }),
+        ("another owner", |rig| rig.hear(4, 254)),
+        ("the kernel refused", |rig| {
+            rig.input(Input::InstallFailed { slot: Slot(0), error: "no".into() });
+        }),
+        ("out of the election", |rig| rig.command(1, Command::Drain)),
+    ];
+    for (what, act) in causes {
+        let mut rig = granted();
+        act(&mut rig);
+        let owed = rig.take();
+        assert!(owed.contains(&"remove 10.9.0.100".to_owned()), "{what}: {owed:?}");
+        rig.input(Input::Installed(Slot(0)));
+        rig.input(Input::Removed(Slot(0)));
+        rig.run(50);
+        assert!(!rig.take().iter().any(|w| w.starts_with("fence active") || w.starts_with("first")), "{what}");
+        assert_ne!(rig.role(), Role::Active, "{what}");
+    }
+}
+
+#[test]
+fn the_granters_own_adverts_do_not_end_its_grant() {
+    let mut rig = granted();
+    rig.hear(9, 150);
+    rig.input(Input::Installed(Slot(0)));
+    assert_eq!(rig.role(), Role::Active);
+}
+
+#[test]
+fn a_granter_that_dies_meanwhile_is_succeeded_in_the_ordinary_way() {
+    let mut rig = granted();
+    rig.run(200);
+    assert_eq!(rig.take(), Vec::<String>::new());
+    rig.run(200);
+    let owed = rig.take();
+    let position = |w: &str| owed.iter().position(|x| x == w).unwrap_or_else(|| panic!("{w} in {owed:?}"));
+    assert!(position("remove 10.9.0.100") < position("fence active"), "{owed:?}");
+    assert_eq!(rig.role(), Role::Active);
+}
+
+#[test]
+fn a_grant_within_the_drain_time_of_an_earlier_move_keeps_the_addresses() {
+    let mut lan = three();
+    lan.command(0, 1, to("api", "n2"));
+    lan.run(500);
+    let back = lan.now;
+    lan.command(0, 2, to("api", "n1"));
+    lan.run(3_000);
+    assert_eq!(lan.roles(), [Role::Active, Role::Backup, Role::Backup]);
+    assert_eq!(lan.did(0, back, &["remove", "fence backup"]), []);
 }
 
 #[test]

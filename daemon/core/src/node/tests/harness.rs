@@ -135,10 +135,16 @@ impl Rig {
             rig.run_to(next);
         }
         for slot in 0..u32::try_from(rig.node.groups.len()).expect("few") {
-            rig.input(Input::Installed(Slot(slot)));
+            rig.installed(slot);
         }
         let _ = rig.take();
         rig
+    }
+
+    /// The addresses of a slot are there, and what waits for the lead of the first advert is over.
+    pub(super) fn installed(&mut self, slot: u32) {
+        self.input(Input::Installed(Slot(slot)));
+        self.run(1);
     }
 
     pub(super) fn role(&self) -> Role {

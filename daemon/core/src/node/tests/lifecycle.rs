@@ -168,7 +168,7 @@ fn a_planned_claim_announces_when_its_addresses_are_there() {
     let mut rig = Rig::new(node(1, vec![group(110)]));
     let now = rig.now;
     rig.node.each(now, |g, env, now| {
-        g.vrrp.claim(now + Duration::from_millis(100), now);
+        g.vrrp.claim(g.vrrp.granter(ip(9)), now + Duration::from_millis(100), now);
         g.drain_outputs(env, now);
     });
     rig.run(50);

@@ -126,3 +126,65 @@ fn address_order_does_not_matter() {
     assert_eq!(rig.take(), Vec::<String>::new());
     assert_eq!(rig.node.status(rig.now).groups[0].owner, Some(ip(9)));
 }
+
+/// Active, announced, then outranked by n9.
+fn displaced() -> Rig {
+    let mut rig = Rig::active(node(1, vec![group(200)]));
+    rig.hear(9, 254);
+    assert_eq!(rig.role(), Role::Backup);
+    let _ = rig.take();
+    rig
+}
+
+fn probes(rig: &mut Rig) -> usize {
+    rig.take().iter().filter(|w| w.starts_with("probe")).count()
+}
+
+#[test]
+fn who_gave_way_asks_until_the_winner_announces() {
+    let mut rig = displaced();
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        rig.hear(9, 254);
+        rig.run(100);
+        asked.push(probes(&mut rig));
+    }
+    let when: Vec<usize> = (0..100).filter(|i| asked[*i] > 0).collect();
+    assert_eq!(when, [0, 2, 6, 14, 30, 62], "100 ms, doubled each time, six in all");
+    let mut rig = displaced();
+    let winner = crate::wire::arp::Arp::announcement(super::harness::mac(9), [10, 9, 0, 100].into());
+    rig.input(Input::Neighbor { link: LINK, frame: &winner.encode(crate::types::Mac::BROADCAST) });
+    rig.hear(9, 254);
+    rig.run(250);
+    assert_eq!(probes(&mut rig), 0, "it has");
+}
+
+#[test]
+fn who_never_announced_has_nothing_to_take_back() {
+    let mut rig = Rig::new(node(1, vec![group(200)]));
+    while rig.role() != Role::Active {
+        let next = rig.node.poll_timeout().expect("a deadline");
+        rig.run_to(next);
+    }
+    rig.hear(9, 254);
+    let _ = rig.take();
+    rig.run(150);
+    assert_eq!((rig.role(), probes(&mut rig)), (Role::Backup, 0));
+}
+
+#[test]
+fn an_owner_that_is_probed_announces_itself_once_a_second() {
+    let mut rig = Rig::active(node(1, vec![group(200)]));
+    rig.run(1_000);
+    let _ = rig.take();
+    let probe = crate::wire::arp::Arp::probe(super::harness::mac(9), [10, 9, 0, 100].into());
+    let frame = probe.encode(crate::types::Mac::BROADCAST);
+    rig.input(Input::Neighbor { link: LINK, frame: &frame });
+    assert_eq!(rig.take(), ["defend 10.9.0.100", "defend 10.9.0.100"], "both ARP forms, and no rival");
+    rig.input(Input::Neighbor { link: LINK, frame: &frame });
+    rig.run(900);
+    assert!(!rig.take().iter().any(|w| w.starts_with("defend") || w.starts_with("refresh")));
+    let mut backup = Rig::new(node(1, vec![group(200)]));
+    backup.input(Input::Neighbor { link: LINK, frame: &frame });
+    assert_eq!(backup.take(), Vec::<String>::new());
+}

@@ -30,7 +30,7 @@ fn a_claim_is_announced_when_its_addresses_are_there_and_without_arp() {
     }
     let claim = rig.take();
     assert!(!claim.iter().any(|w| w.starts_with("announce") || w.starts_with("probe")), "{claim:?}");
-    rig.input(Input::Installed(Slot(0)));
+    rig.installed(0);
     assert_eq!(rig.take(), ["Takeover", "announce 10.9.0.100 api", "Routes"]);
     let since = rig.node.status(rig.now).groups[0].route;
     assert_eq!(since, Want::Announce);
@@ -139,7 +139,7 @@ fn a_claim_again_within_the_farewell_announces_again_and_the_old_times_are_void(
     rig.command(2, Command::Undrain);
     rig.run(400);
     assert_eq!(rig.role(), Role::Active);
-    rig.input(Input::Installed(Slot(0)));
+    rig.installed(0);
     assert_eq!(routes(&mut rig), ["announce 10.9.0.100 api"], "never withdrawn in between");
     rig.run(5_000);
     assert_eq!(routes(&mut rig), Vec::<String>::new());
