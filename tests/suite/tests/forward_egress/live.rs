@@ -44,7 +44,7 @@ fn build(ground: &Ground) -> Result<Net> {
         ("192.0.2.1/24", "va"),
         ("2001:db8:1::1/64", "va nodad"),
         ("10.244.1.1/24", "pa"),
-        ("fd00:244:1::1/64", "pa nodad"),
+        ("fd00:f4:1::1/64", "pa nodad"),
     ] {
         ground.ip(&format!("addr add {address} dev {device}"))?;
     }
@@ -62,9 +62,9 @@ fn build(ground: &Ground) -> Result<Net> {
     })?;
     net.pod.inside(|| {
         ground.ip("addr add 10.244.1.5/24 dev pb")?;
-        ground.ip("addr add fd00:244:1::5/64 dev pb nodad")?;
+        ground.ip("addr add fd00:f4:1::5/64 dev pb nodad")?;
         ground.ip("route add default via 10.244.1.1")?;
-        ground.ip("-6 route add default via fd00:244:1::1")?;
+        ground.ip("-6 route add default via fd00:f4:1::1")?;
         Ok(())
     })?;
     ground.wait_up(&["va", "pa"])?;
