@@ -87,10 +87,7 @@ fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
     if through == 0 {
         return Verdict::Pass;
     }
-    let hash = match packet.kind {
-        Kind::Whole => via::hash(config, service, &packet.destination, &found, ports.destination, packet.protocol),
-        _ => via::fragment_hash(config, &packet.destination, &found.vip, packet.protocol),
-    };
+    let hash = via::hash(config, service, &packet.destination, &found, ports.destination, packet.protocol);
     via::send(ctx, config, packet, ports.header, service, hash, through)
 }
 

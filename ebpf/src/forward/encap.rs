@@ -156,11 +156,13 @@ fn wire_length<P: Packet>(packet: &P, request: &Request) -> usize {
 /// Counts the inner packet's hop limit down by one.
 #[inline(always)]
 pub(crate) fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
+    // The byte beside it is read: behind extension headers, and of an ICMP error, `ip.protocol` is another one.
     if ip.v6 {
-        return packet.store(ip.at() + 6, &u16::from_ne_bytes([ip.protocol, ip.hops - 1]), Sum::Changes);
+        let [next, hops] = packet.read::<[u8; 2]>(ip.at() + 6)?;
+        return packet.store(ip.at() + 6, &[next, hops.wrapping_sub(1)], Sum::Changes);
     }
-    let old = u16::from_ne_bytes([ip.hops, ip.protocol]);
-    let new = u16::from_ne_bytes([ip.hops - 1, ip.protocol]);
+    let [hops, protocol] = packet.read::<[u8; 2]>(ip.at() + 8)?;
+    let (old, new) = (u16::from_ne_bytes([hops, protocol]), u16::from_ne_bytes([hops.wrapping_sub(1), protocol]));
     packet.fix_ip(ip.at() + 10, difference16(old, new))?;
     packet.store(ip.at() + 8, &new, Sum::Stays)
 }

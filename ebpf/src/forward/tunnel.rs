@@ -117,7 +117,9 @@ fn mark_congestion<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
         let old: u16 = packet.read(ip.at())?;
         return packet.store(ip.at(), &(old | u16::from_ne_bytes([0, ECN << 4])), Sum::Changes);
     }
-    let (old, new) = (u16::from_ne_bytes([0x45, ip.tos]), u16::from_ne_bytes([0x45, ip.tos | ECN]));
+    // With its neighbour, which says how long the header is.
+    let old: u16 = packet.read(ip.at())?;
+    let new = old | u16::from_ne_bytes([0, ECN]);
     packet.fix_ip(ip.at() + 10, difference16(old, new))?;
     packet.store(ip.at(), &new, Sum::Stays)
 }

@@ -1,14 +1,13 @@
 //! Replies that go back through the node on which the request arrived: encapsulated here, emitted there.
 //!
 //! The shim says FINAL and has no hops: it marks a packet whose source is the VIP. The tag's hash is that of the request (of the tuple
-//! an ICMP error quotes), so that both sides find it in the packet: see [`hash`]. Fragments have no ports, not even the first: theirs
-//! are 0 and 0.
+//! an ICMP error quotes), so that both sides find it in the packet. A later fragment has no ports: its are 0 and 0.
 
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    Config, NODE_DEAD, NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SERVICE_AFFINITY, SHIM_FINAL,
-    SHIM_KEY, Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port,
+    Config, NODE_DEAD, NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SERVICE_AFFINITY, SHIM_FINAL, SHIM_KEY,
+    Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port,
 };
 
 use super::frame::{Packet, UDP};
@@ -81,7 +80,7 @@ pub(super) fn hash(
     Tuple { client: *client, vip: found.vip, client_port, vip_port: found.vip_port, protocol }.hash(config.flow_key)
 }
 
-/// The hash of every fragment between a client and a VIP.
+/// The hash of every later fragment between a client and a VIP.
 #[inline(always)]
 pub(super) fn fragment_hash(config: &Config, client: &VipKey, vip: &VipKey, protocol: u8) -> u64 {
     Tuple { client: *client, vip: *vip, client_port: 0, vip_port: 0, protocol }.hash(config.flow_key)

@@ -104,21 +104,6 @@ pub(crate) fn fix_header(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&check.to_be_bytes());
 }
 
-/// The frame as it is behind one more router.
-pub(crate) fn routed(frame: &[u8]) -> Vec<u8> {
-    let mut f = frame.to_vec();
-    if f[12..14] == [8, 0] {
-        let header = usize::from(f[14] & 0x0f) * 4;
-        f[22] -= 1;
-        let mut head = f[..14 + header].to_vec();
-        fix_header(&mut head);
-        f[..14 + header].copy_from_slice(&head);
-    } else {
-        f[21] -= 1;
-    }
-    f
-}
-
 /// The frame with a VLAN tag in front of its EtherType.
 pub(crate) fn tagged(frame: &[u8], tpid: u16, tci: u16) -> Vec<u8> {
     bascule_suite::fence::frames::tagged(frame, tpid, tci)

@@ -10,9 +10,9 @@ use bascule_ebpf_common::forward::*;
 use bascule_suite::fence::{Ground, boot_ns};
 
 use crate::frames::{sum, transport_sum};
-use crate::shapes::{fragments, icmp, routed, tcp, udp, with_extras};
+use crate::shapes::{fragments, icmp, tcp, udp, with_extras};
 use crate::stage::{ACK, DROP, Family, PASS, PORT, SEND, SYN, Stage, V4, V6};
-use crate::{CLIENT_PORT, ENDPOINT_PORT, client, flow, flow_key, leave, node, on_ground, sides, slot};
+use crate::{ENDPOINT_PORT, client, flow, flow_key, leave, node, on_ground, sides, slot};
 
 /// XDP_REDIRECT (linux/bpf.h).
 const XDP_REDIRECT: u32 = 4;
@@ -365,8 +365,6 @@ fn a_reply_goes_back_through_the_node_of_its_request() {
             assert_eq!(near.run(1, &outer)?.0, 7);
             ground.ip("neigh replace 192.0.2.7 lladdr 02:00:00:00:00:07 dev va nud permanent")?;
         }
-        assert_eq!(routed(&tcp(client(V4), client(V4), ACK, &[], 64)), tcp(client(V4), client(V4), ACK, &[], 63));
-        assert_eq!(CLIENT_PORT, 40_000);
         Ok(())
     });
 }
