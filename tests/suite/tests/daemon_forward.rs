@@ -4,7 +4,8 @@ use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::{Bascule, Lab, tool, wait_for};
+use bascule_lab::bascule::Bascule;
+use bascule_lab::{Lab, tool, wait_for};
 use bascule_suite::cluster::{Cluster, SOON};
 use serde_json::{Value, json};
 
@@ -166,6 +167,12 @@ fn answerer(cluster: &Cluster, n: u8) -> Result<()> {
 #[test]
 fn datagrams_reach_the_endpoint_of_their_home_through_either_node() -> Result<()> {
     let mut cluster = Cluster::new("fwdt", 2)?;
+    // veth leaves checksums to a card that is not there, and takes what XDP sends only where somebody polls.
+    tool(Some(&cluster.client), "ethtool", &["-K", "eth0", "tx", "off"], None)?;
+    for host in &cluster.hosts {
+        tool(Some(&host.netns), "ethtool", &["-K", "eth0", "tx", "off"], None)?;
+        tool(Some(cluster.lan.netns()), "ethtool", &["-K", host.port.name(), "gro", "on"], None)?;
+    }
     for n in 1..=2u8 {
         answerer(&cluster, n)?;
         let config = config(&cluster.lab, n.into(), 2)?;
@@ -193,7 +200,7 @@ fn datagrams_reach_the_endpoint_of_their_home_through_either_node() -> Result<()
                     }
                 }
                 Err(std::io::Error::from(std::io::ErrorKind::TimedOut))
-            })?;
+            });
             let answer = answer.with_context(|| {
                 format!("port {source} via n{via}:\n{:#}", page(cluster.daemon(via)).unwrap_or_default())
             });
