@@ -53,8 +53,10 @@ pub(super) enum Absent {
     Words(&'static str),
 }
 
+mod bfd;
 mod bgp;
 mod forwarding;
+mod gates;
 mod services;
 
 use Absent::{Required, Value, Words};
@@ -94,8 +96,8 @@ pub(super) static ROOT: Section = Section {
             "The signed channel for planned hand-over; without it a stop falls back to priority 0.",
         ),
         field("bgp", Kind::Section(&bgp::BGP), Words("no BGP"), "The BGP speaker."),
-        field("gates", Sections(&GATE), Value("[]"), "Health gates."),
-        field("bfd", Kind::Section(&BFD), Words("no BFD"), "BFD sessions that no other section asks for."),
+        field("gates", Sections(&gates::GATE), Value("[]"), "Health gates."),
+        field("bfd", Kind::Section(&bfd::BFD), Words("no BFD"), "BFD sessions that no other section asks for."),
         field(
             "forwarding",
             Kind::Section(&forwarding::FORWARDING),
@@ -156,163 +158,6 @@ static PEERS: Section = Section {
             "Shared keys, hexadecimal, 16 to 64 bytes each, one a line: the first signs, both verify. A relative path starts at the configuration file.",
         ),
         field("port", Whole { min: 1, max: 65535 }, Value("3112"), "UDP port, the same on all nodes."),
-    ],
-};
-
-static GATE: Section = Section {
-    path: "gates[]",
-    about: "A health gate. While a gate of a VIP is closed, the node stands in the sick band of the election (priority 1 to 99). Exactly one of `tcp`, `http`, `https` and `grpc`.",
-    fields: &[
-        field("name", Text { what: "a name", right: NAME }, Required, "Unique name."),
-        field("tcp", Kind::Section(&TCP), Words("-"), "Healthy when a TCP connection is accepted."),
-        field("http", Kind::Section(&HTTP), Words("-"), "Healthy when a GET is answered with an expected status."),
-        field("https", Kind::Section(&HTTPS), Words("-"), "The same over TLS."),
-        field("grpc", Kind::Section(&GRPC), Words("-"), "Healthy when `grpc.health.v1.Health/Check` answers SERVING."),
-        field(
-            "interval",
-            Time { min: 100, max: 3_600_000, step: 1 },
-            Value("1s"),
-            "From the start of one probe to the start of the next.",
-        ),
-        field(
-            "timeout",
-            Time { min: 10, max: 3_600_000, step: 1 },
-            Value("500ms"),
-            "A probe without an answer by then has failed. At most the interval; when not given, never more than it.",
-        ),
-        field("rise", Whole { min: 1, max: 100 }, Value("2"), "Successes in a row that open the gate."),
-        field("fall", Whole { min: 1, max: 100 }, Value("3"), "Failures in a row that close it."),
-    ],
-};
-
-static TCP: Section = Section {
-    path: "gates[].tcp",
-    about: "TCP probe.",
-    fields: &[field(
-        "address",
-        Text { what: "an address", right: "an address with a port, such as 127.0.0.1:6443" },
-        Required,
-        "Where to connect.",
-    )],
-};
-
-static HTTP: Section = Section {
-    path: "gates[].http",
-    about: "HTTP probe; redirects are answers, not followed.",
-    fields: &[
-        field("url", Text { what: "a URL", right: "http://HOST[:PORT]/PATH" }, Required, "What to GET."),
-        field(
-            "expect",
-            Text { what: "a status range", right: "a status or a range within 100-599, such as 200-399" },
-            Value("200-399"),
-            "Statuses that count as healthy, both ends included.",
-        ),
-    ],
-};
-
-static HTTPS: Section = Section {
-    path: "gates[].https",
-    about: "HTTPS probe; redirects are answers, not followed. Exactly one of `caFile` and `insecureSkipVerify`.",
-    fields: &[
-        field("url", Text { what: "a URL", right: "https://HOST[:PORT]/PATH" }, Required, "What to GET."),
-        field(
-            "expect",
-            Text { what: "a status range", right: "a status or a range within 100-599, such as 200-399" },
-            Value("200-399"),
-            "Statuses that count as healthy, both ends included.",
-        ),
-        field(
-            "caFile",
-            Text { what: "a path", right: "a file with certificates in PEM" },
-            Words("-"),
-            "Authorities of which one must have signed the certificate. A relative path starts at the configuration file.",
-        ),
-        field(
-            "serverName",
-            Text { what: "a name", right: "a DNS name or an IP address" },
-            Words("the host of the URL"),
-            "Name that the certificate must have; with `caFile` only.",
-        ),
-        field("insecureSkipVerify", Flag, Value("false"), "Accept any certificate."),
-    ],
-};
-
-static GRPC: Section = Section {
-    path: "gates[].grpc",
-    about: "gRPC probe, over HTTP/2 without TLS.",
-    fields: &[
-        field(
-            "address",
-            Text { what: "an address", right: "an address with a port, such as 127.0.0.1:6443" },
-            Required,
-            "Where to ask.",
-        ),
-        field(
-            "service",
-            Text { what: "a name", right: "a name of a gRPC service, such as shop.v1.Cart" },
-            Words("the server as a whole"),
-            "Service that is asked for.",
-        ),
-    ],
-};
-
-static BFD: Section = Section {
-    path: "bfd",
-    about: "Bidirectional Forwarding Detection (RFC 5880): is a neighbor reachable, both ways, within a fraction of a second. Events, logs, metrics and `bascule bfd` tell.",
-    fields: &[field("peers", Sections(&BFD_PEER), Required, "Sessions.")],
-};
-
-/// Of a multihop session; stands in both places where one is configured.
-const MINIMUM_TTL: Field = field(
-    "minimumTtl",
-    Whole { min: 1, max: 255 },
-    Words("256 less `multihop`: what a peer that sends with 255 arrives with"),
-    "Smallest TTL of the peer's packets, with `multihop` only. BIRD sends them with the system's 64: 64 less the routers in between. 1 hears any.",
-);
-
-static BFD_PEER: Section = Section {
-    path: "bfd.peers[]",
-    about: "One session. It runs at the slower of what this side wants to send and the peer wants to receive, each way for itself; a peer is gone after its own multiplier times that interval without a packet. Changed intervals and TTLs do not take a session down; another address, source or interface makes a new one.",
-    fields: &[
-        field("address", Text { what: "an address", right: ADDRESS }, Required, "The peer."),
-        field(
-            "interface",
-            Text { what: "a name", right: "a link name of 1 to 15 bytes without / and spaces, such as eth0" },
-            Words("the link with an own address whose subnet contains the peer"),
-            "Link of a single-hop session; a link-local peer needs it.",
-        ),
-        field(
-            "source",
-            Text { what: "an address", right: ADDRESS },
-            Words("the own address in the peer's subnet; by routing with `multihop`"),
-            "Own address; the peer's side of the session must name it.",
-        ),
-        field(
-            "multihop",
-            Whole { min: 1, max: 255 },
-            Words("single hop: on the link, TTL 255"),
-            "A multihop session (RFC 5883) over at most this many hops.",
-        ),
-        MINIMUM_TTL,
-        field(
-            "transmitInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between packets that this node sends.",
-        ),
-        field(
-            "receiveInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between packets that this node asks for. Below 50ms the node needs real-time scheduling (CAP_SYS_NICE).",
-        ),
-        field(
-            "multiplier",
-            Whole { min: 1, max: 255 },
-            Value("3"),
-            "The peer takes this node for gone after so many intervals.",
-        ),
-        field("passive", Flag, Value("false"), "Say nothing before the peer was heard."),
     ],
 };
 

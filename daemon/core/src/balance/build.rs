@@ -123,6 +123,9 @@ fn entries(
         }
     }
     let closed = nodes.service_draining(service);
+    // Nodes hear of a drained node one after the other: until all have, new connections still come here, and nothing is wrong with them.
+    let late = nodes.is_draining(&nodes.this) && !serving.is_empty();
+    let welcome = |name: &str| serving.contains(name) || (late && service.state(name) == State::Ready);
     let entry = |(place, local): (&(core::net::IpAddr, u16), &Local)| {
         let spec = wanted.iter().find(|e| (e.address, e.port) == *place);
         let draining = closed || spec.is_none_or(|e| nodes.endpoint_draining(service, e));
@@ -137,7 +140,7 @@ fn entries(
             address: place.0,
             port: place.1,
             protocol: service.spec.protocol,
-            ready: !draining && serving.contains(&local.name),
+            ready: !draining && welcome(&local.name),
             draining,
             remote,
         };

@@ -27,7 +27,7 @@ impl Nodes {
     }
 
     pub(super) fn is_draining(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|n| n.draining) || self.drained.contains(&DrainTarget::Node(name.to_owned()))
+        self.by_name.get(name).is_some_and(|n| n.draining) || self.is_drained(|| DrainTarget::Node(name.to_owned()))
     }
 
     /// Names and ids of those that take part.
@@ -36,14 +36,19 @@ impl Nodes {
     }
 
     pub(super) fn service_draining(&self, service: &Service) -> bool {
-        service.spec.draining || self.drained.contains(&DrainTarget::Service(service.key))
+        service.spec.draining || self.is_drained(|| DrainTarget::Service(service.key))
+    }
+
+    /// By hand. Mostly nothing is, and then nothing is to be looked for.
+    fn is_drained(&self, target: impl FnOnce() -> DrainTarget) -> bool {
+        !self.drained.is_empty() && self.drained.contains(&target())
     }
 
     pub(super) fn endpoint_draining(&self, service: &Service, endpoint: &EndpointSpec) -> bool {
-        let id = EndpointId { service: service.key, endpoint: endpoint.name.clone() };
+        let id = || EndpointId { service: service.key, endpoint: endpoint.name.clone() };
         endpoint.draining
             || service.state(&endpoint.name) == State::Draining
-            || self.drained.contains(&DrainTarget::Endpoint(id))
+            || self.is_drained(|| DrainTarget::Endpoint(id()))
     }
 }
 

@@ -8,7 +8,8 @@ use super::Balancer;
 use super::damping::State;
 use super::io::{EndpointSlot, ServiceSlot, Table};
 use super::rows::Row;
-use crate::service::{Delivery, ServiceKey};
+use crate::health::GateConfig;
+use crate::service::{Delivery, EndpointId, ServiceKey};
 
 /// What was done since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -110,6 +111,14 @@ impl Balancer {
             slab_longest: self.room.slab.longest(),
             slots_left: (self.room.services.left(), self.room.endpoints.left()),
         }
+    }
+
+    /// The checks that the driver shall run, with whom they are about. Ask again after each configuration: a check that changed starts anew.
+    pub fn checks(&self) -> impl Iterator<Item = (EndpointId, &GateConfig)> {
+        self.services.iter().flat_map(|(key, s)| {
+            let id = |endpoint: &str| EndpointId { service: *key, endpoint: endpoint.to_owned() };
+            s.spec.endpoints.iter().filter_map(move |e| Some((id(&e.name), e.check.as_ref()?)))
+        })
     }
 
     /// The rows that packets with this flow hash meet: the upper half chooses in the first level, the lower half in the second.

@@ -2,7 +2,8 @@
 
 use super::Absent::{Required, Value, Words};
 use super::Kind::{Flag, Section as Mapping, Sections, Text, Texts, Time, Whole, Word};
-use super::{ADDRESS, MINIMUM_TTL, NAME, Section, field};
+use super::bfd::MINIMUM_TTL;
+use super::{ADDRESS, NAME, Section, field};
 
 /// Largest value of a 4-octet field: AS numbers (RFC 6793), MED, LOCAL_PREF.
 const WORD_MAX: u64 = 4_294_967_295;

@@ -2,7 +2,7 @@
 
 use super::super::io::{Action, Report};
 use super::super::{Limits, SETTLE};
-use super::world::{World, checked, config, endpoint, key, node, one_each, service};
+use super::world::{World, checked, config, endpoint, key, one_each, service};
 use crate::service::{Delivery, Protocol, ServiceKey};
 
 /// Names of actions in order.
@@ -215,5 +215,30 @@ fn services_of_the_same_port_and_other_protocol_are_two() {
     world.run_s(1);
     assert_eq!(world.keys.len(), 2);
     assert!(world.answering.values().all(|a| *a), "one of them has capacity");
-    let _unused = node(1);
+}
+
+#[test]
+fn the_driver_is_told_which_checks_to_run() {
+    let world =
+        World::with(config(2, vec![service(vec![checked(1, Some(1)), endpoint(2, Some(2)), checked(3, None)])]));
+    let names: Vec<String> =
+        world.balancer.checks().map(|(id, check)| format!("{} {}", id.endpoint, check.name)).collect();
+    assert_eq!(names, ["e1 e1", "e3 e3"]);
+}
+
+/// What `trace` shows is what packets meet: row `hash * rows >> 32`.
+#[test]
+fn a_trace_names_the_row_of_a_hash() {
+    let world = World::with(one_each(3));
+    for hash in [0, 0xffff_ffff_ffff_ffff, 0x1234_5678_9abc_def0, 0x8000_0000_0000_0001] {
+        let trace = world.balancer.trace(&key(), hash).expect("a service");
+        let (index, row) = trace.nodes.expect("a table");
+        let expected = usize::try_from(((hash >> 32) * 127) >> 32).unwrap();
+        assert_eq!((usize::try_from(index).unwrap(), row), (expected, world.node_rows(&key())[expected]));
+        let (index, row) = trace.endpoints.expect("a table");
+        let expected = usize::try_from(((hash & 0xffff_ffff) * 61) >> 32).unwrap();
+        assert_eq!((usize::try_from(index).unwrap(), row), (expected, world.endpoint_rows(&key())[expected]));
+    }
+    let other = ServiceKey { port: 1, ..key() };
+    assert_eq!(world.balancer.trace(&other, 0), None);
 }
