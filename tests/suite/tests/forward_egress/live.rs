@@ -204,7 +204,8 @@ fn play(xdp: bool) {
                 stage.ebpf.program_mut("bascule_tc_ingress").context("tc")?.try_into()?;
             program.attach("va", TcAttachType::Ingress)?;
         }
-        let program: &mut SchedClassifier = stage.ebpf.program_mut("bascule_tc_egress").context("egress")?.try_into()?;
+        let program: &mut SchedClassifier =
+            stage.ebpf.program_mut("bascule_tc_egress").context("egress")?.try_into()?;
         program.attach("va", TcAttachType::Egress)?;
         scene(ground, &mut stage)
     });

@@ -76,14 +76,7 @@ pub(crate) fn flow_key(f: Family, protocol: u8) -> FlowKey {
 
 pub(crate) fn flow(f: Family, protocol: u8) -> Flow {
     let slot = u16::try_from(slot(f, protocol)).unwrap();
-    Flow {
-        vip: key(f.vip),
-        vip_port: PORT.to_be(),
-        service: slot,
-        endpoint: slot,
-        ingress: 2,
-        ..Flow::default()
-    }
+    Flow { vip: key(f.vip), vip_port: PORT.to_be(), service: slot, endpoint: slot, ingress: 2, ..Flow::default() }
 }
 
 pub(crate) fn half(f: Family) -> Half {

@@ -5,9 +5,7 @@ use bascule_ebpf_common::forward::*;
 
 use crate::shapes::{fragments, icmp, routed, tagged, tcp, udp, with_extras};
 use crate::stage::{ACK, Family, PORT, SYN, Stage, V4, V6, key, node_address};
-use crate::{
-    ENDPOINT_PORT, client, endpoint_stats, flow, flow_key, half, leave, node, on_ground, sides, slot,
-};
+use crate::{ENDPOINT_PORT, client, endpoint_stats, flow, flow_key, half, leave, node, on_ground, sides, slot};
 
 const NEXT: i32 = -1;
 const FIN: u8 = 1;
@@ -48,9 +46,9 @@ fn each_table_gives_the_vip_back() {
                 for (protocol, before, after) in pairs(f) {
                     assert_eq!(leave(&stage, &before)?, (NEXT, before.clone()), "nobody knows it yet");
                     match table {
-                        Tally::ReplyFlow => stage
-                            .hash::<FlowKey, Flow>("FLOWS")?
-                            .insert(flow_key(f, protocol), flow(f, protocol), 0)?,
+                        Tally::ReplyFlow => {
+                            stage.hash::<FlowKey, Flow>("FLOWS")?.insert(flow_key(f, protocol), flow(f, protocol), 0)?
+                        }
                         Tally::ReplyHalf => {
                             let half = Half { service: u16::try_from(slot(f, protocol))?, ..half(f) };
                             stage.hash::<FlowKey, Half>("HALF")?.insert(flow_key(f, protocol), half, 0)?;
@@ -177,10 +175,7 @@ fn the_end_of_a_flow_is_noted_and_a_syn_is_nobodys_reply() {
         assert_eq!(send(ACK, 0)?.flags, 0);
         assert_ne!(send(ACK, 0)?.seen_s, 0);
         assert_eq!(send(ACK | FIN, 0)?.flags, FLOW_FIN_ENDPOINT);
-        assert_eq!(
-            send(ACK | FIN, FLOW_FIN_CLIENT)?.flags,
-            FLOW_FIN_CLIENT | FLOW_FIN_ENDPOINT | FLOW_CLOSING
-        );
+        assert_eq!(send(ACK | FIN, FLOW_FIN_CLIENT)?.flags, FLOW_FIN_CLIENT | FLOW_FIN_ENDPOINT | FLOW_CLOSING);
         assert_eq!(send(RST, 0)?.flags, FLOW_CLOSING);
         assert_eq!(send(RST | ACK, FLOW_FIN_CLIENT)?.flags, FLOW_FIN_CLIENT | FLOW_CLOSING);
         assert_eq!(endpoint_stats(&mut stage, V4.slot)?.resets, 2);

@@ -46,7 +46,10 @@ fn options_and_extension_headers_go_the_same_way() {
                 assert_eq!((verdict, &out[14..]), (PASS[hook], &want[14..]), "{hook}");
                 let sent = with_extras(&udp(from, vip, b"question", 64));
                 let (verdict, out) = deliver(&mut nodes, hook, &sent)?;
-                assert_eq!((verdict, &out[14..]), (PASS[hook], &with_extras(&udp(from, endpoint, b"question", 63))[14..]));
+                assert_eq!(
+                    (verdict, &out[14..]),
+                    (PASS[hook], &with_extras(&udp(from, endpoint, b"question", 63))[14..])
+                );
             }
         }
         Ok(())
@@ -210,7 +213,8 @@ fn an_error_reaches_the_endpoint_also_after_two_table_changes() {
                 stage.array::<u64>("ROWS")?.set(0, row.word(), 0)?;
             }
             for f in [V4, V6] {
-                let (kind, router) = if f.vip.is_ipv4() { (3, "192.0.2.254".parse()?) } else { (2, "2001:db8:1::fe".parse()?) };
+                let (kind, router) =
+                    if f.vip.is_ipv4() { (3, "192.0.2.254".parse()?) } else { (2, "2001:db8:1::fe".parse()?) };
                 let [endpoint, vip] = sides(f);
                 for (sent, seen) in [
                     (tcp(endpoint, client(f), ACK, &[], 60), tcp(vip, client(f), ACK, &[], 60)),
