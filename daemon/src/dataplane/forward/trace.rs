@@ -25,6 +25,16 @@ pub(super) struct Maps<'a> {
     pub(super) flows: &'a HashMap<MapData, FlowKey, Flow>,
 }
 
+/// The lower half of a word.
+fn half(word: u64) -> u32 {
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+/// Minutes of the clock modulo 2^16, as stamps count them.
+fn minute(now_s: u32) -> u16 {
+    u16::try_from((now_s / 60) & u32::from(u16::MAX)).unwrap_or_default()
+}
+
 /// The ids of a row that count: the home, and the former homes until the drain time has passed.
 fn live(row: Row, drain_minutes: u16, now_minutes: u16) -> Vec<(u16, &'static str)> {
     let mut ids = vec![(row.home, "home")];
@@ -73,7 +83,7 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
         Tuple { client, vip, client_port: if affinity { 0 } else { port }, vip_port: key.port, protocol: key.protocol };
     let hash = tuple.hash(config.flow_key);
     trace.hash = format!("{hash:016x}");
-    let now_minutes = (now_s / 60) as u16;
+    let now_minutes = minute(now_s);
     let flow_key = FlowKey {
         client,
         endpoint: vip,
@@ -87,7 +97,7 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
     if let Some(node) = exception {
         trace.nodes.push(node_candidate(maps, u16::try_from(node).unwrap_or(NO_NODE), "exception")?);
     } else if table.rows > 0 {
-        let index = fast_range((hash >> 32) as u32, table.rows.into());
+        let index = fast_range(half(hash >> 32), table.rows.into());
         trace.row = Some((index, table.rows));
         let row = maps.tables.row(table.base + index);
         for (id, role) in live(row, service.drain_minutes, now_minutes) {
@@ -139,7 +149,7 @@ fn local(
     if table.rows == 0 {
         return Ok(None);
     }
-    let row = maps.tables.row(table.base + fast_range(hash as u32, table.rows.into()));
+    let row = maps.tables.row(table.base + fast_range(half(hash), table.rows.into()));
     let mut hit = None;
     for (id, role) in live(row, service.drain_minutes, now_minutes) {
         let endpoint = maps.peers.endpoint(id.into())?;
