@@ -5,8 +5,8 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use bascule_ebpf_common::{
-    ABI_STAMP, AdvertKey, COUNTERS, ForwardedKey, LinkInfo, MAX_ADVERTS, MAX_FORWARDED, MAX_LINKS, MAX_SHARDS, MAX_VIPS,
-    ShardCtl, ShardKernel, VipEntry, VipKey,
+    ABI_STAMP, AdvertKey, COUNTERS, ForwardedKey, LinkInfo, MAX_ADVERTS, MAX_FORWARDED, MAX_LINKS, MAX_SHARDS,
+    MAX_VIPS, ShardCtl, ShardKernel, VipEntry, VipKey,
 };
 
 use super::error::FenceError;

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use bascule_ebpf_common::{
-    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, ForwardedKey, Heard, LinkInfo, MAX_ADVERTS, MAX_FORWARDED, MAX_LINKS, MAX_SHARDS,
-    MAX_VIPS, ShardCtl, ShardKernel, VipEntry, VipKey, active, answer_open, deadline_ns, deliver_open, deposed,
-    deposes, fence_ns, repeats,
+    ABI_STAMP, ABI_VERSION, AdvertKey, COUNTERS, DropReason, ForwardedKey, Heard, LinkInfo, MAX_ADVERTS, MAX_FORWARDED,
+    MAX_LINKS, MAX_SHARDS, MAX_VIPS, ShardCtl, ShardKernel, VipEntry, VipKey, active, answer_open, deadline_ns,
+    deliver_open, deposed, deposes, fence_ns, repeats,
 };
 
 macro_rules! describe {

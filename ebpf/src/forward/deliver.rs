@@ -27,6 +27,12 @@ pub(crate) fn to<P: Packet>(packet: &P, request: &Request, slot: u16) -> Verdict
             maps::tally(Tally::MssClamped);
         }
     }
+    unwrap(packet, request)
+}
+
+/// Takes the encapsulation off, if there is one, and lets the stack have the packet.
+#[inline(always)]
+pub(crate) fn unwrap<P: Packet>(packet: &P, request: &Request) -> Verdict {
     match request.work.chain.outer {
         Some(outer) if packet.decapsulate(request.inner(), outer).is_none() => Verdict::Drop(PacketDrop::Headroom),
         Some(_) | None => Verdict::Pass,

@@ -155,7 +155,7 @@ fn wire_length<P: Packet>(packet: &P, request: &Request) -> usize {
 
 /// Counts the inner packet's hop limit down by one.
 #[inline(always)]
-fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
+pub(crate) fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
     if ip.v6 {
         return packet.store(ip.at() + 6, &u16::from_ne_bytes([ip.protocol, ip.hops - 1]), Sum::Changes);
     }

@@ -23,7 +23,7 @@ pub(crate) fn clamp<P: Packet>(packet: &P, tcp: usize, most: u16, v6: bool) -> b
         if at + 4 > end {
             return false;
         }
-        let Some(option) = packet.read::<[u8; 4]>(at) else { return false };
+        let Some(option) = packet.read::<u32>(at).map(u32::to_ne_bytes) else { return false };
         match option[0] {
             END => return false,
             NOP => at += 1,

@@ -70,11 +70,19 @@ pub(crate) union Build {
     pub(crate) outer6: Outer6,
 }
 
+impl Work {
+    /// Where the packet lies.
+    #[inline(always)]
+    pub(crate) fn inner(&self) -> Inner {
+        Inner { link: usize::from(self.link), at: self.ip.at(), v6: self.ip.v6 }
+    }
+}
+
 impl Request<'_> {
     /// Where the packet lies.
     #[inline(always)]
     pub(crate) fn inner(&self) -> Inner {
-        Inner { link: usize::from(self.work.link), at: self.work.ip.at(), v6: self.work.ip.v6 }
+        self.work.inner()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What becomes of a packet: one exhaustive verdict, and one place per hook that carries it out and counts it.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use bascule_ebpf_common::forward::PacketDrop;
 
@@ -22,6 +22,8 @@ pub(crate) enum Verdict {
     Drop(PacketDrop),
     /// Out of the device with this ifindex, complete with its link header.
     Send(u32),
+    /// Out of the device with this ifindex, to the neighbour that the routes name. In tc only.
+    Neighbour(u32),
     /// Not for the fast path: the slow program decides; without it the packet passes.
     Slow,
     /// Encapsulated it would not fit; a packet of this many bytes would. The slow program tells the sender; without it the packet is
@@ -50,6 +52,8 @@ pub(crate) fn xdp(ctx: &XdpContext, verdict: Verdict) -> u32 {
                 }
             }
         }
+        // Nobody says so here: the helper takes an skb.
+        Verdict::Neighbour(_) => XDP_PASS,
         Verdict::Slow => {
             maps::hand_over(0);
             // SAFETY: nothing here waits for a drop.
@@ -77,6 +81,8 @@ pub(crate) fn tc(ctx: &TcContext, verdict: Verdict) -> i32 {
         }
         // SAFETY: a helper without pointers; it fails (TC_ACT_SHOT) for unknown flags only, a missing device drops later.
         Verdict::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        // SAFETY: as above; without parameters the helper looks the route up itself.
+        Verdict::Neighbour(ifindex) => unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 },
         Verdict::Slow => {
             maps::hand_over(0);
             // SAFETY: as above.

@@ -53,6 +53,9 @@ pub(crate) trait Packet {
     /// Payload bytes of one segment of an aggregate (GSO); 0: not an aggregate.
     fn segment(&self) -> usize;
 
+    /// Device it arrived on.
+    fn ifindex(&self) -> u32;
+
     /// Makes [`HEADERS`] readable, as far as the frame has them.
     fn prepare(&self);
 

@@ -45,6 +45,12 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: `skb` is the program's context; the field is readable in a classifier.
+        unsafe { (*self.raw()).ifindex }
+    }
+
+    #[inline(always)]
     fn prepare(&self) {
         let wanted = if self.length() < HEADERS { self.length() } else { HEADERS };
         let (start, end) = self.bounds();

@@ -32,6 +32,11 @@ impl Packet for Xdp<'_> {
     }
 
     #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
     fn prepare(&self) {}
 
     #[inline(always)]

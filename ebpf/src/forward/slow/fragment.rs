@@ -1,0 +1,162 @@
+//! Fragments of what clients send: the first has the ports and goes its way; each node on that way remembers it for the others.
+//!
+//! A later fragment whose first was not seen is dropped if it is for a VIP: nobody could tell whose it is. Between nodes the tag of a later
+//! fragment is made with ports 0 and 0.
+
+use bascule_ebpf_common::forward::{
+    Config, FragmentKey, HOP_ACCEPT, PacketDrop, SERVICE_ADDRESS, ShimHead, Tally, Tuple,
+};
+
+use crate::deliver;
+use crate::encap::{self, Onward, low_word};
+use crate::home::{self, Way};
+use crate::local;
+use crate::maps;
+use crate::packet::{Packet, Sum, difference};
+use crate::parse::Ports;
+use crate::request::{Request, Work};
+use crate::rows::Place;
+use crate::service::{self, Found};
+use crate::tunnel;
+use crate::verdict::Verdict;
+
+/// Values of this direction: an endpoint here, or else a node; its number above the service's slot. Bit 31 is the replies' mark.
+const LOCAL: u32 = 1 << 30;
+const REPLY: u32 = 1 << 31;
+const ID_SHIFT: u32 = 16;
+const ID_MASK: u32 = 0x3fff;
+/// Nodes that a fragment may pass after the first one.
+const MAX_INDEX: u8 = 3;
+
+#[inline(always)]
+fn key(work: &Work) -> FragmentKey {
+    FragmentKey {
+        source: work.ip.source,
+        destination: work.ip.destination,
+        id: work.fragment,
+        protocol: work.ip.protocol,
+        pad: [0; 3],
+    }
+}
+
+#[inline(always)]
+fn remember(work: &Work, value: u32) {
+    // A table that refuses loses a datagram, which is what its sender must expect of any.
+    let _ = maps::FRAGMENTS.insert(key(work), value, 0);
+}
+
+/// A first fragment went to another node at once.
+#[inline(always)]
+pub(super) fn remember_node(work: &Work, ports: Ports) {
+    let Some(found) = service::find(work.ip.destination, ports.destination, work.ip.protocol) else { return };
+    remember(work, u32::from(work.next & !HOP_ACCEPT) << ID_SHIFT | found.slot);
+}
+
+/// The home step of a first fragment.
+#[inline(always)]
+pub(super) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
+    request.work.chain.settle(request.config.node);
+    let step = home::decide(packet, request);
+    let id = u32::from(step.id & !HOP_ACCEPT) << ID_SHIFT | request.found.slot;
+    match step.way {
+        Way::Deliver => {
+            remember(request.work, LOCAL | id);
+            maps::count(step.why);
+            deliver::to(packet, request, step.id)
+        }
+        Way::Onward => {
+            remember(request.work, id);
+            home::pass_on(packet, request, step)
+        }
+        Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
+    }
+}
+
+/// A later fragment.
+#[inline(always)]
+pub(super) fn follow<P: Packet>(packet: &P, config: &'static Config, work: &mut Work, tunnelled: bool) -> Verdict {
+    let Some(vip) = service::find(work.ip.destination, 0, 0) else {
+        return if tunnelled { Verdict::Drop(PacketDrop::EncapService) } else { Verdict::Pass };
+    };
+    if vip.service.flags & SERVICE_ADDRESS == 0 {
+        return Verdict::Pass;
+    }
+    // SAFETY: four bytes, copied at once.
+    let value = match unsafe { maps::FRAGMENTS.get(key(work)) } {
+        Some(&value) if value & REPLY == 0 => value,
+        _ => return Verdict::Drop(PacketDrop::FragmentOrder),
+    };
+    let slot = value & 0xffff;
+    let Some(service) = maps::SERVICES.get(slot) else { return Verdict::Drop(PacketDrop::FragmentOrder) };
+    let found = Found { slot, service };
+    work.hash = Tuple {
+        client: work.ip.source,
+        vip: work.ip.destination,
+        client_port: 0,
+        vip_port: 0,
+        protocol: work.ip.protocol,
+    }
+    .hash(config.flow_key);
+    if tunnelled {
+        if let Err(verdict) = tunnel::trust(config, work, &found) {
+            return verdict;
+        }
+        if let Err(verdict) = tunnel::accept(packet, work) {
+            return verdict;
+        }
+    } else {
+        found.count(work.ip.length);
+    }
+    let id = (value >> ID_SHIFT & ID_MASK) as u16;
+    let mut request = Request { config, found, work };
+    if value & LOCAL != 0 {
+        return deliver(packet, &request, id);
+    }
+    onward(packet, &mut request, id, tunnelled)
+}
+
+/// Sends it after its first fragment.
+#[inline(always)]
+fn onward<P: Packet>(packet: &P, request: &mut Request, to: u16, tunnelled: bool) -> Verdict {
+    let chain = &request.work.chain;
+    let (index, ingress) = if tunnelled { (chain.index + 1, chain.ingress) } else { (0, request.config.node) };
+    if index > MAX_INDEX || to == request.config.node {
+        return Verdict::Drop(PacketDrop::ChainEnd);
+    }
+    let head = ShimHead {
+        flags: 0,
+        index,
+        count: 0,
+        accept: false,
+        service: request.found.service.number,
+        epoch: Place::new(&raw const request.found.service.nodes, 0).table.epoch,
+        origin_site: request.config.site,
+        second_site: 0,
+        hops: [if tunnelled { ingress } else { 0 }, 0],
+    };
+    let verdict = encap::send(packet, request, &Onward { to, first: !tunnelled, head });
+    if let Verdict::Send(_) = verdict {
+        maps::tally(if tunnelled { Tally::NextHop } else { Tally::Encapsulated });
+    }
+    verdict
+}
+
+/// Gives it to the endpoint that has the first one: only the address changes, and the checksum over it lies in the first fragment.
+#[inline(always)]
+fn deliver<P: Packet>(packet: &P, request: &Request, slot: u16) -> Verdict {
+    maps::tally(Tally::FlowHit);
+    if let Some(endpoint) = local::endpoint(slot) {
+        let ip = &request.work.ip;
+        let done = if ip.v6 {
+            packet.store(ip.at() + 24, &endpoint.address, Sum::Changes)
+        } else {
+            packet
+                .fix_ip(ip.at() + 10, difference(&ip.destination, &endpoint.address))
+                .and_then(|()| packet.store(ip.at() + 16, &low_word(&endpoint.address), Sum::Stays))
+        };
+        if done.is_none() {
+            return Verdict::Drop(PacketDrop::Malformed);
+        }
+    }
+    deliver::unwrap(packet, request)
+}
