@@ -198,7 +198,8 @@ impl NodePrograms {
     pub fn device(&mut self, ifindex: u32) -> Result<()> {
         let found = self.ebpf.map_mut("DEVICES").ok_or_else(|| missing("DEVICES"))?;
         let mut map = DevMapHash::try_from(found).map_err(bpf("DEVICES"))?;
-        map.insert(ifindex, ifindex, None, 0).map_err(bpf("DEVICES"))
+        // The kernel looks for the device in the namespace of the thread that writes.
+        self.netns.run(|| map.insert(ifindex, ifindex, None, 0)).map_err(bpf("DEVICES"))
     }
 
     /// Writes a service and the keys that lead to it.

@@ -235,6 +235,11 @@ impl Site {
         member.port.set_up(false)
     }
 
+    /// Takes every program away: what is left is a routed network with pods.
+    pub fn unload(&mut self) {
+        self.members.iter_mut().for_each(|member| member.programs = None);
+    }
+
     /// Starts a node, or starts it again with empty maps.
     ///
     /// # Errors
