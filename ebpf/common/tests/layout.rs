@@ -25,7 +25,8 @@ fn layout() -> String {
     describe!(out, ForwardedKey: vip, port, protocol, pad0, pad1);
     describe!(out, ShardCtl: role, flags, term, deadline_ns, deliver_until_ns, interval_ns, heed_ns);
     describe!(
-        out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts, heard_ns, deposed_term, priority, source
+        out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts, heard_ns, deposed_term, priority, source,
+        successor
     );
     describe!(out, LinkInfo: mac, pad);
     writeln!(out, "map VIPS hash {MAX_VIPS} VipKey VipEntry").unwrap();

@@ -14,7 +14,7 @@ pub enum Mutant {
     ExtendsWhenClosed,
     /// The kernel pairs a new claim with the deadline of an old one: a stale term is accepted.
     TermIgnored,
-    /// A successor's announcement does not mute the predecessor's kernel during a hand-over.
+    /// A successor's advert or announcement does not mute the predecessor's kernel during a hand-over.
     HandoverUnmuted,
     /// A superior advert does not depose in the kernel, only in the daemon that reads it.
     NotDeposed,
