@@ -239,9 +239,8 @@ pub(crate) fn others(request: &Request) -> Step {
 #[inline(always)]
 pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
     let (hop, ahead) = (step.id, step.why == Tally::LookAhead as u32);
-    let epoch = Place::new(&raw const request.found.service.nodes, 0).table.epoch;
     let chain = &request.work.chain;
-    let head = chain.head(&request.found, epoch);
+    let head = chain.head(&request.found);
     let head = ShimHead {
         flags: head.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
         index: head.index + if ahead { 0 } else { 1 },

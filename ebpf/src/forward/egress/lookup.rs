@@ -119,8 +119,5 @@ fn by_endpoint(key: &FlowKey) -> Option<Found> {
 #[inline(always)]
 fn source_key(address: &VipKey) -> [u8; 20] {
     let a = &address.addr;
-    [
-        0, 0, 0, 0, a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14],
-        a[15],
-    ]
+    [0, 0, 0, 0, a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]
 }

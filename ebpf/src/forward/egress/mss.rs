@@ -40,13 +40,8 @@ pub(super) fn clamp(ctx: &TcContext, l4: usize, limit: u16) -> bool {
         return false;
     }
     let Ok(words) = ctx.load::<u8>(l4 + OFFSET) else { return false };
-    let mut walk = Walk {
-        skb: ctx.skb.skb,
-        at: l4 as u32 + HEADER,
-        end: l4 as u32 + u32::from(words >> 4) * 4,
-        found: 0,
-        pad: 0,
-    };
+    let mut walk =
+        Walk { skb: ctx.skb.skb, at: l4 as u32 + HEADER, end: l4 as u32 + u32::from(words >> 4) * 4, found: 0, pad: 0 };
     // A loop in the code would be verified once for every way through it; the helper's callback is verified once.
     // SAFETY: the callback takes the `Walk` that it is given.
     unsafe { bpf_loop(MAX_OPTIONS, option as *mut c_void, (&raw mut walk).cast(), 0) };

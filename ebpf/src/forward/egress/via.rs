@@ -7,8 +7,8 @@
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    Config, NODE_DEAD, NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SERVICE_AFFINITY, SHIM_FINAL,
-    SHIM_KEY, Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port,
+    Config, NODE_DEAD, NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SERVICE_AFFINITY, SHIM_FINAL, SHIM_KEY,
+    Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port,
 };
 
 use super::frame::{Packet, UDP};

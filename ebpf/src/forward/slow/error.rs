@@ -204,4 +204,3 @@ fn translate<P: Packet>(packet: &P, request: &Request, endpoint: &Endpoint) -> O
     packet.fix_ip(ip.at() + 10, address)?;
     packet.store(ip.at() + 16, &low_word(&endpoint.address), Sum::Stays)
 }
-

@@ -145,8 +145,9 @@ fn ipv6<P: Packet + Resize>(packet: &P, work: &Work, fits: u32) -> Option<()> {
 /// The sum over a message, in memory order.
 #[inline(always)]
 fn sum(message: &Message) -> u64 {
-    let mut all =
-        u64::from(u16::from_ne_bytes([message.kind, message.code])) + u64::from(message.checksum) + u64::from(message.mtu);
+    let mut all = u64::from(u16::from_ne_bytes([message.kind, message.code]))
+        + u64::from(message.checksum)
+        + u64::from(message.mtu);
     let mut i = 0;
     while i < QUOTE {
         all += u64::from(message.quote[i]);
