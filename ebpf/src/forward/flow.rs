@@ -40,6 +40,10 @@ pub(crate) fn look(request: &Request) -> Entry {
         return if closed { Entry::Free } else { Entry::Foreign };
     }
     if over {
+        // Its flags must not outlive it: the handshake that begins ends in a new entry.
+        if request.work.kind.opens() {
+            let _gone = maps::FLOWS.remove(&request.work.key);
+        }
         return Entry::Free;
     }
     if flow.seen_s != now {

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
 use crate::flow::{self, Entry};
-use crate::local::{self, MAX_CANDIDATES};
+use crate::local::{self, MAX_CANDIDATES, OWN, Target};
 use crate::maps;
 use crate::packet::Packet;
 use crate::parse::{ACK, FIN, RST, SYN};
@@ -118,6 +118,9 @@ fn in_tables(request: &mut Request) -> Step {
                 request.work.foreign |= 1 << (index & 7);
                 local::widen(request);
             }
+            Entry::Free if acknowledges(request) && flow::half_open(request) => {
+                return enter(request, &target, Tally::FlowHit);
+            }
             Entry::Free if target.ready && request.work.free == MAX_CANDIDATES => request.work.free = index,
             Entry::Free => {}
         }
@@ -156,7 +159,19 @@ fn may_open(request: &Request) -> bool {
     opens && chain.flags & SHIM_REMOTE == 0
 }
 
-/// Finds a TCP flow that the table does not know: half-open, known to an endpoint's socket, or carrying a SYN cookie.
+/// Can the packet complete a handshake? It may carry data, for the first acknowledgement may have been lost.
+#[inline(always)]
+fn acknowledges(request: &Request) -> bool {
+    request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK
+}
+
+/// Enters the flow of the key in the work, and delivers.
+#[inline(always)]
+fn enter(request: &mut Request, target: &Target, why: Tally) -> Step {
+    if flow::enter(request, target) { Step::deliver(target.slot, why) } else { Step::drop(PacketDrop::FlowTable) }
+}
+
+/// Finds a TCP flow that the tables do not know: an endpoint's socket does, or it carries a SYN cookie.
 #[inline(never)]
 fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
     *step = by_sockets(packet, request);
@@ -164,30 +179,21 @@ fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
 
 #[inline(always)]
 fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    for index in 0..MAX_CANDIDATES {
-        if index >= request.work.candidates {
-            break;
-        }
+    for index in 0..OWN {
         // The socket that would answer there is another VIP's.
         if request.work.foreign >> (index & 7) & 1 != 0 {
             continue;
         }
         let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
-        let acknowledges = request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK;
-        let why = if acknowledges && flow::half_open(request) {
-            Tally::FlowHit
-        } else {
-            match socket::find(packet, request, &target) {
-                Socket::Knows => Tally::SocketHit,
-                Socket::Listens if acknowledges && socket::has_cookie(packet, request, &target) => Tally::CookieHit,
-                Socket::Listens | Socket::None => continue,
+        let why = match socket::find(packet, request, &target) {
+            Socket::Knows => Tally::SocketHit,
+            Socket::Listens if acknowledges(request) && socket::has_cookie(packet, request, &target) => {
+                Tally::CookieHit
             }
+            Socket::Listens | Socket::None => continue,
         };
-        if !flow::enter(request, &target) {
-            return Step::drop(PacketDrop::FlowTable);
-        }
-        return Step::deliver(target.slot, why);
+        return enter(request, &target, why);
     }
     ask_on(request)
 }
@@ -207,7 +213,7 @@ fn ask_on(request: &Request) -> Step {
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
     }
-    for index in 0..3 {
+    for index in 0..OWN {
         if let Some(target) = local::target(request, index) {
             if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
                 return Step::drop(PacketDrop::OrphanRate);
