@@ -11,7 +11,6 @@ use crate::flow::{self, Entry};
 use crate::local::{self, MAX_CANDIDATES, OWN, Target};
 use crate::maps;
 use crate::packet::Packet;
-use crate::parse::{ACK, FIN, RST, SYN};
 use crate::request::{Request, alive};
 use crate::rows::Place;
 use crate::service::Kind;
@@ -118,7 +117,8 @@ fn in_tables(request: &mut Request) -> Step {
                 request.work.foreign |= 1 << (index & 7);
                 local::widen(request);
             }
-            Entry::Free if acknowledges(request) && flow::half_open(request) => {
+            Entry::Free if flow::acknowledges(request) && flow::half_open(request) => {
+                flow::leave_half(request);
                 return enter(request, &target, Tally::FlowHit);
             }
             Entry::Free if target.ready && request.work.free == MAX_CANDIDATES => request.work.free = index,
@@ -159,12 +159,6 @@ fn may_open(request: &Request) -> bool {
     opens && chain.flags & SHIM_REMOTE == 0
 }
 
-/// Can the packet complete a handshake? It may carry data, for the first acknowledgement may have been lost.
-#[inline(always)]
-fn acknowledges(request: &Request) -> bool {
-    request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK
-}
-
 /// Enters the flow of the key in the work, and delivers.
 #[inline(always)]
 fn enter(request: &mut Request, target: &Target, why: Tally) -> Step {
@@ -188,7 +182,7 @@ fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
         local::aim_key(request, &target);
         let why = match socket::find(packet, request, &target) {
             Socket::Knows => Tally::SocketHit,
-            Socket::Listens if acknowledges(request) && socket::has_cookie(packet, request, &target) => {
+            Socket::Listens if flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
                 Tally::CookieHit
             }
             Socket::Listens | Socket::None => continue,
