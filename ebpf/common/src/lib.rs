@@ -129,7 +129,9 @@ pub struct ForwardedKey {
     /// IP protocol number.
     pub protocol: u8,
     /// Always zero.
-    pub pad: [u8; 5],
+    pub pad0: u8,
+    /// Always zero. Two fields, for five bytes would be a call of memset, whose pointer arithmetic asks for CAP_PERFMON.
+    pub pad1: u32,
 }
 
 impl ForwardedKey {
@@ -137,7 +139,7 @@ impl ForwardedKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(vip: VipKey, port: u16, protocol: u8) -> Self {
-        Self { vip, port, protocol, pad: [0; 5] }
+        Self { vip, port, protocol, pad0: 0, pad1: 0 }
     }
 }
 

@@ -22,7 +22,7 @@ fn layout() -> String {
     describe!(out, VipKey: addr);
     describe!(out, VipEntry: shard, ifindex);
     describe!(out, AdvertKey: ifindex, family, vrid, pad);
-    describe!(out, ForwardedKey: vip, port, protocol, pad);
+    describe!(out, ForwardedKey: vip, port, protocol, pad0, pad1);
     describe!(out, ShardCtl: role, flags, term, deadline_ns, deliver_until_ns, interval_ns, heed_ns);
     describe!(
         out, ShardKernel: term, deadline_ns, interval_ns, answer_closed_term, adverts, heard_ns, deposed_term, priority, source

@@ -537,6 +537,7 @@ fn what_is_forwarded_passes_in_every_state_and_nothing_else_does() {
         ground.ip("link add va type veth peer name vb")?;
         let (va, vb) = (ground.ifindex("va")?, ground.ifindex("vb")?);
         let mut fence = ground.fence()?;
+        fence.attach(va, Attach::Auto)?;
         fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[(Family::V4, VRID)])?;
         fence.register(SLOT + 1, va, &[OTHER.into(), OTHER6.into()], &[])?;
         fence.forward(&served())?;
