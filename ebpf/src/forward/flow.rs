@@ -46,10 +46,11 @@ pub(crate) fn look(request: &Request) -> Entry {
     if flow.seen_s != now {
         flow.seen_s = now;
     }
+    let mut flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.ingress != request.work.chain.ingress {
         flow.ingress = request.work.chain.ingress;
+        flags = flags & !FLOW_VIA_INGRESS | via(request);
     }
-    let flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.flags != flags {
         flow.flags = flags;
     }
@@ -75,11 +76,17 @@ fn closing(tcp: u8, flags: u8) -> u8 {
     more
 }
 
+/// The flag of a flow whose replies go back through another node.
+#[inline(always)]
+fn via(request: &Request) -> u8 {
+    let back = request.found.service.returns == RETURN_VIA_INGRESS && request.work.chain.ingress != request.config.node;
+    if back { FLOW_VIA_INGRESS } else { 0 }
+}
+
 /// Enters the flow of a packet. False: the table refused.
 #[inline(always)]
 pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
     let service = request.found.service;
-    let via = service.returns == RETURN_VIA_INGRESS && request.work.chain.ingress != request.config.node;
     request.work.build.flow = Flow {
         vip: service.vip,
         vip_port: service.port,
@@ -87,7 +94,7 @@ pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
         endpoint: target.slot,
         ingress: request.work.chain.ingress,
         seen_s: clock::boot_s(),
-        flags: closing(request.work.kind.flags(), 0) | if via { FLOW_VIA_INGRESS } else { 0 },
+        flags: closing(request.work.kind.flags(), 0) | via(request),
         site: request.work.chain.origin_site,
         pad: 0,
     };
