@@ -8,7 +8,7 @@ use crate::clock;
 use crate::local::Target;
 use crate::maps;
 use crate::packet::same;
-use crate::parse::{FIN, RST};
+use crate::parse::{ACK, FIN, RST, SYN};
 use crate::request::Request;
 use crate::service::Kind;
 
@@ -39,20 +39,28 @@ pub(crate) fn look(request: &Request) -> Entry {
         let closed = over || flow.flags & FLOW_CLOSING != 0;
         return if closed { Entry::Free } else { Entry::Foreign };
     }
-    if over {
+    // A handshake that ends over a closed flow: it was opened since, and the old flags must not outlive the old flow.
+    if over || (flow.flags & FLOW_CLOSING != 0 && acknowledges(request) && half_open(request)) {
         return Entry::Free;
     }
     if flow.seen_s != now {
         flow.seen_s = now;
     }
+    let mut flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.ingress != request.work.chain.ingress {
         flow.ingress = request.work.chain.ingress;
+        flags = flags & !FLOW_VIA_INGRESS | via(request);
     }
-    let flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.flags != flags {
         flow.flags = flags;
     }
     Entry::Own
+}
+
+/// Can the packet complete a handshake? It may carry data, for the first acknowledgement may have been lost.
+#[inline(always)]
+pub(crate) fn acknowledges(request: &Request) -> bool {
+    request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK
 }
 
 /// The flags that a packet of the client adds to a flow's `flags`.
@@ -68,11 +76,17 @@ fn closing(tcp: u8, flags: u8) -> u8 {
     more
 }
 
+/// The flag of a flow whose replies go back through another node.
+#[inline(always)]
+fn via(request: &Request) -> u8 {
+    let back = request.found.service.returns == RETURN_VIA_INGRESS && request.work.chain.ingress != request.config.node;
+    if back { FLOW_VIA_INGRESS } else { 0 }
+}
+
 /// Enters the flow of a packet. False: the table refused.
 #[inline(always)]
 pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
     let service = request.found.service;
-    let via = service.returns == RETURN_VIA_INGRESS && request.work.chain.ingress != request.config.node;
     request.work.build.flow = Flow {
         vip: service.vip,
         vip_port: service.port,
@@ -80,7 +94,7 @@ pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
         endpoint: target.slot,
         ingress: request.work.chain.ingress,
         seen_s: clock::boot_s(),
-        flags: closing(request.work.kind.flags(), 0) | if via { FLOW_VIA_INGRESS } else { 0 },
+        flags: closing(request.work.kind.flags(), 0) | via(request),
         site: request.work.chain.origin_site,
         pad: 0,
     };
@@ -110,4 +124,11 @@ pub(crate) fn half_open(request: &Request) -> bool {
     // SAFETY: compared at once; an entry replaced meanwhile does not match.
     unsafe { maps::HALF.get(&request.work.key) }
         .is_some_and(|half| same(&half.vip, &service.vip) && half.vip_port == service.port)
+}
+
+/// The flow of the key in the work is open: its half-open entry would only bring a closed flow back to life.
+#[inline(always)]
+pub(crate) fn leave_half(request: &Request) {
+    // It may have been evicted meanwhile: then there is nothing to remove.
+    let _gone = maps::HALF.remove(&request.work.key);
 }

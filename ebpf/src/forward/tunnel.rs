@@ -80,11 +80,11 @@ pub(crate) fn trust(config: &Config, work: &Work, found: &Found) -> Result<(), V
 
 /// Counts a packet that may be believed, and takes over what its way between nodes said.
 #[inline(always)]
-pub(crate) fn accept<P: Packet>(packet: &P, work: &Work) -> Result<(), Verdict> {
+pub(crate) fn accept<P: Packet>(packet: &P, work: &mut Work) -> Result<(), Verdict> {
     maps::tally(Tally::Decapsulated);
     maps::hops(u32::from(work.chain.index) + u32::from(work.chain.looked_ahead()));
     if work.outer.tos & ECN == ECN {
-        mark_congestion(packet, &work.ip).ok_or(Verdict::Drop(PacketDrop::EncapFormat))?;
+        mark_congestion(packet, &mut work.ip).ok_or(Verdict::Drop(PacketDrop::EncapFormat))?;
     }
     Ok(())
 }
@@ -103,22 +103,23 @@ fn chain(head: &ShimHead, sender: u16, outer: Room) -> Chain {
         sender,
         origin_site: head.origin_site,
         second_site: head.second_site,
+        epoch: head.epoch,
         outer: Some(outer),
     }
 }
 
 /// Congestion on the way between nodes becomes congestion of the inner packet, if that can say so (RFC 6040 section 4.2).
 #[inline(always)]
-fn mark_congestion<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
+fn mark_congestion<P: Packet>(packet: &P, ip: &mut Ip) -> Option<()> {
     if ip.tos & ECN == 0 || ip.tos & ECN == ECN {
         return Some(());
     }
+    // Where it is sent on, the next outer header says so too.
+    ip.tos |= ECN;
+    let old: u16 = packet.read(ip.at())?;
     if ip.v6 {
-        let old: u16 = packet.read(ip.at())?;
         return packet.store(ip.at(), &(old | u16::from_ne_bytes([0, ECN << 4])), Sum::Changes);
     }
-    // With its neighbour, which says how long the header is.
-    let old: u16 = packet.read(ip.at())?;
     let new = old | u16::from_ne_bytes([0, ECN]);
     packet.fix_ip(ip.at() + 10, difference16(old, new))?;
     packet.store(ip.at(), &new, Sum::Stays)
