@@ -16,9 +16,10 @@ pub const SYNS: u32 = 10_000_000;
 /// Live flows, and how often each sends: their goodput is what they ask for, as long as nothing is lost.
 const LIVE: usize = 1000;
 const EVERY: Duration = Duration::from_millis(100);
-/// SYNs per burst, and time from burst to burst: 100,000 a second.
-const BURST: u32 = 5000;
-const PAUSE: Duration = Duration::from_millis(50);
+/// SYNs per burst, and time from burst to burst: 100,000 a second. A burst must fit the queues between veths (netdev_max_backlog: 1000),
+/// or it is the queue that is measured.
+const BURST: u32 = 250;
+const PAUSE: Duration = Duration::from_micros(2500);
 /// Goodput under flood with us, against the same flood without us.
 const GOODPUT: f64 = 0.95;
 /// First source of the flood, 10.128.0.0/10: nobody has it, and the router throws answers away.
