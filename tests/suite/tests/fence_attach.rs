@@ -26,7 +26,7 @@ fn pins(dir: &Path) -> Vec<String> {
     names
 }
 
-const MAPS: [&str; 7] = ["ADVERTS", "COUNTERS", "CTL", "KERNEL", "LINKS", "STAMP", "VIPS"];
+const MAPS: [&str; 8] = ["ADVERTS", "COUNTERS", "CTL", "FORWARDED", "KERNEL", "LINKS", "STAMP", "VIPS"];
 
 #[test]
 fn tcx_is_pinned_renewed_and_taken_off() {
@@ -71,7 +71,7 @@ fn clsact_leaves_foreign_filters_and_a_foreign_qdisc_alone() {
         drop(fence);
 
         let report = clean(ground.root())?;
-        assert_eq!(report, CleanReport { filters: 2, maps: 7, ..CleanReport::default() });
+        assert_eq!(report, CleanReport { filters: 2, maps: 8, ..CleanReport::default() });
         let filters = ground.tc("filter show dev va ingress")?;
         assert!(filters.contains("u32") && !filters.contains("bascule"), "{filters}");
         assert!(ground.tc("qdisc show dev va")?.contains("clsact"), "the qdisc was there before us");
@@ -95,7 +95,7 @@ fn our_own_qdisc_goes_when_empty_and_stays_while_used() {
         ground.tc("filter add dev va egress protocol ip prio 40 u32 match u32 0 0 flowid 1:1")?;
         drop(fence);
         let report = clean(ground.root())?;
-        assert_eq!(report, CleanReport { filters: 2, maps: 7, ..CleanReport::default() });
+        assert_eq!(report, CleanReport { filters: 2, maps: 8, ..CleanReport::default() });
         assert!(ground.tc("qdisc show dev va")?.contains("clsact"), "somebody else's filter hangs in it by now");
         Ok(())
     })
@@ -115,7 +115,7 @@ fn the_kind_can_change_and_only_one_stands() {
         assert_eq!(pins(fence.pin_dir()).len(), MAPS.len() + 1, "the mark of our qdisc, no links");
         drop(fence);
         let report = clean(ground.root())?;
-        assert_eq!(report, CleanReport { links: 0, filters: 2, qdiscs: 1, maps: 7 });
+        assert_eq!(report, CleanReport { links: 0, filters: 2, qdiscs: 1, maps: 8 });
         Ok(())
     })
     .unwrap();
@@ -161,7 +161,7 @@ fn a_foreign_tcx_program_stays_and_still_runs() {
         assert_eq!(foreign.counters()?.drops(DropReason::IngressDeliver), 1);
 
         drop(fence);
-        assert_eq!(clean(ground.root())?, CleanReport { links: 2, maps: 7, ..CleanReport::default() });
+        assert_eq!(clean(ground.root())?, CleanReport { links: 2, maps: 8, ..CleanReport::default() });
         assert_eq!(programs()?.1.len(), 1, "only ours is gone");
         from_peer.send(&ipv4(Ipv4Addr::new(10, 9, 0, 50), vip, 17, &[0; 8]))?;
         assert_eq!(foreign.counters()?.drops(DropReason::IngressDeliver), 2);

@@ -22,7 +22,7 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
 /// A TCP header of 20 bytes with SYN and ACK set.
-const SYN_ACK: [u8; 20] = [0, 80, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x12, 0, 0, 0, 0, 0, 0];
+const SYN_ACK: [u8; 20] = [0, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x12, 0, 0, 0, 0, 0, 0];
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a seed is a whole run.
 struct Dice(u64);
@@ -92,12 +92,16 @@ impl Model {
     }
 
     fn accepts(&self, now: u64) -> bool {
-        self.delivers(now) && self.mute_in != Some(self.ctl.term)
+        self.forwarded || self.serves(now) && self.mute_in != Some(self.ctl.term)
     }
 
     fn delivers(&self, now: u64) -> bool {
+        self.forwarded || self.serves(now)
+    }
+
+    fn serves(&self, now: u64) -> bool {
         let accepts = self.ctl.flags & 2 == 0;
-        self.forwarded || self.owner(now) && accepts || self.ctl.role == 2 && now < self.ctl.deliver_until_ns
+        self.owner(now) && accepts || self.ctl.role == 2 && now < self.ctl.deliver_until_ns
     }
 
     fn advertises(&self, now: u64, priority: u8) -> bool {
