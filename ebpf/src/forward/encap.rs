@@ -153,16 +153,16 @@ fn wire_length<P: Packet>(packet: &P, request: &Request) -> usize {
     request.work.ip.header() + header + segment
 }
 
-/// Counts the inner packet's hop limit down by one.
+/// Counts the inner packet's hop limit down by one. Its neighbour is read from the packet: behind extension headers `ip.protocol` is another.
 #[inline(always)]
 pub(crate) fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
-    // The byte beside it is read: behind extension headers, and of an ICMP error, `ip.protocol` is another one.
     if ip.v6 {
-        let [next, hops] = packet.read::<[u8; 2]>(ip.at() + 6)?;
-        return packet.store(ip.at() + 6, &[next, hops.wrapping_sub(1)], Sum::Changes);
+        let [next, hops] = packet.read::<u16>(ip.at() + 6)?.to_ne_bytes();
+        return packet.store(ip.at() + 6, &u16::from_ne_bytes([next, hops.wrapping_sub(1)]), Sum::Changes);
     }
-    let [hops, protocol] = packet.read::<[u8; 2]>(ip.at() + 8)?;
-    let (old, new) = (u16::from_ne_bytes([hops, protocol]), u16::from_ne_bytes([hops.wrapping_sub(1), protocol]));
+    let old: u16 = packet.read(ip.at() + 8)?;
+    let [hops, protocol] = old.to_ne_bytes();
+    let new = u16::from_ne_bytes([hops.wrapping_sub(1), protocol]);
     packet.fix_ip(ip.at() + 10, difference16(old, new))?;
     packet.store(ip.at() + 8, &new, Sum::Stays)
 }

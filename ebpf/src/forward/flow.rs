@@ -8,7 +8,7 @@ use crate::clock;
 use crate::local::Target;
 use crate::maps;
 use crate::packet::same;
-use crate::parse::{FIN, RST};
+use crate::parse::{ACK, FIN, RST, SYN};
 use crate::request::Request;
 use crate::service::Kind;
 
@@ -39,7 +39,8 @@ pub(crate) fn look(request: &Request) -> Entry {
         let closed = over || flow.flags & FLOW_CLOSING != 0;
         return if closed { Entry::Free } else { Entry::Foreign };
     }
-    if over {
+    // A handshake that ends over a closed flow: it was opened since, and the old flags must not outlive the old flow.
+    if over || (flow.flags & FLOW_CLOSING != 0 && acknowledges(request) && half_open(request)) {
         return Entry::Free;
     }
     if flow.seen_s != now {
@@ -53,6 +54,12 @@ pub(crate) fn look(request: &Request) -> Entry {
         flow.flags = flags;
     }
     Entry::Own
+}
+
+/// Can the packet complete a handshake? It may carry data, for the first acknowledgement may have been lost.
+#[inline(always)]
+pub(crate) fn acknowledges(request: &Request) -> bool {
+    request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK
 }
 
 /// The flags that a packet of the client adds to a flow's `flags`.
@@ -110,4 +117,11 @@ pub(crate) fn half_open(request: &Request) -> bool {
     // SAFETY: compared at once; an entry replaced meanwhile does not match.
     unsafe { maps::HALF.get(&request.work.key) }
         .is_some_and(|half| same(&half.vip, &service.vip) && half.vip_port == service.port)
+}
+
+/// The flow of the key in the work is open: its half-open entry would only bring a closed flow back to life.
+#[inline(always)]
+pub(crate) fn leave_half(request: &Request) {
+    // It may have been evicted meanwhile: then there is nothing to remove.
+    let _gone = maps::HALF.remove(&request.work.key);
 }

@@ -8,10 +8,9 @@ use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
 use crate::flow::{self, Entry};
-use crate::local::{self, MAX_CANDIDATES};
+use crate::local::{self, MAX_CANDIDATES, OWN, Target};
 use crate::maps;
 use crate::packet::Packet;
-use crate::parse::{ACK, FIN, RST, SYN};
 use crate::request::{Request, alive};
 use crate::rows::Place;
 use crate::service::Kind;
@@ -118,6 +117,10 @@ fn in_tables(request: &mut Request) -> Step {
                 request.work.foreign |= 1 << (index & 7);
                 local::widen(request);
             }
+            Entry::Free if flow::acknowledges(request) && flow::half_open(request) => {
+                flow::leave_half(request);
+                return enter(request, &target, Tally::FlowHit);
+            }
             Entry::Free if target.ready && request.work.free == MAX_CANDIDATES => request.work.free = index,
             Entry::Free => {}
         }
@@ -156,7 +159,13 @@ fn may_open(request: &Request) -> bool {
     opens && chain.flags & SHIM_REMOTE == 0
 }
 
-/// Finds a TCP flow that the table does not know: half-open, known to an endpoint's socket, or carrying a SYN cookie.
+/// Enters the flow of the key in the work, and delivers.
+#[inline(always)]
+fn enter(request: &mut Request, target: &Target, why: Tally) -> Step {
+    if flow::enter(request, target) { Step::deliver(target.slot, why) } else { Step::drop(PacketDrop::FlowTable) }
+}
+
+/// Finds a TCP flow that the tables do not know: an endpoint's socket does, or it carries a SYN cookie.
 #[inline(never)]
 fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
     *step = by_sockets(packet, request);
@@ -164,30 +173,21 @@ fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
 
 #[inline(always)]
 fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    for index in 0..MAX_CANDIDATES {
-        if index >= request.work.candidates {
-            break;
-        }
+    for index in 0..OWN {
         // The socket that would answer there is another VIP's.
         if request.work.foreign >> (index & 7) & 1 != 0 {
             continue;
         }
         let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
-        let acknowledges = request.work.kind.flags() & (ACK | SYN | RST | FIN) == ACK;
-        let why = if acknowledges && flow::half_open(request) {
-            Tally::FlowHit
-        } else {
-            match socket::find(packet, request, &target) {
-                Socket::Knows => Tally::SocketHit,
-                Socket::Listens if acknowledges && socket::has_cookie(packet, request, &target) => Tally::CookieHit,
-                Socket::Listens | Socket::None => continue,
+        let why = match socket::find(packet, request, &target) {
+            Socket::Knows => Tally::SocketHit,
+            Socket::Listens if flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
+                Tally::CookieHit
             }
+            Socket::Listens | Socket::None => continue,
         };
-        if !flow::enter(request, &target) {
-            return Step::drop(PacketDrop::FlowTable);
-        }
-        return Step::deliver(target.slot, why);
+        return enter(request, &target, why);
     }
     ask_on(request)
 }
@@ -207,7 +207,7 @@ fn ask_on(request: &Request) -> Step {
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
     }
-    for index in 0..3 {
+    for index in 0..OWN {
         if let Some(target) = local::target(request, index) {
             if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
                 return Step::drop(PacketDrop::OrphanRate);
@@ -239,9 +239,8 @@ pub(crate) fn others(request: &Request) -> Step {
 #[inline(always)]
 pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
     let (hop, ahead) = (step.id, step.why == Tally::LookAhead as u32);
-    let epoch = Place::new(&raw const request.found.service.nodes, 0).table.epoch;
     let chain = &request.work.chain;
-    let head = chain.head(&request.found, epoch);
+    let head = chain.head(&request.found);
     let head = ShimHead {
         flags: head.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
         index: head.index + if ahead { 0 } else { 1 },

@@ -117,12 +117,13 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
         sender: config.node,
         origin_site: config.site,
         second_site: 0,
+        epoch: place.table.epoch,
         outer: None,
     };
     if nodes.first == config.node {
         return Ok(found.slot);
     }
-    let onward = Onward { to: nodes.first, first: true, head: chain.head(&found, place.table.epoch) };
+    let onward = Onward { to: nodes.first, first: true, head: chain.head(&found) };
     let verdict = encap::send(packet, request, &onward);
     if let Verdict::Send(_) = verdict {
         maps::tally(Tally::Encapsulated);

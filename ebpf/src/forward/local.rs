@@ -9,7 +9,7 @@ use crate::request::Request;
 use crate::rows::{self, Place};
 
 /// Candidates of the flow's own row.
-const OWN: u8 = 3;
+pub(crate) const OWN: u8 = 3;
 /// Candidates in all: where another VIP holds the tuple on one of them, the homes of the rows behind it count too.
 pub(crate) const MAX_CANDIDATES: u8 = OWN + 4;
 /// In place of a slot: the stack's own delivery of the VIP (delegated), while there are endpoints here and while there are none.

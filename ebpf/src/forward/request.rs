@@ -105,6 +105,8 @@ pub(crate) struct Chain {
     pub(crate) sender: u16,
     pub(crate) origin_site: u8,
     pub(crate) second_site: u8,
+    /// Epoch of the table from which the node chose on which the client's packet arrived.
+    pub(crate) epoch: u16,
     /// The encapsulation it came in.
     pub(crate) outer: Option<Room>,
 }
@@ -142,14 +144,14 @@ impl Chain {
 
     /// The shim that says the same.
     #[inline(always)]
-    pub(crate) fn head(&self, found: &Found, epoch: u16) -> ShimHead {
+    pub(crate) fn head(&self, found: &Found) -> ShimHead {
         ShimHead {
             flags: self.flags,
             index: self.index,
             count: self.count,
             accept: false,
             service: found.service.number,
-            epoch,
+            epoch: self.epoch,
             origin_site: self.origin_site,
             second_site: self.second_site,
             hops: [self.hops as u16, (self.hops >> 16) as u16],

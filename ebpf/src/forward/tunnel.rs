@@ -103,6 +103,7 @@ fn chain(head: &ShimHead, sender: u16, outer: Room) -> Chain {
         sender,
         origin_site: head.origin_site,
         second_site: head.second_site,
+        epoch: head.epoch,
         outer: Some(outer),
     }
 }
