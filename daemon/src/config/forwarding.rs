@@ -229,7 +229,7 @@ fn across(nodes: &[Node], errors: &Errors) {
         let Some(first) = node.addresses.as_ref().and_then(|a| a.items.first()) else { continue };
         let family = Family::of(&first.value);
         // A node whose addresses could not be read has said so.
-        let complete = |n: &&Node| n.addresses.as_ref().is_some_and(|a| a.complete);
+        let complete = |n: &&Node| n.addresses.as_ref().is_some_and(|a| a.complete && !a.items.is_empty());
         let lacking = nodes.iter().filter(complete).find(|n| !has(n, family));
         if let Some(name) = lacking.and_then(|n| n.name.as_ref()) {
             let wrong = format!("{} is {}, of which {} has no address", first.value, family_name(family), name.value);

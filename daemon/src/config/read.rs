@@ -210,7 +210,8 @@ impl<'t> Map<'t> {
     /// Text that may look like a number.
     pub(super) fn text_or_number<T>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<At<T>> {
         self.parsed(key, |field, tree| match tree.value {
-            Value::Int(_) => parse(tree.key()),
+            // Not as it was written: behind an alias that is the alias.
+            Value::Int(n) => parse(&n.to_string()),
             _ => text(field, tree).and_then(parse),
         })
     }

@@ -103,7 +103,7 @@ mod tls {
     use std::sync::Arc;
 
     use bascule_core::health::Trust;
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls::ServerConfig;
     use rustls::crypto::ring;
     use rustls::pki_types::PrivateKeyDer;
@@ -112,8 +112,9 @@ mod tls {
     use super::*;
 
     /// An authority, and a server of its making with these names that answers one request.
-    async fn server(names: &[&str]) -> (SocketAddr, String, JoinHandle<Result<String, String>>) {
+    async fn server(authority: &str, names: &[&str]) -> (SocketAddr, String, JoinHandle<Result<String, String>>) {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, authority);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority =
             CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
@@ -155,7 +156,7 @@ mod tls {
     #[tokio::test]
     async fn a_certificate_of_the_authority_with_the_right_name_is_accepted() {
         for (names, name) in [(["127.0.0.1"], None), (["shop.example"], Some("shop.example"))] {
-            let (address, pem, task) = server(&names).await;
+            let (address, pem, task) = server("ours", &names).await;
             let result = probe(&https(address, signed_by(&pem, name)), LONG).await;
             assert_eq!(result, (true, "200 OK".to_owned()), "{names:?}");
             let request = task.await.expect("server").expect("a request");
@@ -166,11 +167,11 @@ mod tls {
 
     #[tokio::test]
     async fn another_name_and_another_authority_are_refused() {
-        let (address, pem, _task) = server(&["shop.example"]).await;
+        let (address, pem, _task) = server("ours", &["shop.example"]).await;
         let (ok, detail) = probe(&https(address, signed_by(&pem, Some("other.example"))), LONG).await;
         assert!(!ok && detail.starts_with("tls: ") && detail.contains("not valid for name"), "{detail}");
-        let (address, _pem, task) = server(&["127.0.0.1"]).await;
-        let (_, other, _other_task) = server(&["127.0.0.1"]).await;
+        let (address, _pem, task) = server("ours", &["127.0.0.1"]).await;
+        let (_, other, _other_task) = server("another", &["127.0.0.1"]).await;
         let (ok, detail) = probe(&https(address, signed_by(&other, None)), LONG).await;
         assert!(!ok && detail.contains("UnknownIssuer"), "{detail}");
         assert!(task.await.expect("server").is_err(), "no request was sent");
@@ -178,7 +179,7 @@ mod tls {
 
     #[tokio::test]
     async fn anybody_is_anybody() {
-        let (address, _pem, _task) = server(&["elsewhere.example"]).await;
+        let (address, _pem, _task) = server("ours", &["elsewhere.example"]).await;
         assert_eq!(probe(&https(address, Trust::Anybody), LONG).await, (true, "200 OK".to_owned()));
     }
 

@@ -1,5 +1,4 @@
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
 use bascule_core::balance::io::Config;
 use bascule_core::health::{ProbeKind, Trust};
@@ -195,6 +194,27 @@ fn what_is_probably_not_meant_is_a_warning() {
     );
 }
 
+/// Values behind an alias are those of the anchor, numbers included.
+#[test]
+fn a_check_may_be_shared_by_an_anchor() {
+    let one = |name: &str, port: u16, check: &str| {
+        format!(
+            "  - {{ name: {name}, vip: 10.9.0.100, port: {port}, check: {check}, endpoints: [{{ address: 10.1.0.1, port: 80 }}] }}\n"
+        )
+    };
+    let text = format!(
+        "{VIPS}{FORWARDING}services:\n{}{}",
+        one("a", 80, "&c { http: { expect: 204 }, interval: 2s }"),
+        one("b", 81, "*c")
+    );
+    let services = forwarding(&text).config.services;
+    assert!(matches!(
+        services[0].endpoints[0].check.as_ref().unwrap().probe,
+        ProbeKind::Http { expect: (204, 204), .. }
+    ));
+    assert_eq!(services[0].endpoints, services[1].endpoints);
+}
+
 /// The size that the issue names: 1,000 services of 20 endpoints.
 #[test]
 fn a_thousand_services_fit_a_file() {
@@ -217,9 +237,21 @@ fn an_authority_is_watched() {
     let text = format!(
         "{VIPS}{FORWARDING}gates: [{{ name: g, https: {{ url: 'https://h/', caFile: ca.pem }} }}]\nservices: [{{ name: a, vip: 10.9.0.100, port: 443, check: {{ https: {{ caFile: ca.pem }} }}, endpoints: [{{ address: 10.1.0.1 }}] }}]\n"
     );
-    let dir = folder();
-    let loaded = parse(&text, "f", dir.path(), "n1").expect("good");
-    let watched = loaded.secret_files();
+    let watched = load(&text).secret_files();
     assert_eq!(watched.iter().filter(|p| p.ends_with("ca.pem")).count(), 2);
-    let _unused: &Path = dir.path();
+}
+
+#[test]
+fn gates_ask_as_checks_do() {
+    let text = format!(
+        "{VIPS}gates:\n  - {{ name: a, https: {{ url: 'https://h:6443/livez', insecureSkipVerify: true }} }}\n  - {{ name: b, https: {{ url: 'https://h/', caFile: ca.pem, serverName: kubernetes }} }}\n  - {{ name: c, grpc: {{ address: '127.0.0.1:1' }} }}\n"
+    );
+    let probes: Vec<ProbeKind> = load(&text).node.gates.into_iter().map(|g| g.probe).collect();
+    assert_eq!(
+        probes[0],
+        ProbeKind::Https { url: "https://h:6443/livez".into(), expect: (200, 399), trust: Trust::Anybody }
+    );
+    let ProbeKind::Https { trust: Trust::Authorities { name, .. }, .. } = &probes[1] else { panic!("{probes:?}") };
+    assert_eq!(name.as_deref(), Some("kubernetes"));
+    assert_eq!(probes[2], ProbeKind::Grpc { address: "127.0.0.1:1".parse().unwrap(), service: String::new() });
 }
