@@ -13,7 +13,7 @@ fn load() -> Load {
 }
 
 fn all_events(hook: Hook) {
-    let survival = survive(hook, load()).unwrap();
+    let survival = survive(hook, load()).expect("the site stands and its flows open");
     let why = || format!("{}\n{}", survival.audit.describe(&survival.dead), survival.counted);
     assert!(survival.audit.broken(&survival.dead).is_empty(), "{}", why());
     assert_eq!(survival.disorder, 0, "{}", why());

@@ -10,8 +10,8 @@ use bascule_ebpf_common::forward::{
     ReverseKey, Row, Service, Table,
 };
 use bascule_lab::audit::AuditServer;
-use bascule_lab::forward::{Hook, NodePrograms, homes, v4};
-use bascule_lab::{Lab, Netns, Process, tool};
+use bascule_lab::forward::{Hook, NodePrograms, cable, homes, nsid, v4};
+use bascule_lab::{Lab, Netns, Process};
 
 use super::load::Discard;
 
@@ -172,7 +172,7 @@ impl Arena {
             for index in 1..=BACKENDS {
                 let endpoint_slot = u16::from(BACKENDS) * (slot - 1) + u16::from(index);
                 members.push((endpoint_slot, 1));
-                let netns = if protocol == TCP { nsid(&self.balancer, index)? } else { -2 };
+                let netns = if protocol == TCP { nsid(&self.balancer, &format!("b{index}"))? } else { -2 };
                 let (address, port) = (v4(backend(index)), port.to_be());
                 let endpoint = Endpoint {
                     address,
@@ -255,25 +255,4 @@ fn configure(node: &mut NodePrograms) -> Result<()> {
 fn configuration(name: &str) -> Result<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
     path.to_str().map(str::to_owned).context("a path that is no UTF-8")
-}
-
-fn cable(near: &Netns, device: &str, near_at: Ipv4Addr, far: &Netns, far_at: Ipv4Addr) -> Result<()> {
-    let batch = |netns: &Netns, lines: &[String]| {
-        tool(Some(netns), "ip", &["-batch", "-"], Some(&(lines.join("\n") + "\n"))).map(drop)
-    };
-    batch(
-        near,
-        &[
-            format!("link add {device} type veth peer name eth0 netns {}", far.full_name()),
-            format!("addr add {near_at}/24 dev {device}"),
-            format!("link set {device} up"),
-        ],
-    )?;
-    let route = format!("route add default via {near_at}");
-    Ok(batch(far, &[format!("addr add {far_at}/24 dev eth0"), "link set eth0 up".to_owned(), route])?)
-}
-
-/// The id by which the balancing node knows the namespace of a backend.
-fn nsid(balancer: &Netns, index: u8) -> Result<i32> {
-    bascule_lab::forward::nsid(balancer, &format!("b{index}")).map_err(anyhow::Error::from)
 }

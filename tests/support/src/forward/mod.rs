@@ -5,6 +5,7 @@
 //! changed row pushes its home back), so that programs are shown to keep flows under any table that keeps those rules.
 
 mod bench_programs;
+mod entries;
 mod error;
 mod mapped;
 mod node;
@@ -12,17 +13,20 @@ mod site;
 mod survive;
 mod table;
 mod tallies;
+mod wires;
 
 #[path = "../../../../ebpf/src/bench/abi.rs"]
 mod bench_abi;
 
 pub use bench_abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
 pub use bench_programs::{BenchPrograms, Sinks, UnderTest};
+pub use entries::{SERVICE_PORT, VIP};
 pub use node::{Hook, NodePrograms, ProgramSize, v4};
-pub use site::{Layout, Member, Pod, SERVICE_PORT, Site, VIP, nsid};
+pub use site::{Layout, Member, Pod, Site};
 pub use survive::{Step, Survival, survive};
 pub use table::{homes, push};
 pub use tallies::Tallies;
+pub use wires::{cable, nsid};
 
 /// The object with the programs that ship.
 static FORWARD: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forward.o"));

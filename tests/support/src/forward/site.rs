@@ -9,38 +9,20 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use bascule_ebpf_common::forward::{
-    Config, DEFAULT_TUNNEL_PORT, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF,
-    Node, OVERHEAD_V4, ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, Service, ServiceKey, Table,
+    ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, ReverseEntry, ReverseKey,
+    Row, SERVICE_ADDRESS, Service, ServiceKey, Table,
 };
-use ipnet::IpNet;
-use nix::time::ClockId;
 
+use super::entries::{
+    ADDRESS, ENDPOINT_BASES, MTU, ROUTER, ROWS, SERVICE, SERVICE_PORT, TCP, VIP, address, config, minutes, net,
+    nodes_table, service, tag_key,
+};
 use super::table::{homes, push};
+use super::wires::{cable, nsid};
 use super::{BenchPrograms, Hook, NodePrograms, Sinks, v4};
 use crate::audit::AuditServer;
-use crate::command::{ip, ip_batch};
-use crate::{Bridge, BridgeOptions, Lab, LabError, Netns, Port, Result, time};
-
-/// The VIP.
-pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
-/// Port of the service and of the servers in the pods.
-pub const SERVICE_PORT: u16 = 80;
-/// The router's address on the LAN.
-const ROUTER: &str = "10.9.0.254";
-/// Slot and number of the one service, and the slot of its address entry.
-const SERVICE: u32 = 1;
-const ADDRESS: u32 = 2;
-/// Rows of each table: a prime that spreads six endpoints to a percent.
-const ROWS: u16 = 1021;
-/// Two places per level that tables take in turn, so that no packet meets a row that is being written.
-const NODE_BASES: [u32; 2] = [0, 2048];
-const ENDPOINT_BASES: [u32; 2] = [4096, 6144];
-/// Path MTU of the LAN.
-const MTU: u16 = 1500;
-/// TCP protocol number.
-const TCP: u8 = 6;
-/// Drain time: longer than any lab run.
-const DRAIN_MINUTES: u16 = 60;
+use crate::command::ip;
+use crate::{Bridge, BridgeOptions, Lab, Netns, Port, Result};
 
 /// How many of what.
 #[derive(Debug, Clone, Copy)]
@@ -246,7 +228,7 @@ impl Site {
     /// When a program is refused.
     pub fn start(&mut self, id: u16) -> Result<()> {
         let hook = self.layout.hook;
-        let (key, rows, epoch) = (self.tag_key(), self.rows.clone(), self.epoch);
+        let (key, rows, epoch) = (tag_key(), self.rows.clone(), self.epoch);
         let entries: Vec<(u16, Node)> = self.members.iter().map(|to| (to.id, self.entry(id, to))).collect();
         let member = self.member_mut(id);
         member.port.set_up(true)?;
@@ -283,10 +265,6 @@ impl Site {
             mtu: MTU,
             ..Node::default()
         }
-    }
-
-    fn tag_key(&self) -> Key {
-        Key { key: [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908], valid: 1 }
     }
 
     /// Computes both levels of tables anew and gives them to every living node. Rows forget the `dead` nodes.
@@ -379,79 +357,4 @@ impl Site {
         }
         Ok(text)
     }
-}
-
-/// Address of a node.
-fn address(id: u16) -> Ipv4Addr {
-    Ipv4Addr::new(10, 9, 0, u8::try_from(id).expect("a small id"))
-}
-
-fn net(address: Ipv4Addr, length: u8) -> IpNet {
-    IpNet::new(address.into(), length).expect("a prefix length of IPv4")
-}
-
-fn config(id: u16) -> Config {
-    Config {
-        flow_key: [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918],
-        address4: v4(address(id)),
-        node: id,
-        tunnel_port: DEFAULT_TUNNEL_PORT.to_be(),
-        orphan_rate: 1000,
-        icmp_rate: 1000,
-        remote_rate: 1000,
-        udp_idle_s: 300,
-        ..Config::default()
-    }
-}
-
-fn nodes_table(epoch: u16) -> Table {
-    Table { base: NODE_BASES[usize::from(epoch % 2)], rows: if epoch == 0 { 0 } else { ROWS }, epoch }
-}
-
-fn service(nodes: Table) -> Service {
-    // IPv4 header and TCP header without options: 40 bytes.
-    let mss = usize::from(MTU) - OVERHEAD_V4 - 40;
-    Service {
-        nodes: nodes.word(),
-        number: u16::try_from(SERVICE).expect("a small slot"),
-        port: SERVICE_PORT.to_be(),
-        protocol: TCP,
-        drain_minutes: DRAIN_MINUTES,
-        mss4: u16::try_from(mss).expect("below an MTU"),
-        vip: v4(VIP),
-        ..Service::default()
-    }
-}
-
-/// Minutes of CLOCK_BOOTTIME, as rows hold them.
-fn minutes() -> u16 {
-    let minutes = time::read(ClockId::CLOCK_BOOTTIME) / 60_000_000_000;
-    u16::try_from(minutes % 65_536).expect("below 2^16")
-}
-
-/// A veth between `near` (device `device`) and `far` (eth0, default route to `near`), in one /24.
-fn cable(near: &Netns, device: &str, near_at: Ipv4Addr, far: &Netns, far_at: Ipv4Addr) -> Result<()> {
-    let peer = far.full_name();
-    ip(near, &format!("link add {device} type veth peer name eth0 netns {peer}"))?;
-    ip_batch(near, &[format!("addr add {near_at}/24 dev {device}"), format!("link set {device} up")])?;
-    ip_batch(
-        far,
-        &[
-            format!("addr add {far_at}/24 dev eth0"),
-            "link set eth0 up".to_owned(),
-            format!("route add default via {near_at}"),
-        ],
-    )
-}
-
-/// The id by which `netns` knows the namespace at the other end of its device.
-///
-/// # Errors
-/// When the device is not there or its other end is in the same namespace.
-pub fn nsid(netns: &Netns, device: &str) -> Result<i32> {
-    let text = ip(netns, &format!("-j link show dev {device}"))?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| LabError::answer("ip -j link", e.to_string()))?;
-    let id = json[0]["link_netnsid"].as_i64().and_then(|id| i32::try_from(id).ok());
-    id.ok_or_else(|| LabError::answer("ip -j link", format!("no link_netnsid for {device}: {text}")))
 }
