@@ -50,6 +50,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     sh::run(
         sh::cargo()
             .args(["build", "--package", "bascule", "--package", "bascule-bench", "--package", "bascule-sim"])
+            .args(["--package", "bascule-suite"])
             .arg("--bins"),
     )?;
     Ok(sh::target_dir().join("debug"))

@@ -113,6 +113,15 @@ fn drills() -> Result<Vec<Drill>> {
             parts: bgp_fuzz.into(),
         },
         Drill {
+            name: "forward-model",
+            shows: "1 M random packets as the reference model says; 10 M frames of no VIP unchanged; 100,000 forged dropped",
+            minutes: 30,
+            parts: vec![
+                part("model", Built("forward_agree"), "--tuples 1000000 --forged 100000"),
+                part("neutral", Built("forward_agree"), "--frames 10000000"),
+            ],
+        },
+        Drill {
             name: "failover",
             shows: "client gaps beside keepalived, 30 runs",
             minutes: 60,

@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod judge;
 pub mod model;
+pub mod random;
 pub mod run;
 pub mod subject;
 pub mod text;

@@ -2,7 +2,7 @@
 
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, RETURN_VIA_INGRESS,
-    Tally,
+    Service, Tally,
 };
 
 use super::home::{Place, key_of};
@@ -22,7 +22,6 @@ pub(crate) enum End {
 impl State {
     /// Makes the flow's entry.
     pub(crate) fn enter(&mut self, job: &Job, from: &Arrival, place: &Place) {
-        let via = job.service.returns == RETURN_VIA_INGRESS && from.ingress != self.config.node;
         let flow = Flow {
             vip: job.service.vip,
             vip_port: job.service.port,
@@ -30,16 +29,20 @@ impl State {
             endpoint: place.slot,
             ingress: from.ingress,
             seen_s: job.now.seconds,
-            flags: if via { FLOW_VIA_INGRESS } else { 0 },
+            flags: self.via(&job.service, from.ingress),
             site: from.origin_site,
             pad: 0,
         };
         self.flows.insert(key_of(job, place), flow);
     }
 
+    /// The flag of a flow whose replies go back through its ingress node.
+    pub(crate) fn via(&self, service: &Service, ingress: u16) -> u8 {
+        if service.returns == RETURN_VIA_INGRESS && ingress != self.config.node { FLOW_VIA_INGRESS } else { 0 }
+    }
+
     /// Rewrites the destination and hands the packet to the stack.
-    pub(crate) fn deliver(&mut self, job: &Job, from: &Arrival, place: &Place, how: Tally) -> Output {
-        let _ = from;
+    pub(crate) fn deliver(&mut self, job: &Job, place: &Place, how: Tally) -> Output {
         if let Kind::Error(embedded) = &job.kind {
             return self.deliver_error(job, embedded, place);
         }

@@ -1,7 +1,7 @@
 //! ICMP errors about packets that a VIP sent (RFC 792, RFC 4443): taken to the flow inside them.
 
 use bascule_ebpf_common::VipKey;
-use bascule_ebpf_common::forward::Tally;
+use bascule_ebpf_common::forward::{PacketDrop, SERVICE_SOURCES, Tally};
 
 use super::deliver::{End, rewrite};
 use super::home::Place;
@@ -52,6 +52,10 @@ impl State {
         let Some((slot, service)) = self.service(e.vip, e.vip_port, e.protocol) else {
             return self.unsettled(frame);
         };
+        // Judged is the client that the flow belongs to, not the router that speaks.
+        if service.flags & SERVICE_SOURCES != 0 && !self.in_sources(slot, &e.client) {
+            return self.drop(PacketDrop::SourceRange, frame.to_vec());
+        }
         let hash = self.hash(&service, &e.client, e.client_port);
         let job = Job {
             frame: frame.to_vec(),

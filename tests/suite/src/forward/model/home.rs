@@ -2,7 +2,7 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, Flow, FlowKey, HOP_ACCEPT, Half, NO_NODE,
+    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT, Half, NO_NODE,
     PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
 };
 
@@ -45,7 +45,7 @@ impl State {
         if let Some(out) = self.known(&job, &from, &places) {
             return out;
         }
-        let next = self.next_hop(&from);
+        let next = self.next_hop(&job, &from);
         let opens = match job.kind {
             Kind::Tcp { .. } => job.opens(),
             Kind::Udp { quic_opens } => {
@@ -56,16 +56,25 @@ impl State {
             }
             Kind::Error(_) => false,
         };
+        let mut collided = false;
         if opens && places.iter().any(|p| p.ready) {
-            return self.open(job, &from, &places);
+            if let Some(out) = self.open(&job, &from, &places) {
+                return out;
+            }
+            collided = true;
         }
         if !opens && let Some(out) = self.probed(&job, &from, &places) {
             return out;
         }
-        match next {
+        let mut out = match next {
             Next::Node { index, id, accept } => self.send_on(job, &from, index, id, accept, false),
             Next::Here | Next::None => self.look_ahead(job, &from, &places, opens),
+        };
+        if collided {
+            // Whether collisions count that no other endpoint took is not said.
+            out.loose.tallies.push(Tally::Collision as u32);
         }
+        out
     }
 
     fn place(&self, slot: u16) -> Option<Place> {
@@ -121,17 +130,30 @@ impl State {
             if !self.same_vip(job, &flow) {
                 continue;
             }
-            if job.opens() && job.tcp() && flow.flags & FLOW_CLOSING != 0 {
+            // A closed flow's tuple was taken by a SYN since, or is about to be.
+            if job.tcp() && flow.flags & FLOW_CLOSING != 0 && (job.opens() || self.half_open(job, places).is_some()) {
                 continue;
             }
             if !matches!(job.kind, Kind::Error(_)) {
                 flow.seen_s = job.now.seconds;
+                // Requests may come by another node than before: replies follow.
                 flow.ingress = from.ingress;
+                flow.site = from.origin_site;
+                flow.flags = flow.flags & !FLOW_VIA_INGRESS | self.via(&job.service, from.ingress);
                 self.flows.insert(key, flow);
             }
-            return Some(self.deliver(job, from, place, Tally::FlowHit));
+            return Some(self.deliver(job, place, Tally::FlowHit));
         }
         None
+    }
+
+    /// Where a SYN of this flow went.
+    fn half_open(&self, job: &Job, places: &[Place]) -> Option<Place> {
+        let ours = |place: &&Place| {
+            let half = self.half.get(&key_of(job, place));
+            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port)
+        };
+        places.iter().find(ours).copied()
     }
 
     /// Is the entry one of this VIP, and not over?
@@ -154,20 +176,20 @@ impl State {
     }
 
     /// b: a new flow.
-    fn open(&mut self, job: Job, from: &Arrival, places: &[Place]) -> Output {
+    fn open(&mut self, job: &Job, from: &Arrival, places: &[Place]) -> Option<Output> {
         let mut tried: Vec<Place> = places.iter().filter(|p| p.ready).copied().collect();
         let rows = u32::from(Table::from_word(job.service.endpoints).rows);
         for further in 1..=MORE_ROWS.min(rows.saturating_sub(1)) {
-            let home = self.local_row(&job, further).map_or(0, |row| row.home);
+            let home = self.local_row(job, further).map_or(0, |row| row.home);
             tried.extend(self.place(home).filter(|p| p.ready));
         }
         let mut collisions = 0;
         for place in tried {
-            if self.collides(&job, &place) {
+            if self.collides(job, &place) {
                 collisions += 1;
                 continue;
             }
-            let key = key_of(&job, &place);
+            let key = key_of(job, &place);
             let service = &job.service;
             if job.tcp() {
                 let half = Half {
@@ -179,21 +201,19 @@ impl State {
                 };
                 self.half.insert(key, half);
             } else {
-                self.enter(&job, from, &place);
+                self.enter(job, from, &place);
             }
             self.service_stats.entry(job.slot).or_default().new_flows += 1;
             if collisions > 0 {
                 self.count(Tally::Collision);
             }
-            let mut out = self.deliver(&job, from, &place, Tally::FlowNew);
+            let mut out = self.deliver(job, &place, Tally::FlowNew);
             if collisions > 1 {
                 out.loose.tallies.push(Tally::Collision as u32);
             }
-            return out;
+            return Some(out);
         }
-        let mut out = self.drop(PacketDrop::NoEndpoint, job.frame);
-        out.loose.tallies.push(Tally::Collision as u32);
-        out
+        None
     }
 
     /// c: half-open table, sockets, SYN cookies.
@@ -205,15 +225,10 @@ impl State {
             Kind::Tcp { flags, data } => flags & (SYN | ACK | FIN | RST) == ACK && data == 0,
             _ => false,
         };
-        for place in places.iter().filter(|_| bare) {
-            let half = self.half.get(&key_of(job, place)).copied();
-            if half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port) {
-                self.enter(job, from, place);
-                let mut out = self.deliver(job, from, place, Tally::FlowHit);
-                // Whether the half-open entry goes at once is not said.
-                out.loose.flow = Some(key_of(job, place));
-                return Some(out);
-            }
+        if let Some(place) = self.half_open(job, places).filter(|_| matches!(job.kind, Kind::Tcp { .. })) {
+            self.half.remove(&key_of(job, &place));
+            self.enter(job, from, &place);
+            return Some(self.deliver(job, &place, Tally::FlowHit));
         }
         for place in places.iter().filter(|p| p.netns >= OWN_NAMESPACE) {
             let key = key_of(job, place);
@@ -221,7 +236,7 @@ impl State {
                 if matches!(job.kind, Kind::Tcp { .. }) {
                     self.enter(job, from, place);
                 }
-                return Some(self.deliver(job, from, place, Tally::SocketHit));
+                return Some(self.deliver(job, place, Tally::SocketHit));
             }
             if bare
                 && self.sockets.listening.contains(&(place.netns, place.address, place.port))
@@ -229,18 +244,18 @@ impl State {
                 && self.sockets.cookies.contains(&(key, sequence, acknowledged))
             {
                 self.enter(job, from, place);
-                return Some(self.deliver(job, from, place, Tally::CookieHit));
+                return Some(self.deliver(job, place, Tally::CookieHit));
             }
         }
         None
     }
 
     /// The next node of the chain that can be asked.
-    fn next_hop(&self, from: &Arrival) -> Next {
+    fn next_hop(&self, job: &Job, from: &Arrival) -> Next {
         for index in from.index..from.count.min(2) {
             let hop = from.hops[usize::from(index)];
             let (id, accept) = (hop & !HOP_ACCEPT, hop & HOP_ACCEPT != 0);
-            if id == self.config.node && accept {
+            if id == self.config.node && accept && matches!(job.kind, Kind::Udp { .. }) {
                 return Next::Here;
             }
             if id != self.config.node && self.live(id) {
@@ -271,13 +286,13 @@ impl State {
         let hops = from.hops[..usize::from(from.count.min(2))].iter().map(|hop| hop & !HOP_ACCEPT);
         let named: Vec<u16> = hops.chain([self.config.node, from.sender, from.ingress]).collect();
         if !from.look_ahead && self.live(home) && !named.contains(&home) {
-            return self.send_on(job, from, from.index, home, false, true);
+            return self.send_on(job, from, from.index.max(from.count), home, false, true);
         }
-        self.orphan(job, from, places, opens)
+        self.orphan(job, places, opens)
     }
 
     /// f: nobody knows it.
-    fn orphan(&mut self, job: Job, from: &Arrival, places: &[Place], opens: bool) -> Output {
+    fn orphan(&mut self, job: Job, places: &[Place], opens: bool) -> Output {
         let (Some(place), false, Kind::Tcp { .. }) = (places.first(), opens, &job.kind) else {
             return self.drop(PacketDrop::NoEndpoint, job.frame);
         };
@@ -285,7 +300,7 @@ impl State {
             return self.drop(PacketDrop::OrphanRate, job.frame);
         }
         self.service_stats.entry(job.slot).or_default().orphans += 1;
-        let out = self.deliver(&job, from, place, Tally::Orphan);
+        let out = self.deliver(&job, place, Tally::Orphan);
         debug_assert!(out.verdict == Verdict::Pass, "an endpoint's kernel answers");
         out
     }

@@ -38,6 +38,7 @@ pub(crate) struct Arrival {
     pub(crate) index: u8,
     pub(crate) count: u8,
     pub(crate) accept: bool,
+    /// Epoch of the ingress node's table.
     pub(crate) epoch: u16,
     pub(crate) origin_site: u8,
     pub(crate) second_site: u8,

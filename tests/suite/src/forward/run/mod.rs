@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfLoader};
 use bascule_ebpf_common::forward::{FlowKey, ServiceStats, TALLIES};
 
 use super::judge::{Seen, Shown};
-use super::model::{Clock, State};
+use super::model::{Clock, Sockets, State};
 use super::subject::{Subject, endpoint_moved};
 use super::text::{Fixture, Side, World};
 use crate::fence::{Ground, Netns, boot_ns};
@@ -126,9 +126,25 @@ impl<'a> Programs<'a> {
     /// # Errors
     /// What the kernel says.
     pub fn fill(&mut self, state: &State) -> Result<()> {
-        maps::fill(&mut self.ebpf, state, &mut self.touched)?;
+        self.fill_maps(state)?;
+        self.open(&state.sockets)
+    }
+
+    /// Fills the maps alone.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fill_maps(&mut self, state: &State) -> Result<()> {
+        maps::fill(&mut self.ebpf, state, &mut self.touched)
+    }
+
+    /// Opens these sockets and closes those of before.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(&mut self, wanted: &Sockets) -> Result<()> {
         self.held = sockets::Held::default();
-        self.held = sockets::open(&state.sockets, &self.arena.pods)?;
+        self.held = sockets::open(wanted, &self.arena.pods)?;
         Ok(())
     }
 

@@ -1,0 +1,70 @@
+//! The reference model beside the programs on random packets, and neutrality on random frames. A drill runs more of both
+//! (`forward_agree`); BASCULE_PACKETS and BASCULE_SEED change how many and which.
+
+use anyhow::ensure;
+use bascule_suite::fence::Ground;
+use bascule_suite::forward::random::{agree, forged, neutral, neutral_kinds};
+use bascule_suite::forward::run::{Arena, Hook, Programs};
+use bascule_suite::forward::subject;
+use bascule_suite::forward::text::read_all;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn model_and_programs_agree_on_random_packets() {
+    let report = Ground::run(|ground| {
+        let arena = Arena::new(ground)?;
+        let mut subjects =
+            [Programs::load(ground, &arena, Hook::Xdp)?, Programs::load(ground, &arena, Hook::Tc)?];
+        let (base, _) = read_all(&subject::folder())?;
+        agree(&mut subjects, &base, number("BASCULE_SEED", 1), number("BASCULE_PACKETS", 20_000))
+    })
+    .unwrap();
+    for example in report.examples.iter().take(usize::try_from(number("BASCULE_EXAMPLES", 8)).unwrap()) {
+        println!("{example}");
+    }
+    println!(
+        "{} packets in {} worlds: {} disagreements, {} of tables",
+        report.packets, report.scenes, report.wrong, report.tables
+    );
+    println!("{:?}", report.moved);
+    assert_eq!((report.wrong, report.tables), (0, 0));
+    for name in ["encapsulated", "decapsulated", "next_hop", "look_ahead", "flow_hit", "flow_new", "socket_hit", "orphan"] {
+        assert!(report.moved.get(name).copied().unwrap_or(0) > 20, "{name} hardly occurred");
+    }
+}
+
+#[test]
+fn frames_of_no_vip_pass_as_they_came() {
+    let run = Ground::run(|ground| {
+        let arena = Arena::new(ground)?;
+        let mut subjects = [Programs::load(ground, &arena, Hook::Xdp)?, Programs::load(ground, &arena, Hook::Tc)?];
+        let (base, fixtures) = read_all(&subject::folder())?;
+        let (world, kinds) = neutral_kinds(&mut subjects, &base, &fixtures)?;
+        let run = neutral(&mut subjects, &world, &kinds, 1, number("BASCULE_FRAMES", 50_000))?;
+        for subject in &mut subjects {
+            ensure!(subject.flows()?.is_empty() && subject.half()?.is_empty(), "frames of nobody made entries");
+        }
+        Ok(run)
+    })
+    .unwrap();
+    println!("{run} frames passed byte for byte through both hooks");
+}
+
+#[test]
+fn forged_encapsulation_is_dropped_and_counted_by_reason() {
+    let counts = Ground::run(|ground| {
+        let arena = Arena::new(ground)?;
+        let mut subjects = [Programs::load(ground, &arena, Hook::Xdp)?, Programs::load(ground, &arena, Hook::Tc)?];
+        let (base, fixtures) = read_all(&subject::folder())?;
+        let (world, _) = neutral_kinds(&mut subjects, &base, &fixtures)?;
+        forged(&mut subjects, &world, 1, number("BASCULE_PACKETS", 20_000))
+    })
+    .unwrap();
+    println!("{counts:?}");
+    for reason in ["encap_peer", "encap_tag", "encap_format", "encap_nested", "encap_service"] {
+        assert!(counts.get(reason).copied().unwrap_or(0) > 20, "{reason} hardly occurred");
+    }
+}
