@@ -184,7 +184,7 @@ impl Driver {
             }
         };
         self.expire(now);
-        self.routes.send();
+        more |= self.routes.send();
         more | self.turn_bfd()
     }
 

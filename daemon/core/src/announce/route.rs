@@ -84,7 +84,13 @@ impl Ledger {
         let mut changes: Vec<RouteWish> = gone.map(|(a, (vip, _))| wish(a, vip, Want::Withdraw)).collect();
         let new = next.iter().filter(|(a, (vip, want))| self.told.get(a).is_none_or(|(v, w)| v != vip || w != want));
         changes.extend(new.map(|(a, (vip, want))| wish(a, vip, *want)));
-        self.told = next.into_iter().map(|(a, (vip, want))| (a, (vip.to_owned(), want))).collect();
+        // Only what changed is touched: one gate of ten thousand must not cost ten thousand names.
+        for wish in &changes {
+            match wish.want {
+                Want::Withdraw => self.told.remove(&wish.address),
+                Want::Announce | Want::Drain => self.told.insert(wish.address, (wish.vip.clone(), wish.want)),
+            };
+        }
         changes
     }
 

@@ -1,5 +1,7 @@
 //! Wishes about routes: gathered from the groups and the anycast VIPs, told as differences.
 
+use std::collections::BTreeMap;
+
 use super::Node;
 use super::anycast::{Anycast, Around};
 use super::config::{Announce, AnycastConfig};
@@ -55,16 +57,16 @@ impl Node {
         if wishes.is_empty() {
             return;
         }
-        let mut told: Vec<(String, Want, Vec<core::net::IpAddr>)> = Vec::new();
+        // A map and not a list that is searched: ten thousand VIPs may change at once, and adverts wait meanwhile.
+        let mut told: BTreeMap<(&str, Want), Vec<core::net::IpAddr>> = BTreeMap::new();
         for wish in &wishes {
-            match told.iter_mut().find(|(vip, want, _)| *vip == wish.vip && *want == wish.want) {
-                Some((.., addresses)) => addresses.push(wish.address),
-                None => told.push((wish.vip.clone(), wish.want, vec![wish.address])),
-            }
+            told.entry((&wish.vip, wish.want)).or_default().push(wish.address);
         }
+        let lines =
+            told.into_iter().map(|((vip, want), addresses)| Event::Routes { group: vip.to_owned(), want, addresses });
+        let lines: Vec<Event> = lines.collect();
         self.actions.push_back(Action::Routes(wishes));
-        let lines = told.into_iter().map(|(group, want, addresses)| Event::Routes { group, want, addresses });
-        self.actions.extend(lines.map(Action::Report));
+        self.actions.extend(lines.into_iter().map(Action::Report));
     }
 
     /// Brings the anycast VIPs to the configuration: by name, then by addresses (a VIP that was renamed), so that what stays never notices.
