@@ -22,14 +22,14 @@ const WITHDRAWN_MS: f64 = 20.0;
 /// From the decision to the UPDATE on the wire, ms.
 const WIRE_MS: f64 = 10.0;
 /// A session, a route, a probe of the gate: all come within this or not at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the gate asks.
-const GATE: u16 = 8080;
-const NODE: u32 = 65010;
-const ROUTER: u32 = 65001;
+pub(crate) const GATE: u16 = 8080;
+pub(crate) const NODE: u32 = 65010;
+pub(crate) const ROUTER: u32 = 65001;
 
 /// Answers the gate's probes, and remembers when it first answered otherwise than before.
-struct GateServer {
+pub(crate) struct GateServer {
     healthy: Arc<AtomicBool>,
     turns: Arc<Mutex<Vec<(bool, Stamp)>>>,
     stop: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ struct GateServer {
 }
 
 impl GateServer {
-    fn start(netns: &Netns) -> Result<Self> {
+    pub(crate) fn start(netns: &Netns) -> Result<Self> {
         let listener = netns.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, GATE))).context("the gate's port")?;
         listener.set_nonblocking(true).context("the gate's port")?;
         let (healthy, turns, stop) =
@@ -57,7 +57,7 @@ impl GateServer {
     }
 
     /// From now on the gate hears this. Gives the moment just before the first such answer.
-    fn turn(&self, healthy: bool) -> Result<Stamp> {
+    pub(crate) fn turn(&self, healthy: bool) -> Result<Stamp> {
         let before = self.turns.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.healthy.store(healthy, Ordering::Release);
         let turned = wait_for(PATIENCE, "a probe of the gate", || {
@@ -177,7 +177,7 @@ pub(crate) fn measure(report: &mut Report, router: Kind, samples: usize) -> Resu
     let daemon = Bascule::start(&lab, &net.nodes[0], &daemon)?;
     let accepted = listener.accept(PATIENCE).with_context(|| daemon.process.tail())?;
     let mut session = accepted.1;
-    let identity = Identity { asn: ROUTER, id: Ipv4Addr::new(10, 0, 0, 102), four_octet: true };
+    let identity = Identity { asn: ROUTER, id: Ipv4Addr::new(10, 0, 0, 102), four_octet: true, hold_time: 0 };
     session.establish(identity, PATIENCE).with_context(|| daemon.process.tail())?;
     let wire = Wire::start(session);
     let prefix = host(vip);

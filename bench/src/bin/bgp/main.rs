@@ -3,6 +3,7 @@
 mod cut;
 mod drain;
 mod gate;
+mod live;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,8 +23,10 @@ enum Scene {
     Cut,
     /// (b, c) A health gate fails and is ready again, 200 times.
     Gate,
-    /// (d) 10,000 VIPs to four neighbors.
+    /// (d) 10,000 VIPs to four neighbors: the speaker alone.
     Table,
+    /// (d) The same through the whole daemon and its sockets.
+    Live,
     /// (e) A node is drained under 1,000 packets a second.
     Drain,
 }
@@ -66,6 +69,9 @@ fn main() -> Result<ExitCode> {
     }
     if wanted(Scene::Gate) {
         routers.iter().try_for_each(|router| gate::measure(&mut report, *router, args.samples))?;
+    }
+    if wanted(Scene::Live) {
+        live::measure(&mut report, TABLE, args.runs)?;
     }
     if wanted(Scene::Drain) {
         routers.iter().try_for_each(|router| drain::measure(&mut report, *router, args.runs))?;

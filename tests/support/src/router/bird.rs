@@ -115,6 +115,9 @@ fn bfd(timers: BfdTimers) -> String {
 fn session(config: &Config, number: usize, neighbor: &Neighbor) -> String {
     let mut text = format!("protocol bgp n{number} {{\n local {} as {};\n", neighbor.local, config.asn);
     let _ = writeln!(text, " neighbor {} as {};", neighbor.address, neighbor.remote_as);
+    if let Some(interface) = &neighbor.interface {
+        let _ = writeln!(text, " interface \"{interface}\";");
+    }
     let _ = writeln!(text, " connect retry time {};", neighbor.connect_retry);
     // Its defaults (5 s before the first dial, 60 s after an error) are longer than a test.
     text += " connect delay time 1;\n error wait time 1, 2;\n";

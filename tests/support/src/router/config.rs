@@ -87,6 +87,8 @@ pub struct Neighbor {
     pub address: IpAddr,
     /// The router's own address on this session.
     pub local: IpAddr,
+    /// The router's link to it, which a link-local address needs. BIRD only.
+    pub interface: Option<String>,
     /// Its AS.
     pub remote_as: u32,
     /// Key of TCP-MD5 (RFC 2385).
@@ -115,6 +117,7 @@ impl Neighbor {
         Self {
             address,
             local,
+            interface: None,
             remote_as,
             password: None,
             hops: Hops::Direct,

@@ -17,7 +17,8 @@ const OPEN: u8 = 1;
 pub const UPDATE: u8 = 2;
 /// NOTIFICATION.
 pub const NOTIFICATION: u8 = 3;
-const KEEPALIVE: u8 = 4;
+/// KEEPALIVE.
+pub const KEEPALIVE: u8 = 4;
 const ROUTE_REFRESH: u8 = 5;
 /// AS_TRANS (RFC 6793 9).
 const AS_TRANS: u16 = 23456;
@@ -31,6 +32,8 @@ pub struct Identity {
     pub id: Ipv4Addr,
     /// It offers four-octet AS numbers (RFC 6793).
     pub four_octet: bool,
+    /// Offered hold time (s); with 0 neither side owes keepalives.
+    pub hold_time: u16,
 }
 
 /// A message that was heard.
@@ -58,6 +61,11 @@ impl ScriptedPeer {
         Ok(Self { listener: listener.map_err(LabError::io("the scripted neighbour's port"))? })
     }
 
+    /// Its socket, for options that accepted connections begin with.
+    pub fn socket(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// The next connection, with the own address that was dialled.
     ///
     /// # Errors
@@ -70,7 +78,7 @@ impl ScriptedPeer {
             let (stream, _) = self.listener.accept()?;
             stream.set_nodelay(true)?;
             let local: SocketAddr = stream.local_addr()?;
-            Ok((local.ip(), ScriptedSession { stream }))
+            Ok((local.ip(), ScriptedSession { stream, early: Vec::new() }))
         };
         make().map_err(LabError::io("accept"))
     }
@@ -80,11 +88,12 @@ impl ScriptedPeer {
 #[derive(Debug)]
 pub struct ScriptedSession {
     stream: TcpStream,
+    /// What has arrived and was not taken.
+    early: Vec<u8>,
 }
 
 impl ScriptedSession {
-    /// Exchanges OPEN and KEEPALIVE; the session is Established afterwards. It offers both families and route refresh, and a hold time
-    /// of 0, so that it owes no keepalives.
+    /// Exchanges OPEN and KEEPALIVE; the session is Established afterwards. It offers both families and route refresh.
     ///
     /// # Errors
     /// When the speaker says something else.
@@ -103,6 +112,19 @@ impl ScriptedSession {
     /// When the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).map_err(LabError::io("scripted neighbour: write"))
+    }
+
+    /// Sends a KEEPALIVE.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn keepalive(&mut self) -> Result<()> {
+        self.send(&message(KEEPALIVE, &[]))
+    }
+
+    /// The connection itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Asks for the IPv4 routes again (RFC 2918): an Established session must answer with UPDATEs.
@@ -127,38 +149,45 @@ impl ScriptedSession {
         }
     }
 
-    fn read(&mut self, deadline: Duration) -> Result<Option<Heard>> {
-        let mut header = [0; HEADER];
-        if !self.fill(&mut header, deadline)? {
-            return Ok(None);
+    /// The next message of any kind; None when the speaker has closed the connection. What arrived of a message before the deadline is
+    /// kept for the next call.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`].
+    pub fn read(&mut self, deadline: Duration) -> Result<Option<Heard>> {
+        let end = Stamp::now() + deadline;
+        loop {
+            if let Some(heard) = self.whole()? {
+                return Ok(Some(heard));
+            }
+            let left = end.since(Stamp::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).map_err(LabError::io("scripted neighbour: timeout"))?;
+            let mut piece = [0; 16 << 10];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.early.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    return Err(LabError::Timeout { what: "a message of the speaker".to_owned(), after: deadline });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(LabError::io("scripted neighbour: read")(error)),
+            }
         }
+    }
+
+    /// Takes the first message of what has arrived, when all of it has.
+    fn whole(&mut self) -> Result<Option<Heard>> {
+        let Some(header) = self.early.first_chunk::<HEADER>() else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
         if header[..16] != [0xff; 16] || !(HEADER..=LARGEST).contains(&length) {
             return Err(LabError::answer("the speaker's header", format!("{header:02x?}")));
         }
-        let mut body = vec![0; length - HEADER];
-        if !self.fill(&mut body, deadline)? {
+        if self.early.len() < length {
             return Ok(None);
         }
-        Ok(Some(Heard { kind: header[18], body }))
-    }
-
-    /// False when the connection ended before.
-    fn fill(&mut self, buffer: &mut [u8], deadline: Duration) -> Result<bool> {
-        let timeout = Some(deadline.max(Duration::from_millis(1)));
-        self.stream.set_read_timeout(timeout).map_err(LabError::io("scripted neighbour: timeout"))?;
-        match self.stream.read_exact(buffer) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                Err(LabError::Timeout { what: "a message of the speaker".to_owned(), after: deadline })
-            }
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(LabError::io("scripted neighbour: read")(error)),
-        }
+        let rest = self.early.split_off(length);
+        let message = std::mem::replace(&mut self.early, rest);
+        Ok(Some(Heard { kind: message[18], body: message[HEADER..].to_vec() }))
     }
 }
 
@@ -174,7 +203,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[0xff; 16][..], &length, &[kind], body].concat()
 }
 
-/// RFC 4271 4.2 and RFC 5492 4: version 4, AS, hold time 0, identifier, one parameter of type 2 with all capabilities.
+/// RFC 4271 4.2 and RFC 5492 4: version 4, AS, hold time, identifier, one parameter of type 2 with all capabilities.
 fn open(identity: Identity) -> Vec<u8> {
     // Multiprotocol (1) for AFI 1 and 2, route refresh (2), four-octet AS (65).
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0];
@@ -184,6 +213,7 @@ fn open(identity: Identity) -> Vec<u8> {
     }
     let length = u8::try_from(capabilities.len()).expect("twenty octets");
     let asn = u16::try_from(identity.asn).unwrap_or(AS_TRANS).to_be_bytes();
-    let head = [4, asn[0], asn[1], 0, 0];
+    let hold = identity.hold_time.to_be_bytes();
+    let head = [4, asn[0], asn[1], hold[0], hold[1]];
     message(OPEN, &[&head[..], &identity.id.octets(), &[length + 2, 2, length], &capabilities].concat())
 }
