@@ -1,6 +1,9 @@
-//! libFuzzer target; the body is `bascule_fuzz::config`.
+//! libFuzzer target; the body is `config` of `src/daemon.rs`.
 #![no_main]
 
+#[path = "../src/daemon.rs"]
+mod daemon;
+
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    bascule_fuzz::config(data);
+    daemon::config(data);
 });

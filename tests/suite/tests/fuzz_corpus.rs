@@ -3,11 +3,22 @@
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "the interface of a library for the fuzz targets, a private module here")]
 mod bodies;
+#[path = "../../fuzz/src/daemon.rs"]
+#[expect(unreachable_pub, reason = "as above")]
+mod daemon;
 
 use std::fs;
 use std::path::PathBuf;
 
-use bodies::TARGETS;
+use bodies::Target;
+
+/// Every target there is, by name.
+fn targets() -> Vec<Target> {
+    let mut all = bodies::TARGETS.to_vec();
+    all.push(("config", daemon::config));
+    all.sort_by_key(|(name, _)| *name);
+    all
+}
 
 fn fuzz_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
@@ -25,7 +36,7 @@ fn names(dir: &str) -> Vec<String> {
 
 #[test]
 fn every_target_has_a_body_and_a_corpus() {
-    let bodies: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+    let bodies: Vec<&str> = targets().iter().map(|(name, _)| *name).collect();
     assert_eq!(names("fuzz_targets"), bodies);
     assert_eq!(names("corpus"), bodies);
 }
@@ -33,7 +44,7 @@ fn every_target_has_a_body_and_a_corpus() {
 /// A seed named `bad-*` is refused, every other one is accepted: so each corpus reaches past the first checks and each refusal is one.
 #[test]
 fn every_seed_is_accepted_or_refused_as_its_name_says() {
-    for (target, body) in TARGETS {
+    for (target, body) in targets() {
         let mut seeds = [0_usize; 2];
         for seed in names(&format!("corpus/{target}")) {
             let bytes = fs::read(fuzz_dir().join("corpus").join(target).join(&seed)).expect("readable seed");
@@ -48,7 +59,7 @@ fn every_seed_is_accepted_or_refused_as_its_name_says() {
 /// Every seed cut at every length and with every byte changed once: what a fuzzer does in its first second, kept for good.
 #[test]
 fn damaged_seeds_do_not_panic() {
-    for (target, body) in TARGETS {
+    for (target, body) in targets() {
         for seed in names(&format!("corpus/{target}")) {
             let bytes = fs::read(fuzz_dir().join("corpus").join(target).join(&seed)).expect("readable seed");
             for at in 0..bytes.len() {
