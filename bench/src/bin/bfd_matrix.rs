@@ -19,8 +19,8 @@ struct Args {
     /// Only peers whose name holds one of these.
     #[arg(long, value_delimiter = ',')]
     peer: Vec<String>,
-    /// Cells at once.
-    #[arg(long, default_value_t = 2)]
+    /// Cells at once. More than one costs a busy machine packets, and with them cells.
+    #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Writes the result object here.
     #[arg(long)]

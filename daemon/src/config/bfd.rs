@@ -68,12 +68,12 @@ pub(super) fn minimum_ttl(map: &Map<'_>, multihop: bool) -> Option<Option<u8>> {
     if !map.has("minimumTtl") {
         return Some(None);
     }
-    let minimum = map.whole("minimumTtl")?.value;
+    let minimum = map.whole("minimumTtl")?;
     if !multihop {
-        map.wrong("minimumTtl", "without multihop every packet must arrive with 255", "add multihop, or remove it");
+        map.refuse(&minimum, "without multihop every packet must arrive with 255", "add multihop, or remove it");
         return None;
     }
-    Some(Some(minimum))
+    Some(Some(minimum.value))
 }
 
 /// What the core is told of a multihop session: the TTL given, or the one that follows from the hops.

@@ -108,6 +108,11 @@ impl<'t> Map<'t> {
         self.errors.add(self.at, &path, wrong, right);
     }
 
+    /// Notes what is wrong with a field that was given, at its value.
+    pub(super) fn refuse<T>(&self, given: &At<T>, wrong: impl Into<String>, right: impl Into<String>) {
+        self.errors.add(given.at, &given.path, wrong, right);
+    }
+
     /// The field's node: from the file, or its default; a missing or empty one is noted.
     fn node(&self, key: &str) -> Option<(&'static Field, Cow<'t, Tree>)> {
         let field = self.section.field(key).expect("the reader asks for fields of the table only");

@@ -69,6 +69,7 @@ fn carrier(section: &str, key: &str) -> String {
         "" => "@".to_owned(),
         "admin" | "log" => format!("{section}: {{ @ }}"),
         "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
+        "bfd.peers[]" if key == "minimumTtl" => "bfd: { peers: [{ address: 10.9.0.9, multihop: 3, @ }] }".to_owned(),
         "bfd.peers[]" => "bfd: { peers: [{ address: 10.9.0.9, @ }] }".to_owned(),
         "gates[]" => format!("gates: [{{ name: g, {gate}@ }}]"),
         "gates[].tcp" => "gates: [{ name: g, tcp: { @ } }]".to_owned(),

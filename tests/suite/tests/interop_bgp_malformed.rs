@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bascule_bgp::wire::{DecodeContext, Family as Afi, Update};
 use bascule_lab::bascule::Bascule;
 use bascule_lab::router::scripted::{Identity, NOTIFICATION, ScriptedPeer, ScriptedSession, UPDATE};
 use bascule_lab::router::{Family, Routed};
@@ -45,6 +46,7 @@ fn play(mut session: ScriptedSession, number: usize, script: &Script) -> Result<
     let id = Ipv4Addr::from(0x0a00_0100 + u32::try_from(number)?);
     let identity = Identity { asn: asn(script.session), id, four_octet: script.session != Session::Old, hold_time: 0 };
     session.establish(identity, SOON)?;
+    table(&mut session)?;
     for vector in &script.vectors {
         one(&mut session, vector).with_context(|| format!("{} (RFC {})", vector.name, vector.section))?;
     }
@@ -64,6 +66,18 @@ fn one(session: &mut ScriptedSession, vector: &Vector) -> Result<()> {
     let Some(heard) = session.hear(SOON)? else { bail!("closed without a NOTIFICATION") };
     ensure!(heard.kind == NOTIFICATION && heard.body.starts_with(&[code, subcode]), "the daemon answers {heard:02x?}");
     ensure!(session.hear(SOON)?.is_none(), "it goes on after its NOTIFICATION");
+    Ok(())
+}
+
+/// Takes the first table up to End-of-RIB of both families: behind it nothing comes unasked, however busy the machine is.
+fn table(session: &mut ScriptedSession) -> Result<()> {
+    let context = DecodeContext { families: Afi::ALL.into_iter().collect(), ..DecodeContext::default() };
+    let mut ends = 0;
+    while ends < Afi::ALL.len() {
+        let Some(heard) = session.hear(SOON)? else { bail!("the session is gone") };
+        ensure!(heard.kind == UPDATE, "the daemon begins with {heard:02x?}");
+        ends += usize::from(Update::decode(&heard.body, &context).end_of_rib.is_some());
+    }
     Ok(())
 }
 

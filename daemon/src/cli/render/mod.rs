@@ -15,15 +15,16 @@ pub use unit::systemd;
 #[derive(clap::Args, Clone, Debug)]
 #[command(group = ArgGroup::new("source").required(true).args(["config", "vip"]))]
 #[command(group = ArgGroup::new("rank").args(["nodes", "priority"]))]
+#[command(group = ArgGroup::new("way").args(["vrid", "bgp_as"]))]
 pub struct StaticPod {
     /// Addresses that move together, both families if wanted
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires_all = ["vrid", "rank"])]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "way")]
     pub vip: Vec<IpAddr>,
     /// The link they live on [default: the one whose subnet contains the first address]
     #[arg(long, value_name = "LINK", value_parser = link_name, conflicts_with = "config")]
     pub interface: Option<String>,
     /// Virtual router id, unique on the LAN
-    #[arg(long, value_name = "1-255", value_parser = clap::value_parser!(u8).range(1..), conflicts_with = "config")]
+    #[arg(long, value_name = "1-255", value_parser = clap::value_parser!(u8).range(1..), requires = "rank", conflicts_with = "config")]
     pub vrid: Option<u8>,
     /// Host names of all nodes, the preferred first: one manifest for all of them
     #[arg(long, value_name = "NODE", value_delimiter = ',', value_parser = node_name, conflicts_with = "config")]
@@ -31,6 +32,21 @@ pub struct StaticPod {
     /// Instead of --nodes: the priority of this node, which must differ from node to node
     #[arg(long, value_name = "100-254", value_parser = clap::value_parser!(u8).range(100..=254), conflicts_with = "config")]
     pub priority: Option<u8>,
+    /// Instead of --vrid: announce the addresses over BGP from every healthy node (anycast), with this AS number
+    #[arg(
+        long,
+        value_name = "AS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        requires = "bgp_neighbor",
+        conflicts_with_all = ["config", "interface", "rank", "key_file"],
+    )]
+    pub bgp_as: Option<u32>,
+    /// Routers that hear of them, each with its AS number, or `external` or `internal`
+    #[arg(long, value_name = "ADDRESS@AS", value_delimiter = ',', value_parser = bgp_neighbor, requires = "bgp_as")]
+    pub bgp_neighbor: Vec<BgpNeighbor>,
+    /// BFD with each of them: a dead node is noticed within a second
+    #[arg(long, requires = "bgp_as")]
+    pub bfd: bool,
     /// Only a node where this accepts TCP connections is healthy, such as its own API server, 127.0.0.1:6443
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "config")]
     pub gate: Option<SocketAddr>,
@@ -60,6 +76,25 @@ pub struct Unit {
     /// The program
     #[arg(long, value_name = "PATH", value_parser = absolute, default_value = "/usr/local/bin/bascule")]
     pub binary: PathBuf,
+}
+
+/// A router, as `--bgp-neighbor` names it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BgpNeighbor {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Its AS number or a word for it, as in the configuration.
+    pub remote_as: String,
+}
+
+fn bgp_neighbor(text: &str) -> Result<BgpNeighbor, String> {
+    let (address, remote_as) = text.rsplit_once('@').ok_or("ADDRESS@AS is needed, such as 10.0.0.1@65100")?;
+    let address = address.parse().map_err(|error| format!("{address}: {error}"))?;
+    let number = remote_as.parse::<u32>().is_ok_and(|number| number > 0);
+    if !number && !matches!(remote_as, "external" | "internal") {
+        return Err(format!("{remote_as} is no AS: a number, external or internal is needed"));
+    }
+    Ok(BgpNeighbor { address, remote_as: remote_as.to_owned() })
 }
 
 /// A path that means the same everywhere, and needs no quoting in YAML or in a unit.

@@ -138,6 +138,14 @@ pub(super) fn inline_config(wanted: &StaticPod) -> String {
     if let Some(gate) = &wanted.gate {
         line(format_args!("gates:\n  - name: local\n    tcp: {{ address: \"{gate}\" }}"));
     }
+    if let Some(asn) = wanted.bgp_as {
+        line(format_args!("bgp:\n  asn: {asn}\n  neighbors:"));
+        for (number, neighbor) in wanted.bgp_neighbor.iter().enumerate() {
+            let bfd = if wanted.bfd { ", bfd: {}" } else { "" };
+            let (number, address, remote_as) = (number + 1, neighbor.address, &neighbor.remote_as);
+            line(format_args!("    - {{ name: router-{number}, address: \"{address}\", remoteAs: {remote_as}{bfd} }}"));
+        }
+    }
     line(format_args!("vips:\n  - name: control-plane"));
     let addresses: Vec<String> = wanted.vip.iter().map(|vip| format!("\"{vip}\"")).collect();
     line(format_args!("    addresses: [{}]", addresses.join(", ")));
@@ -148,6 +156,7 @@ pub(super) fn inline_config(wanted: &StaticPod) -> String {
         line(format_args!("    vrid: {vrid}"));
     }
     match wanted.priority {
+        _ if wanted.bgp_as.is_some() => line(format_args!("    announce: bgp\n    scope: all")),
         Some(priority) => line(format_args!("    priority: {priority}")),
         None => {
             let nodes: Vec<String> = wanted.nodes.iter().map(|node| quoted(node)).collect();

@@ -61,12 +61,31 @@ fn the_configuration_in_the_manifest_is_one_that_a_daemon_takes() {
 }
 
 #[test]
+fn a_control_plane_over_bgp_is_anycast_from_every_healthy_node() {
+    let words = "--vip 10.9.0.100 --bgp-as 65001 --bgp-neighbor 10.0.0.1@65100,10.0.0.2@external --bfd --gate 127.0.0.1:6443 --image x";
+    let text = super::pod::inline_config(&pod(words).unwrap());
+    let loaded = crate::config::parse(&text, "inline", Path::new("/"), "n1").unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!((loaded.node.groups.len(), loaded.node.anycast.len(), loaded.bfd.len()), (0, 1, 2));
+    let speaker = loaded.bgp.expect("a speaker").speaker;
+    let routers: Vec<String> = speaker.neighbors.iter().map(|n| format!("{} {:?}", n.address, n.remote_as)).collect();
+    assert_eq!((speaker.asn, routers), (65001, vec!["10.0.0.1 Is(65100)".to_owned(), "10.0.0.2 External".to_owned()]));
+}
+
+#[test]
 fn what_cannot_work_is_refused_on_the_command_line() {
     let table = [
         ("--image x", "--config <PATH>|--vip <ADDRESS>"),
         ("--vip 10.9.0.100 --vrid 51 --image x", "--nodes <NODE>|--priority <100-254>"),
         ("--vip 10.9.0.100 --nodes a --image x", "--vrid <1-255>"),
         ("--vip 10.9.0.100 --vrid 0 --nodes a --image x", "0 is not in 1..=255"),
+        ("--vip 10.9.0.100 --image x", "--vrid <1-255>|--bgp-as <AS>"),
+        ("--vip 10.9.0.100 --bgp-as 65001 --image x", "--bgp-neighbor <ADDRESS@AS>"),
+        ("--vip 10.9.0.100 --bgp-as 65001 --bgp-neighbor 10.0.0.1 --image x", "ADDRESS@AS is needed"),
+        ("--vip 10.9.0.100 --bgp-as 65001 --bgp-neighbor 10.0.0.1@0 --image x", "0 is no AS"),
+        (
+            "--vip 10.9.0.100 --bgp-as 65001 --bgp-neighbor 10.0.0.1@1 --vrid 5 --nodes a --image x",
+            "cannot be used with",
+        ),
         ("--vip 10.9.0.100 --vrid 1 --priority 99 --image x", "99 is not in 100..=254"),
         ("--vip 10.9.0 --vrid 51 --nodes a --image x", "invalid IP address syntax"),
         ("--vip 10.9.0.100 --vrid 51 --nodes a --image x --config /etc/b.yaml", "cannot be used with"),

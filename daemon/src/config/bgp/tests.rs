@@ -21,6 +21,7 @@ pub(in crate::config) fn carrier(minimal: &str, section: &str, key: &str) -> Str
         "bgp" => format!("{given}mode: both"),
         "bgp.neighbors[]" if key == "maxPrefixAction" => format!("{given}maxPrefix: 9, @"),
         "bgp.neighbors[]" => format!("{given}@"),
+        "bgp.neighbors[].bfd" if key == "minimumTtl" => format!("{given}multihop: 2, bfd: {{ @ }}"),
         "bgp.neighbors[].bfd" => format!("{given}bfd: {{ @ }}"),
         "bgp.neighbors[].export" => format!("{given}export: {{ @ }}"),
         "bgp.neighbors[].export.rules[]" => format!("{given}export: {{ rules: [{{ vips: [api], @ }}] }}"),
@@ -157,7 +158,8 @@ fn a_changed_password_is_a_changed_configuration() {
     let after = good(&text, dir.path());
     assert_ne!(before, after);
     let [old, new] = [before, after].map(|l| l.bgp.expect("a speaker").speaker.neighbors.remove(0));
-    assert!(old.needs_reset(&new));
+    assert_ne!(old, new);
+    assert!(!old.needs_reset(&new), "the connection that stands takes the key");
     assert!(!format!("{old:?}").contains("s3cret"), "a secret is never printed");
 }
 

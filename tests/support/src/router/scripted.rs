@@ -78,7 +78,7 @@ impl ScriptedPeer {
             let (stream, _) = self.listener.accept()?;
             stream.set_nodelay(true)?;
             let local: SocketAddr = stream.local_addr()?;
-            Ok((local.ip(), ScriptedSession { stream }))
+            Ok((local.ip(), ScriptedSession { stream, early: Vec::new() }))
         };
         make().map_err(LabError::io("accept"))
     }
@@ -88,6 +88,8 @@ impl ScriptedPeer {
 #[derive(Debug)]
 pub struct ScriptedSession {
     stream: TcpStream,
+    /// What has arrived and was not taken.
+    early: Vec<u8>,
 }
 
 impl ScriptedSession {
@@ -147,42 +149,45 @@ impl ScriptedSession {
         }
     }
 
-    /// The next message of any kind; None when the speaker has closed the connection.
+    /// The next message of any kind; None when the speaker has closed the connection. What arrived of a message before the deadline is
+    /// kept for the next call.
     ///
     /// # Errors
     /// [`LabError::Timeout`].
     pub fn read(&mut self, deadline: Duration) -> Result<Option<Heard>> {
-        let mut header = [0; HEADER];
-        if !self.fill(&mut header, deadline)? {
-            return Ok(None);
+        let end = Stamp::now() + deadline;
+        loop {
+            if let Some(heard) = self.whole()? {
+                return Ok(Some(heard));
+            }
+            let left = end.since(Stamp::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).map_err(LabError::io("scripted neighbour: timeout"))?;
+            let mut piece = [0; 16 << 10];
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.early.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    return Err(LabError::Timeout { what: "a message of the speaker".to_owned(), after: deadline });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(LabError::io("scripted neighbour: read")(error)),
+            }
         }
+    }
+
+    /// Takes the first message of what has arrived, when all of it has.
+    fn whole(&mut self) -> Result<Option<Heard>> {
+        let Some(header) = self.early.first_chunk::<HEADER>() else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
         if header[..16] != [0xff; 16] || !(HEADER..=LARGEST).contains(&length) {
             return Err(LabError::answer("the speaker's header", format!("{header:02x?}")));
         }
-        let mut body = vec![0; length - HEADER];
-        if !self.fill(&mut body, deadline)? {
+        if self.early.len() < length {
             return Ok(None);
         }
-        Ok(Some(Heard { kind: header[18], body }))
-    }
-
-    /// False when the connection ended before.
-    fn fill(&mut self, buffer: &mut [u8], deadline: Duration) -> Result<bool> {
-        let timeout = Some(deadline.max(Duration::from_millis(1)));
-        self.stream.set_read_timeout(timeout).map_err(LabError::io("scripted neighbour: timeout"))?;
-        match self.stream.read_exact(buffer) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                Err(LabError::Timeout { what: "a message of the speaker".to_owned(), after: deadline })
-            }
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(LabError::io("scripted neighbour: read")(error)),
-        }
+        let rest = self.early.split_off(length);
+        let message = std::mem::replace(&mut self.early, rest);
+        Ok(Some(Heard { kind: message[18], body: message[HEADER..].to_vec() }))
     }
 }
 
