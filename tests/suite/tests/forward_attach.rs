@@ -17,8 +17,8 @@ use bascule_core::balance::io::{Action, EndpointEntry, EndpointSlot, NodeEntry, 
 use bascule_core::balance::rows::Row;
 use bascule_core::service::{Affinity, Delivery, NodeSpec, Protocol, Return, ServiceKey};
 use bascule_ebpf_common::forward::{NODE_RESOLVED, Node};
-use bascule_suite::fence::Ground;
 use bascule_suite::devices::{device_links, flow, flows, foreign_xdp, open, options, put_flow, veth, xdp_of};
+use bascule_suite::fence::Ground;
 
 fn names(dir: &FilePath, prefix: &str) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -232,7 +232,9 @@ const LATE_S: u32 = 30;
 pub fn same_flow(want: Option<&Flow>, got: Option<&Flow>) -> bool {
     match (want, got) {
         (None, None) => true,
-        (Some(w), Some(g)) => Flow { seen_s: 0, ..*w } == Flow { seen_s: 0, ..*g } && w.seen_s.abs_diff(g.seen_s) <= LATE_S,
+        (Some(w), Some(g)) => {
+            Flow { seen_s: 0, ..*w } == Flow { seen_s: 0, ..*g } && w.seen_s.abs_diff(g.seen_s) <= LATE_S
+        }
         _ => false,
     }
 }

@@ -120,9 +120,10 @@ impl State {
                 service: half.service,
                 endpoint: half.endpoint,
                 by: Tally::ReplyHalf,
-                via: self.services.get(&half.service).map_or(0, |s| {
-                    if self.via(s, half.ingress) != 0 { half.ingress } else { 0 }
-                }),
+                via: self
+                    .services
+                    .get(&half.service)
+                    .map_or(0, |s| if self.via(s, half.ingress) != 0 { half.ingress } else { 0 }),
             });
         }
         let at = ReverseKey { address: key.endpoint, port: key.endpoint_port, protocol: key.protocol, pad: [0; 5] };

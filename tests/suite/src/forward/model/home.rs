@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT, Half, NO_NODE,
-    PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
+    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
+    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
