@@ -188,7 +188,7 @@ impl Ways {
         let request = RouteNetlinkMessage::GetNeighbour(message.clone());
         let answer = self.asking.ask("ask for a neighbour", request).await?;
         let found = answer.as_deref().and_then(parse_neighbour);
-        if !found.as_ref().is_some_and(|n| n.state & CERTAIN != 0) {
+        if found.as_ref().is_none_or(|n| n.state & CERTAIN == 0) {
             message.header.flags = NeighbourFlags::Use;
             let solicit = (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE);
             let refused = self.asking.change("ask a neighbour for its MAC", vec![solicit]).await?;
