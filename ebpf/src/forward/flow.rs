@@ -39,8 +39,8 @@ pub(crate) fn look(request: &Request) -> Entry {
         let closed = over || flow.flags & FLOW_CLOSING != 0;
         return if closed { Entry::Free } else { Entry::Foreign };
     }
-    // A handshake that ends over a closed flow: it was opened since, and the old flags must not outlive the old flow.
-    if over || (flow.flags & FLOW_CLOSING != 0 && acknowledges(request) && half_open(request)) {
+    // A closed flow whose tuple a SYN has taken since: the old flags must not outlive the old flow.
+    if over || (flow.flags & FLOW_CLOSING != 0 && half_open(request)) {
         return Entry::Free;
     }
     if flow.seen_s != now {
@@ -49,6 +49,7 @@ pub(crate) fn look(request: &Request) -> Entry {
     let mut flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.ingress != request.work.chain.ingress {
         flow.ingress = request.work.chain.ingress;
+        flow.site = request.work.chain.origin_site;
         flags = flags & !FLOW_VIA_INGRESS | via(request);
     }
     if flow.flags != flags {
@@ -117,9 +118,12 @@ pub(crate) fn enter_half(request: &mut Request, target: &Target) -> bool {
     maps::HALF.insert(&request.work.key, unsafe { &request.work.build.half }, 0).is_ok()
 }
 
-/// Was the flow of the key in the work opened for this service a moment ago?
+/// Was the flow of the key in the work opened for this service a moment ago, by a SYN before this packet?
 #[inline(always)]
 pub(crate) fn half_open(request: &Request) -> bool {
+    if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
+        return false;
+    }
     let service = request.found.service;
     // SAFETY: compared at once; an entry replaced meanwhile does not match.
     unsafe { maps::HALF.get(&request.work.key) }

@@ -105,6 +105,7 @@ fn in_tables(request: &mut Request) -> Step {
     local::start_key(request);
     request.work.free = MAX_CANDIDATES;
     request.work.foreign = 0;
+    request.work.collided = false;
     for index in 0..MAX_CANDIDATES {
         if index >= request.work.candidates {
             break;
@@ -115,13 +116,20 @@ fn in_tables(request: &mut Request) -> Step {
             Entry::Own => return Step::deliver(target.slot, Tally::FlowHit),
             Entry::Foreign => {
                 request.work.foreign |= 1 << (index & 7);
+                // It would have been taken.
+                request.work.collided |= target.ready && request.work.free == MAX_CANDIDATES;
                 local::widen(request);
             }
-            Entry::Free if flow::acknowledges(request) && flow::half_open(request) => {
+            Entry::Free if flow::half_open(request) => {
                 flow::leave_half(request);
                 return enter(request, &target, Tally::FlowHit);
             }
-            Entry::Free if target.ready && request.work.free == MAX_CANDIDATES => request.work.free = index,
+            // The rows behind the own one stand in for endpoints that would have been taken.
+            Entry::Free
+                if target.ready && request.work.free == MAX_CANDIDATES && (index < OWN || request.work.collided) =>
+            {
+                request.work.free = index;
+            }
             Entry::Free => {}
         }
     }
@@ -141,7 +149,7 @@ fn in_tables(request: &mut Request) -> Step {
     if !entered {
         return Step::drop(PacketDrop::FlowTable);
     }
-    if request.work.foreign & ((1 << (free & 7)) - 1) != 0 {
+    if request.work.collided {
         maps::tally(Tally::Collision);
     }
     request.found.count_new();

@@ -48,6 +48,8 @@ pub(crate) struct Work {
     pub(crate) candidates: u8,
     /// The first candidate that may take a new flow.
     pub(crate) free: u8,
+    /// Another VIP holds one that would have taken it.
+    pub(crate) collided: bool,
     /// Candidates that another VIP holds, one bit each.
     pub(crate) foreign: u8,
     /// The flow under the tuple of the endpoint that is being looked at.
