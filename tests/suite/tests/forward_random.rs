@@ -16,8 +16,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn model_and_programs_agree_on_random_packets() {
     let report = Ground::run(|ground| {
         let arena = Arena::new(ground)?;
-        let mut subjects =
-            [Programs::load(ground, &arena, Hook::Xdp)?, Programs::load(ground, &arena, Hook::Tc)?];
+        let mut subjects = [Programs::load(ground, &arena, Hook::Xdp)?, Programs::load(ground, &arena, Hook::Tc)?];
         let (base, _) = read_all(&subject::folder())?;
         agree(&mut subjects, &base, number("BASCULE_SEED", 1), number("BASCULE_PACKETS", 20_000))
     })
@@ -31,7 +30,9 @@ fn model_and_programs_agree_on_random_packets() {
     );
     println!("{:?}", report.moved);
     assert_eq!((report.wrong, report.tables), (0, 0));
-    for name in ["encapsulated", "decapsulated", "next_hop", "look_ahead", "flow_hit", "flow_new", "socket_hit", "orphan"] {
+    for name in
+        ["encapsulated", "decapsulated", "next_hop", "look_ahead", "flow_hit", "flow_new", "socket_hit", "orphan"]
+    {
         assert!(report.moved.get(name).copied().unwrap_or(0) > 20, "{name} hardly occurred");
     }
 }

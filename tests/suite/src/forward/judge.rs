@@ -156,7 +156,11 @@ fn too_big(want: &[u8], got: &[u8], input: &[u8]) -> Vec<String> {
         faults.push(format!("addresses of the message: {}", hex(g)));
     }
     if w[header..header + 2] != g[header..header + 2] || u32_at(w, header + 4) != u32_at(g, header + 4) {
-        faults.push(format!("type, code or MTU: expected {}, got {}", hex(&w[header..header + 8]), hex(&g[header..header + 8])));
+        faults.push(format!(
+            "type, code or MTU: expected {}, got {}",
+            hex(&w[header..header + 8]),
+            hex(&g[header..header + 8])
+        ));
     }
     let length = if header == 20 { u16_at(g, 2).map(usize::from) } else { u16_at(g, 4).map(|n| usize::from(n) + 40) };
     let Some(message) = length.and_then(|n| g.get(header..n)) else { return vec!["length of the message".to_owned()] };
@@ -228,7 +232,9 @@ const LATE_S: u32 = 30;
 pub fn same_flow(want: Option<&Flow>, got: Option<&Flow>) -> bool {
     match (want, got) {
         (None, None) => true,
-        (Some(w), Some(g)) => Flow { seen_s: 0, ..*w } == Flow { seen_s: 0, ..*g } && w.seen_s.abs_diff(g.seen_s) <= LATE_S,
+        (Some(w), Some(g)) => {
+            Flow { seen_s: 0, ..*w } == Flow { seen_s: 0, ..*g } && w.seen_s.abs_diff(g.seen_s) <= LATE_S
+        }
         _ => false,
     }
 }

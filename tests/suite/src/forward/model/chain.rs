@@ -1,8 +1,8 @@
 //! Who may hold the flow: exceptions, row, hop list (rules 8 to 10).
 
 use bascule_ebpf_common::forward::{
-    FlowKey, HOP_ACCEPT, NODE_DEAD, NO_NODE, PacketDrop, Row, SERVICE_ASK, SERVICE_EXCEPTIONS, Service, ShimHead, Table,
-    fast_range, is_site, site_of,
+    FlowKey, HOP_ACCEPT, NO_NODE, NODE_DEAD, PacketDrop, Row, SERVICE_ASK, SERVICE_EXCEPTIONS, Service, ShimHead,
+    Table, fast_range, is_site, site_of,
 };
 
 use super::ingress::{Arrival, Job, Kind};
@@ -109,7 +109,9 @@ impl State {
         match &job.kind {
             Kind::Tcp { .. } => live,
             Kind::Error(_) if job.tcp() => live,
-            Kind::Udp { .. } if job.service.flags & SERVICE_ASK != 0 && previous != first && live.contains(&previous) => {
+            Kind::Udp { .. }
+                if job.service.flags & SERVICE_ASK != 0 && previous != first && live.contains(&previous) =>
+            {
                 vec![first, previous, first | HOP_ACCEPT]
             }
             Kind::Udp { .. } | Kind::Error(_) => vec![first],

@@ -120,13 +120,13 @@ impl State {
                 service: half.service,
                 endpoint: half.endpoint,
                 by: Tally::ReplyHalf,
-                via: self.services.get(&half.service).map_or(0, |s| {
-                    if self.via(s, half.ingress) != 0 { half.ingress } else { 0 }
-                }),
+                via: self
+                    .services
+                    .get(&half.service)
+                    .map_or(0, |s| if self.via(s, half.ingress) != 0 { half.ingress } else { 0 }),
             });
         }
-        let at =
-            ReverseKey { address: key.endpoint, port: key.endpoint_port, protocol: key.protocol, pad: [0; 5] };
+        let at = ReverseKey { address: key.endpoint, port: key.endpoint_port, protocol: key.protocol, pad: [0; 5] };
         let entry = self.reverse.get(&at)?;
         let endpoint = self.endpoints.iter().find(|(_, e)| e.address == key.endpoint && e.port == key.endpoint_port);
         Some(Known {

@@ -63,8 +63,7 @@ impl State {
             Why::LookAhead => Tally::LookAhead,
         });
         self.followed = Some(super::state::Followed::Node(to));
-        let verdict =
-            if node.ifindex == job.ifindex { Verdict::Transmit } else { Verdict::Redirect(node.ifindex) };
+        let verdict = if node.ifindex == job.ifindex { Verdict::Transmit } else { Verdict::Redirect(node.ifindex) };
         Output::new(verdict, frame)
     }
 

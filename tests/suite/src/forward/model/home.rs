@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT, Half, NO_NODE,
-    PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
+    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
+    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
@@ -31,7 +31,11 @@ pub(crate) struct Place {
 enum Next {
     /// This node itself, which may open the flow.
     Here,
-    Node { index: u8, id: u16, accept: bool },
+    Node {
+        index: u8,
+        id: u16,
+        accept: bool,
+    },
     None,
 }
 
@@ -59,9 +63,7 @@ impl State {
             }
             collided = true;
         }
-        if !opens
-            && let Some(out) = self.probed(&job, &from, &places)
-        {
+        if !opens && let Some(out) = self.probed(&job, &from, &places) {
             return out;
         }
         let mut out = match next {

@@ -124,18 +124,8 @@ impl State {
         stats.bytes += ip.length() as u64;
         let client_port = port_at(frame, ip.l4).expect("checked by kind_of");
         let hash = self.hash(&service, &ip.source, client_port);
-        let job = Job {
-            frame: frame.to_vec(),
-            client: ip.source,
-            ip,
-            ifindex,
-            now,
-            slot,
-            service,
-            client_port,
-            hash,
-            kind,
-        };
+        let job =
+            Job { frame: frame.to_vec(), client: ip.source, ip, ifindex, now, slot, service, client_port, hash, kind };
         self.from_client(job)
     }
 

@@ -66,7 +66,8 @@ impl State {
         put16(&mut answer, ip.l4 + 2, checksum);
         let mut out = Output::new(Verdict::Transmit, answer);
         // An answer may start with a hop limit of its own (and its header checksum then differs).
-        out.loose.bytes = if ip.v6 { vec![ip.at + 7..ip.at + 8] } else { vec![ip.at + 8..ip.at + 9, ip.at + 10..ip.at + 12] };
+        out.loose.bytes =
+            if ip.v6 { vec![ip.at + 7..ip.at + 8] } else { vec![ip.at + 8..ip.at + 9, ip.at + 10..ip.at + 12] };
         out
     }
 }

@@ -113,7 +113,8 @@ fn one_scene(
             *before = after;
             if !faults.is_empty() {
                 fine = false;
-                let what = format!("{} seed {seed:#x} packet {number}: {text}\n  {}", subject.name(), faults.join("\n  "));
+                let what =
+                    format!("{} seed {seed:#x} packet {number}: {text}\n  {}", subject.name(), faults.join("\n  "));
                 report.examples.push(what);
             }
         }

@@ -51,7 +51,11 @@ fn packet(dice: &mut Dice) -> (PacketDrop, String) {
     let is_tcp = dice.one_in(2);
     let number = if is_tcp { tcp } else { udp };
     let good = if is_tcp {
-        format!("ip {client} > {vip} ttl 63 / tcp {port} > 80 {} / count {}", dice.pick(&["S", "A", "PA", "R"]), dice.roll(90))
+        format!(
+            "ip {client} > {vip} ttl 63 / tcp {port} > 80 {} / count {}",
+            dice.pick(&["S", "A", "PA", "R"]),
+            dice.roll(90)
+        )
     } else {
         format!("ip {client} > {vip} ttl 63 / udp {port} > 53 / count {}", dice.roll(90))
     };

@@ -38,13 +38,7 @@ pub fn neutral_kinds(
 ///
 /// # Errors
 /// What the kernel says, or the first frame that did not pass or came out changed.
-pub fn neutral(
-    subjects: &mut [Programs<'_>],
-    world: &World,
-    kinds: &[Vec<u8>],
-    seed: u64,
-    frames: u64,
-) -> Result<u64> {
+pub fn neutral(subjects: &mut [Programs<'_>], world: &World, kinds: &[Vec<u8>], seed: u64, frames: u64) -> Result<u64> {
     let mut dice = Dice(seed);
     let (state, device) = (&world.state, world.device("up")?);
     let own: Vec<Vec<u8>> = state

@@ -57,7 +57,11 @@ fn request(dice: &mut Dice, s: &Service, client: &str) -> String {
     let size = if dice.one_in(30) { 1400 } else { dice.roll(60) };
     if s.tcp {
         let flags = dice.pick(&["S", "S", "SA", "A", "A", "PA", "PA", "FA", "R", "RA", "SEC", "PAU", "0"]);
-        let mss = if flags.starts_with('S') { dice.pick(&["", " mss 1460 ws 7", " mss 9000", " opt 01020405b4010100"]) } else { "" };
+        let mss = if flags.starts_with('S') {
+            dice.pick(&["", " mss 1460 ws 7", " mss 9000", " opt 01020405b4010100"])
+        } else {
+            ""
+        };
         let wrong = if dice.one_in(80) { dice.pick(&[" offset 4", " offset 15", " sum 0x1234"]) } else { "" };
         let data = if matches!(flags, "S" | "A" | "R") { String::new() } else { format!(" / count {size}") };
         return format!("{ip} / tcp {port} > {to} {flags} seq {} ack 77{mss}{wrong}{data}", dice.roll(1 << 32));
@@ -71,7 +75,13 @@ fn request(dice: &mut Dice, s: &Service, client: &str) -> String {
     };
     let data = if dice.one_in(2) {
         dice.pick(&[
-            "quic initial", "quic 0rtt", "quic handshake", "quic short", "quic v2 initial", "quic v2 0rtt", "quic v2 retry",
+            "quic initial",
+            "quic 0rtt",
+            "quic handshake",
+            "quic short",
+            "quic v2 initial",
+            "quic v2 0rtt",
+            "quic v2 retry",
         ])
         .to_owned()
     } else {

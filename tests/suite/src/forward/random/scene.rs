@@ -111,7 +111,8 @@ fn endpoints(dice: &mut Dice, lines: &mut Vec<String>) {
             for (i, address) in addresses.iter().enumerate() {
                 let state = dice.pick(&["", "", "", "", "unready", "draining"]);
                 let ns = dice.pick(&["a", "a", "unknown"]);
-                lines.push(format!("endpoint {} [{address}]:{port}/{protocol} ns {ns} {state}", first + family * 4 + i));
+                lines
+                    .push(format!("endpoint {} [{address}]:{port}/{protocol} ns {ns} {state}", first + family * 4 + i));
             }
         }
     }
@@ -143,7 +144,10 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
             let mut words = String::new();
             for (word, odds) in [("sources", 8), ("exceptions", 4), ("ask", 2), ("quic", 2), ("via", 4)] {
                 let fits = tcp || word != "sources";
-                if (fits || word != "quic" || port == 443) && dice.one_in(odds) && !(tcp && (word == "ask" || word == "quic")) {
+                if (fits || word != "quic" || port == 443)
+                    && dice.one_in(odds)
+                    && !(tcp && (word == "ask" || word == "quic"))
+                {
                     words.push_str(word);
                     words.push(' ');
                 }
@@ -166,7 +170,8 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
         }
     }
     for slot in 1..slot {
-        let net = dice.pick(&["198.51.100.0/24", "198.51.100.7/32", "0.0.0.0/0", "100.64.0.0/10", "2001:db8:c::/48", "::/0"]);
+        let net =
+            dice.pick(&["198.51.100.0/24", "198.51.100.7/32", "0.0.0.0/0", "100.64.0.0/10", "2001:db8:c::/48", "::/0"]);
         lines.push(format!("source {slot} {net}"));
     }
     flows(dice, lines, &all);
@@ -184,12 +189,23 @@ fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
         let endpoint = dice.pick(&endpoint[usize::try_from(i).unwrap_or(0)..=usize::try_from(i).unwrap_or(0)]);
         let slot = slot + i + if s.tcp { 0 } else { 8 };
         let (protocol, to) = if s.tcp { ("tcp", 8080) } else { ("udp", 5353) };
-        let rest = format!("vip [{}]:{} service {} endpoint {slot} ingress {}", s.vip, s.port, at + 1, dice.pick(&[1, 1, 2, 3]));
+        let rest = format!(
+            "vip [{}]:{} service {} endpoint {slot} ingress {}",
+            s.vip,
+            s.port,
+            at + 1,
+            dice.pick(&[1, 1, 2, 3])
+        );
         let tuple = format!("[{client}]:{port} [{endpoint}]:{to}/{protocol}");
         match dice.roll(6) {
             0 if s.tcp => lines.push(format!("half {tuple} {rest}")),
             1 if dice.one_in(2) => {
-                lines.push(format!("exception [{client}]:{port} [{}]:{}/{protocol} {}", s.vip, s.port, dice.pick(&[1, 2, 3, 7])));
+                lines.push(format!(
+                    "exception [{client}]:{port} [{}]:{}/{protocol} {}",
+                    s.vip,
+                    s.port,
+                    dice.pick(&[1, 2, 3, 7])
+                ));
             }
             _ => {
                 let flags = if s.tcp { dice.pick(&["", "", "", "fin-client", "fin-endpoint", "closing"]) } else { "" };

@@ -24,20 +24,20 @@ fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> u64 {
 /// Calls the helper on the IP header behind the Ethernet header and writes what it returns over the first eight bytes.
 fn program(header: i32, helper: u32) -> io::Result<OwnedFd> {
     let code = [
-        insn(0x61, 6, 1, 0, 0),                        // r6 = ctx->data
-        insn(0x61, 7, 1, 4, 0),                        // r7 = ctx->data_end
-        insn(0xbf, 2, 6, 0, 0),                        // r2 = r6
-        insn(0x07, 2, 0, 0, 14 + header + 20),         // r2 += headers
-        insn(0x2d, 2, 7, 7, 0),                        // if r2 > r7 goto out
-        insn(0xbf, 1, 6, 0, 0),                        // r1 = r6
-        insn(0x07, 1, 0, 0, 14),                       // r1 += 14
-        insn(0xbf, 2, 6, 0, 0),                        // r2 = r6
-        insn(0x07, 2, 0, 0, 14 + header),              // r2 += 14 + header
-        insn(0xb7, 3, 0, 0, 20),                       // r3 = 20
-        insn(0x85, 0, 0, 0, helper.cast_signed()),     // r0 = helper(r1, r2, r3)
-        insn(0x7b, 6, 0, 0, 0),                        // *(u64 *)r6 = r0
-        insn(0xb7, 0, 0, 0, 2),                        // out: r0 = XDP_PASS
-        insn(0x95, 0, 0, 0, 0),                        // exit
+        insn(0x61, 6, 1, 0, 0),                    // r6 = ctx->data
+        insn(0x61, 7, 1, 4, 0),                    // r7 = ctx->data_end
+        insn(0xbf, 2, 6, 0, 0),                    // r2 = r6
+        insn(0x07, 2, 0, 0, 14 + header + 20),     // r2 += headers
+        insn(0x2d, 2, 7, 7, 0),                    // if r2 > r7 goto out
+        insn(0xbf, 1, 6, 0, 0),                    // r1 = r6
+        insn(0x07, 1, 0, 0, 14),                   // r1 += 14
+        insn(0xbf, 2, 6, 0, 0),                    // r2 = r6
+        insn(0x07, 2, 0, 0, 14 + header),          // r2 += 14 + header
+        insn(0xb7, 3, 0, 0, 20),                   // r3 = 20
+        insn(0x85, 0, 0, 0, helper.cast_signed()), // r0 = helper(r1, r2, r3)
+        insn(0x7b, 6, 0, 0, 0),                    // *(u64 *)r6 = r0
+        insn(0xb7, 0, 0, 0, 2),                    // out: r0 = XDP_PASS
+        insn(0x95, 0, 0, 0, 0),                    // exit
     ];
     syscall::load_xdp(&code)
 }

@@ -51,11 +51,7 @@ fn slots<V: aya::Pod + Default>(
 }
 
 /// Replaces all of a hash map.
-fn entries<K: aya::Pod, V: aya::Pod>(
-    ebpf: &mut Ebpf,
-    name: &str,
-    values: impl Iterator<Item = (K, V)>,
-) -> Result<()> {
+fn entries<K: aya::Pod, V: aya::Pod>(ebpf: &mut Ebpf, name: &str, values: impl Iterator<Item = (K, V)>) -> Result<()> {
     let mut map = hash::<K, V>(ebpf, name)?;
     let old: Vec<K> = map.keys().collect::<Result<_, _>>()?;
     for key in old {

@@ -92,12 +92,8 @@ pub(crate) fn xdp(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], headroom:
     let mut input = vec![0xff; headroom];
     input.extend(frame);
     let mut out = vec![0u8; input.len() + 512];
-    let context = XdpMd {
-        data: size(headroom)?,
-        data_end: size(input.len())?,
-        ingress_ifindex: ifindex,
-        ..XdpMd::default()
-    };
+    let context =
+        XdpMd { data: size(headroom)?, data_end: size(input.len())?, ingress_ifindex: ifindex, ..XdpMd::default() };
     let mut after = XdpMd::default();
     let mut attr = TestRun {
         prog_fd: u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?,

@@ -85,7 +85,10 @@ impl Fixture {
     pub fn frames(&self, world: &World) -> Result<Vec<Vec<u8>>> {
         let keys = world.keys();
         let all = self.first.iter().chain([&self.packet]);
-        all.map(|text| packet::frame(&with_cookie(text, world), &keys).with_context(|| format!("{}: {text}", self.name))).collect()
+        all.map(|text| {
+            packet::frame(&with_cookie(text, world), &keys).with_context(|| format!("{}: {text}", self.name))
+        })
+        .collect()
     }
 
     /// What must come of the last frame.
@@ -204,8 +207,7 @@ fn slot(word: &str) -> Result<u32> {
 /// # Errors
 /// What cannot be read or understood.
 pub fn read_all(folder: &Path) -> Result<(PathBuf, Vec<Fixture>)> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder)?.filter_map(|f| f.ok().map(|f| f.path())).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?.filter_map(|f| f.ok().map(|f| f.path())).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "txt"));
     files.sort();
     let mut all = Vec::new();
@@ -267,7 +269,11 @@ fn read(file: &Path, all: &mut Vec<Fixture>) -> Result<()> {
         }
     }
     for f in &all[start..] {
-        ensure!(!f.why.is_empty() && !f.packet.is_empty() && !f.expect.is_empty(), "{}: why, packet, expectation", f.name);
+        ensure!(
+            !f.why.is_empty() && !f.packet.is_empty() && !f.expect.is_empty(),
+            "{}: why, packet, expectation",
+            f.name
+        );
     }
     Ok(())
 }

@@ -55,13 +55,29 @@ pub(crate) struct ShimLayer {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
-    Ethernet { destination: [u8; 6], source: [u8; 6], tags: Vec<(u16, u16)>, kind: Option<u16>, tail: usize },
+    Ethernet {
+        destination: [u8; 6],
+        source: [u8; 6],
+        tags: Vec<(u16, u16)>,
+        kind: Option<u16>,
+        tail: usize,
+    },
     Ip(Ip),
     /// An IPv6 extension header: its number and bytes from the second on.
     Extension(u8, Vec<u8>),
     Tcp(Tcp),
-    Udp { ports: (Option<u16>, u16), length: Option<u16>, sum: Option<u16> },
-    Icmp { v6: bool, kind: u8, code: u8, rest: u32, sum: Option<u16> },
+    Udp {
+        ports: (Option<u16>, u16),
+        length: Option<u16>,
+        sum: Option<u16>,
+    },
+    Icmp {
+        v6: bool,
+        kind: u8,
+        code: u8,
+        rest: u32,
+        sum: Option<u16>,
+    },
     Shim(ShimLayer),
     Bytes(Vec<u8>),
     Truncate(usize),

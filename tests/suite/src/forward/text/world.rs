@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, Endpoint, FlowKey,
-    Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_VIA_INGRESS, ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS,
-    SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC, SERVICE_SOURCES, Service, ServiceKey, SourceKey,
-    Table,
+    DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, Endpoint,
+    FlowKey, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_VIA_INGRESS, ReverseEntry, ReverseKey, Row,
+    SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC, SERVICE_SOURCES, Service,
+    ServiceKey, SourceKey, Table,
 };
 
 use super::packet::Keys;
