@@ -65,6 +65,18 @@ pub fn device_links(ifindex: u32) -> Result<Vec<DeviceLink>> {
     Ok(links)
 }
 
+/// Those of [`device_links`] that lead to the forwarding plane's programs: the fence has links of its own there.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn forward_links(ifindex: u32) -> Result<Vec<DeviceLink>> {
+    let ours = |info: &ProgramInfo| {
+        info.name_as_str().is_some_and(|name| name.starts_with("bascule_xdp") || name.starts_with("bascule_tc"))
+    };
+    let programs: Vec<u32> = loaded_programs().flatten().filter(ours).map(|info| info.id()).collect();
+    Ok(device_links(ifindex)?.into_iter().filter(|link| programs.contains(&link.program)).collect())
+}
+
 /// The names of the programs that stand on a device of this namespace.
 ///
 /// # Errors

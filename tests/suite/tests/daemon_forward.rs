@@ -61,7 +61,7 @@ fn wait_on(daemon: &Bascule) -> Result<Value> {
 fn link_ids(cluster: &Cluster, n: usize) -> Result<Vec<u32>> {
     let netns = cluster.hosts[n - 1].netns.clone();
     let index = netns.ifindex("eth0")?;
-    let links = netns.run(move || bascule_suite::devices::device_links(index))?;
+    let links = netns.run(move || bascule_suite::devices::forward_links(index))?;
     Ok(links.iter().map(|link| link.id).collect())
 }
 
@@ -136,8 +136,10 @@ fn a_reload_moves_rows_and_a_dead_endpoint_takes_no_new_flows() -> Result<()> {
     let state = |daemon: &Bascule, of: usize| {
         page(daemon).map(|page| page["balance"]["services"][0]["endpoints"][of]["serving"].clone())
     };
+    // Before its first check nobody serves.
+    wait_for(SOON, "e1 to pass its check", || (state(cluster.daemon(1), 0)? == true).then_some(()))?;
     wait_for(SOON, "e2 to fail its check", || (state(cluster.daemon(1), 1)? == false).then_some(()))?;
-    ensure!(state(cluster.daemon(1), 0).context("a page")? == true, "e1 answers");
+    ensure!(state(cluster.daemon(1), 0).context("a page")? == true, "e1 still answers");
     let failed = "bascule_forward_checks_total{endpoint=\"e2\",result=\"failed\",service=\"dns\"}";
     cluster.wait_metric(1, failed, |n| n >= 1.0)?;
     let mut one = both.clone();
