@@ -84,7 +84,7 @@ const SCENES: [Scene; 8] = [
     },
     Scene {
         name: "delivered: TCP SYN",
-        frame: |f| tcp4(client(f), HERE, SYN, 0),
+        frame: |f| tcp4(client(f + (1 << 20)), HERE, SYN, 0),
         tally: Tally::FlowNew,
         flows: &FLOWS,
     },
@@ -259,7 +259,7 @@ fn configure(node: &mut NodePrograms) -> Result<()> {
         ..Endpoint::default()
     };
     node.endpoint(1, &endpoint)?;
-    // As if the program had entered them when they were opened.
+    // As if the program had entered them when they were opened. (The SYNs that are delivered come from other clients.)
     let seen_s = u32::try_from(clock_gettime(ClockId::CLOCK_BOOTTIME)?.tv_sec())?;
     let flow = Flow {
         vip: v4(HERE.0),
