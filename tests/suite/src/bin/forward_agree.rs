@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use bascule_lab::report::Report;
+use bascule_lab::Report;
 use bascule_suite::fence::Ground;
 use bascule_suite::forward::random::{agree, forged, neutral, neutral_kinds};
 use bascule_suite::forward::run::{Arena, Hook, Programs};
