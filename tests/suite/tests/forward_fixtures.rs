@@ -27,7 +27,7 @@ fn all(hook: Hook) {
         }
         Ok((run, wrong))
     })
-    .unwrap();
+    .expect("the programs load and run");
     println!("{hook:?}: {run} fixtures, {wrong} wrong");
     assert!(run > 0 && wrong == 0, "{hook:?}: {wrong} of {run}");
 }

@@ -29,7 +29,7 @@ impl State {
         self.row(table, fast_range(u32::try_from(hash >> 32).expect("upper half"), u32::from(table.rows)))
     }
 
-    pub(crate) fn from_client(&mut self, job: Job) -> Output {
+    pub(crate) fn start(&mut self, job: Job) -> Output {
         let table = Table::from_word(job.service.nodes);
         let chain = match self.pinned(&job) {
             Some(node) => vec![node],

@@ -69,7 +69,7 @@ impl State {
             hash,
             kind: Kind::Error(e),
         };
-        let mut out = self.from_client(job);
+        let mut out = self.start(job);
         out.loose.stats = true;
         out
     }

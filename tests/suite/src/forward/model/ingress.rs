@@ -126,7 +126,7 @@ impl State {
         let hash = self.hash(&service, &ip.source, client_port);
         let job =
             Job { frame: frame.to_vec(), client: ip.source, ip, ifindex, now, slot, service, client_port, hash, kind };
-        self.from_client(job)
+        self.start(job)
     }
 
     /// UDP to the tunnel port of an address of ours.

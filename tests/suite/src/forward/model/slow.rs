@@ -66,8 +66,11 @@ impl State {
         put16(&mut answer, ip.l4 + 2, checksum);
         let mut out = Output::new(Verdict::Transmit, answer);
         // An answer may start with a hop limit of its own (and its header checksum then differs).
-        out.loose.bytes =
-            if ip.v6 { vec![ip.at + 7..ip.at + 8] } else { vec![ip.at + 8..ip.at + 9, ip.at + 10..ip.at + 12] };
+        let ttl = ip.at + if ip.v6 { 7 } else { 8 };
+        out.loose.bytes.push(ttl..ttl + 1);
+        if !ip.v6 {
+            out.loose.bytes.push(ip.at + 10..ip.at + 12);
+        }
         out
     }
 }

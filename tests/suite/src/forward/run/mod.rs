@@ -45,7 +45,7 @@ impl Arena {
     /// What `ip` says.
     pub fn new(ground: &Ground) -> Result<Self> {
         let pods = Netns::new()?;
-        pods.inside(|| Ok(ground.ip("link set lo up")?))?;
+        pods.inside(|| ground.ip("link set lo up"))?;
         ground.ip(&format!("link add name up type veth peer name upp netns {}", pods.path()))?;
         ground.ip("link add name back type veth peer name backp")?;
         for link in ["up", "back", "backp"] {

@@ -100,7 +100,7 @@ pub(crate) fn mac(word: &str) -> Result<[u8; 6]> {
 
 pub(crate) fn hex(word: &str) -> Result<Vec<u8>> {
     let digits: String = word.chars().filter(|c| *c != '.').collect();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         bail!("{word}: half a byte");
     }
     (0..digits.len() / 2)
