@@ -62,15 +62,16 @@ impl Resize for Skb<'_> {
 /// Tells the sender of the packet in the work that one of `fits` bytes would do; the packet is gone either way.
 #[inline(always)]
 pub(super) fn tell<P: Packet + Resize>(packet: &P, config: &Config, work: &Work, fits: u32) -> Verdict {
-    maps::dropped(PacketDrop::TooBig);
+    // Told or not, the packet has one reason.
     if !clock::take(BUCKET_ICMP, config.icmp_rate) {
-        return Verdict::Drop(PacketDrop::IcmpRate);
+        return Verdict::Drop(PacketDrop::TooBig);
     }
     packet.prepare();
     let sent = if work.ip.v6 { ipv6(packet, work, fits) } else { ipv4(packet, work, fits) };
     if sent.is_none() || turn(packet).is_none() {
         return Verdict::Drop(PacketDrop::Malformed);
     }
+    maps::dropped(PacketDrop::TooBig);
     maps::tally(Tally::TooBigSent);
     Verdict::Send(packet.ifindex())
 }
