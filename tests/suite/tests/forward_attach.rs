@@ -33,7 +33,7 @@ fn devices(of: &[u32]) -> BTreeSet<u32> {
 }
 
 fn key() -> ServiceKey {
-    ServiceKey { vip: "10.9.0.100".parse().unwrap(), port: 443, protocol: Protocol::Tcp }
+    ServiceKey { vip: "10.9.0.100".parse().expect("an address"), port: 443, protocol: Protocol::Tcp }
 }
 
 fn put_service(forward: &mut Forward) -> Result<()> {

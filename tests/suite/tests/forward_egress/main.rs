@@ -4,6 +4,14 @@
 //! What a frame must become is built from scratch and compared as a whole. Checksums half done are the live test's (`live.rs`): a test run
 //! has none.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::needless_range_loop,
+    clippy::precedence,
+    reason = "helpers of tests: a failure ends the test, numbers are small, and `hook` names one of two"
+)]
+
 #[path = "../forward_load/frames.rs"]
 #[expect(dead_code, reason = "shared with the tests of the ingress programs")]
 mod frames;

@@ -73,7 +73,6 @@ pub(crate) fn tcp(source: IpAddr, destination: IpAddr, port: u16, flags: u8, hop
 }
 
 /// TCP from `client_port`; `mss` 0: no option.
-#[expect(clippy::too_many_arguments, reason = "a packet's fields, in the order of the packet")]
 pub(crate) fn tcp_from(
     client_port: u16,
     source: IpAddr,
