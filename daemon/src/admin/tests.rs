@@ -338,6 +338,46 @@ async fn a_dead_socket_is_replaced_and_a_foreign_thing_is_not() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes");
 }
 
+#[tokio::test]
+async fn the_forwarding_room_is_asked_and_wrong_questions_are_named() {
+    use crate::handle::forward::{FlowList, ForwardRequest, ForwardStatus};
+    let fake = Fake::start().await;
+    let mut room = fake.port.lock().unwrap().as_mut().unwrap().forward.take().unwrap();
+    let played = tokio::spawn(async move {
+        while let Some(request) = room.requests.recv().await {
+            match request {
+                ForwardRequest::Status(reply) => {
+                    drop(reply.send(Box::new(ForwardStatus { on: true, ..ForwardStatus::default() })));
+                }
+                ForwardRequest::Flows(filter, reply) => {
+                    assert_eq!(filter.vip_port, Some(443));
+                    drop(reply.send(Ok(FlowList::default())));
+                }
+                ForwardRequest::Trace(asked, reply) => {
+                    drop(reply.send(Err(format!("asked for {}", asked.vip))));
+                }
+            }
+        }
+    });
+    let (code, page) = fake.tcp("GET", "/services", None).await;
+    assert_eq!(code, 200);
+    assert!(page.contains(r#""on":true"#), "{page}");
+    assert_eq!(fake.unix("GET", "/flows?vipPort=443", None).await.0, 200);
+    let (code, said) = fake.unix("GET", "/flows?protocol=icmp", None).await;
+    assert_eq!(code, 400);
+    assert!(said.contains("icmp is none of tcp, udp and sctp"), "{said}");
+    let trace = "/trace?vip=10.9.0.100&port=443&client=192.0.2.1&clientPort=4000";
+    let (code, said) = fake.unix("GET", trace, None).await;
+    assert_eq!(code, 500);
+    assert!(said.contains("asked for 10.9.0.100"), "{said}");
+    let mixed = "/trace?vip=10.9.0.100&port=443&client=2001:db8::1&clientPort=4000";
+    assert_eq!(fake.unix("GET", mixed, None).await.0, 400);
+    played.abort();
+    drop(played.await);
+    let (code, said) = fake.unix("GET", "/services", None).await;
+    assert_eq!(code, 503, "{said}");
+}
+
 #[test]
 fn every_path_of_the_interface_is_tested_here() {
     // Guards the two lists above against a route that is added without a test.
@@ -351,12 +391,15 @@ fn every_path_of_the_interface_is_tested_here() {
         "/bgp/routes",
         "/drain",
         "/events",
+        "/flows",
         "/live",
         "/metrics",
         "/move",
         "/ready",
         "/restart",
+        "/services",
         "/state",
+        "/trace",
     ];
     assert_eq!(routes.into_keys().collect::<Vec<_>>(), known);
 }

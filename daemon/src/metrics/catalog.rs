@@ -191,7 +191,7 @@ families! {
          drops and by the endpoints.",
         "traffic";
     FORWARD_SERVICE_BYTES = Counter "forward_service_bytes_total" ["service"],
-        "Bytes of these packets, from the IP header on.",
+        "Bytes of these packets, from the IP header on. What the tunnel between nodes adds is not in them.",
         "traffic";
     FORWARD_SERVICE_FLOWS = Counter "forward_service_new_flows_total" ["service"],
         "Flows opened on this node as their home. A SYN that is repeated counts again.",
@@ -203,7 +203,7 @@ families! {
         "Packets delivered to an endpoint of this node (sent) and its replies (received).",
         "traffic";
     FORWARD_ENDPOINT_BYTES = Counter "forward_endpoint_bytes_total" ["service", "endpoint", "direction"],
-        "Bytes of these packets, from the IP header on.",
+        "Bytes of these packets, from the IP header on. What the tunnel between nodes adds is not in them.",
         "traffic";
     FORWARD_ENDPOINT_TCP = Counter "forward_endpoint_tcp_total" ["service", "endpoint", "event"],
         "SYNs delivered to an endpoint, SYN-ACKs and RSTs it sent. Far more SYNs than SYN-ACKs: it does not answer, whatever its check \
@@ -222,7 +222,7 @@ families! {
         "Packets for VIPs, and encapsulation, that the programs dropped, by reason.",
         "forged encapsulation, no ready endpoint, a source outside the ranges, a node without a way";
     FORWARD_VERDICTS = Counter "forward_verdicts_total" ["verdict"],
-        "What else became of packets. One packet may count more than once on its way.",
+        "What else became of packets that no drop accounts for. One packet may count more than once on its way.",
         "traffic";
     FORWARD_HOPS = Counter "forward_hops_total" ["nodes"],
         "Accepted encapsulated packets by the number of nodes that had handled them before this one, the first of the chain being 0. \

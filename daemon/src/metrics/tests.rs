@@ -64,6 +64,71 @@ fn sessions() -> BfdStatus {
 }
 
 /// A neighbor that is being dialled, with totals of its own.
+/// A forwarding room in which every count and state is another number.
+fn plane() -> crate::handle::forward::ForwardStatus {
+    use bascule_core::balance::Balancer;
+    use bascule_core::balance::io::{ServiceSlot, Table};
+    use bascule_core::balance::status::{EndpointStatus, ServiceStatus};
+    use bascule_core::service::{Delivery, Protocol, ServiceKey};
+
+    use crate::handle::forward::{
+        CheckView, EndpointTraffic, Fill, ForwardStatus, Hook, NodeView, ServiceTraffic, Standing,
+    };
+    let (service, endpoint) = ("dns".to_owned(), "e1".to_owned());
+    let mut balance = Balancer::default().status();
+    (balance.counts.builds, balance.counts.swaps, balance.counts.rows_moved) = (21, 22, 23);
+    balance.slab_used = 24;
+    balance.services.push(ServiceStatus {
+        name: service.clone(),
+        key: ServiceKey { vip: "10.9.0.100".parse().unwrap(), port: 53, protocol: Protocol::Udp },
+        number: 1,
+        slot: ServiceSlot(1),
+        delivery: Delivery::Direct,
+        nodes: Table::default(),
+        endpoint_table: Table::default(),
+        waiting: 0,
+        all_unready: false,
+        starved: false,
+        draining: false,
+        endpoints: vec![EndpointStatus {
+            name: endpoint.clone(),
+            address: "10.1.0.1".parse().unwrap(),
+            port: 5353,
+            node: None,
+            slot: None,
+            weight: 1,
+            state: "ready",
+            serving: true,
+        }],
+    });
+    let standing =
+        Standing { ifindex: 2, device: "eth0".into(), ingress: Hook::Xdp, egress: Hook::Tcx, reasons: Vec::new() };
+    ForwardStatus {
+        on: true,
+        devices: vec![standing],
+        nodes: vec![NodeView { name: "n2".into(), id: 2, this: false, up: true }],
+        balance: Some(balance),
+        services: vec![ServiceTraffic { service: service.clone(), packets: 2, bytes: 3, new_flows: 4, orphans: 5 }],
+        endpoints: vec![EndpointTraffic {
+            service: service.clone(),
+            endpoint: endpoint.clone(),
+            packets: 6,
+            bytes: 7,
+            replies: 8,
+            reply_bytes: 9,
+            syns: 10,
+            syn_acks: 11,
+            resets: 12,
+        }],
+        checks: vec![CheckView { service, endpoint, up: true, detail: String::new(), passed: 13, failed: 14 }],
+        drops: vec![("encap_tag", 15)],
+        verdicts: vec![("flow_hit", 16)],
+        hops: vec![17, 18],
+        flows: Fill { entries: 19, capacity: 524_288 },
+        ..ForwardStatus::default()
+    }
+}
+
 fn speaker() -> SpeakerStatus {
     use bascule_bgp::config::{
         ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, RemoteAs, SpeakerConfig, Transport,
@@ -249,6 +314,67 @@ const MOVERS: &[Mover] = &[
     (&catalog::BGP_READY_TO_WIRE, r#"bascule_bgp_ready_to_wire_seconds_bucket{le="0.002"}"#, 1.0, |m| {
         let latency = Duration::from_micros(1500);
         m.observe_bgp(&BgpEvent::Sent { neighbor: "tor1".into(), announced: 1, withdrawn: 0, latency });
+    }),
+    (&catalog::FORWARD_ON, r#"bascule_forward_on"#, 1.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_DEVICE, r#"bascule_forward_device{device="eth0",egress="tcx",ingress="xdp"}"#, 1.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_PACKETS, r#"bascule_forward_service_packets_total{service="dns"}"#, 2.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_BYTES, r#"bascule_forward_service_bytes_total{service="dns"}"#, 3.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_FLOWS, r#"bascule_forward_service_new_flows_total{service="dns"}"#, 4.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_ORPHANS, r#"bascule_forward_service_orphans_total{service="dns"}"#, 5.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (
+        &catalog::FORWARD_ENDPOINT_PACKETS,
+        r#"bascule_forward_endpoint_packets_total{direction="received",endpoint="e1",service="dns"}"#,
+        8.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (
+        &catalog::FORWARD_ENDPOINT_BYTES,
+        r#"bascule_forward_endpoint_bytes_total{direction="sent",endpoint="e1",service="dns"}"#,
+        7.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (
+        &catalog::FORWARD_ENDPOINT_TCP,
+        r#"bascule_forward_endpoint_tcp_total{endpoint="e1",event="reset",service="dns"}"#,
+        12.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (&catalog::FORWARD_ENDPOINT_READY, r#"bascule_forward_endpoint_ready{endpoint="e1",service="dns"}"#, 1.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (
+        &catalog::FORWARD_CHECKS,
+        r#"bascule_forward_checks_total{endpoint="e1",result="failed",service="dns"}"#,
+        14.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (&catalog::FORWARD_NODE_UP, r#"bascule_forward_node_up{node="n2"}"#, 1.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_DROPS, r#"bascule_forward_drops_total{reason="encap_tag"}"#, 15.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_VERDICTS, r#"bascule_forward_verdicts_total{verdict="flow_hit"}"#, 16.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_HOPS, r#"bascule_forward_hops_total{nodes="1"}"#, 18.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_TABLES, r#"bascule_forward_tables_total{work="swapped"}"#, 22.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_MAP_ENTRIES, r#"bascule_forward_map_entries{map="rows"}"#, 24.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_MAP_CAPACITY, r#"bascule_forward_map_capacity{map="flows"}"#, 524288.0, |m| {
+        m.update_forward(Some(&plane()))
     }),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),

@@ -71,6 +71,8 @@ fn status() -> NodeStatus {
 
 /// The driver: answers every snapshot with what stands in `status`.
 async fn drive(mut port: NodePort, status: Arc<Mutex<NodeStatus>>) {
+    // No such rooms here: nobody waits for them.
+    drop((port.bgp.take(), port.forward.take()));
     while let Some(request) = port.requests.recv().await {
         port.turned(bascule::clock::boot_ns());
         match request {
