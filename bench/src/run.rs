@@ -201,7 +201,8 @@ impl Stage<'_> {
         self.replace_second(group)
     }
 
-    fn postmortem(&self, group: &mut Group, what: &str) -> String {
+    /// What both daemons said last, for a report of `what` went wrong.
+    pub fn postmortem(&self, group: &mut Group, what: &str) -> String {
         let tails: Vec<String> =
             group.nodes.iter().map(|n| format!("--- {} ends:\n{}", n.netns.name(), n.tail())).collect();
         format!("{}: {what}\n{}", group.kind.name(), tails.join("\n"))

@@ -281,6 +281,9 @@ fn default_cut(report: &mut Report, runs: usize) -> Result<()> {
     for run in 0..runs {
         let phase = (number(run) + 0.5) / number(runs);
         measure(&stage, &mut group, Fault::Cut, phase, &mut series, runs)?;
+        if series.valid.last().is_some_and(|o| o.gap_ms > DEFAULT_CUT_MS) {
+            eprintln!("{}", stage.postmortem(&mut group, "longer than the bound"));
+        }
     }
     let scene = "default configuration, cut";
     let n = series.valid.len();
