@@ -82,12 +82,21 @@ struct Page {
     on: bool,
     conditions: Vec<String>,
     devices: Vec<Device>,
+    #[serde(default)]
+    inside: Vec<String>,
+    keys: Option<Keys>,
     nodes: Vec<Node>,
     balance: Option<Balance>,
     services: Vec<ServiceTraffic>,
     endpoints: Vec<EndpointTraffic>,
     checks: Vec<Check>,
     flows: Fill,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    signs: u8,
+    verify: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +206,12 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     let devices = if devices.is_empty() { "none".to_owned() } else { devices.join(", ") };
     let nodes: Vec<String> = page.nodes.iter().map(node).collect();
     let Fill { entries, capacity } = page.flows;
-    text.push_str(&format!("devices: {devices}\nnodes: {}\nflows here: {entries} of {capacity}\n\n", nodes.join(", ")));
+    text.push_str(&format!("devices: {devices}\nnodes: {}\nflows here: {entries} of {capacity}\n", nodes.join(", ")));
+    if let Some(Keys { signs, verify }) = &page.keys {
+        let verify: Vec<String> = verify.iter().map(|label| format!("{label}:")).collect();
+        text.push_str(&format!("keys: {signs}: signs, {} verify\n", verify.join(" and ")));
+    }
+    text.push_str(&format!("inside: {}\n\n", inside(&page.inside)));
 
     let all = || page.balance.iter().flat_map(|b| &b.services);
     let header = ["SERVICE", "ADDRESS", "DELIVERY", "STATE", "PACKETS IN", "NEW FLOWS"];
@@ -207,6 +221,18 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     let endpoints = all().flat_map(|service| service.endpoints.iter().map(move |endpoint| (service, endpoint)));
     text.push_str(&rows(&header, endpoints.map(|(service, endpoint)| endpoint_row(&page, service, endpoint))));
     Ok(text)
+}
+
+/// Networks of a line; the rest is in `/services`.
+const INSIDE_SHOWN: usize = 8;
+
+fn inside(networks: &[String]) -> String {
+    let shown = networks.iter().take(INSIDE_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match networks.len().saturating_sub(INSIDE_SHOWN) {
+        0 if networks.is_empty() => "none".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn service_row(page: &Page, service: &Service) -> Vec<String> {
