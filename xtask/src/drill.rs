@@ -146,6 +146,12 @@ fn drills() -> Result<Vec<Drill>> {
             parts: vec![part("all", Built("kills"), "--runs 100")],
         },
         Drill {
+            name: "forward-kills",
+            shows: "200 SIGKILLs during upgrades of the data plane and 10 rotations of its keys lose no packet",
+            minutes: 15,
+            parts: vec![part("all", Built("forward_kills"), "--runs 200 --rotations 10 --seed 1")],
+        },
+        Drill {
             name: "bgp-matrix",
             shows: "every feature with five foreign BGP routers",
             minutes: 12,
