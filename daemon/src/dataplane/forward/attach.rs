@@ -51,7 +51,7 @@ impl Forward {
     pub fn attach(&mut self, ifindex: u32, wish: Wish) -> Result<Standing, ForwardError> {
         let link = link::ethernet(ifindex)?;
         // What the former programs opened since the start: their replies must be known to the programs that come now.
-        carry::carry(&self.others, &mut self.flows.map)?;
+        self.carried += carry::carry(&self.others, &mut self.flows.map)?;
         let mut reasons = Vec::new();
         audit::remove_stale(&self.root, &link)?;
         let egress = self.attach_tc(&link, TcAttachType::Egress, wish, &mut reasons)?;

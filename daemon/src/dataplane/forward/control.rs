@@ -140,7 +140,8 @@ impl Forward {
     /// # Errors
     /// What could not be removed; it is tried again by the next start.
     pub fn settle(&mut self, devices: &BTreeSet<u32>) -> Result<Settled, ForwardError> {
-        let mut settled = Settled { carried: carry::carry(&self.others, &mut self.flows.map)?, ..Settled::default() };
+        let carried = self.carried + carry::carry(&self.others, &mut self.flows.map)?;
+        let mut settled = Settled { carried, ..Settled::default() };
         for link in super::super::link::all()?.into_iter().filter(|link| !devices.contains(&link.ifindex)) {
             let removed = attach::remove(&self.root, link.ifindex)?;
             settled.detached += removed.links + removed.filters;
@@ -156,6 +157,7 @@ impl Forward {
         }
         settled.sets = sets::keep_only(&self.root, &self.set, &self.load)?;
         self.others.clear();
+        self.carried = 0;
         Ok(settled)
     }
 

@@ -117,6 +117,8 @@ pub struct Forward {
     load: PathBuf,
     /// Complete sets of former runs that programs may still use.
     others: Vec<Set>,
+    /// Flows brought over from them since the start.
+    carried: u64,
     reused: bool,
     /// The tables are those of a former run, with what it wrote.
     kept: bool,
@@ -194,6 +196,7 @@ impl Forward {
             set: choice.dir,
             load,
             others: choice.others,
+            carried: 0,
             reused: choice.reused,
             kept,
             capacity: options.flows,
