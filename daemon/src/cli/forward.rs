@@ -414,7 +414,8 @@ mod tests {
             "draining":false,"starved":false,"endpoints":[{"name":"e1","address":"10.0.0.1","port":8443,"node":"a","weight":1,
             "state":"ready","serving":true}]}]},"services":[{"service":"web","packets":12,"newFlows":3}],
             "endpoints":[{"service":"web","endpoint":"e1","packets":11}],
-            "checks":[{"service":"web","endpoint":"e1","detail":"connected"}],"flows":{"entries":2,"capacity":524288}}"#;
+            "checks":[{"service":"web","endpoint":"e1","detail":"connected"}],"flows":{"entries":2,"capacity":524288},
+            "keys":{"signs":1,"verify":[0,1]},"inside":["10.0.0.0/8","fc00::/7"]}"#;
         let text = services(on).unwrap();
         for part in [
             "eth0 (xdp in, tcx out)",
@@ -422,9 +423,14 @@ mod tests {
             "2 of 524288",
             "10.9.0.100:443/tcp",
             "1/1 ready",
+            "keys: 1: signs, 0: and 1: verify\n",
+            "inside: 10.0.0.0/8, fc00::/7\n",
             "connected",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let many: Vec<String> = (0..INSIDE_SHOWN + 3).map(|n| format!("10.{n}.0.0/16")).collect();
+        assert!(inside(&many).ends_with("10.7.0.0/16 and 3 more"), "{}", inside(&many));
+        assert_eq!(inside(&[]), "none");
     }
 }
