@@ -148,8 +148,12 @@ fn drills() -> Result<Vec<Drill>> {
         Drill {
             name: "forward-kills",
             shows: "200 SIGKILLs during upgrades of the data plane and 10 rotations of its keys lose no packet",
-            minutes: 15,
-            parts: vec![part("all", Built("forward_kills"), "--runs 200 --rotations 10 --seed 1")],
+            minutes: 10,
+            parts: ["auto", "tc"]
+                .map(|hook| {
+                    part(hook, Built("forward_kills"), &format!("--runs 200 --rotations 10 --seed 1 --hook {hook}"))
+                })
+                .into(),
         },
         Drill {
             name: "bgp-matrix",

@@ -59,7 +59,7 @@ fn killing(args: &Args, hook: &'static str, report: &mut Report) -> Result<()> {
     let mut fleet = Fleet::new("fkills", args.nodes, hook)?;
     let plan = KillPlan { seed: args.seed, kills: args.runs, traffic: TRAFFIC, fresh: 4 };
     let found = kills(&mut fleet, plan, |line| println!("{line}"))?;
-    let scene = format!("SIGKILL during an upgrade, seed {}", args.seed);
+    let scene = format!("SIGKILL during an upgrade, {}, seed {}", way(hook), args.seed);
     let runs = args.runs as usize;
     report.note(&scene, "an undisturbed start, longest", found.start_ms, "ms", args.nodes.into());
     for text in found.links.iter().chain(&found.leftovers) {
@@ -83,7 +83,7 @@ fn rotating(args: &Args, hook: &'static str, report: &mut Report) -> Result<()> 
         steps += rotate(&mut fleet, rotation, u8::from(rotation % 2 == 1), &mut dice)?.steps;
         println!("rotation {rotation}: {steps} key files so far");
     }
-    let scene = format!("tag keys rotate, seed {}", args.seed);
+    let scene = format!("tag keys rotate, {}, seed {}", way(hook), args.seed);
     let runs = args.rotations as usize;
     report.note(&scene, "key files taken over", count(steps), "files", runs);
     let mut tunnelled = 0.0;
@@ -111,6 +111,10 @@ fn toll(scene: &str, toll: &Toll, runs: usize, report: &mut Report) {
     report.note(scene, "longest silence of a prober", toll.gap_ms, "ms", runs);
     report.note(scene, "longest stall of a TCP flow", toll.stall_ms, "ms", runs);
     report.note(scene, "probers and TCP client late, at most", toll.late_ms, "ms", runs);
+}
+
+fn way(hook: &str) -> &'static str {
+    if hook == "tc" { "tc" } else { "XDP" }
 }
 
 fn count(number: usize) -> f64 {
