@@ -146,6 +146,16 @@ fn drills() -> Result<Vec<Drill>> {
             parts: vec![part("all", Built("kills"), "--runs 100")],
         },
         Drill {
+            name: "forward-kills",
+            shows: "200 SIGKILLs during upgrades of the data plane and 10 rotations of its keys lose no packet",
+            minutes: 10,
+            parts: ["auto", "tc"]
+                .map(|hook| {
+                    part(hook, Built("forward_kills"), &format!("--runs 200 --rotations 10 --seed 1 --hook {hook}"))
+                })
+                .into(),
+        },
+        Drill {
             name: "bgp-matrix",
             shows: "every feature with five foreign BGP routers",
             minutes: 12,

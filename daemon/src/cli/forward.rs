@@ -82,12 +82,21 @@ struct Page {
     on: bool,
     conditions: Vec<String>,
     devices: Vec<Device>,
+    #[serde(default)]
+    inside: Vec<String>,
+    keys: Option<Keys>,
     nodes: Vec<Node>,
     balance: Option<Balance>,
     services: Vec<ServiceTraffic>,
     endpoints: Vec<EndpointTraffic>,
     checks: Vec<Check>,
     flows: Fill,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    signs: u8,
+    verify: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +206,12 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     let devices = if devices.is_empty() { "none".to_owned() } else { devices.join(", ") };
     let nodes: Vec<String> = page.nodes.iter().map(node).collect();
     let Fill { entries, capacity } = page.flows;
-    text.push_str(&format!("devices: {devices}\nnodes: {}\nflows here: {entries} of {capacity}\n\n", nodes.join(", ")));
+    text.push_str(&format!("devices: {devices}\nnodes: {}\nflows here: {entries} of {capacity}\n", nodes.join(", ")));
+    if let Some(Keys { signs, verify }) = &page.keys {
+        let verify: Vec<String> = verify.iter().map(|label| format!("{label}:")).collect();
+        text.push_str(&format!("keys: {signs}: signs, {} verify\n", verify.join(" and ")));
+    }
+    text.push_str(&format!("inside: {}\n\n", inside(&page.inside)));
 
     let all = || page.balance.iter().flat_map(|b| &b.services);
     let header = ["SERVICE", "ADDRESS", "DELIVERY", "STATE", "PACKETS IN", "NEW FLOWS"];
@@ -207,6 +221,18 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     let endpoints = all().flat_map(|service| service.endpoints.iter().map(move |endpoint| (service, endpoint)));
     text.push_str(&rows(&header, endpoints.map(|(service, endpoint)| endpoint_row(&page, service, endpoint))));
     Ok(text)
+}
+
+/// Networks of a line; the rest is in `/services`.
+const INSIDE_SHOWN: usize = 8;
+
+fn inside(networks: &[String]) -> String {
+    let shown = networks.iter().take(INSIDE_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match networks.len().saturating_sub(INSIDE_SHOWN) {
+        0 if networks.is_empty() => "none".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn service_row(page: &Page, service: &Service) -> Vec<String> {
@@ -388,7 +414,8 @@ mod tests {
             "draining":false,"starved":false,"endpoints":[{"name":"e1","address":"10.0.0.1","port":8443,"node":"a","weight":1,
             "state":"ready","serving":true}]}]},"services":[{"service":"web","packets":12,"newFlows":3}],
             "endpoints":[{"service":"web","endpoint":"e1","packets":11}],
-            "checks":[{"service":"web","endpoint":"e1","detail":"connected"}],"flows":{"entries":2,"capacity":524288}}"#;
+            "checks":[{"service":"web","endpoint":"e1","detail":"connected"}],"flows":{"entries":2,"capacity":524288},
+            "keys":{"signs":1,"verify":[0,1]},"inside":["10.0.0.0/8","fc00::/7"]}"#;
         let text = services(on).unwrap();
         for part in [
             "eth0 (xdp in, tcx out)",
@@ -396,9 +423,14 @@ mod tests {
             "2 of 524288",
             "10.9.0.100:443/tcp",
             "1/1 ready",
+            "keys: 1: signs, 0: and 1: verify\n",
+            "inside: 10.0.0.0/8, fc00::/7\n",
             "connected",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let many: Vec<String> = (0..INSIDE_SHOWN + 3).map(|n| format!("10.{n}.0.0/16")).collect();
+        assert!(inside(&many).ends_with("10.7.0.0/16 and 3 more"), "{}", inside(&many));
+        assert_eq!(inside(&[]), "none");
     }
 }

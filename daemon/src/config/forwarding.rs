@@ -8,6 +8,7 @@ use bascule_core::balance;
 use bascule_core::service::NodeSpec;
 use bascule_core::service::keys::ForwardKeys;
 use bascule_core::types::Family;
+use ipnet::IpNet;
 
 use super::error::shown;
 use super::keys;
@@ -42,6 +43,10 @@ pub struct Forwarding {
     pub interfaces: Vec<String>,
     /// Largest packet between nodes; `None`: the link's MTU.
     pub mtu: Option<u16>,
+    /// Flows that this node remembers.
+    pub flows: u32,
+    /// Networks whose hosts reach endpoints directly; `None`: those of `inside::usual`.
+    pub cluster_ranges: Option<Vec<IpNet>>,
     /// A UDP flow without a packet for so long is over.
     pub udp_idle: Duration,
     /// Orphans a second and CPU that the stack answers.
@@ -118,6 +123,11 @@ pub(super) fn read(
         distinct(links, "link", errors);
     }
     let mtu = map.whole("mtu").map(|m| m.value);
+    let flows = map.whole("flows");
+    let ranges = map.has("clusterRanges").then(|| map.texts("clusterRanges", values::network)).flatten();
+    if let Some(ranges) = &ranges {
+        distinct(ranges, "network", errors);
+    }
     let (udp_idle, orphan_rate, icmp_rate) = (map.time("udpIdle"), map.whole("orphanRate"), map.whole("icmpRate"));
     let list = map.sections("nodes", NODES_MAX);
     if let Some(list) = list.as_ref().filter(|l| l.value.is_empty()) {
@@ -144,6 +154,8 @@ pub(super) fn read(
             hook,
             interfaces: interfaces.map(|i| i.items.into_iter().map(|l| l.value).collect()).unwrap_or_default(),
             mtu,
+            flows: flows?.value,
+            cluster_ranges: ranges.map(|r| r.items.into_iter().map(|n| n.value).collect()),
             udp_idle: udp_idle?.value,
             orphan_rate: orphan_rate?.value,
             icmp_rate: icmp_rate?.value,

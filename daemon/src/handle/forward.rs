@@ -146,6 +146,49 @@ impl Hook {
     }
 }
 
+/// What a device or the machine was asked about forwarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// Does the driver take our XDP program?
+    NativeXdp,
+    /// Does it leave room before a frame for the encapsulation?
+    Headroom,
+    /// Does the device take our programs as tcx links?
+    Tcx,
+    /// Does every frame reach our tc programs, with nobody else's before them?
+    TcOrder,
+    /// Does the stack let clients in whose way back is another device?
+    RpFilter,
+    /// Does it send on what is for endpoints in other namespaces?
+    IpForward,
+}
+
+impl ProbeKind {
+    /// The word in conditions and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NativeXdp => "native_xdp",
+            Self::Headroom => "headroom",
+            Self::Tcx => "tcx",
+            Self::TcOrder => "tc_order",
+            Self::RpFilter => "rp_filter",
+            Self::IpForward => "ip_forward",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// What was asked.
+    pub probe: ProbeKind,
+    /// What stands in the way, in words; `None`: nothing.
+    pub trouble: Option<String>,
+}
+
 /// What came of putting the programs on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -160,6 +203,8 @@ pub struct Standing {
     pub egress: Hook,
     /// Why it is not the best way, in words; empty: it is.
     pub reasons: Vec<String>,
+    /// What it was asked, and what it answered: when the programs were put there, and when this was read.
+    pub probes: Vec<Probe>,
 }
 
 /// How full a table is.
@@ -244,6 +289,16 @@ pub struct NodeView {
     pub up: bool,
 }
 
+/// Labels of the tag keys in force: what tells the steps of a rotation apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeysView {
+    /// The key that signs.
+    pub signs: u8,
+    /// Keys that verify.
+    pub verify: Vec<u8>,
+}
+
 /// A snapshot of the room.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -254,6 +309,10 @@ pub struct ForwardStatus {
     pub conditions: Vec<String>,
     /// Devices that carry the programs.
     pub devices: Vec<Standing>,
+    /// Networks inside: what endpoints send there is no reply of a service unless a known flow says so.
+    pub inside: Vec<ipnet::IpNet>,
+    /// Tag keys as the programs have them; `None`: they could not be read.
+    pub keys: Option<KeysView>,
     /// Nodes.
     pub nodes: Vec<NodeView>,
     /// Services and their tables.

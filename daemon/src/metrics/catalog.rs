@@ -186,6 +186,11 @@ families! {
         "Always 1 for a device that carries the programs; the labels say by which hook. Anything but xdp costs throughput, and a \
          condition says why.",
         "a driver without native XDP, a foreign XDP program";
+    FORWARD_PROBE = Gauge "forward_probe" ["device", "probe"],
+        "Answers of devices that carry the programs: 1 all is well, 0 a condition says what is not. native_xdp, headroom, tcx: when the \
+         programs were put there (headroom: once frames have shown it). tc_order, rp_filter, ip_forward: at the scrape. What is not asked, \
+         because another way was configured, is absent.",
+        "a driver without native XDP, a foreign program before ours, a strict rp_filter";
     FORWARD_SERVICE_PACKETS = Counter "forward_service_packets_total" ["service"],
         "Packets of clients for the service that came into the site through this node. Whether they reached an endpoint is told by \
          drops and by the endpoints.",
@@ -234,6 +239,10 @@ families! {
     FORWARD_ROWS_MOVED = Counter "forward_rows_moved_total" [],
         "Rows that got another home. Flows of a moved row are found through its previous homes.",
         "a changed endpoint, node or configuration";
+    FORWARD_ROWS_FORGOTTEN = Counter "forward_rows_forgotten_total" [],
+        "Rows that changed their home a third time within the drain time because they had to. Connections at the oldest home break when \
+         they come by such a row; how many there were is not known here.",
+        "three endpoints or nodes lost one after the other within the drain time";
     FORWARD_MAP_ENTRIES = Gauge "forward_map_entries" ["map"],
         "Entries of the flow table and the half-open table (estimated where there are many), and rows in use.",
         "connections, a SYN flood, services";

@@ -12,6 +12,7 @@ use super::{Metrics, absent, advance};
 #[derive(Default)]
 pub(super) struct Shown {
     devices: BTreeSet<[String; 3]>,
+    probes: BTreeSet<[String; 2]>,
     nodes: BTreeSet<String>,
     endpoints: BTreeSet<[String; 2]>,
     maps: BTreeSet<&'static str>,
@@ -36,6 +37,9 @@ impl Metrics {
         let before = &shown.forward;
         for device in before.devices.difference(&now.devices) {
             absent(f.forward_device.remove_label_values(device));
+        }
+        for probe in before.probes.difference(&now.probes) {
+            absent(f.forward_probe.remove_label_values(probe));
         }
         for node in before.nodes.difference(&now.nodes) {
             absent(f.forward_node_up.remove_label_values(&[node]));
@@ -91,6 +95,7 @@ fn counters(f: &Families, status: &ForwardStatus) {
             advance(&f.forward_tables.with_label_values(&[work]), count);
         }
         advance(&f.forward_rows_moved, balance.counts.rows_moved);
+        advance(&f.forward_rows_forgotten, balance.counts.rows_forgotten);
     }
 }
 
@@ -99,6 +104,11 @@ fn states(f: &Families, status: &ForwardStatus, now: &mut Shown) {
         let labels = [device.device.clone(), device.ingress.as_str().to_owned(), device.egress.as_str().to_owned()];
         f.forward_device.with_label_values(&labels).set(1.0);
         now.devices.insert(labels);
+        for probe in &device.probes {
+            let labels = [device.device.clone(), probe.probe.as_str().to_owned()];
+            f.forward_probe.with_label_values(&labels).set(f64::from(u8::from(probe.trouble.is_none())));
+            now.probes.insert(labels);
+        }
     }
     for node in &status.nodes {
         f.forward_node_up.with_label_values(&[node.name.as_str()]).set(f64::from(u8::from(node.up)));

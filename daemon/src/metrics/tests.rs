@@ -72,11 +72,12 @@ fn plane() -> crate::handle::forward::ForwardStatus {
     use bascule_core::service::{Delivery, Protocol, ServiceKey};
 
     use crate::handle::forward::{
-        CheckView, EndpointTraffic, Fill, ForwardStatus, Hook, NodeView, ServiceTraffic, Standing,
+        CheckView, EndpointTraffic, Fill, ForwardStatus, Hook, NodeView, Probe, ProbeKind, ServiceTraffic, Standing,
     };
     let (service, endpoint) = ("dns".to_owned(), "e1".to_owned());
     let mut balance = Balancer::default().status();
     (balance.counts.builds, balance.counts.swaps, balance.counts.rows_moved) = (21, 22, 23);
+    balance.counts.rows_forgotten = 25;
     balance.slab_used = 24;
     balance.services.push(ServiceStatus {
         name: service.clone(),
@@ -87,6 +88,7 @@ fn plane() -> crate::handle::forward::ForwardStatus {
         nodes: Table::default(),
         endpoint_table: Table::default(),
         waiting: 0,
+        forgotten: 0,
         all_unready: false,
         starved: false,
         draining: false,
@@ -101,8 +103,9 @@ fn plane() -> crate::handle::forward::ForwardStatus {
             serving: true,
         }],
     });
-    let standing =
-        Standing { ifindex: 2, device: "eth0".into(), ingress: Hook::Xdp, egress: Hook::Tcx, reasons: Vec::new() };
+    let probes = vec![Probe { probe: ProbeKind::NativeXdp, trouble: None }];
+    let (ingress, egress) = (Hook::Xdp, Hook::Tcx);
+    let standing = Standing { ifindex: 2, device: "eth0".into(), ingress, egress, reasons: Vec::new(), probes };
     ForwardStatus {
         on: true,
         devices: vec![standing],
@@ -319,6 +322,9 @@ const MOVERS: &[Mover] = &[
     (&catalog::FORWARD_DEVICE, r#"bascule_forward_device{device="eth0",egress="tcx",ingress="xdp"}"#, 1.0, |m| {
         m.update_forward(Some(&plane()))
     }),
+    (&catalog::FORWARD_PROBE, r#"bascule_forward_probe{device="eth0",probe="native_xdp"}"#, 1.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
     (&catalog::FORWARD_SERVICE_PACKETS, r#"bascule_forward_service_packets_total{service="dns"}"#, 2.0, |m| {
         m.update_forward(Some(&plane()))
     }),
@@ -370,6 +376,9 @@ const MOVERS: &[Mover] = &[
         m.update_forward(Some(&plane()))
     }),
     (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_ROWS_FORGOTTEN, r#"bascule_forward_rows_forgotten_total"#, 25.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
     (&catalog::FORWARD_MAP_ENTRIES, r#"bascule_forward_map_entries{map="rows"}"#, 24.0, |m| {
         m.update_forward(Some(&plane()))
     }),

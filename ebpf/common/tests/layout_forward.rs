@@ -41,6 +41,8 @@ fn layout() -> String {
     describe!(out, ServiceStats: packets, bytes, new_flows, orphans);
     describe!(out, EndpointStats: packets, bytes, syns, syn_acks, resets, replies, reply_bytes, pad);
     describe!(out, Bucket: filled_ns, tokens);
+    // Of linux/bpf.h: the index of the device, and the program that runs there.
+    out.push_str("kernel bpf_devmap_val size=8\n");
     out.push_str("word Row home@0 previous@16 older@32 stamp@48\nword Table base@0 rows@32 epoch@48\n");
     for (name, kind, entries, key, value) in [
         ("CONFIG", "array", 1, "u32", "Config"),
@@ -57,15 +59,20 @@ fn layout() -> String {
         ("FLOWS", "lru_hash", DEFAULT_FLOWS, "FlowKey", "Flow"),
         ("HALF", "lru_hash", MAX_HALF, "FlowKey", "Half"),
         ("EXCEPTIONS", "lru_hash", MAX_EXCEPTIONS, "FlowKey", "u32"),
+        ("HANDOVER", "percpu_array", 1, "u32", "u32"),
         ("FRAGMENTS", "lru_hash", MAX_FRAGMENTS, "FragmentKey", "u32"),
         ("BUCKETS", "percpu_array", MAX_BUCKETS, "u32", "Bucket"),
         ("TALLIES", "percpu_array", TALLIES, "u32", "u64"),
         ("SERVICE_STATS", "percpu_array", MAX_SERVICES, "u32", "ServiceStats"),
         ("ENDPOINT_STATS", "percpu_array", MAX_ENDPOINTS, "u32", "EndpointStats"),
-        ("DEVICES", "devmap_hash", MAX_DEVICES, "u32", "u32"),
+        ("DEVICES", "devmap_hash", MAX_DEVICES, "u32", "bpf_devmap_val"),
         ("FORWARD_STAMP", "array", 1, "u32", "u64"),
     ] {
         writeln!(out, "map {name} {kind} {entries} {key} {value}").unwrap();
+    }
+    // Those of one load of the programs: made anew by each, never taken over by another.
+    for name in ["SLOW_XDP", "SLOW_TC"] {
+        writeln!(out, "load {name} prog_array 1 u32 u32").unwrap();
     }
     for reason in PacketDrop::ALL {
         writeln!(out, "drop {} {}", reason as u32, reason.name()).unwrap();

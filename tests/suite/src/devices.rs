@@ -3,14 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_links, loaded_programs};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use bascule::dataplane::forward::{Forward, ForwardOptions};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{Flow, FlowKey};
+pub use bascule_lab::forward::{DeviceLink, device_links, forward_links, xdp_of};
 
 use crate::fence::Ground;
 
@@ -39,44 +39,6 @@ pub fn open(ground: &Ground) -> Result<Forward> {
     Ok(Forward::open(&options(ground))?)
 }
 
-/// A link on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DeviceLink {
-    /// Its id.
-    pub id: u32,
-    /// The program it leads to.
-    pub program: u32,
-}
-
-/// The links of the programs that stand on a device of this namespace, by id.
-///
-/// # Errors
-/// When the kernel does not tell.
-pub fn device_links(ifindex: u32) -> Result<Vec<DeviceLink>> {
-    let name = nix::net::if_::if_indextoname(ifindex)?.into_string()?;
-    let mut programs: Vec<u32> = xdp_of(&name)?.into_iter().collect();
-    for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-        programs.extend(SchedClassifier::query_tcx(&name, direction)?.1.iter().map(ProgramInfo::id));
-    }
-    // Links of other namespaces come and go meanwhile.
-    let links = loaded_links().flatten().filter(|link| programs.contains(&link.program_id()));
-    let mut links: Vec<_> = links.map(|link| DeviceLink { id: link.id(), program: link.program_id() }).collect();
-    links.sort();
-    Ok(links)
-}
-
-/// Those of [`device_links`] that lead to the forwarding plane's programs: the fence has links of its own there.
-///
-/// # Errors
-/// When the kernel does not tell.
-pub fn forward_links(ifindex: u32) -> Result<Vec<DeviceLink>> {
-    let ours = |info: &ProgramInfo| {
-        info.name_as_str().is_some_and(|name| name.starts_with("bascule_xdp") || name.starts_with("bascule_tc"))
-    };
-    let programs: Vec<u32> = loaded_programs().flatten().filter(ours).map(|info| info.id()).collect();
-    Ok(device_links(ifindex)?.into_iter().filter(|link| programs.contains(&link.program)).collect())
-}
-
 /// The names of the programs that stand on a device of this namespace.
 ///
 /// # Errors
@@ -92,17 +54,6 @@ pub fn program_names(ifindex: u32) -> Result<Vec<String>> {
     let xdp = xdp.and_then(|id| loaded_programs().flatten().find(|info| info.id() == id));
     names.extend(xdp.and_then(|info| info.name_as_str().map(str::to_owned)));
     Ok(names)
-}
-
-/// The XDP program on a device, by id.
-///
-/// # Errors
-/// When `ip` fails.
-pub fn xdp_of(device: &str) -> Result<Option<u32>> {
-    let output = Command::new("ip").args(["-j", "-d", "link", "show", "dev", device]).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    Ok(json[0]["xdp"]["prog"]["id"].as_u64().and_then(|id| u32::try_from(id).ok()))
 }
 
 /// A flow of the service 10.9.0.100:443 to the endpoint 10.0.0.1:8443, with slots of no run.
@@ -190,6 +141,41 @@ pub fn foreign_xdp(ifindex: u32) -> Result<ForeignXdp> {
     let mut create = [u32::try_from(program.as_raw_fd())?, ifindex, BPF_XDP, XDP_FLAGS_DRV_MODE];
     let link = call(BPF_LINK_CREATE, &mut create).context("attaching a foreign program")?;
     Ok(ForeignXdp { _program: program, _link: link })
+}
+
+/// A tc program of somebody else at the front of a device's tcx chain: lets every frame go on. Leaves with its descriptors.
+#[derive(Debug)]
+pub struct ForeignTcx {
+    _program: OwnedFd,
+    _link: OwnedFd,
+}
+
+/// Types and flags of linux/bpf.h.
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+const BPF_F_BEFORE: u32 = 1 << 3;
+
+/// Puts one before all others.
+///
+/// # Errors
+/// What the kernel says.
+pub fn foreign_tcx(ifindex: u32, direction: TcAttachType) -> Result<ForeignTcx> {
+    // r0 = -1 (TCX_NEXT); exit.
+    let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x0000_0000_0000_0095];
+    let mut load = ProgLoad {
+        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        insn_cnt: 2,
+        insns: code.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        rest: [0; 4],
+    };
+    let program = call(BPF_PROG_LOAD, &mut load).context("loading a foreign program")?;
+    let at = if direction == TcAttachType::Egress { BPF_TCX_EGRESS } else { BPF_TCX_INGRESS };
+    // Nothing relative to which, no revision expected: the front of the chain.
+    let mut create = [u32::try_from(program.as_raw_fd())?, ifindex, at, BPF_F_BEFORE, 0, 0, 0, 0];
+    let link = call(BPF_LINK_CREATE, &mut create).context("attaching a foreign program")?;
+    Ok(ForeignTcx { _program: program, _link: link })
 }
 
 fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {

@@ -47,6 +47,7 @@ impl Balancer {
             return Some(service.patience);
         }
         service.urgent = false;
+        service.forgotten = service.forgotten.filter(|(_, until)| *until > now);
         let room = &mut self.room;
         report_health(service, &choice, room);
         service.serving.clone_from(&choice.serving);
@@ -63,7 +64,8 @@ impl Balancer {
         let forgotten = forget(service, room, now);
         let open = !choice.serving.is_empty() && !self.nodes.service_draining(service) && service.nodes.table.rows > 0;
         self.vips.join(service, open, room);
-        [local.unwrap_or_default(), nodes.unwrap_or_default(), forgotten].into_iter().flatten().min()
+        let told = service.forgotten.map(|(_, until)| until);
+        [local.unwrap_or_default(), nodes.unwrap_or_default(), forgotten, told].into_iter().flatten().min()
     }
 }
 
@@ -259,6 +261,15 @@ fn install(
     level.install(table, built.rows);
     counts.swaps += 1;
     counts.rows_moved += built.moved;
+    if built.forgot > 0 {
+        counts.rows_forgotten += built.forgot;
+        if service.forgotten.is_none() {
+            room.owe(Action::Report(Report::Forgotten { service: service.key, rows: built.forgot }));
+        }
+        // A second loss within the drain time adds to the first and prolongs it.
+        let before = service.forgotten.map_or(0, |(rows, _)| rows);
+        service.forgotten = Some((before + built.forgot, now + drain_time(service)));
+    }
     Ok(outcome.again)
 }
 

@@ -315,6 +315,13 @@ pub enum Report {
         /// The service.
         service: ServiceKey,
     },
+    /// Rows changed their home for the third time within the drain time, because they had to: what their oldest home holds is lost.
+    Forgotten {
+        /// The service.
+        service: ServiceKey,
+        /// How many rows.
+        rows: u64,
+    },
     /// A table could be built again.
     Recovered {
         /// The service.

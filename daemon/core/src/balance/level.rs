@@ -40,6 +40,8 @@ pub(super) struct Built {
     pub(super) rows: Arc<[Row]>,
     /// Rows with another home.
     pub(super) moved: u64,
+    /// Rows that forgot a holder which packets still asked: see [`Row::forgets`].
+    pub(super) forgot: u64,
 }
 
 /// What a build found.
@@ -90,7 +92,7 @@ impl Level {
         let change = Change { now: minute(now), drain, standing };
         let resized = (self.rows.len() != usize::from(size)).then(|| resize(&self.rows, size, change.now));
         let before = resized.as_deref().unwrap_or(&self.rows);
-        let (mut moved, mut differs) = (0, self.stale || resized.is_some());
+        let (mut moved, mut forgot, mut differs) = (0, 0, self.stale || resized.is_some());
         // Ages at which something is to do, relative to now.
         let (mut waits, mut forgets): (Option<u16>, Option<u16>) = (None, None);
         let one = |(row, target): (&Row, &u16)| {
@@ -103,6 +105,7 @@ impl Level {
                 forgets = Some(forgets.map_or(left, |f| f.max(left)));
             }
             moved += u64::from(after.home != row.home);
+            forgot += u64::from(row.forgets(&after, &change).is_some());
             differs |= after != *row;
             after
         };
@@ -112,7 +115,7 @@ impl Level {
             Instant::from_nanos(minute * MINUTE_NS)
         };
         let again = [waits, forgets].into_iter().flatten().min().map(minutes_on);
-        Outcome { built: differs.then_some(Built { rows, moved }), again }
+        Outcome { built: differs.then_some(Built { rows, moved, forgot }), again }
     }
 
     /// Does a row name this id?

@@ -91,6 +91,12 @@ impl Row {
         (Self { home: target, previous: slot(0), older: slot(1), stamp: by.now }, false)
     }
 
+    /// The holder that this change pushes out although it lives and packets still asked it: its flows are lost to whoever comes by this row.
+    pub fn forgets(&self, after: &Self, by: &Change<impl Fn(u16) -> Standing>) -> Option<u16> {
+        let alive = |id: &u16| matches!((by.standing)(*id), Standing::Member | Standing::Holder);
+        self.settle(by).holders().filter(alive).find(|id| after.holders().all(|kept| kept != *id))
+    }
+
     /// The row without what nobody asks any more.
     fn settle(self, by: &Change<impl Fn(u16) -> Standing>) -> Self {
         if self.expired(by.now, by.drain) {

@@ -42,6 +42,8 @@ pub(super) struct Service {
     pub(super) all_unready: bool,
     /// No slot for an endpoint: reported.
     pub(super) slotless: bool,
+    /// Rows that forgot a holder which packets still asked, and until when that may show.
+    pub(super) forgotten: Option<(u64, Instant)>,
     /// When it wants to be looked at, as the agenda has it.
     pub(super) wake: Option<Instant>,
 }
@@ -77,6 +79,7 @@ impl Service {
             starved: false,
             all_unready: false,
             slotless: false,
+            forgotten: None,
             wake: None,
             spec: ServiceSpec { endpoints: Vec::new(), ..spec.clone() },
         };

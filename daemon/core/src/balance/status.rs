@@ -20,6 +20,8 @@ pub struct Counts {
     pub swaps: u64,
     /// Rows that got another home.
     pub rows_moved: u64,
+    /// Rows that forgot a living home before its time was over: connections there are lost to them.
+    pub rows_forgotten: u64,
 }
 
 /// The whole.
@@ -58,6 +60,8 @@ pub struct ServiceStatus {
     pub endpoint_table: Table,
     /// Rows of the first level that wait for the drain time before they move.
     pub waiting: u64,
+    /// Rows that, within the drain time, were forced to forget a living home.
+    pub forgotten: u64,
     /// No endpoint is ready; new connections go to those that were last, if any.
     pub all_unready: bool,
     /// There was no room for a table.
@@ -167,6 +171,7 @@ impl Balancer {
             nodes: service.nodes.table,
             endpoint_table: service.local.table,
             waiting: service.nodes.waiting(),
+            forgotten: service.forgotten.map_or(0, |(rows, _)| rows),
             all_unready: service.all_unready,
             starved: service.starved,
             draining: self.nodes.service_draining(service),

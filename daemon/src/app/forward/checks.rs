@@ -58,6 +58,12 @@ impl Checks {
         self.all.iter()
     }
 
+    /// What the checks that have spoken say now.
+    pub(super) fn known(&self) -> Vec<(EndpointId, Health)> {
+        let spoken = self.all.iter().filter(|(_, check)| check.passed + check.failed > 0);
+        spoken.map(|(id, check)| (id.clone(), if check.is_up() { Health::Ready } else { Health::Unready })).collect()
+    }
+
     /// What shall be checked from now on. A check that stays as it is goes on where it was.
     pub(super) fn configure<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec>, now: Instant) {
         let mut wanted: BTreeMap<EndpointId, (String, &GateConfig)> = BTreeMap::new();

@@ -2,9 +2,11 @@
 //! and the state of nodes. The real-time thread has no part in it.
 
 mod checks;
+mod inside;
 mod liveness;
 mod plane;
 mod status;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -162,6 +164,11 @@ impl Room {
                 stale.get_or_insert(tokio::time::Instant::now() + CALM);
             }
             let now = now();
+            if std::mem::take(&mut self.plane.forgot_checks) {
+                for (endpoint, health) in self.checks.known() {
+                    self.plane.balancer.handle_endpoint_health(&endpoint, health, now);
+                }
+            }
             self.checks.start_due(now);
             self.plane.turn(now, &self.links);
             self.port.set_trouble(self.plane.problem.as_deref());

@@ -4,27 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bascule_core::balance::io::{Action, Report};
-use bascule_core::balance::{self, Balancer};
+use bascule_core::balance::Balancer;
+use bascule_core::balance::io::Action;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::io::LinkInfo;
 use bascule_core::service::NodeSpec;
 use bascule_core::time::Instant;
 use bascule_core::types::LinkId;
-use bascule_ebpf_common::VipKey;
-use bascule_ebpf_common::forward::{Config, Key};
+use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key};
 use tracing::{info, warn};
 
-use super::Said;
 use super::liveness::Liveness;
+use super::status::tell;
+use super::wanted::{devices, node_config};
+use super::{Said, inside};
 use crate::clock;
 use crate::config::{Forwarding, Hook as Wanted};
 use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Place, Wish};
-use crate::handle::forward::Standing;
+use crate::handle::forward::{Probe, ProbeKind, Standing};
 use crate::net::netlink::{Ways, Whereabouts};
 
 /// From one try to the next to open the plane, and to put the programs on a device that refused them.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// A frame of ours could not be made longer on a device with XDP.
+const NO_HEADROOM: &str = "xdp: the driver leaves no room before a frame: XDP has given way to tc";
 
 #[derive(Default)]
 pub(super) struct Plane {
@@ -38,6 +42,10 @@ pub(super) struct Plane {
     /// Devices that refused, and what they said.
     refused: BTreeMap<u32, String>,
     look: bool,
+    /// The networks inside may be others.
+    look_inside: bool,
+    /// The balancer began anew and knows no check's word.
+    pub(super) forgot_checks: bool,
     asks_ways: bool,
     retry: Option<Instant>,
     headroom: u64,
@@ -88,9 +96,21 @@ impl Plane {
         self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
         self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
         self.config = config;
+        let flows = self.config.as_ref().map(|c| c.flows);
+        if let (Some(flows), Some(forward)) = (flows, &self.forward)
+            && forward.capacity() != flows
+        {
+            info!(
+                from = forward.capacity(),
+                to = flows,
+                "the map of flows gets another size: the programs are loaded anew"
+            );
+            self.close();
+        }
         if self.config.is_some() && self.forward.is_none() {
             self.open(now);
         }
+        self.look_inside = true;
         self.write_config();
         let wanted = self.config.as_ref().map(|c| c.config.clone()).unwrap_or_default();
         if self.forward.is_some() {
@@ -101,10 +121,19 @@ impl Plane {
         self.turn(now, links);
     }
 
+    /// Lets go of the programs, which go on by their pins, as at the end of a process.
+    fn close(&mut self) {
+        self.forward = None;
+        self.balancer = Balancer::default();
+        (self.swept, self.settled) = (false, false);
+        self.standings.clear();
+    }
+
     /// Loads the programs and tells the balancer what former runs left.
     fn open(&mut self, now: Instant) {
-        let opened = Forward::open(&ForwardOptions::default()).and_then(|forward| {
-            if forward.reused() {
+        let flows = self.config.as_ref().map_or(DEFAULT_FLOWS, |config| config.flows);
+        let opened = Forward::open(&ForwardOptions { flows, ..ForwardOptions::default() }).and_then(|forward| {
+            if forward.kept_tables() {
                 self.balancer.handle_recovered(forward.recovered()?);
             }
             Ok(forward)
@@ -115,6 +144,7 @@ impl Plane {
                 self.forward = Some(forward);
                 self.problem = None;
                 self.retry = None;
+                self.forgot_checks = true;
             }
             Err(error) => {
                 let text = format!("forwarding cannot be started: {error}");
@@ -150,6 +180,7 @@ impl Plane {
 
     pub(super) fn links_changed(&mut self) {
         self.look = true;
+        self.look_inside = true;
         self.asks_ways = true;
     }
 
@@ -166,6 +197,10 @@ impl Plane {
     pub(super) fn turn(&mut self, now: Instant, links: &BTreeMap<LinkId, LinkInfo>) {
         if self.balancer.poll_timeout().is_some_and(|at| at <= now) {
             self.balancer.handle_expire(now);
+        }
+        // Before the sweep, which removes what nobody named.
+        if std::mem::take(&mut self.look_inside) {
+            self.write_inside(links);
         }
         while let Some(action) = self.balancer.poll_action() {
             match &action {
@@ -188,6 +223,14 @@ impl Plane {
         }
     }
 
+    fn write_inside(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
+        let Some(forward) = &mut self.forward else { return };
+        let ranges = self.config.as_ref().map(|config| inside::ranges(config, links)).unwrap_or_default();
+        if let Err(error) = forward.set_inside(&ranges) {
+            self.trouble.error(format!("the networks inside are not written: {error}"));
+        }
+    }
+
     /// Puts the programs on the devices that shall carry them, and takes them off all others.
     fn stand(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
         let Some(forward) = &mut self.forward else { return };
@@ -205,7 +248,13 @@ impl Plane {
                 Some(Wanted::Auto) | None => Wish::Auto,
             };
             match forward.attach(*ifindex, wish) {
-                Ok(standing) => {
+                Ok(mut standing) => {
+                    if self.without_xdp.contains(ifindex) {
+                        standing.reasons.push(NO_HEADROOM.to_owned());
+                        standing
+                            .probes
+                            .push(Probe { probe: ProbeKind::Headroom, trouble: Some(NO_HEADROOM.to_owned()) });
+                    }
                     let (ingress, egress) = (standing.ingress.as_str(), standing.egress.as_str());
                     let reasons = standing.reasons.join("; ");
                     info!(device = standing.device, ingress, egress, reasons, "forwarding stands");
@@ -253,6 +302,7 @@ impl Plane {
         }
         if self.forward.is_none() && self.config.is_some() && self.retry.is_some_and(|at| at <= now) {
             self.open(now);
+            self.look_inside = true;
             self.write_config();
             if let (Some(_), Some(config)) = (&self.forward, &self.config) {
                 self.balancer.handle_config(config.config.clone(), now);
@@ -274,7 +324,7 @@ impl Plane {
         if failures > std::mem::replace(&mut self.headroom, failures) {
             for (ifindex, standing) in &self.standings {
                 if standing.ingress == crate::handle::forward::Hook::Xdp && self.without_xdp.insert(*ifindex) {
-                    warn!(device = standing.device, "the driver leaves no room before a frame: XDP gives way to tc");
+                    warn!(device = standing.device, "{NO_HEADROOM}");
                     self.look = true;
                 }
             }
@@ -343,61 +393,10 @@ impl Plane {
     pub(super) fn conditions(&self) -> Vec<String> {
         let standings: Vec<Standing> = self.standings.values().cloned().collect();
         let facts = self.forward.iter().flat_map(|forward| forward.conditions(&standings));
-        self.problem.iter().cloned().chain(self.refused.values().cloned()).chain(facts).collect()
-    }
-}
-
-/// The devices that shall carry the programs: those named, else those with an address of this node.
-fn devices(config: &Forwarding, links: &BTreeMap<LinkId, LinkInfo>) -> BTreeSet<u32> {
-    let this = this_node(config);
-    let own = |link: &&LinkInfo| {
-        let carries = |address: &IpAddr| link.addresses.iter().any(|net| net.addr() == *address);
-        match config.interfaces.as_slice() {
-            [] => this.is_some_and(|node| node.addresses.iter().any(carries)),
-            named => named.contains(&link.name),
-        }
-    };
-    links.values().filter(own).map(|link| link.id.0).collect()
-}
-
-fn this_node(config: &Forwarding) -> Option<&NodeSpec> {
-    let balance::Config { node, nodes, .. } = &config.config;
-    nodes.iter().find(|spec| Some(&spec.name) == node.as_ref())
-}
-
-fn node_config(config: &Forwarding) -> Config {
-    let Some(this) = this_node(config) else { return Config::default() };
-    let first = |v4: bool| {
-        let address = this.addresses.iter().find(|address| address.is_ipv4() == v4);
-        address.map_or(VipKey::default(), |address| match address {
-            IpAddr::V4(a) => VipKey::v4(a.octets()),
-            IpAddr::V6(a) => VipKey::v6(a.octets()),
-        })
-    };
-    Config {
-        flow_key: config.keys.flow.0,
-        address4: first(true),
-        address6: first(false),
-        node: this.id,
-        tunnel_port: config.port.to_be(),
-        site: this.site,
-        key_slot: u8::from(config.keys.send != 0),
-        orphan_rate: config.orphan_rate,
-        icmp_rate: config.icmp_rate,
-        remote_rate: 0,
-        udp_idle_s: u32::try_from(config.udp_idle.as_secs()).unwrap_or(u32::MAX),
-        ..Config::default()
-    }
-}
-
-fn tell(report: &Report) {
-    match report {
-        Report::SlabFull { service, rows } => warn!(%service, rows, "no room for a table: the old one stays"),
-        Report::NoSlot { service } => warn!(%service, "no slot left for a service or an endpoint"),
-        Report::Recovered { service } => info!(%service, "there is room for its tables again"),
-        Report::AllUnready { service, kept } => warn!(%service, kept, "no endpoint is ready"),
-        Report::Flapping { service, endpoint } => {
-            warn!(%service, endpoint, "held unready: it changes its mind too often")
-        }
+        let forgotten = self.balancer.status().services.into_iter().filter(|s| s.forgotten > 0).map(|s| {
+            let (name, rows) = (s.name, s.forgotten);
+            format!("{name}: {rows} rows lost their oldest home within the drain time: connections there break when they come by them")
+        });
+        self.problem.iter().cloned().chain(self.refused.values().cloned()).chain(facts).chain(forgotten).collect()
     }
 }

@@ -1,18 +1,21 @@
 //! The snapshot of the room for people and metrics.
 
+use bascule_core::balance::io::Report;
 use bascule_core::balance::status::BalanceStatus;
 use bascule_ebpf_common::forward::{PacketDrop, Tally};
+use tracing::{info, warn};
 
 use super::Room;
-use crate::dataplane::forward::{Forward, ForwardError};
-use crate::handle::forward::{CheckView, EndpointTraffic, ForwardStatus, NodeView, ServiceTraffic};
+use crate::dataplane::forward::{Forward, ForwardError, probes};
+use crate::handle::forward::{CheckView, EndpointTraffic, ForwardStatus, NodeView, ServiceTraffic, Standing};
 
 impl Room {
     pub(super) fn status(&self) -> ForwardStatus {
         let mut status = ForwardStatus {
             on: self.plane.forward().is_some() && self.plane.this().is_some(),
             conditions: self.plane.conditions(),
-            devices: self.plane.standings.values().cloned().collect(),
+            devices: self.plane.standings.values().map(asked).collect(),
+            inside: self.plane.forward().map(|forward| forward.inside().collect()).unwrap_or_default(),
             ..ForwardStatus::default()
         };
         let this = self.plane.this();
@@ -49,7 +52,13 @@ impl Room {
     }
 }
 
+/// With what can change without us, asked now.
+fn asked(standing: &Standing) -> Standing {
+    Standing { probes: probes(standing), ..standing.clone() }
+}
+
 fn counted(forward: &Forward, balance: &BalanceStatus, status: &mut ForwardStatus) -> Result<(), ForwardError> {
+    status.keys = Some(forward.keys()?);
     let tallies = forward.tallies()?;
     status.drops = PacketDrop::ALL.iter().map(|reason| (reason.name(), tallies.drops(*reason))).collect();
     status.verdicts = Tally::ALL.iter().map(|tally| (tally.name(), tallies.tally(*tally))).collect();
@@ -81,4 +90,20 @@ fn counted(forward: &Forward, balance: &BalanceStatus, status: &mut ForwardStatu
         }
     }
     Ok(())
+}
+
+/// One line for each report of the balancer.
+pub(super) fn tell(report: &Report) {
+    match report {
+        Report::SlabFull { service, rows } => warn!(%service, rows, "no room for a table: the old one stays"),
+        Report::NoSlot { service } => warn!(%service, "no slot left for a service or an endpoint"),
+        Report::Recovered { service } => info!(%service, "there is room for its tables again"),
+        Report::Forgotten { service, rows } => {
+            warn!(%service, rows, "a third home within the drain time: connections at the oldest one break when they come by these rows");
+        }
+        Report::AllUnready { service, kept } => warn!(%service, kept, "no endpoint is ready"),
+        Report::Flapping { service, endpoint } => {
+            warn!(%service, endpoint, "held unready: it changes its mind too often")
+        }
+    }
 }

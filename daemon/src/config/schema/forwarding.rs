@@ -48,6 +48,20 @@ pub(super) static FORWARDING: Section = Section {
             "Largest IP packet between nodes, the encapsulation included (44 bytes over IPv4, 64 over IPv6).",
         ),
         field(
+            "flows",
+            Whole { min: 1_024, max: 16_777_216 },
+            Value("524288"),
+            "Flows that this node remembers, about 140 bytes of memory each. Of more it forgets the one that was silent longest, and finds it again by its socket. A change takes effect at once; the flows move.",
+        ),
+        field(
+            "clusterRanges",
+            Texts { what: "a network", right: "an address with a prefix length, such as 10.244.0.0/16" },
+            Words(
+                "all private ranges (RFC 1918, RFC 6598, RFC 4193, link-local), and the networks of the links of this node",
+            ),
+            "Networks whose hosts reach endpoints directly: nodes and pods. What an endpoint sends to them never gets a VIP as its source unless it belongs to a known flow. Addresses under `nodes` and of endpoints are always among them.",
+        ),
+        field(
             "udpIdle",
             Time { min: 1_000, max: 3_600_000, step: 1 },
             Value("60s"),

@@ -71,9 +71,22 @@ fn a_node_may_carry_endpoints_only() {
     assert_eq!(n1.addresses, [ip("10.0.0.11"), ip("2001:db8::11")]);
     assert_eq!((f.port, f.hook, f.mtu, f.interfaces.len()), (7846, Hook::Auto, None, 0));
     assert_eq!((f.udp_idle, f.orphan_rate, f.icmp_rate), (Duration::from_secs(60), 1000, 1000));
+    assert_eq!((f.flows, &f.cluster_ranges), (524_288, &None));
     assert_eq!((f.keys.send, f.keys.tags[1]), (0, None));
     assert!(loaded.secret_files().iter().any(|p| p.ends_with("forward.key")), "watched");
     assert_eq!(load(VIPS).forwarding, None);
+}
+
+#[test]
+fn the_map_of_flows_and_the_networks_inside_are_configured() {
+    let section =
+        FORWARDING.replace("keyFile:", "flows: 4096\n  clusterRanges: [10.244.0.0/16, '2001:db8::/32']\n  keyFile:");
+    assert_ne!(section, FORWARDING);
+    let f = forwarding(&section);
+    let nets = ["10.244.0.0/16", "2001:db8::/32"].map(|net| net.parse().expect("a network"));
+    assert_eq!((f.flows, f.cluster_ranges.as_deref()), (4096, Some(&nets[..])));
+    let none = forwarding(&FORWARDING.replace("keyFile:", "clusterRanges: []\n  keyFile:"));
+    assert_eq!(none.cluster_ranges, Some(Vec::new()), "an empty list is not a missing one");
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub enum Place {
 const NETNS_UNKNOWN: i32 = -2;
 /// `BPF_F_CURRENT_NETNS`.
 const NETNS_OWN: i32 = -1;
+/// Slot of the source ranges that no service has: the networks inside.
+pub(super) const INSIDE: u32 = 0;
 /// IP and TCP headers without options: what a segment size leaves out.
 const HEADERS_V4: u16 = 40;
 const HEADERS_V6: u16 = 60;
@@ -63,6 +65,8 @@ pub(super) struct Known {
     pub(super) nodes: BTreeMap<u16, NodeEntry>,
     pub(super) addresses: BTreeSet<IpAddr>,
     pub(super) sources: BTreeSet<(ServiceSlot, IpNet)>,
+    /// Networks inside, under slot 0 of the source ranges.
+    pub(super) inside: BTreeSet<IpNet>,
     /// Address, port (network order) and protocol of each reverse entry.
     pub(super) reverse: BTreeSet<([u8; 16], u16, u8)>,
     paths: BTreeMap<IpAddr, Path>,
@@ -170,6 +174,17 @@ impl Known {
         maps.peers.set_node(spec.id.into(), &Node::default())?;
         self.nodes.remove(&spec.id);
         self.renew_mss(maps)
+    }
+
+    /// Writes the networks inside: new ones first, so that one that is in both is never missing.
+    pub(super) fn set_inside(&mut self, tables: &mut Tables, ranges: &BTreeSet<IpNet>) -> Result<(), ForwardError> {
+        let new: Vec<IpNet> = ranges.difference(&self.inside).copied().collect();
+        tables.add_sources(INSIDE, &new)?;
+        self.inside.extend(new);
+        let gone: Vec<IpNet> = self.inside.difference(ranges).copied().collect();
+        tables.remove_sources(INSIDE, &gone)?;
+        self.inside.retain(|net| ranges.contains(net));
+        Ok(())
     }
 
     /// Addresses of other nodes whose way must be known, and of endpoints here whose place must be.

@@ -16,8 +16,8 @@ use super::super::link::{self, LinkFacts};
 use super::super::sys::{self, Way};
 use super::super::{clsact, pins, probe, rtnl};
 use super::error::ForwardError;
-use super::{Forward, TC_EGRESS, TC_INGRESS, XDP, audit};
-use crate::handle::forward::{Hook, Standing};
+use super::{Forward, TC_EGRESS, TC_INGRESS, XDP, audit, carry};
+use crate::handle::forward::{Hook, Probe, ProbeKind, Standing};
 
 /// How to stand on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Wish {
     Clsact,
 }
 
+/// How a reason begins why a device does not take tcx links.
+const TCX: &str = "tcx: ";
 const INGRESS_PLACE: &str = "ingress";
 const EGRESS_PLACE: &str = "egress";
 const XDP_PLACE: &str = "xdp";
@@ -48,25 +50,48 @@ impl Forward {
     /// [`FenceError::NoLink`], [`FenceError::NotEthernet`]; [`ForwardError::NoHook`] when the device takes our programs in no way.
     pub fn attach(&mut self, ifindex: u32, wish: Wish) -> Result<Standing, ForwardError> {
         let link = link::ethernet(ifindex)?;
+        // What the former programs opened since the start: their replies must be known to the programs that come now.
+        self.carried += carry::carry(&self.others, &mut self.flows.map)?;
         let mut reasons = Vec::new();
         audit::remove_stale(&self.root, &link)?;
         let egress = self.attach_tc(&link, TcAttachType::Egress, wish, &mut reasons)?;
         let may_xdp = matches!(wish, Wish::Auto | Wish::Xdp);
-        let xdp = may_xdp && self.attach_xdp(&link, &mut reasons);
+        let mut probes = Vec::new();
+        let xdp = may_xdp && {
+            let trouble = self.attach_xdp(&link).err();
+            reasons.extend(trouble.clone());
+            let stands = trouble.is_none();
+            probes.push(Probe { probe: ProbeKind::NativeXdp, trouble });
+            if stands {
+                // Only frames tell: see `Plane::check_headroom`.
+                probes.push(Probe { probe: ProbeKind::Headroom, trouble: None });
+            }
+            stands
+        };
         if wish == Wish::Xdp && !xdp {
             remove(&self.root, ifindex)?;
             return Err(ForwardError::NoHook { device: link.name, reason: reasons.join("; ") });
         }
-        let ingress = if xdp {
+        // Nothing slow between the programs of both directions: while only one of them is new, replies of flows that begin are sought in
+        // the other one's map where the maps differ. So what stood there in another way goes last.
+        let ingress = if xdp { Hook::Xdp } else { self.attach_tc(&link, TcAttachType::Ingress, wish, &mut reasons)? };
+        if egress == Hook::Tcx {
+            remove_filter(&self.root, &link, TcAttachType::Egress)?;
+        }
+        if ingress == Hook::Xdp {
             remove_tc(&self.root, &link, TcAttachType::Ingress)?;
-            Hook::Xdp
         } else {
-            let hook = self.attach_tc(&link, TcAttachType::Ingress, wish, &mut reasons)?;
+            if ingress == Hook::Tcx {
+                remove_filter(&self.root, &link, TcAttachType::Ingress)?;
+            }
             pins::remove_link(&link_pin(&self.root, ifindex, XDP_PLACE))?;
-            hook
-        };
+        }
         self.peers.add_device(ifindex)?;
-        Ok(Standing { ifindex, device: link.name, ingress, egress, reasons })
+        if wish != Wish::Clsact {
+            let trouble = reasons.iter().find(|reason| reason.starts_with(TCX)).cloned();
+            probes.push(Probe { probe: ProbeKind::Tcx, trouble });
+        }
+        Ok(Standing { ifindex, device: link.name, ingress, egress, reasons, probes })
     }
 
     /// Takes our programs off the device. A device that is gone is no error.
@@ -78,8 +103,8 @@ impl Forward {
         remove(&self.root, ifindex).map(drop)
     }
 
-    /// True when XDP stands.
-    fn attach_xdp(&self, link: &LinkFacts, reasons: &mut Vec<String>) -> bool {
+    /// The error is in words.
+    fn attach_xdp(&self, link: &LinkFacts) -> Result<(), String> {
         let pin = link_pin(&self.root, link.ifindex, XDP_PLACE);
         let made = self.program(XDP).map_err(io::Error::other).and_then(|program| {
             if renew(&pin, link.ifindex, program) {
@@ -88,13 +113,7 @@ impl Forward {
             pins::remove_link(&pin).map_err(io::Error::other)?;
             sys::pin(&sys::create_xdp_link(program, link.ifindex)?, &pin)
         });
-        match made {
-            Ok(()) => true,
-            Err(error) => {
-                reasons.push(no_xdp(link.ifindex, &error));
-                false
-            }
-        }
+        made.map_err(|error| no_xdp(link.ifindex, &error))
     }
 
     fn attach_tc(
@@ -107,14 +126,11 @@ impl Forward {
         let mut refused = Vec::new();
         if wish != Wish::Clsact {
             if !probe::has_tcx() {
-                refused.push("tcx: the kernel is older than 6.6".to_owned());
+                refused.push(format!("{TCX}the kernel is older than 6.6"));
             } else {
                 match self.attach_tcx(link, direction) {
-                    Ok(()) => {
-                        remove_filter(&self.root, link, direction)?;
-                        return Ok(Hook::Tcx);
-                    }
-                    Err(error) => refused.push(format!("tcx: {error}")),
+                    Ok(()) => return Ok(Hook::Tcx),
+                    Err(error) => refused.push(format!("{TCX}{error}")),
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::super::{rtnl, sys};
 use super::attach::link_pin;
 use super::error::ForwardError;
 use super::{TC_EGRESS, TC_INGRESS, XDP};
+use crate::handle::forward::{Probe, ProbeKind};
 
 /// Longest name the kernel keeps of a program (`BPF_OBJ_NAME_LEN` without its zero).
 const NAME_MAX: usize = 15;
@@ -63,43 +64,42 @@ pub(super) fn remove_stale(root: &Path, link: &LinkFacts) -> Result<usize, Forwa
     Ok(removed)
 }
 
-/// What is wrong with the chain of leaving frames, in words; `None`: nothing.
-pub(super) fn order(device: &str) -> Option<String> {
-    let (_, chain) = SchedClassifier::query_tcx(device, TcAttachType::Egress).ok()?;
+/// What is wrong with the chain of one direction, in words; `None`: nothing.
+pub(super) fn order(device: &str, direction: TcAttachType) -> Option<String> {
+    let (word, ours) = match direction {
+        TcAttachType::Egress => ("egress", TC_EGRESS),
+        _ => ("ingress", TC_INGRESS),
+    };
+    let (_, chain) = SchedClassifier::query_tcx(device, direction).ok()?;
     let at = |names: &[&str]| chain.iter().position(|info| names.iter().any(|name| is(info, name)));
-    match (at(&FENCE_NAMES), at(&[TC_EGRESS])) {
-        (_, None) => Some("tcx: our program is not in the egress chain".to_owned()),
-        (Some(fence), Some(ours)) if ours < fence => Some(
-            "tcx: our egress program stands before the fence's: what the fence would drop is rewritten first"
-                .to_owned(),
-        ),
+    match (at(&FENCE_NAMES), at(&[ours])) {
+        (_, None) => Some(format!("tcx: our program is not in the {word} chain")),
+        (Some(fence), Some(ours)) if ours < fence => Some(format!(
+            "tcx: our {word} program stands before the fence's: what the fence would drop is rewritten first"
+        )),
         (fence, Some(ours)) => {
             let foreign = (0..ours).filter(|at| Some(*at) != fence).filter_map(|at| chain[at].name_as_str());
             let foreign: Vec<&str> = foreign.collect();
-            let before = format!("tcx: {} before ours may end the egress chain", foreign.join(", "));
+            let before = format!("tcx: {} before ours may end the {word} chain", foreign.join(", "));
             (!foreign.is_empty()).then_some(before)
         }
     }
 }
 
-/// Facts of the machine on which delivery fails, in words. Nothing is written.
-pub(super) fn facts(device: &str) -> Vec<String> {
+/// Facts of the machine on which delivery fails. Nothing is written.
+pub(super) fn facts(device: &str) -> [Probe; 2] {
     let read = |path: String| fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let v4 = |name: &str, key: &str| read(format!("/proc/sys/net/ipv4/conf/{name}/{key}"));
-    let mut found = Vec::new();
     // Effective is the larger of both (Documentation/networking/ip-sysctl.rst).
     let filter = v4("all", "rp_filter").max(v4(device, "rp_filter"));
-    if filter == Some(1) {
-        found.push(format!(
+    let strict = (filter == Some(1)).then(|| {
+        format!(
             "rp_filter of {device} is strict: clients whose way back is another device are dropped by the stack; 2 (loose) or 0 lets \
              them in"
-        ));
-    }
-    if read("/proc/sys/net/ipv4/ip_forward".to_owned()) == Some(0) {
-        found.push(
-            "net.ipv4.ip_forward is 0: packets for endpoints outside the host's own namespace are not delivered"
-                .to_owned(),
-        );
-    }
-    found
+        )
+    });
+    let off = (read("/proc/sys/net/ipv4/ip_forward".to_owned()) == Some(0)).then(|| {
+        "net.ipv4.ip_forward is 0: packets for endpoints outside the host's own namespace are not delivered".to_owned()
+    });
+    [Probe { probe: ProbeKind::RpFilter, trouble: strict }, Probe { probe: ProbeKind::IpForward, trouble: off }]
 }

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use bascule_core::balance::Recovered;
 use bascule_core::balance::io::Action;
 use bascule_ebpf_common::forward::{Config, FlowKey, Key, Site};
+use ipnet::IpNet;
 
 use super::apply::{Path, Place, Written};
 use super::clean::pinned_devices;
 use super::error::ForwardError;
 use super::{Forward, Settled, attach, carry, recover, sets};
+use crate::handle::forward::KeysView;
 
 impl Forward {
     /// What the maps hold; for the balancer, before its first configuration.
@@ -31,7 +33,7 @@ impl Forward {
                 let gone = self.sweep()?;
                 tracing::info!(entries = gone, "what a former run left and nobody wants is gone");
             }
-            Action::PutService { slot, .. } if !self.known.services.contains_key(slot) && !self.reused => {
+            Action::PutService { slot, .. } if !self.known.services.contains_key(slot) && !self.kept => {
                 self.stats.reset_service(slot.0.into())?;
             }
             Action::ClearService { slot } => self.stats.reset_service(slot.0.into())?,
@@ -91,12 +93,34 @@ impl Forward {
         if self.peers.key(slot)? == *key { Ok(()) } else { self.peers.set_key(slot, key) }
     }
 
+    /// Slot of the tag key that signs, and slots of those that verify, as the programs have them.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn keys(&self) -> Result<KeysView, ForwardError> {
+        let mut verify = Vec::new();
+        for slot in [0, 1] {
+            if self.peers.key(slot.into())?.valid != 0 {
+                verify.push(slot);
+            }
+        }
+        Ok(KeysView { signs: self.peers.config()?.key_slot, verify })
+    }
+
     /// Writes the gateways of another site.
     ///
     /// # Errors
     /// [`ForwardError::Plane`], [`ForwardError::Range`].
     pub fn set_site(&mut self, site: u32, entry: &Site) -> Result<(), ForwardError> {
         if self.peers.site(site)? == *entry { Ok(()) } else { self.peers.set_site(site, entry) }
+    }
+
+    /// The networks whose hosts reach endpoints directly, all of them: to these the reverse map alone never gives a VIP as a source.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`] when there is no room for them.
+    pub fn set_inside(&mut self, ranges: &BTreeSet<IpNet>) -> Result<(), ForwardError> {
+        self.known.set_inside(&mut self.tables, ranges)
     }
 
     /// Pins a flow to a node (or takes that back).
@@ -116,7 +140,8 @@ impl Forward {
     /// # Errors
     /// What could not be removed; it is tried again by the next start.
     pub fn settle(&mut self, devices: &BTreeSet<u32>) -> Result<Settled, ForwardError> {
-        let mut settled = Settled { carried: carry::carry(&self.others, &mut self.flows.map)?, ..Settled::default() };
+        let carried = self.carried + carry::carry(&self.others, &mut self.flows.map)?;
+        let mut settled = Settled { carried, ..Settled::default() };
         for link in super::super::link::all()?.into_iter().filter(|link| !devices.contains(&link.ifindex)) {
             let removed = attach::remove(&self.root, link.ifindex)?;
             settled.detached += removed.links + removed.filters;
@@ -132,6 +157,7 @@ impl Forward {
         }
         settled.sets = sets::keep_only(&self.root, &self.set, &self.load)?;
         self.others.clear();
+        self.carried = 0;
         Ok(settled)
     }
 

@@ -42,6 +42,7 @@ pub use apply::{Path, Place};
 pub use attach::Wish;
 pub(super) use clean::clean;
 pub use error::ForwardError;
+pub use read::probes;
 pub use stats::Tallies;
 
 use super::error::FenceError;
@@ -116,7 +117,11 @@ pub struct Forward {
     load: PathBuf,
     /// Complete sets of former runs that programs may still use.
     others: Vec<Set>,
+    /// Flows brought over from them since the start.
+    carried: u64,
     reused: bool,
+    /// The tables are those of a former run, with what it wrote.
+    kept: bool,
     capacity: u32,
     tables: Tables,
     peers: Peers,
@@ -142,6 +147,7 @@ impl Forward {
         let root = sets::root(&options.pin_root)?;
         let choice = sets::choose(&root, options.flows)?;
         sets::make(&choice.dir)?;
+        let kept = choice.reused || sets::share(&choice.others, &choice.dir)?;
         let load = sets::new_load(&root)?;
         probe::lift_memlock();
         let mut loader = EbpfLoader::new();
@@ -150,6 +156,9 @@ impl Forward {
             loader.map_pin_path(array, load.join(array));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| FenceError::Object(Box::new(e)))?;
+        if !shapes::load_matches(&load) {
+            return Err(FenceError::Incomplete { what: "arrays of slow programs of this build's ABI" }.into());
+        }
         load_programs(&mut ebpf)?;
 
         let mut flows = Flows::new(take(&mut ebpf, shapes::FLOWS)?)?;
@@ -177,17 +186,19 @@ impl Forward {
         let half = tables::descriptor(&take(&mut ebpf, "HALF")?)?;
         let peers = Peers::new(|name| take(&mut ebpf, name))?;
         let mut known = Known::default();
-        if choice.reused {
+        if kept {
             recover::seed(&mut known, &peers)?;
         }
-        tracing::info!(pins = %choice.dir.display(), reused_maps = choice.reused, carried, "forwarding loaded");
+        tracing::info!(pins = %choice.dir.display(), reused_maps = choice.reused, kept_tables = kept, carried, "forwarding loaded");
         Ok(Self {
             ebpf,
             root,
             set: choice.dir,
             load,
             others: choice.others,
+            carried: 0,
             reused: choice.reused,
+            kept,
             capacity: options.flows,
             tables,
             peers,
@@ -202,6 +213,18 @@ impl Forward {
     #[must_use]
     pub const fn reused(&self) -> bool {
         self.reused
+    }
+
+    /// Are the tables those of a former run? So they are with reused maps, and with a new map of flows beside the former tables.
+    #[must_use]
+    pub const fn kept_tables(&self) -> bool {
+        self.kept
+    }
+
+    /// Flows that fit.
+    #[must_use]
+    pub const fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// What the verifier made of the programs.

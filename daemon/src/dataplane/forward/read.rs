@@ -2,12 +2,14 @@
 
 use std::os::fd::AsFd;
 
+use aya::programs::TcAttachType;
 use bascule_ebpf_common::forward::{EndpointStats, PacketDrop, ServiceStats};
+use ipnet::IpNet;
 
 use super::error::ForwardError;
 use super::stats::Tallies;
 use super::{Forward, audit, flows, trace};
-use crate::handle::forward::{Asked, Fill, FlowFilter, FlowList, Hook, Standing, Trace};
+use crate::handle::forward::{Asked, Fill, FlowFilter, FlowList, Hook, Probe, ProbeKind, Standing, Trace};
 
 impl Forward {
     /// What an operator should know of this node's tables and devices.
@@ -15,12 +17,18 @@ impl Forward {
     pub fn conditions(&self, standings: &[Standing]) -> Vec<String> {
         let mut conditions = self.known.conditions();
         for standing in standings {
-            let device = &standing.device;
-            let order = if standing.egress == Hook::Tcx { audit::order(device) } else { None };
-            let said = standing.reasons.iter().cloned().chain(order).chain(audit::facts(device));
-            conditions.extend(said.map(|what| format!("{device}: {what}")));
+            // The order of two rules: why a way is not the best one, then what is wrong although it stands.
+            let wrong = probes(standing).into_iter().filter_map(|probe| probe.trouble);
+            let others = wrong.filter(|trouble| !standing.reasons.contains(trouble));
+            let said: Vec<String> = standing.reasons.iter().cloned().chain(others).collect();
+            conditions.extend(said.into_iter().map(|what| format!("{}: {what}", standing.device)));
         }
         conditions
+    }
+
+    /// Networks inside, as they are written.
+    pub fn inside(&self) -> impl Iterator<Item = IpNet> {
+        self.known.inside.iter().copied()
     }
 
     /// Counters of everything.
@@ -78,4 +86,18 @@ impl Forward {
     pub fn trace(&self, asked: &Asked, now_s: u32) -> Result<Trace, ForwardError> {
         trace::trace(&trace::Maps { tables: &self.tables, peers: &self.peers, flows: &self.flows.map }, asked, now_s)
     }
+}
+
+/// What a device was asked when the programs were put there, and what can change meanwhile, asked now.
+#[must_use]
+pub fn probes(standing: &Standing) -> Vec<Probe> {
+    let mut all = standing.probes.clone();
+    let directions = [(standing.ingress, TcAttachType::Ingress), (standing.egress, TcAttachType::Egress)];
+    let by_tcx: Vec<TcAttachType> = directions.into_iter().filter(|(h, _)| *h == Hook::Tcx).map(|(_, d)| d).collect();
+    if !by_tcx.is_empty() {
+        let trouble = by_tcx.into_iter().find_map(|direction| audit::order(&standing.device, direction));
+        all.push(Probe { probe: ProbeKind::TcOrder, trouble });
+    }
+    all.extend(audit::facts(&standing.device));
+    all
 }

@@ -14,7 +14,7 @@ use bascule_ebpf_common::forward::{
     SERVICE_ADDRESS, Table,
 };
 
-use super::apply::{Known, Path, Place, address_key, key_of};
+use super::apply::{INSIDE, Known, Path, Place, address_key, key_of};
 use super::error::ForwardError;
 use super::peers::Peers;
 use super::tables::{Tables, source_prefix};
@@ -130,7 +130,9 @@ pub(super) fn sweep(known: &Known, tables: &mut Tables, peers: &mut Peers) -> Re
     let services: BTreeMap<u16, abi::ServiceKey> =
         known.services.iter().map(|(slot, entry)| (slot.0, key_of(entry.key))).collect();
     let vips: BTreeSet<[u8; 16]> = known.addresses.iter().map(|vip| address_key(*vip).vip.addr).collect();
-    let sources = known.sources.iter().map(|(slot, net)| source_prefix(slot.0.into(), *net)).collect();
+    let inside = known.inside.iter().map(|net| source_prefix(INSIDE, *net));
+    let of_services = known.sources.iter().map(|(slot, net)| source_prefix(slot.0.into(), *net));
+    let sources = of_services.chain(inside).collect();
     gone += tables.sweep_sources(&sources)?;
     for (key, slot) in tables.keys()? {
         let is_address = key.port == 0 && key.protocol == 0 && vips.contains(&key.vip.addr);

@@ -7,7 +7,8 @@
 //!     link-<ifindex>-xdp, -ingress, -egress
 //! ```
 //!
-//! A set is either used as it is or left alone. While another set stands beside the one in use, programs on some links may still use
+//! A set is either used as it is or left alone, but for a set that differs from the wanted one only in the size of the map of flows: its
+//! other maps are pinned into the new set as well. While another set stands beside the one in use, programs on some links may still use
 //! it: it goes only after every link has the new programs, and until then its flows are carried over again by whoever starts next.
 
 use std::fs::{self, DirBuilder};
@@ -15,11 +16,13 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use aya::maps::MapData;
 use bascule_ebpf_common::forward::{FLOW_STAMP, FORWARD_VERSION};
 
 use super::super::error::FenceError;
 use super::super::{pins, probe};
-use super::shapes;
+use super::error::ForwardError;
+use super::shapes::{self, FLOWS, STAMP};
 
 /// A folder with a complete set of maps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +82,20 @@ pub(super) fn choose(root: &Path, flows: u32) -> Result<Choice, FenceError> {
         return Ok(Choice { dir, reused: true, others: sets });
     }
     Ok(Choice { dir: root.join(format!("maps-{next}-{FLOW_STAMP:08x}")), reused: false, others: sets })
+}
+
+/// Lets the new set in `dir` begin with the maps of the youngest other one that differs in the size of the map of flows only: all but
+/// that are the very same maps. Programs of both sets then agree in everything but where flows lie. False: there is no such set.
+pub(super) fn share(others: &[Set], dir: &Path) -> Result<bool, ForwardError> {
+    let Some(donor) = others.iter().find(|set| shapes::all_but_flows_match(&set.dir)) else { return Ok(false) };
+    for name in shapes::SHAPES.iter().map(|shape| shape.name).filter(|name| !matches!(*name, FLOWS | STAMP)) {
+        let map = MapData::from_pin(donor.dir.join(name)).map_err(ForwardError::map(name, "opening the former"))?;
+        map.pin(dir.join(name)).map_err(|e| ForwardError::Call {
+            what: "pinning a map of the former set into the new one",
+            source: io::Error::other(e),
+        })?;
+    }
+    Ok(true)
 }
 
 /// Makes the folder for the arrays of slow programs of this load.

@@ -44,8 +44,7 @@ const fn mapped<V>(name: &'static str, entries: u32) -> MapShape {
     MapShape { flags: MMAPABLE, ..shape::<u32, V>(name, MapType::Array, entries) }
 }
 
-/// Every map of a set. The names are those of `layout-forward-v1.txt`; the two arrays of slow programs belong to a load and not to
-/// a set.
+/// Every map of a set, as the lines `map` of `layout-forward-v1.txt` have them.
 pub(super) const SHAPES: [MapShape; 22] = [
     shape::<u32, Config>("CONFIG", MapType::Array, 1),
     shape::<u32, Key>("KEYS", MapType::Array, 2),
@@ -73,9 +72,25 @@ pub(super) const SHAPES: [MapShape; 22] = [
     shape::<u32, u64>(STAMP, MapType::Array, 1),
 ];
 
+/// The arrays of slow programs, the lines `load`: each load of the programs pins its own, and none is ever used by another.
+pub(super) const LOAD_SHAPES: [MapShape; 2] =
+    [shape::<u32, u32>("SLOW_XDP", MapType::ProgramArray, 1), shape::<u32, u32>("SLOW_TC", MapType::ProgramArray, 1)];
+
 /// Does every map pinned in `dir` have the layout of this build, with `flows` entries of the map of flows, and the stamp?
 pub(super) fn all_match(dir: &Path, flows: u32) -> bool {
     SHAPES.iter().all(|shape| matches(dir, shape, flows)) && stamp(dir) == Some(FORWARD_STAMP)
+}
+
+/// As [`all_match`], whatever the size of the map of flows.
+pub(super) fn all_but_flows_match(dir: &Path) -> bool {
+    SHAPES.iter().all(|shape| shape.name == FLOWS || matches(dir, shape, 0))
+        && flows_match(dir)
+        && stamp(dir) == Some(FORWARD_STAMP)
+}
+
+/// Are the arrays of a load, pinned in `dir`, those of the ABI?
+pub(super) fn load_matches(dir: &Path) -> bool {
+    LOAD_SHAPES.iter().all(|shape| matches(dir, shape, 0))
 }
 
 /// Is the map of flows in `dir`, whatever its size, one whose entries this build reads?
@@ -101,4 +116,60 @@ fn matches(dir: &Path, shape: &MapShape, flows: u32) -> bool {
 pub(super) fn stamp(dir: &Path) -> Option<u64> {
     let data = MapData::from_pin(dir.join(STAMP)).ok()?;
     Array::<MapData, u64>::try_from(Map::Array(data)).ok()?.get(&0, 0).ok().filter(|stamp| *stamp != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a line of the golden layout calls a type, in bytes.
+    fn size(golden: &str, name: &str) -> usize {
+        match name {
+            "u32" => 4,
+            "u64" => 8,
+            "VipKey" => size_of::<VipKey>(),
+            _ => {
+                let described = |line: &&str| line.trim_start_matches("kernel ").starts_with(&format!("{name} size="));
+                let line = golden.lines().find(described).expect("a type that the layout describes");
+                let (_, rest) = line.split_once("size=").expect("a size");
+                rest.split(' ').next().expect("a number").parse().expect("a number")
+            }
+        }
+    }
+
+    fn kind(name: &str) -> (MapType, u32) {
+        match name {
+            "array" => (MapType::Array, 0),
+            "mmap_array" => (MapType::Array, MMAPABLE),
+            "hash" => (MapType::Hash, 0),
+            "lru_hash" => (MapType::LruHash, 0),
+            "lpm_trie" => (MapType::LpmTrie, NO_PREALLOC),
+            "percpu_array" => (MapType::PerCpuArray, 0),
+            "devmap_hash" => (MapType::DevMapHash, 0),
+            "prog_array" => (MapType::ProgramArray, 0),
+            other => panic!("{other} is no kind of map here"),
+        }
+    }
+
+    #[test]
+    fn what_is_compared_at_reuse_is_the_golden_layout() {
+        let golden = include_str!("../../../../ebpf/common/layout-forward-v1.txt");
+        for (word, shapes) in [("map ", &SHAPES[..]), ("load ", &LOAD_SHAPES[..])] {
+            let lines: Vec<&str> = golden.lines().filter_map(|line| line.strip_prefix(word)).collect();
+            assert_eq!(lines.len(), shapes.len(), "as many as the layout has");
+            for line in lines {
+                let [name, of, entries, key, value] = line.split(' ').collect::<Vec<_>>()[..] else {
+                    panic!("{line}: name, kind, entries, key, value");
+                };
+                let shape =
+                    shapes.iter().find(|shape| shape.name == name).unwrap_or_else(|| panic!("{name} is missing"));
+                assert_eq!((shape.kind, shape.flags), kind(of), "{name}");
+                let sizes = (size(golden, key), size(golden, value));
+                assert_eq!((shape.key, shape.value), sizes, "{name}");
+                if name != FLOWS {
+                    assert_eq!(shape.entries.to_string(), entries, "{name}");
+                }
+            }
+        }
+    }
 }

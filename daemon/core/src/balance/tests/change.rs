@@ -39,6 +39,28 @@ fn a_forced_third_change_pushes_the_oldest_out() {
     assert_eq!(change([3, 2, 1, 102], 4, 103, &who), ([4, 3, 2, 103], false));
 }
 
+/// What a change from the row to `target` at minute `now` pushes out.
+fn forgets(row: [u16; 4], target: u16, now: u16, who: &[(u16, Standing)]) -> Option<u16> {
+    let standing = |id: u16| who.iter().find(|(i, _)| *i == id).map_or(Gone, |(_, s)| *s);
+    let [home, previous, older, stamp] = row;
+    let (row, by) = (Row { home, previous, older, stamp }, Change { now, drain: 10, standing });
+    row.forgets(&row.change(target, &by).0, &by)
+}
+
+#[test]
+fn only_a_living_holder_that_was_still_asked_is_forgotten() {
+    let forced = [(1, Member), (2, Member), (3, Holder), (4, Member)];
+    assert_eq!(forgets([3, 2, 1, 102], 4, 103, &forced), Some(1));
+    assert_eq!(forgets([3, 2, 1, 102], 4, 103, &ALL), None, "a voluntary change waits");
+    assert_eq!(forgets([3, 2, 1, 102], 4, 112, &ALL), None, "the drain time is over");
+    assert_eq!(forgets([3, 2, 1, 102], 1, 103, &forced), None, "a return keeps all");
+    assert_eq!(forgets([2, 1, 0, 102], 4, 103, &forced), None, "there is room");
+    let oldest_dead = [(1, Dead), (2, Member), (3, Holder), (4, Member)];
+    assert_eq!(forgets([3, 2, 1, 102], 4, 103, &oldest_dead), None, "the dead has nothing to lose");
+    let home_dead = [(1, Member), (2, Member), (3, Dead), (4, Member)];
+    assert_eq!(forgets([3, 2, 1, 102], 4, 103, &home_dead), None, "the living keep their slots");
+}
+
 #[test]
 fn a_return_within_the_row_loses_nobody_and_never_waits() {
     assert_eq!(change([3, 2, 1, 102], 2, 103, &ALL), ([2, 3, 1, 103], false));

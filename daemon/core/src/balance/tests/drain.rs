@@ -1,6 +1,6 @@
 //! Taking endpoints, nodes and services out of use, and endpoints that are replaced.
 
-use super::super::io::DrainTarget;
+use super::super::io::{DrainTarget, Report};
 use super::world::{World, config, endpoint, key, one_each, service};
 use crate::service::EndpointId;
 
@@ -136,4 +136,32 @@ fn when_every_endpoint_is_gone_the_table_outlives_them_by_the_drain_time() {
     world.config(one_each(1));
     world.run_s(1);
     assert_eq!(world.slot(&key()).endpoints.rows, 61);
+}
+
+/// A third replacement within the drain time must forget somebody: it is counted, said once, and shown until the drain time is over.
+#[test]
+fn a_third_forced_replacement_is_counted_and_told() {
+    let mut world = World::with(one_each(6));
+    let forgotten = |world: &World| world.balancer.status().services[0].forgotten;
+    let mut counts = Vec::new();
+    for instead in [7, 8, 9] {
+        world.run_s(120);
+        let mut next = one_each(9);
+        next.services[0]
+            .endpoints
+            .retain(|e| e.name == format!("e{instead}") || (1..=5).any(|i| e.name == format!("e{i}")));
+        world.config(next);
+        world.run_s(1);
+        counts.push(world.balancer.status().counts.rows_forgotten);
+    }
+    let own = world.node_rows(&key()).iter().filter(|r| r.home == 9 && r.previous == 8 && r.older == 7).count();
+    assert_eq!(counts[..2], [0, 0], "two homes are remembered");
+    assert!(counts[2] > 0 && counts[2] >= u64::try_from(own).unwrap(), "{counts:?}, {own} rows lost node 6");
+    assert_eq!(forgotten(&world), counts[2]);
+    let told =
+        world.reports.iter().filter(|r| matches!(r, Report::Forgotten { rows, .. } if *rows == counts[2])).count();
+    assert_eq!(told, 1, "{:?}", world.reports);
+    world.run_s(14 * 60);
+    assert_eq!(forgotten(&world), 0, "whoever was there has ended or is lost");
+    assert_eq!(world.balancer.status().counts.rows_forgotten, counts[2]);
 }

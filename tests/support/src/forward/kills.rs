@@ -1,0 +1,168 @@
+//! Upgrades of a running data plane that end anywhere, under traffic: what each kill leaves, and what all of them cost.
+//!
+//! Every start is a whole upgrade: the map of flows has another size than the one before, so there are new maps, flows that move, new
+//! programs under the links that stand, and old maps to remove.
+
+use std::time::Duration;
+
+use super::fleet::{Fleet, Toll};
+use crate::{LabError, Result, Stamp, sleep_until};
+
+/// The sizes of the map of flows that starts take in turn.
+const SIZES: [u32; 2] = [16_384, 32_768];
+/// Kills may come so much later than the longest start that was seen, as a part of it.
+const BEYOND: f64 = 1.1;
+
+/// How to kill.
+#[derive(Debug, Clone, Copy)]
+pub struct KillPlan {
+    /// Makes the points and the victims.
+    pub seed: u64,
+    /// How many.
+    pub kills: u32,
+    /// UDP probers, and audited TCP flows.
+    pub traffic: (usize, usize),
+    /// New connections after each kill.
+    pub fresh: usize,
+}
+
+/// What the kills left and cost.
+#[derive(Debug, Clone)]
+pub struct KillReport {
+    /// The longest undisturbed start, to programs on devices, milliseconds.
+    pub start_ms: f64,
+    /// Kills after which the links of a device were not those from before, in words.
+    pub links: Vec<String>,
+    /// New connections that did not open, of how many.
+    pub refused: (usize, usize),
+    /// The traffic.
+    pub toll: Toll,
+    /// What stands in the folders of pins after a last undisturbed start, beside two links, one set and one load: nothing.
+    pub leftovers: Vec<String>,
+}
+
+/// A generator of its own, so that a seed says everything: the finalizer of splitmix64 over a counter.
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// From a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number in 0..1.
+    pub fn part(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let high = u32::try_from((z ^ (z >> 31)) >> 32).expect("half of it");
+        f64::from(high) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    /// The next number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        let limit = u32::try_from(limit).expect("a small number");
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in 0..limit")]
+        let rolled = (self.part() * f64::from(limit)) as u32;
+        rolled as usize
+    }
+}
+
+/// Kills daemons of `fleet` as planned. Each kill is told to `each` in words.
+///
+/// # Errors
+/// When the fleet does not come up or traffic does not begin.
+pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> Result<KillReport> {
+    let count = fleet.hosts.len();
+    let mut dice = Dice::new(plan.seed);
+    let mut sizes = vec![0; count];
+    fleet.start_all(SIZES[0])?;
+    let before: Vec<Vec<u32>> = (1..=count).map(|n| link_ids(fleet, n)).collect::<Result<_>>()?;
+    if let Some(odd) = before.iter().find(|ids| ids.len() != 2) {
+        return Err(LabError::answer("links of a device", format!("not one per hook: {odd:?}")));
+    }
+    let traffic = fleet.traffic(plan.traffic.0, plan.traffic.1)?;
+    // How long an upgrade takes, under this very traffic.
+    let mut longest = Duration::ZERO;
+    for n in 1..=count {
+        longest = longest.max(upgrade(fleet, n, &mut sizes)?);
+    }
+    let (mut links, mut refused) = (Vec::new(), (0, 0));
+    for kill in 0..plan.kills {
+        let n = 1 + dice.below(count);
+        let point = longest.mul_f64(dice.part() * BEYOND);
+        sizes[n - 1] = 1 - sizes[n - 1];
+        fleet.hosts[n - 1].daemon = None;
+        let begun = Stamp::now();
+        fleet.start(n, SIZES[sizes[n - 1]])?;
+        sleep_until(begun + point);
+        fleet.daemon(n).process.sigkill()?;
+        let now = link_ids(fleet, n)?;
+        if now != before[n - 1] {
+            links.push(format!("kill {kill} of n{n} after {point:?}: {now:?}, before {:?}", before[n - 1]));
+        }
+        let opened = if plan.fresh > 0 { fleet.fresh(plan.fresh)? } else { 0 };
+        refused = (refused.0 + plan.fresh - opened, refused.1 + plan.fresh);
+        let pins = fleet.pins(n)?.join(" ");
+        each(&format!("kill {kill}: n{n} after {point:?}, {opened} of {} fresh connections; {pins}", plan.fresh));
+    }
+    let mut leftovers = Vec::new();
+    for n in 1..=count {
+        upgrade(fleet, n, &mut sizes)?;
+        let now = link_ids(fleet, n)?;
+        if now != before[n - 1] {
+            links.push(format!("the last start of n{n}: {now:?}, before {:?}", before[n - 1]));
+        }
+        leftovers.extend(surplus(&fleet.pins(n)?).into_iter().map(|pin| format!("n{n}: {pin}")));
+    }
+    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, links, refused, toll: traffic.finish(), leftovers })
+}
+
+/// An undisturbed upgrade of node `n`; how long it took to stand.
+fn upgrade(fleet: &mut Fleet, n: usize, sizes: &mut [usize]) -> Result<Duration> {
+    sizes[n - 1] = 1 - sizes[n - 1];
+    fleet.hosts[n - 1].daemon = None;
+    let begun = Stamp::now();
+    fleet.start(n, SIZES[sizes[n - 1]])?;
+    fleet.wait_on(n)?;
+    Ok(Stamp::now().since(begun))
+}
+
+fn link_ids(fleet: &Fleet, n: usize) -> Result<Vec<u32>> {
+    Ok(fleet.links(n)?.iter().map(|link| link.id).collect())
+}
+
+/// What stands beside two links, one set and one load.
+fn surplus(pins: &[String]) -> Vec<String> {
+    let of = |prefix: &'static str| pins.iter().filter(move |name| name.starts_with(prefix));
+    let mut all: Vec<String> =
+        of("link-").skip(2).chain(of("maps-").skip(1)).chain(of("load-").skip(1)).cloned().collect();
+    let known = |name: &&String| ["link-", "maps-", "load-"].iter().any(|prefix| name.starts_with(prefix));
+    all.extend(pins.iter().filter(|name| !known(name)).cloned());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Dice, surplus};
+
+    #[test]
+    fn a_seed_says_everything_and_dice_stay_in_range() {
+        let roll = |seed| (0..1000).map(|_| Dice::new(seed).part()).collect::<Vec<_>>();
+        assert_eq!(roll(7), roll(7));
+        let mut dice = Dice::new(1);
+        let rolled: Vec<usize> = (0..1000).map(|_| dice.below(3)).collect();
+        assert!((0..3).all(|n| rolled.iter().filter(|r| **r == n).count() > 250), "even enough");
+        assert!(rolled.iter().all(|r| *r < 3));
+    }
+
+    #[test]
+    fn a_second_set_a_third_link_and_a_stranger_are_left_over() {
+        let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(surplus(&names("link-2-xdp link-2-egress load-9 maps-4-ab")).is_empty());
+        let found = surplus(&names("link-2-xdp link-2-egress link-2-ingress load-8 load-9 maps-4-ab maps-5-ab odd"));
+        assert_eq!(found, ["link-2-ingress", "maps-5-ab", "load-9", "odd"]);
+    }
+}
