@@ -104,6 +104,8 @@ fn in_tables(request: &mut Request) -> Step {
     local::gather(request);
     local::start_key(request);
     request.work.free = MAX_CANDIDATES;
+    request.work.half = MAX_CANDIDATES;
+    request.work.closed = MAX_CANDIDATES;
     request.work.foreign = 0;
     request.work.collided = false;
     for index in 0..MAX_CANDIDATES {
@@ -112,26 +114,36 @@ fn in_tables(request: &mut Request) -> Step {
         }
         let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
-        match flow::look(request) {
-            Entry::Own => return Step::deliver(target.slot, Tally::FlowHit),
-            Entry::Foreign => {
-                request.work.foreign |= 1 << (index & 7);
-                // It would have been taken.
-                request.work.collided |= target.ready && request.work.free == MAX_CANDIDATES;
-                local::widen(request);
-            }
-            Entry::Free if flow::half_open(request) => {
-                flow::leave_half(request);
-                return enter(request, &target, Tally::FlowHit);
-            }
-            // The rows behind the own one stand in for endpoints that would have been taken.
-            Entry::Free
-                if target.ready && request.work.free == MAX_CANDIDATES && (index < OWN || request.work.collided) =>
-            {
-                request.work.free = index;
-            }
-            Entry::Free => {}
+        let entry = flow::look(request);
+        if entry == Entry::Own {
+            return Step::deliver(target.slot, Tally::FlowHit);
         }
+        // It would have been taken; the rows behind the own one stand in for such.
+        let first_ready = target.ready && request.work.free == MAX_CANDIDATES;
+        if entry == Entry::Foreign {
+            request.work.foreign |= 1 << (index & 7);
+            request.work.collided |= first_ready;
+            local::widen(request);
+            continue;
+        }
+        if first_ready && (index < OWN || request.work.collided) {
+            request.work.free = index;
+        }
+        if request.work.half == MAX_CANDIDATES && flow::half_open(request) {
+            request.work.half = index;
+        }
+        if request.work.closed == MAX_CANDIDATES && entry == Entry::Closed {
+            request.work.closed = index;
+        }
+    }
+    // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it.
+    if let Some(target) = local::target(request, request.work.half) {
+        local::aim_key(request, &target);
+        flow::leave_half(request);
+        return enter(request, &target, Tally::FlowHit);
+    }
+    if let Some(target) = local::target(request, request.work.closed) {
+        return Step::deliver(target.slot, Tally::FlowHit);
     }
     if !may_open(request) {
         return match request.work.kind {
@@ -215,7 +227,11 @@ fn ask_on(request: &Request) -> Step {
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
     }
-    for index in 0..OWN {
+    for index in 0..MAX_CANDIDATES {
+        // The socket that would answer there is another VIP's.
+        if request.work.foreign >> (index & 7) & 1 != 0 {
+            continue;
+        }
         if let Some(target) = local::target(request, index) {
             if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
                 return Step::drop(PacketDrop::OrphanRate);

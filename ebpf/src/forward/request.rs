@@ -52,6 +52,10 @@ pub(crate) struct Work {
     pub(crate) collided: bool,
     /// Candidates that another VIP holds, one bit each.
     pub(crate) foreign: u8,
+    /// The first candidate that the SYN of this flow went to.
+    pub(crate) half: u8,
+    /// The first candidate whose flow of this tuple is closed.
+    pub(crate) closed: u8,
     /// The flow under the tuple of the endpoint that is being looked at.
     pub(crate) key: FlowKey,
     /// Room for what is built of it.
