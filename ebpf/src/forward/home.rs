@@ -118,11 +118,11 @@ fn in_tables(request: &mut Request) -> Step {
         if entry == Entry::Own {
             return Step::deliver(target.slot, Tally::FlowHit);
         }
-        // It would have been taken; the rows behind the own one stand in for such.
         let first_ready = target.ready && request.work.free == MAX_CANDIDATES;
         if entry == Entry::Foreign {
             request.work.foreign |= 1 << (index & 7);
-            request.work.collided |= first_ready;
+            // It would have been taken: the rows behind the own one may stand in for it.
+            request.work.collided |= first_ready && index < OWN;
             local::widen(request);
             continue;
         }

@@ -86,7 +86,8 @@ fn quote<P: Packet>(packet: &P, work: &mut Work) -> Option<Ports> {
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || !same(&source, &work.ip.destination) {
         return None;
     }
-    if at + header > 0xff {
+    // Behind the packet there may be padding of the frame, which is no quote.
+    if at + header > 0xff || at + header + size_of::<Ports>() > work.ip.at() + work.ip.length as usize {
         return None;
     }
     work.quote_transport = (at + header) as u8;
@@ -227,7 +228,8 @@ fn translate<P: Packet>(packet: &P, request: &Request, endpoint: &Endpoint) -> O
     // What the message's own checksum covers changes by all of this together.
     let mut plain = u64::from(address) + u64::from(port);
     let at = transport + if ip.protocol == IPPROTO_TCP { 16 } else { 6 };
-    if let Some(old) = packet.read::<u16>(at)
+    if at + 2 <= ip.at() + ip.length as usize
+        && let Some(old) = packet.read::<u16>(at)
         && (ip.protocol == IPPROTO_TCP || old != 0)
     {
         let new = corrected(old, u64::from(address) + u64::from(port));
