@@ -214,7 +214,7 @@ fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
 
 /// Nobody here knows the packet: the next node of the chain, a look at the own table, the end.
 #[inline(always)]
-fn ask_on(request: &Request) -> Step {
+fn ask_on(request: &mut Request) -> Step {
     let step = others(request);
     if step.way == Way::Onward {
         return step;
@@ -227,20 +227,22 @@ fn ask_on(request: &Request) -> Step {
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
     }
+    // The first candidate at which no other VIP holds the tuple: the socket that would answer there is that VIP's.
+    request.work.free = MAX_CANDIDATES;
+    let mut left = !u32::from(request.work.foreign);
     for index in 0..MAX_CANDIDATES {
-        // The socket that would answer there is another VIP's.
-        if request.work.foreign >> (index & 7) & 1 != 0 {
-            continue;
+        if left & 1 != 0 && local::target(request, index).is_some() {
+            request.work.free = index;
+            break;
         }
-        if let Some(target) = local::target(request, index) {
-            if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
-                return Step::drop(PacketDrop::OrphanRate);
-            }
-            request.found.count_orphan();
-            return Step::deliver(target.slot, Tally::Orphan);
-        }
+        left >>= 1;
     }
-    Step::drop(PacketDrop::NoEndpoint)
+    let Some(target) = local::target(request, request.work.free) else { return Step::drop(PacketDrop::NoEndpoint) };
+    if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
+        return Step::drop(PacketDrop::OrphanRate);
+    }
+    request.found.count_orphan();
+    Step::deliver(target.slot, Tally::Orphan)
 }
 
 /// The next node of the chain, or a look at the own table; else a drop.
