@@ -254,7 +254,8 @@ pub(crate) fn others(request: &Request) -> Step {
     }
     if !chain.looked_ahead() {
         let home = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32).row().home;
-        if home != request.config.node && !chain.names(home) && alive(home) {
+        let used = if chain.outer.is_some() { request.work.shim.hops_used & 3 } else { 0 };
+        if home != request.config.node && !chain.names(home, used) && alive(home) {
             return Step::onward(home, Tally::LookAhead);
         }
     }

@@ -164,11 +164,14 @@ impl Chain {
         }
     }
 
-    /// Was `id` asked already, or will it have been?
+    /// Was `id` asked, for certain? `used`: hops that were used when the packet came here. Its ingress node need not have been, whose row may
+    /// lag behind ours.
     #[inline(always)]
-    pub(crate) fn names(&self, id: u16) -> bool {
+    pub(crate) fn names(&self, id: u16, used: u8) -> bool {
         let named = |place: u8| self.count > place && self.hop(place) & !HOP_ACCEPT == id;
-        id == self.sender || id == self.ingress || named(0) || named(1)
+        // From the second node on the first place says where the packet arrived.
+        let first = if used == 0 { named(0) } else { id == self.sender };
+        first || named(1)
     }
 
     /// Did somebody look ahead already?

@@ -286,8 +286,12 @@ impl State {
 
     fn look_ahead(&mut self, job: Job, from: &Arrival, all: &[Place], opens: bool) -> Output {
         let home = self.node_row(&job.service, job.hash).map_or(NO_NODE, |row| row.home);
-        let hops = from.hops[..usize::from(from.count.min(2))].iter().map(|hop| hop & !HOP_ACCEPT);
-        let named: Vec<u16> = hops.chain([self.config.node, from.sender, from.ingress]).collect();
+        // Whom the packet shows to have been asked. The first hop's place is the ingress node's once it was used, and that one has not
+        // asked itself if its row was older than ours.
+        let asked = usize::from(from.index.min(1))..usize::from(from.count.min(2));
+        let hops = from.hops.get(asked).unwrap_or_default().iter().map(|hop| hop & !HOP_ACCEPT);
+        let sender = if from.index == 0 { self.config.node } else { from.sender };
+        let named: Vec<u16> = hops.chain([self.config.node, sender]).collect();
         if !from.look_ahead && self.live(home) && !named.contains(&home) {
             let hop = Hop { index: from.index.max(from.count), id: home, accept: false };
             return self.send_on(job, from, &hop, true);
