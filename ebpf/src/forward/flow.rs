@@ -19,6 +19,8 @@ pub(crate) enum Entry {
     Free,
     /// The packet belongs to it.
     Own,
+    /// A flow of this VIP lived there and was closed: it may get what comes late, if nobody has a better claim.
+    Closed,
     /// A flow of another VIP lives there.
     Foreign,
 }
@@ -39,9 +41,11 @@ pub(crate) fn look(request: &Request) -> Entry {
         let closed = over || flow.flags & FLOW_CLOSING != 0;
         return if closed { Entry::Free } else { Entry::Foreign };
     }
-    // A closed flow whose tuple a SYN has taken since: the old flags must not outlive the old flow.
-    if over || (flow.flags & FLOW_CLOSING != 0 && half_open(request)) {
+    if over {
         return Entry::Free;
+    }
+    if flow.flags & FLOW_CLOSING != 0 {
+        return Entry::Closed;
     }
     if flow.seen_s != now {
         flow.seen_s = now;

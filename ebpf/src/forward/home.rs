@@ -104,6 +104,8 @@ fn in_tables(request: &mut Request) -> Step {
     local::gather(request);
     local::start_key(request);
     request.work.free = MAX_CANDIDATES;
+    request.work.half = MAX_CANDIDATES;
+    request.work.closed = MAX_CANDIDATES;
     request.work.foreign = 0;
     request.work.collided = false;
     for index in 0..MAX_CANDIDATES {
@@ -112,26 +114,36 @@ fn in_tables(request: &mut Request) -> Step {
         }
         let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
-        match flow::look(request) {
-            Entry::Own => return Step::deliver(target.slot, Tally::FlowHit),
-            Entry::Foreign => {
-                request.work.foreign |= 1 << (index & 7);
-                // It would have been taken.
-                request.work.collided |= target.ready && request.work.free == MAX_CANDIDATES;
-                local::widen(request);
-            }
-            Entry::Free if flow::half_open(request) => {
-                flow::leave_half(request);
-                return enter(request, &target, Tally::FlowHit);
-            }
-            // The rows behind the own one stand in for endpoints that would have been taken.
-            Entry::Free
-                if target.ready && request.work.free == MAX_CANDIDATES && (index < OWN || request.work.collided) =>
-            {
-                request.work.free = index;
-            }
-            Entry::Free => {}
+        let entry = flow::look(request);
+        if entry == Entry::Own {
+            return Step::deliver(target.slot, Tally::FlowHit);
         }
+        let first_ready = target.ready && request.work.free == MAX_CANDIDATES;
+        if entry == Entry::Foreign {
+            request.work.foreign |= 1 << (index & 7);
+            // It would have been taken: the rows behind the own one may stand in for it.
+            request.work.collided |= first_ready && index < OWN;
+            local::widen(request);
+            continue;
+        }
+        if first_ready && (index < OWN || request.work.collided) {
+            request.work.free = index;
+        }
+        if request.work.half == MAX_CANDIDATES && flow::half_open(request) {
+            request.work.half = index;
+        }
+        if request.work.closed == MAX_CANDIDATES && entry == Entry::Closed {
+            request.work.closed = index;
+        }
+    }
+    // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it.
+    if let Some(target) = local::target(request, request.work.half) {
+        local::aim_key(request, &target);
+        flow::leave_half(request);
+        return enter(request, &target, Tally::FlowHit);
+    }
+    if let Some(target) = local::target(request, request.work.closed) {
+        return Step::deliver(target.slot, Tally::FlowHit);
     }
     if !may_open(request) {
         return match request.work.kind {
@@ -202,7 +214,7 @@ fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
 
 /// Nobody here knows the packet: the next node of the chain, a look at the own table, the end.
 #[inline(always)]
-fn ask_on(request: &Request) -> Step {
+fn ask_on(request: &mut Request) -> Step {
     let step = others(request);
     if step.way == Way::Onward {
         return step;
@@ -215,16 +227,22 @@ fn ask_on(request: &Request) -> Step {
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
     }
-    for index in 0..OWN {
-        if let Some(target) = local::target(request, index) {
-            if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
-                return Step::drop(PacketDrop::OrphanRate);
-            }
-            request.found.count_orphan();
-            return Step::deliver(target.slot, Tally::Orphan);
+    // The first candidate at which no other VIP holds the tuple: the socket that would answer there is that VIP's.
+    request.work.free = MAX_CANDIDATES;
+    let mut left = !u32::from(request.work.foreign);
+    for index in 0..MAX_CANDIDATES {
+        if left & 1 != 0 && local::target(request, index).is_some() {
+            request.work.free = index;
+            break;
         }
+        left >>= 1;
     }
-    Step::drop(PacketDrop::NoEndpoint)
+    let Some(target) = local::target(request, request.work.free) else { return Step::drop(PacketDrop::NoEndpoint) };
+    if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
+        return Step::drop(PacketDrop::OrphanRate);
+    }
+    request.found.count_orphan();
+    Step::deliver(target.slot, Tally::Orphan)
 }
 
 /// The next node of the chain, or a look at the own table; else a drop.
@@ -236,7 +254,8 @@ pub(crate) fn others(request: &Request) -> Step {
     }
     if !chain.looked_ahead() {
         let home = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32).row().home;
-        if home != request.config.node && !chain.names(home) && alive(home) {
+        let used = if chain.outer.is_some() { request.work.shim.hops_used & 3 } else { 0 };
+        if home != request.config.node && !chain.names(home, used) && alive(home) {
             return Step::onward(home, Tally::LookAhead);
         }
     }

@@ -52,6 +52,10 @@ pub(crate) struct Work {
     pub(crate) collided: bool,
     /// Candidates that another VIP holds, one bit each.
     pub(crate) foreign: u8,
+    /// The first candidate that the SYN of this flow went to.
+    pub(crate) half: u8,
+    /// The first candidate whose flow of this tuple is closed.
+    pub(crate) closed: u8,
     /// The flow under the tuple of the endpoint that is being looked at.
     pub(crate) key: FlowKey,
     /// Room for what is built of it.
@@ -160,11 +164,14 @@ impl Chain {
         }
     }
 
-    /// Was `id` asked already, or will it have been?
+    /// Was `id` asked, for certain? `used`: hops that were used when the packet came here. Its ingress node need not have been, whose row may
+    /// lag behind ours.
     #[inline(always)]
-    pub(crate) fn names(&self, id: u16) -> bool {
+    pub(crate) fn names(&self, id: u16, used: u8) -> bool {
         let named = |place: u8| self.count > place && self.hop(place) & !HOP_ACCEPT == id;
-        id == self.sender || id == self.ingress || named(0) || named(1)
+        // From the second node on the first place says where the packet arrived.
+        let first = if used == 0 { named(0) } else { id == self.sender };
+        first || named(1)
     }
 
     /// Did somebody look ahead already?

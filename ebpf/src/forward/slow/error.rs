@@ -1,13 +1,14 @@
 //! ICMP to a VIP: echo, and errors about what an endpoint sent as the VIP. An error follows the flow inside it through the same chain.
 
-use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, PacketDrop, Tally};
+use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, FLOW_CLOSING, PacketDrop, Tally};
 
 use super::echo;
+use crate::clock;
 use crate::deliver;
 use crate::encap::low_word;
 use crate::home::{self, Way};
 use crate::ingress;
-use crate::local;
+use crate::local::{self, MAX_CANDIDATES, OWN};
 use crate::maps;
 use crate::packet::{Change, Packet, Sum, corrected, difference, difference16, fold16, same};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP, IPV4, IPV6, Ipv4Header, Ipv6Header, Ports};
@@ -19,8 +20,6 @@ use crate::verdict::Verdict;
 
 /// Bytes of an ICMP header.
 const HEADER: usize = 8;
-/// Candidates that are asked: an error opens nothing, so that the rows behind the own do not count.
-const CANDIDATES: u8 = 3;
 
 /// Judges a whole ICMP message.
 #[inline(always)]
@@ -87,7 +86,8 @@ fn quote<P: Packet>(packet: &P, work: &mut Work) -> Option<Ports> {
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || !same(&source, &work.ip.destination) {
         return None;
     }
-    if at + header > 0xff {
+    // Behind the packet there may be padding of the frame, which is no quote.
+    if at + header > 0xff || at + header + size_of::<Ports>() > work.ip.at() + work.ip.length as usize {
         return None;
     }
     work.quote_transport = (at + header) as u8;
@@ -115,19 +115,47 @@ fn quoted_upper<P: Packet>(packet: &P, at: usize, next: u8) -> Option<(u8, usize
     }
 }
 
-/// The home step of an error: it is delivered to who has the flow, and nobody else.
+/// The home step of an error: it is delivered to who has the flow, and nobody else. It changes no table.
 #[inline(always)]
 fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     request.work.chain.settle(request.config.node);
     local::gather(request);
     local::start_key(request);
-    for index in 0..CANDIDATES {
+    request.work.foreign = 0;
+    request.work.half = MAX_CANDIDATES;
+    request.work.closed = MAX_CANDIDATES;
+    for index in 0..MAX_CANDIDATES {
+        if index >= request.work.candidates {
+            break;
+        }
         let Some(target) = local::target(request, index) else { continue };
         local::aim_key(request, &target);
-        let known = entered(request)
-            || (request.work.ip.protocol == IPPROTO_TCP && socket::find(packet, request, &target) == Socket::Knows);
-        if known {
-            return to(packet, request, target.slot);
+        match entered(request) {
+            Known::Open => return to(packet, request, target.slot),
+            Known::Foreign => {
+                request.work.foreign |= 1 << (index & 7);
+                local::widen(request);
+            }
+            Known::Half if request.work.half == MAX_CANDIDATES => request.work.half = index,
+            Known::Closed if request.work.closed == MAX_CANDIDATES => request.work.closed = index,
+            Known::Half | Known::Closed | Known::No => {}
+        }
+    }
+    // As for the packets of the flow: whose SYN-ACK the client is about to answer, else who closed it.
+    let index = if request.work.half == MAX_CANDIDATES { request.work.closed } else { request.work.half };
+    if let Some(target) = local::target(request, index) {
+        return to(packet, request, target.slot);
+    }
+    if request.work.ip.protocol == IPPROTO_TCP {
+        for index in 0..OWN {
+            if request.work.foreign >> (index & 7) & 1 != 0 {
+                continue;
+            }
+            let Some(target) = local::target(request, index) else { continue };
+            local::aim_key(request, &target);
+            if socket::find(packet, request, &target) == Socket::Knows {
+                return to(packet, request, target.slot);
+            }
         }
     }
     let step = home::others(request);
@@ -137,15 +165,37 @@ fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     }
 }
 
-/// Is the flow in one of the tables?
+/// What the tables say of the flow under the key in the work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    No,
+    Open,
+    Half,
+    Closed,
+    /// Another VIP holds the tuple.
+    Foreign,
+}
+
 #[inline(always)]
-fn entered(request: &Request) -> bool {
+fn entered(request: &Request) -> Known {
     let (vip, port) = (&request.found.service.vip, request.found.service.port);
-    // SAFETY: compared at once; an entry that is replaced meanwhile does not match.
-    unsafe {
-        maps::FLOWS.get(&request.work.key).is_some_and(|flow| same(&flow.vip, vip) && flow.vip_port == port)
-            || maps::HALF.get(&request.work.key).is_some_and(|half| same(&half.vip, vip) && half.vip_port == port)
+    let tcp = request.work.ip.protocol == IPPROTO_TCP;
+    let mut known = Known::No;
+    // SAFETY: read at once; an entry that is replaced meanwhile does not match, or the error goes where its flow was.
+    if let Some(flow) = unsafe { maps::FLOWS.get(&request.work.key) } {
+        let idle = !tcp && clock::boot_s().wrapping_sub(flow.seen_s) > request.config.udp_idle_s;
+        let closed = flow.flags & FLOW_CLOSING != 0;
+        let own = same(&flow.vip, vip) && flow.vip_port == port;
+        if !idle && !closed {
+            return if own { Known::Open } else { Known::Foreign };
+        }
+        if own && closed {
+            known = Known::Closed;
+        }
     }
+    // SAFETY: as above.
+    let half = unsafe { maps::HALF.get(&request.work.key) };
+    if half.is_some_and(|half| same(&half.vip, vip) && half.vip_port == port) { Known::Half } else { known }
 }
 
 #[inline(always)]
@@ -178,7 +228,8 @@ fn translate<P: Packet>(packet: &P, request: &Request, endpoint: &Endpoint) -> O
     // What the message's own checksum covers changes by all of this together.
     let mut plain = u64::from(address) + u64::from(port);
     let at = transport + if ip.protocol == IPPROTO_TCP { 16 } else { 6 };
-    if let Some(old) = packet.read::<u16>(at)
+    if at + 2 <= ip.at() + ip.length as usize
+        && let Some(old) = packet.read::<u16>(at)
         && (ip.protocol == IPPROTO_TCP || old != 0)
     {
         let new = corrected(old, u64::from(address) + u64::from(port));

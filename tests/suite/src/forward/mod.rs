@@ -7,3 +7,4 @@ pub mod random;
 pub mod run;
 pub mod subject;
 pub mod text;
+pub mod walk;

@@ -107,14 +107,14 @@ impl State {
             return vec![first];
         }
         match &job.kind {
-            Kind::Tcp { .. } => live,
-            Kind::Error(_) if job.tcp() => live,
+            // An error opens nothing, so that nobody is asked too early.
+            Kind::Tcp { .. } | Kind::Error(_) => live,
             Kind::Udp { .. }
                 if job.service.flags & SERVICE_ASK != 0 && previous != first && live.contains(&previous) =>
             {
                 vec![first, previous, first | HOP_ACCEPT]
             }
-            Kind::Udp { .. } | Kind::Error(_) => vec![first],
+            Kind::Udp { .. } | Kind::Answer => vec![first],
         }
     }
 }

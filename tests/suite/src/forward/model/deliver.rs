@@ -50,19 +50,19 @@ impl State {
         let mut frame = job.frame.clone();
         let length = job.ip.length() as u64;
         self.followed = Some(Followed::Endpoint(place.slot));
-        if let Kind::Tcp { flags, .. } = job.kind {
+        if let Kind::Tcp { flags } = job.kind {
             self.ended(job, place, flags);
-        }
-        if job.service.delivery == DELIVER_DELEGATE {
-            let mut out = Output::new(Verdict::Pass, frame);
-            out.loose.stats = true;
-            return out;
         }
         if job.opens() && job.tcp() {
             let limit = if job.ip.v6 { job.service.mss6 } else { job.service.mss4 };
             if clamp(&mut frame, &job.ip, limit) {
                 self.count(Tally::MssClamped);
             }
+        }
+        if job.service.delivery == DELIVER_DELEGATE {
+            let mut out = Output::new(Verdict::Pass, frame);
+            out.loose.stats = true;
+            return out;
         }
         rewrite(&mut frame, &job.ip, End::Destination, &address_bytes(&place.address), place.port);
         let stats = self.endpoint_stats.entry(place.slot).or_default();
@@ -77,6 +77,8 @@ impl State {
         if let Some(flow) = self.flows.get_mut(&key_of(job, place))
             && flow.vip == job.service.vip
             && flow.vip_port == job.service.port
+            // What comes late changes nothing.
+            && flow.flags & FLOW_CLOSING == 0
         {
             note_end(flow, flags, FLOW_FIN_CLIENT);
         }

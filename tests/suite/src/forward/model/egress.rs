@@ -2,7 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, ReverseKey, SHIM_FINAL, ShimHead, Table, Tally,
+    FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL, ShimHead, Table,
+    Tally,
 };
 
 use super::deliver::{End, clamp, note_end, rewrite};
@@ -19,9 +20,12 @@ struct Known {
     vip: VipKey,
     port: u16,
     service: u16,
+    /// Slot; the reverse map names none.
     endpoint: u16,
     by: Tally,
-    via: u16,
+    /// The node on which the request arrived, and the flow's own wish to be answered through it.
+    ingress: u16,
+    marked: bool,
 }
 
 impl State {
@@ -38,7 +42,7 @@ impl State {
         }
         match ip.protocol {
             TCP | UDP => self.reply(frame, ip, ifindex, now),
-            ICMP | ICMP6 => self.error_out(frame, &ip),
+            ICMP | ICMP6 => self.error_out(frame, ip, ifindex, now),
             _ => next,
         }
     }
@@ -54,59 +58,74 @@ impl State {
             protocol: ip.protocol,
             pad: [0; 3],
         };
-        let Some(known) = self.answered(&key) else { return next };
-        let Some(service) = self.services.get(&known.service).copied() else { return next };
+        let Some(service) = self.answered(&key).and_then(|known| self.services.get(&known.service).copied()) else {
+            return next;
+        };
         let Some(kind) = kind_of(frame, &ip, &service) else { return next };
+        // Who opens a connection answers nobody.
+        if ip.protocol == TCP && matches!(kind, Kind::Tcp { flags } if flags & (SYN | ACK) == SYN) {
+            return next;
+        }
+        let Some(known) = self.heard(&key, now) else { return next };
         let mut out = frame.to_vec();
-        let stats = self.endpoint_stats.entry(known.endpoint).or_default();
+        let mut stats = self.endpoint_stats.get(&known.endpoint).copied().unwrap_or_default();
         stats.replies += 1;
         stats.reply_bytes += ip.length() as u64;
-        if let Kind::Tcp { flags, .. } = kind {
+        if let Kind::Tcp { flags } = kind {
             stats.resets += u64::from(flags & RST != 0);
             if let Some(flow) = self.flows.get_mut(&key) {
                 note_end(flow, flags, FLOW_FIN_ENDPOINT);
             }
             if flags & (SYN | ACK) == SYN | ACK {
-                self.endpoint_stats.entry(known.endpoint).or_default().syn_acks += 1;
+                stats.syn_acks += 1;
                 if clamp(&mut out, &ip, if ip.v6 { service.mss6 } else { service.mss4 }) {
                     self.count(Tally::MssClamped);
                 }
             }
         }
+        if known.endpoint != 0 {
+            self.endpoint_stats.insert(known.endpoint, stats);
+        }
         rewrite(&mut out, &ip, End::Source, &address_bytes(&known.vip), known.port);
         self.count(known.by);
-        if known.via == 0 {
-            return Output::new(Verdict::Pass, out);
-        }
-        let table = Table::from_word(service.nodes);
-        let head = ShimHead {
-            flags: SHIM_FINAL,
-            service: service.number,
-            epoch: table.epoch,
-            origin_site: self.config.site,
-            ..ShimHead::default()
-        };
-        let hash = self.hash(&service, &key.client, key.client_port);
         let job = Job {
             frame: out,
             ip,
             ifindex,
             now,
             slot: known.service,
+            hash: self.hash(&service, &key.client, key.client_port),
             service,
             client: key.client,
             client_port: key.client_port,
-            hash,
             kind,
         };
-        let mut sent = self.encapsulate(job, known.via, head, false, Why::First);
-        if !matches!(sent.verdict, Verdict::Drop(_)) {
-            *self.tallies.entry(Tally::Encapsulated as u32).or_default() -= 1;
-            self.count(Tally::ReplyVia);
+        self.back(job, &known)
+    }
+
+    /// To the client: straight, or through the node on which it asked.
+    fn back(&mut self, job: Job, known: &Known) -> Output {
+        let wanted = known.marked || job.service.returns == RETURN_VIA_INGRESS;
+        // A dead node emits nothing: then straight is all there is.
+        if !wanted || known.ingress == self.config.node || !self.live(known.ingress) {
+            return Output::new(Verdict::Pass, job.frame);
         }
-        // Whether the way it was known by is counted too is not said.
-        sent.loose.tallies.extend([known.by as u32, Tally::Encapsulated as u32]);
-        sent
+        let head = ShimHead {
+            flags: SHIM_FINAL,
+            service: job.service.number,
+            epoch: Table::from_word(job.service.nodes).epoch,
+            origin_site: self.config.site,
+            ..ShimHead::default()
+        };
+        self.encapsulate(job, known.ingress, head, false, Why::Reply)
+    }
+
+    /// Whose reply it is; what an endpoint says keeps its flow alive.
+    fn heard(&mut self, key: &FlowKey, now: Clock) -> Option<Known> {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.seen_s = now.seconds;
+        }
+        self.answered(key)
     }
 
     fn answered(&self, key: &FlowKey) -> Option<Known> {
@@ -120,27 +139,29 @@ impl State {
                 service: half.service,
                 endpoint: half.endpoint,
                 by: Tally::ReplyHalf,
-                via: self
-                    .services
-                    .get(&half.service)
-                    .map_or(0, |s| if self.via(s, half.ingress) != 0 { half.ingress } else { 0 }),
+                ingress: half.ingress,
+                marked: false,
             });
+        }
+        // Nodes, and the ranges under slot 0, reach endpoints by their own addresses.
+        if self.peers.contains_key(&key.client) || self.in_sources(0, &key.client) {
+            return None;
         }
         let at = ReverseKey { address: key.endpoint, port: key.endpoint_port, protocol: key.protocol, pad: [0; 5] };
         let entry = self.reverse.get(&at)?;
-        let endpoint = self.endpoints.iter().find(|(_, e)| e.address == key.endpoint && e.port == key.endpoint_port);
         Some(Known {
             vip: entry.vip,
             port: entry.port,
             service: entry.service,
-            endpoint: endpoint.map_or(0, |(slot, _)| *slot),
+            endpoint: 0,
             by: Tally::ReplyReverse,
-            via: 0,
+            ingress: 0,
+            marked: false,
         })
     }
 
-    /// An ICMP error that an endpoint sends about a packet of its client: quotes the translated tuple.
-    fn error_out(&mut self, frame: &[u8], ip: &Ip) -> Output {
+    /// An ICMP error about a packet of a client, which quotes the translated tuple: from the endpoint, or from a router before it.
+    fn error_out(&mut self, frame: &[u8], ip: Ip, ifindex: u32, now: Clock) -> Output {
         let next = Output::new(Verdict::Pass, frame.to_vec());
         let kind = frame.get(ip.l4).copied().unwrap_or_default();
         let error = if ip.v6 { matches!(kind, 1..=4) } else { matches!(kind, 3 | 11 | 12) };
@@ -154,16 +175,30 @@ impl State {
             protocol: quoted.protocol,
             pad: [0; 3],
         };
-        if quoted.rest() || ip.source != quoted.destination {
+        if quoted.rest() || ip.destination != quoted.source || !matches!(quoted.protocol, TCP | UDP) {
             return next;
         }
-        let Some(known) = self.answered(&key) else { return next };
+        let Some(known) = self.heard(&key, now) else { return next };
+        let Some(service) = self.services.get(&known.service).copied() else { return next };
         let mut out = frame.to_vec();
-        translate_error(&mut out, ip, &quoted, End::Source, &address_bytes(&known.vip), (End::Destination, known.port));
-        let mut out = Output::new(Verdict::Pass, out);
-        out.loose.tallies = vec![known.by as u32, Tally::IcmpError as u32];
-        out.loose.stats = true;
-        out
+        // A router speaks for itself, the endpoint as the VIP.
+        let outer = if ip.source == quoted.destination { known.vip } else { ip.source };
+        let (outer, inner) = (address_bytes(&outer), address_bytes(&known.vip));
+        translate_error(&mut out, &ip, &quoted, (End::Source, &outer), (End::Destination, &inner, known.port));
+        self.count(Tally::IcmpError);
+        let job = Job {
+            frame: out,
+            ip,
+            ifindex,
+            now,
+            slot: known.service,
+            hash: self.hash(&service, &key.client, key.client_port),
+            service,
+            client: key.client,
+            client_port: key.client_port,
+            kind: Kind::Answer,
+        };
+        self.back(job, &known)
     }
 }
 
@@ -174,6 +209,7 @@ fn of_flow(flow: &Flow) -> Known {
         service: flow.service,
         endpoint: flow.endpoint,
         by: Tally::ReplyFlow,
-        via: if flow.flags & FLOW_VIA_INGRESS != 0 { flow.ingress } else { 0 },
+        ingress: flow.ingress,
+        marked: flow.flags & FLOW_VIA_INGRESS != 0,
     }
 }

@@ -5,7 +5,7 @@ use bascule_ebpf_common::forward::{
     NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, Shim, ShimHead, Tally, entropy_port,
 };
 
-use super::ingress::Job;
+use super::ingress::{Job, Kind};
 use super::{Output, State, Verdict};
 use crate::forward::bytes::{address_bytes, adjusted, is_v4, len16, low8, put16, sum};
 
@@ -18,6 +18,8 @@ pub(crate) enum Why {
     First,
     Next,
     LookAhead,
+    /// A reply on its way back.
+    Reply,
 }
 
 impl State {
@@ -38,7 +40,9 @@ impl State {
         let overhead = if v4 { OVERHEAD_V4 } else { OVERHEAD_V6 };
         let fits = job.ip.length() + overhead <= usize::from(node.mtu);
         if !fits && job.ip.whole {
-            return self.too_big(&job, usize::from(node.mtu) - overhead);
+            // The client is told by its first node, and never about an error.
+            let told = decrement && !matches!(job.kind, Kind::Error(_));
+            return self.too_big(&job, usize::from(node.mtu) - overhead, told);
         }
         let mut inner = job.frame[job.ip.at..job.ip.end].to_vec();
         if decrement {
@@ -61,6 +65,7 @@ impl State {
             Why::First => Tally::Encapsulated,
             Why::Next => Tally::NextHop,
             Why::LookAhead => Tally::LookAhead,
+            Why::Reply => Tally::ReplyVia,
         });
         self.followed = Some(super::state::Followed::Node(to));
         let verdict = if node.ifindex == job.ifindex { Verdict::Transmit } else { Verdict::Redirect(node.ifindex) };
@@ -68,9 +73,9 @@ impl State {
     }
 
     /// Drops and tells the client how much fits (RFC 1191, RFC 8201), if the rate allows.
-    fn too_big(&mut self, job: &Job, mtu: usize) -> Output {
+    fn too_big(&mut self, job: &Job, mtu: usize, told: bool) -> Output {
         let mut out = self.drop(PacketDrop::TooBig, job.frame.clone());
-        if self.config.icmp_rate == 0 {
+        if !told || self.config.icmp_rate == 0 {
             return out;
         }
         self.count(Tally::TooBigSent);

@@ -78,10 +78,9 @@ impl State {
         self.count(Tally::IcmpError);
         let mut frame = job.frame.clone();
         let address = address_bytes(&place.address);
-        translate_error(&mut frame, &job.ip, &embedded.ip, End::Destination, &address, (End::Source, place.port));
+        let quoted = (End::Source, address.as_slice(), place.port);
+        translate_error(&mut frame, &job.ip, &embedded.ip, (End::Destination, &address), quoted);
         let mut out = Output::new(Verdict::Pass, frame);
-        // Which counters beside the one for errors move is not said.
-        out.loose.tallies = vec![Tally::FlowHit as u32, Tally::SocketHit as u32];
         out.loose.stats = true;
         out
     }
@@ -92,13 +91,12 @@ pub(crate) fn translate_error(
     frame: &mut [u8],
     ip: &Ip,
     quoted: &Ip,
-    end: End,
-    address: &[u8],
-    (quoted_end, port): (End, u16),
+    (end, address): (End, &[u8]),
+    (quoted_end, quoted_address, port): (End, &[u8], u16),
 ) {
     let before = frame[ip.l4..ip.end].to_vec();
     let mut part = frame[..ip.end].to_vec();
-    rewrite(&mut part, quoted, quoted_end, address, port);
+    rewrite(&mut part, quoted, quoted_end, quoted_address, port);
     rewrite_outer(&mut part, ip, end, address);
     let mut old = even(before);
     let mut new = even(part[ip.l4..ip.end].to_vec());

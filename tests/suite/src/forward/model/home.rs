@@ -3,14 +3,14 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
-    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
+    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, Service, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
 use super::encap::Why;
 use super::ingress::{ACK, Arrival, FIN, Job, Kind, RST, SYN};
 use super::{Output, State, Verdict};
-use crate::forward::bytes::u32_at;
+use crate::forward::bytes::{is_v4, u32_at};
 
 /// Namespace ids below this one are unknown.
 const OWN_NAMESPACE: i32 = -1;
@@ -27,58 +27,56 @@ pub(crate) struct Place {
     pub(crate) netns: i32,
 }
 
-/// Next hop of a chain.
-enum Next {
-    /// This node itself, which may open the flow.
-    Here,
-    Node {
-        index: u8,
-        id: u16,
-        accept: bool,
-    },
-    None,
+/// Who of the rest of a chain can be asked.
+struct Rest {
+    /// A hop on the way names this node and lets it open the flow.
+    leave: bool,
+    next: Option<Hop>,
+}
+
+struct Hop {
+    index: u8,
+    id: u16,
+    accept: bool,
 }
 
 impl State {
     pub(crate) fn home(&mut self, job: Job, from: Arrival) -> Output {
-        let places = self.places(&job);
-        if let Some(out) = self.known(&job, &from, &places) {
+        let own = self.places(&job);
+        let all = self.with_stand_ins(&job, &own);
+        if let Some(out) = self.known(&job, &from, &all) {
             return out;
         }
-        let next = self.next_hop(&job, &from);
+        let Rest { leave, next } = self.rest(&job, &from);
         let opens = match job.kind {
             Kind::Tcp { .. } => job.opens(),
             Kind::Udp { quic_opens } => {
                 quic_opens
                     || job.service.flags & SERVICE_ASK == 0
                     || from.accept
-                    || matches!(next, Next::Here | Next::None)
+                    || leave
+                    || next.is_none()
             }
-            Kind::Error(_) => false,
+            Kind::Error(_) | Kind::Answer => false,
         };
-        let mut collided = false;
-        if opens && places.iter().any(|p| p.ready) {
-            if let Some(out) = self.open(&job, &from, &places) {
-                return out;
-            }
-            collided = true;
-        }
-        if !opens && let Some(out) = self.probed(&job, &from, &places) {
+        if opens && let Some(out) = self.open(&job, &from, &own, &all) {
             return out;
         }
-        let mut out = match next {
-            Next::Node { index, id, accept } => self.send_on(job, &from, index, id, accept, false),
-            Next::Here | Next::None => self.look_ahead(job, &from, &places, opens),
-        };
-        if collided {
-            // Whether collisions count that no other endpoint took is not said.
-            out.loose.tallies.push(Tally::Collision as u32);
+        if !opens && let Some(out) = self.probed(&job, &from, &own) {
+            return out;
         }
-        out
+        match next {
+            Some(hop) => self.send_on(job, &from, &hop, false),
+            None => self.look_ahead(job, &from, &all, opens),
+        }
     }
 
-    fn place(&self, slot: u16) -> Option<Place> {
+    /// The endpoint in a slot, if it can serve the service at all: families are not translated, and the slot may have another user by now.
+    fn place(&self, service: &Service, slot: u16) -> Option<Place> {
         let e = self.endpoints.get(&slot).filter(|_| slot != 0)?;
+        if e.protocol != service.protocol || is_v4(&e.address) != is_v4(&service.vip) {
+            return None;
+        }
         Some(Place {
             slot,
             address: e.address,
@@ -105,7 +103,8 @@ impl State {
                 slot: 0,
                 address: job.service.vip,
                 port: job.service.port,
-                ready: true,
+                // Where there is no endpoint the stack has nobody to give a new flow to.
+                ready: Table::from_word(job.service.endpoints).rows != 0,
                 netns: OWN_NAMESPACE - 1,
             };
             return vec![vip];
@@ -113,7 +112,7 @@ impl State {
         let Some(row) = self.local_row(job, 0) else { return Vec::new() };
         let mut places: Vec<Place> = Vec::new();
         for slot in held(row, job.service.drain_minutes, job.now) {
-            if let Some(place) = self.place(slot)
+            if let Some(place) = self.place(&job.service, slot)
                 && places.iter().all(|p| p.slot != slot)
             {
                 places.push(place);
@@ -122,71 +121,83 @@ impl State {
         places
     }
 
-    /// a: the flow table.
-    fn known(&mut self, job: &Job, from: &Arrival, places: &[Place]) -> Option<Output> {
-        for place in places {
-            let key = key_of(job, place);
-            let Some(mut flow) = self.flows.get(&key).copied() else { continue };
-            if !self.same_vip(job, &flow) {
-                continue;
-            }
-            // A closed flow's tuple was taken by a SYN since, or is about to be.
-            if job.tcp() && flow.flags & FLOW_CLOSING != 0 && (job.opens() || self.half_open(job, places).is_some()) {
-                continue;
-            }
-            if !matches!(job.kind, Kind::Error(_)) {
-                flow.seen_s = job.now.seconds;
-                // Requests may come by another node than before: replies follow.
-                flow.ingress = from.ingress;
-                flow.site = from.origin_site;
-                flow.flags = flow.flags & !FLOW_VIA_INGRESS | self.via(&job.service, from.ingress);
-                self.flows.insert(key, flow);
-            }
-            return Some(self.deliver(job, place, Tally::FlowHit));
+    /// A tuple that another VIP holds at one of them: the homes of the rows behind stand in for the endpoint.
+    fn with_stand_ins(&self, job: &Job, own: &[Place]) -> Vec<Place> {
+        let mut all = own.to_vec();
+        if job.service.delivery != DELIVER_DELEGATE && own.iter().any(|place| self.collides(job, place)) {
+            let homes = (1..=MORE_ROWS).filter_map(|further| self.local_row(job, further));
+            all.extend(homes.filter_map(|row| self.place(&job.service, row.home)));
         }
-        None
+        all
     }
 
-    /// Where a SYN of this flow went.
-    fn half_open(&self, job: &Job, places: &[Place]) -> Option<Place> {
-        let ours = |place: &&Place| {
+    /// The tables: who has the flow open, else whom its SYN was sent to, else who had it until it was closed. A packet that opens a
+    /// flow asks for an open one only: it may be sent twice.
+    fn known(&mut self, job: &Job, from: &Arrival, places: &[Place]) -> Option<Output> {
+        let error = matches!(job.kind, Kind::Error(_));
+        let of = |state: &Self, place: &Place| state.flows.get(&key_of(job, place)).filter(|f| of_vip(job, f)).copied();
+        let open = |place: &&Place| of(self, place).is_some_and(|flow| !self.over(job, &flow));
+        if let Some(place) = places.iter().find(open).copied() {
+            if !error {
+                self.renew(job, from, &place);
+            }
+            return Some(self.deliver(job, &place, Tally::FlowHit));
+        }
+        if !job.tcp() || job.opens() {
+            return None;
+        }
+        let asked = |place: &&Place| {
             let half = self.half.get(&key_of(job, place));
-            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port)
+            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port) && !self.collides(job, place)
         };
-        places.iter().find(ours).copied()
+        if let Some(place) = places.iter().find(asked).copied() {
+            if !error {
+                self.half.remove(&key_of(job, &place));
+                self.enter(job, from, &place);
+            }
+            return Some(self.deliver(job, &place, Tally::FlowHit));
+        }
+        let closed = places.iter().find(|place| of(self, place).is_some()).copied()?;
+        Some(self.deliver(job, &closed, Tally::FlowHit))
     }
 
-    /// Is the entry one of this VIP, and not over?
-    fn same_vip(&self, job: &Job, flow: &Flow) -> bool {
-        let fresh = job.tcp() || job.now.seconds.saturating_sub(flow.seen_s) <= self.config.udp_idle_s;
-        flow.vip == job.service.vip && flow.vip_port == job.service.port && fresh
+    /// A packet of the client keeps its flow alive; its replies follow when requests come by another node than before.
+    fn renew(&mut self, job: &Job, from: &Arrival, place: &Place) {
+        let via = self.via(&job.service, from.ingress);
+        let Some(flow) = self.flows.get_mut(&key_of(job, place)) else { return };
+        flow.seen_s = job.now.seconds;
+        if flow.ingress != from.ingress {
+            flow.ingress = from.ingress;
+            flow.site = from.origin_site;
+            flow.flags = flow.flags & !FLOW_VIA_INGRESS | via;
+        }
+    }
+
+    /// Is a flow closed, or was it quiet for too long?
+    fn over(&self, job: &Job, flow: &Flow) -> bool {
+        if job.tcp() {
+            flow.flags & FLOW_CLOSING != 0
+        } else {
+            job.now.seconds.saturating_sub(flow.seen_s) > self.config.udp_idle_s
+        }
     }
 
     /// Does another VIP use the tuple now?
     fn collides(&self, job: &Job, place: &Place) -> bool {
-        self.flows.get(&key_of(job, place)).is_some_and(|flow| {
-            let other = flow.vip != job.service.vip || flow.vip_port != job.service.port;
-            let over = if job.tcp() {
-                flow.flags & FLOW_CLOSING != 0
-            } else {
-                job.now.seconds.saturating_sub(flow.seen_s) > self.config.udp_idle_s
-            };
-            other && !over
-        })
+        self.flows.get(&key_of(job, place)).is_some_and(|flow| !of_vip(job, flow) && !self.over(job, flow))
     }
 
-    /// b: a new flow.
-    fn open(&mut self, job: &Job, from: &Arrival, places: &[Place]) -> Option<Output> {
-        let mut tried: Vec<Place> = places.iter().filter(|p| p.ready).copied().collect();
-        let rows = u32::from(Table::from_word(job.service.endpoints).rows);
-        for further in 1..=MORE_ROWS.min(rows.saturating_sub(1)) {
-            let home = self.local_row(job, further).map_or(0, |row| row.home);
-            tried.extend(self.place(home).filter(|p| p.ready));
+    /// A new flow: the first of the own row that is ready and free. Only one that is ready and taken has stand-ins.
+    fn open(&mut self, job: &Job, from: &Arrival, own: &[Place], all: &[Place]) -> Option<Output> {
+        let ready = |places: &[Place]| places.iter().filter(|p| p.ready).copied().collect::<Vec<_>>();
+        let mut tried = ready(own);
+        if tried.iter().any(|place| self.collides(job, place)) {
+            tried = ready(all);
         }
-        let mut collisions = 0;
+        let mut collided = false;
         for place in tried {
             if self.collides(job, &place) {
-                collisions += 1;
+                collided = true;
                 continue;
             }
             let key = key_of(job, &place);
@@ -204,33 +215,25 @@ impl State {
                 self.enter(job, from, &place);
             }
             self.service_stats.entry(job.slot).or_default().new_flows += 1;
-            if collisions > 0 {
+            if collided {
                 self.count(Tally::Collision);
             }
-            let mut out = self.deliver(job, &place, Tally::FlowNew);
-            if collisions > 1 {
-                out.loose.tallies.push(Tally::Collision as u32);
-            }
-            return Some(out);
+            return Some(self.deliver(job, &place, Tally::FlowNew));
         }
         None
     }
 
-    /// c: half-open table, sockets, SYN cookies.
-    fn probed(&mut self, job: &Job, from: &Arrival, places: &[Place]) -> Option<Output> {
+    /// Sockets and SYN cookies of the own row's endpoints; one whose tuple another VIP holds would speak for that VIP.
+    fn probed(&mut self, job: &Job, from: &Arrival, own: &[Place]) -> Option<Output> {
         if !job.tcp() || job.opens() {
             return None;
         }
-        let bare = match job.kind {
-            Kind::Tcp { flags, data } => flags & (SYN | ACK | FIN | RST) == ACK && data == 0,
-            _ => false,
-        };
-        if let Some(place) = self.half_open(job, places).filter(|_| matches!(job.kind, Kind::Tcp { .. })) {
-            self.half.remove(&key_of(job, &place));
-            self.enter(job, from, &place);
-            return Some(self.deliver(job, &place, Tally::FlowHit));
-        }
-        for place in places.iter().filter(|p| p.netns >= OWN_NAMESPACE) {
+        // It may carry data: the acknowledgement before it can be lost.
+        let acknowledges = matches!(job.kind, Kind::Tcp { flags } if flags & (SYN | ACK | FIN | RST) == ACK);
+        for place in own.iter().filter(|p| p.netns >= OWN_NAMESPACE) {
+            if self.collides(job, place) {
+                continue;
+            }
             let key = key_of(job, place);
             if self.sockets.connected.contains(&(place.netns, key)) {
                 if matches!(job.kind, Kind::Tcp { .. }) {
@@ -238,7 +241,7 @@ impl State {
                 }
                 return Some(self.deliver(job, place, Tally::SocketHit));
             }
-            if bare
+            if acknowledges
                 && self.sockets.listening.contains(&(place.netns, place.address, place.port))
                 && let Some((sequence, acknowledged)) = numbers(job)
                 && self.sockets.cookies.contains(&(key, sequence, acknowledged))
@@ -250,60 +253,71 @@ impl State {
         None
     }
 
-    /// The next node of the chain that can be asked.
-    fn next_hop(&self, job: &Job, from: &Arrival) -> Next {
+    /// The hops that are left: dead ones are passed over, and those that name this node.
+    fn rest(&self, job: &Job, from: &Arrival) -> Rest {
+        let mut leave = false;
         for index in from.index..from.count.min(2) {
             let hop = from.hops[usize::from(index)];
             let (id, accept) = (hop & !HOP_ACCEPT, hop & HOP_ACCEPT != 0);
-            if id == self.config.node && accept && matches!(job.kind, Kind::Udp { .. }) {
-                return Next::Here;
-            }
-            if id != self.config.node && self.live(id) {
-                return Next::Node { index: index + 1, id, accept };
+            if id == self.config.node {
+                leave |= accept && matches!(job.kind, Kind::Udp { .. });
+            } else if self.live(id) {
+                return Rest { leave, next: Some(Hop { index: index + 1, id, accept }) };
             }
         }
-        Next::None
+        Rest { leave, next: None }
     }
 
-    /// e: on along the chain, or ahead of it.
-    fn send_on(&mut self, job: Job, from: &Arrival, index: u8, id: u16, accept: bool, ahead: bool) -> Output {
+    /// On along the chain, or ahead of it.
+    fn send_on(&mut self, job: Job, from: &Arrival, hop: &Hop, ahead: bool) -> Output {
         let head = ShimHead {
             flags: from.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
-            index,
+            index: hop.index,
             count: from.count,
-            accept,
+            accept: hop.accept,
             service: job.service.number,
             epoch: from.epoch,
             origin_site: from.origin_site,
             second_site: from.second_site,
             hops: [from.ingress, from.hops[1]],
         };
-        self.encapsulate(job, id, head, from.client, if ahead { Why::LookAhead } else { Why::Next })
+        self.encapsulate(job, hop.id, head, from.client, if ahead { Why::LookAhead } else { Why::Next })
     }
 
-    fn look_ahead(&mut self, job: Job, from: &Arrival, places: &[Place], opens: bool) -> Output {
+    fn look_ahead(&mut self, job: Job, from: &Arrival, all: &[Place], opens: bool) -> Output {
         let home = self.node_row(&job.service, job.hash).map_or(NO_NODE, |row| row.home);
-        let hops = from.hops[..usize::from(from.count.min(2))].iter().map(|hop| hop & !HOP_ACCEPT);
-        let named: Vec<u16> = hops.chain([self.config.node, from.sender, from.ingress]).collect();
+        // Whom the packet shows to have been asked. The first hop's place is the ingress node's once it was used, and that one has not
+        // asked itself if its row was older than ours.
+        let asked = usize::from(from.index.min(1))..usize::from(from.count.min(2));
+        let hops = from.hops.get(asked).unwrap_or_default().iter().map(|hop| hop & !HOP_ACCEPT);
+        let sender = if from.index == 0 { self.config.node } else { from.sender };
+        let named: Vec<u16> = hops.chain([self.config.node, sender]).collect();
         if !from.look_ahead && self.live(home) && !named.contains(&home) {
-            return self.send_on(job, from, from.index.max(from.count), home, false, true);
+            let hop = Hop { index: from.index.max(from.count), id: home, accept: false };
+            return self.send_on(job, from, &hop, true);
         }
-        self.orphan(job, places, opens)
+        self.orphan(job, all, opens)
     }
 
-    /// f: nobody knows it.
-    fn orphan(&mut self, job: Job, places: &[Place], opens: bool) -> Output {
-        let (Some(place), false, Kind::Tcp { .. }) = (places.first(), opens, &job.kind) else {
+    /// Nobody knows it: an endpoint's kernel says so, but not for a flow of another VIP.
+    fn orphan(&mut self, job: Job, all: &[Place], opens: bool) -> Output {
+        let place = all.iter().find(|place| !self.collides(&job, place)).copied();
+        let (Some(place), false, Kind::Tcp { .. }) = (place, opens, &job.kind) else {
             return self.drop(PacketDrop::NoEndpoint, job.frame);
         };
         if self.config.orphan_rate == 0 {
             return self.drop(PacketDrop::OrphanRate, job.frame);
         }
         self.service_stats.entry(job.slot).or_default().orphans += 1;
-        let out = self.deliver(&job, place, Tally::Orphan);
+        let out = self.deliver(&job, &place, Tally::Orphan);
         debug_assert!(out.verdict == Verdict::Pass, "an endpoint's kernel answers");
         out
     }
+}
+
+/// Is the entry one of the packet's VIP?
+fn of_vip(job: &Job, flow: &Flow) -> bool {
+    flow.vip == job.service.vip && flow.vip_port == job.service.port
 }
 
 /// The translated tuple.

@@ -20,9 +20,11 @@ pub(crate) const ACK: u8 = 16;
 /// What a packet for a VIP is.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    Tcp { flags: u8, data: usize },
+    Tcp { flags: u8 },
     Udp { quic_opens: bool },
     Error(Embedded),
+    /// An error that an endpoint sends.
+    Answer,
 }
 
 /// How it came to this node.
@@ -65,7 +67,7 @@ impl Job {
         match self.kind {
             Kind::Tcp { flags, .. } => flags & (SYN | ACK) == SYN,
             Kind::Udp { quic_opens } => quic_opens,
-            Kind::Error(_) => false,
+            Kind::Error(_) | Kind::Answer => false,
         }
     }
     pub(crate) fn tcp(&self) -> bool {
@@ -185,7 +187,7 @@ pub(crate) fn kind_of(frame: &[u8], ip: &Ip, service: &Service) -> Option<Kind> 
         if l4.len() < 20 || header < 20 || header > l4.len() {
             return None;
         }
-        return Some(Kind::Tcp { flags: l4[13], data: l4.len() - header });
+        return Some(Kind::Tcp { flags: l4[13] });
     }
     let length = usize::from(u16_at(l4, 4)?);
     // Of a first fragment only a part of the datagram is here.

@@ -17,6 +17,8 @@ use crate::forward::text::{Side, World, frame};
 
 /// Packets of one random world.
 const PER_SCENE: u64 = 200;
+/// Seconds after which SYN cookies are asked for anew: the kernel takes them for one minute at least (`MAX_SYNCOOKIE_AGE`, net/tcp.h).
+const COOKIES_S: u32 = 20;
 
 /// What a run found.
 #[derive(Clone, Debug, Default)]
@@ -43,9 +45,18 @@ pub fn agree(subjects: &mut [Programs<'_>], base: &Path, seed: u64, packets: u64
     let mut report = Report::default();
     let mut dice = Dice(seed);
     let ground = subjects.first().context("a subject")?.ground();
-    let cookies = prepare(subjects, base)?;
+    let asked = open_sockets(subjects, base)?;
+    let mut cookies = Vec::new();
+    let mut baked = None;
     while report.packets < packets {
         let now = subjects[0].now();
+        if baked.is_none_or(|then| now.seconds - then >= COOKIES_S) {
+            baked = Some(now.seconds);
+            cookies = asked
+                .iter()
+                .map(|(key, sequence)| Ok((*key, *sequence, subjects[0].cookie(key, *sequence)?)))
+                .collect::<Result<_>>()?;
+        }
         let seed = dice.0;
         let scene = scene(&mut dice, base, now, ground.clone(), &cookies)?;
         report.scenes += 1;
@@ -57,8 +68,8 @@ pub fn agree(subjects: &mut [Programs<'_>], base: &Path, seed: u64, packets: u64
     Ok(report)
 }
 
-/// Opens the sockets once and asks for the cookies that packets will carry.
-fn prepare(subjects: &mut [Programs<'_>], base: &Path) -> Result<Vec<(FlowKey, u32, u32)>> {
+/// Opens the sockets once; gives the tuples and sequence numbers whose acknowledgements will carry SYN cookies.
+fn open_sockets(subjects: &mut [Programs<'_>], base: &Path) -> Result<Vec<(FlowKey, u32)>> {
     let (devices, netns) = subjects[0].ground();
     let mut world = World::new(subjects[0].now(), devices, netns);
     world.read(base)?;
@@ -66,13 +77,12 @@ fn prepare(subjects: &mut [Programs<'_>], base: &Path) -> Result<Vec<(FlowKey, u
         world.line(&line)?;
     }
     subjects[0].open(&world.state.sockets)?;
-    let mut cookies = Vec::new();
-    for tuple in ["203.0.113.9:65535 10.1.0.3:8080/tcp", "[2001:db8:c::8]:1024 [fd01::3]:8080/tcp"] {
+    let tuples = ["203.0.113.9:65535 10.1.0.3:8080/tcp", "[2001:db8:c::8]:1024 [fd01::3]:8080/tcp"];
+    let asked = tuples.map(|tuple| {
         world.line(&format!("cookie {tuple} seq 9"))?;
-        let (key, sequence) = world.cookie_for.context("just set")?;
-        cookies.push((key, sequence, subjects[0].cookie(&key, sequence)?));
-    }
-    Ok(cookies)
+        world.cookie_for.context("just set")
+    });
+    asked.into_iter().collect()
 }
 
 fn one_scene(

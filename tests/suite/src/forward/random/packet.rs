@@ -152,15 +152,34 @@ fn forged(dice: &mut Dice) -> String {
 
 fn reply(dice: &mut Dice, s: &Service, client: &str) -> String {
     let endpoint = if s.v6 { dice.pick(&ENDPOINTS6) } else { dice.pick(&ENDPOINTS4) };
+    let (endpoint, own) = match (s.delegate, s.tcp) {
+        (true, _) => (s.vip, s.port),
+        (false, true) => (endpoint, 8080),
+        (false, false) => (endpoint, 5353),
+    };
     let port = dice.pick(&PORTS);
     let size = dice.roll(60);
+    if dice.one_in(8) {
+        return refused(dice, s, client, (endpoint, own), port);
+    }
     if s.tcp {
-        let flags = dice.pick(&["SA", "SA", "A", "PA", "FA", "R", "RA"]);
+        let flags = dice.pick(&["SA", "SA", "A", "PA", "FA", "R", "RA", "S"]);
         let mss = if flags == "SA" { dice.pick(&["", " mss 1460 ws 7", " opt 01020405b4010100"]) } else { "" };
-        return format!("eth / ip {endpoint} > {client} / tcp 8080 > {port} {flags} ack 5{mss} / count {size}");
+        return format!("eth / ip {endpoint} > {client} / tcp {own} > {port} {flags} ack 5{mss} / count {size}");
     }
     let sum = dice.pick(&["", "", " sum none"]);
-    format!("eth / ip {endpoint} > {client} / udp 5353 > {port}{sum} / count {size}")
+    format!("eth / ip {endpoint} > {client} / udp {own} > {port}{sum} / count {size}")
+}
+
+/// An ICMP error about a request, from its endpoint or a router before it.
+fn refused(dice: &mut Dice, s: &Service, client: &str, (endpoint, own): (&str, u16), port: u16) -> String {
+    let router = if s.v6 { "fd01::fe" } else { "10.1.0.254" };
+    let from = if dice.one_in(3) { router } else { endpoint };
+    let (kind, header) =
+        if s.v6 { (dice.pick(&["icmp6 1 4", "icmp6 2 0 rest 1300", "icmp6 128 0"]), 40) } else { (dice.pick(&["icmp 3 3", "icmp 3 4 rest 1300", "icmp 5 1"]), 20) };
+    let l4 = if s.tcp { format!("tcp {port} > {own} A seq 5") } else { format!("udp {port} > {own} / text asked") };
+    let cut = header + dice.pick(&[8, 12, 100]);
+    format!("eth / ip {from} > {client} / {kind} / trunc {cut} / ip {client} > {endpoint} ttl 9 / {l4}")
 }
 
 /// A bare acknowledgement whose numbers carry a cookie, or one more than that.

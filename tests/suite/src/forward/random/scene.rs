@@ -17,6 +17,7 @@ pub(crate) struct Service {
     pub(crate) tcp: bool,
     pub(crate) v6: bool,
     pub(crate) affinity: bool,
+    pub(crate) delegate: bool,
     pub(crate) number: u16,
 }
 
@@ -155,6 +156,10 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
             if affinity {
                 words.push_str("affinity ");
             }
+            let delegate = dice.one_in(8);
+            if delegate {
+                words.push_str("delegate ");
+            }
             let drain = dice.pick(&[60, 60, 60, 0, 65535]);
             let (mss4, mss6) = (dice.pick(&[0, 1400, 536]), dice.pick(&[0, 1380, 1220]));
             let number = 100 + slot;
@@ -164,7 +169,7 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
                 if tcp { "tcp" } else { "udp" },
                 1000 + base,
             ));
-            all.push(Service { vip, port, tcp, v6, affinity, number });
+            all.push(Service { vip, port, tcp, v6, affinity, delegate, number });
             base += nodes.max(here);
             slot += 1;
         }
@@ -175,7 +180,22 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
         lines.push(format!("source {slot} {net}"));
     }
     flows(dice, lines, &all);
+    reverse(dice, lines, &all);
     all
+}
+
+/// Endpoints that only one VIP has, and the ranges that reach them by their own addresses.
+fn reverse(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
+    for _ in 0..dice.roll(4) {
+        let at = usize::try_from(dice.roll(services.len() as u64)).unwrap_or(0);
+        let s = &services[at];
+        let endpoint = if s.v6 { dice.pick(&ENDPOINTS6) } else { dice.pick(&ENDPOINTS4) };
+        let (protocol, to) = if s.tcp { ("tcp", 8080) } else { ("udp", 5353) };
+        lines.push(format!("reverse [{endpoint}]:{to}/{protocol} [{}]:{} service {}", s.vip, s.port, at + 1));
+    }
+    if dice.one_in(3) {
+        lines.push(format!("source 0 {}", dice.pick(&["198.51.100.8/32", "100.64.0.0/10", "2001:db8:c::8/128"])));
+    }
 }
 
 fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
@@ -189,6 +209,8 @@ fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
         let endpoint = dice.pick(&endpoint[usize::try_from(i).unwrap_or(0)..=usize::try_from(i).unwrap_or(0)]);
         let slot = slot + i + if s.tcp { 0 } else { 8 };
         let (protocol, to) = if s.tcp { ("tcp", 8080) } else { ("udp", 5353) };
+        // Delegated flows lie under the VIP and name no endpoint.
+        let (endpoint, to, slot) = if s.delegate { (s.vip, s.port, 0) } else { (endpoint, to, slot) };
         let rest = format!(
             "vip [{}]:{} service {} endpoint {slot} ingress {}",
             s.vip,
@@ -208,7 +230,8 @@ fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
                 ));
             }
             _ => {
-                let flags = if s.tcp { dice.pick(&["", "", "", "fin-client", "fin-endpoint", "closing"]) } else { "" };
+                let flags =
+                    if s.tcp { dice.pick(&["", "", "", "fin-client", "fin-endpoint", "closing", "via"]) } else { "" };
                 lines.push(format!("flow {tuple} {rest} age {} {flags}", dice.pick(&[0, 1, 200])));
             }
         }
