@@ -201,8 +201,9 @@ impl Site {
     /// When its port is gone.
     pub fn kill(&mut self, id: u16) -> Result<()> {
         let member = self.member_mut(id);
-        let counted = member.programs.take().map(|programs| programs.tallies());
+        // The cable first: without programs its stack would answer encapsulation with ICMP errors, which no dead node sends.
         member.port.set_up(false)?;
+        let counted = member.programs.take().map(|programs| programs.tallies());
         self.fallen.extend(counted.transpose()?);
         Ok(())
     }
