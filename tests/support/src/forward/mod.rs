@@ -5,12 +5,17 @@
 //! changed row pushes its home back), so that programs are shown to keep flows under any table that keeps those rules.
 
 mod bench_programs;
+mod daemon_config;
+mod daemon_events;
+mod daemons;
 mod entries;
 mod error;
 mod fleet;
 mod forge;
 mod kills;
 mod links;
+mod ground;
+mod ledger;
 mod mapped;
 mod node;
 mod rotation;
@@ -25,15 +30,18 @@ mod bench_abi;
 
 pub use bench_abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
 pub use bench_programs::{BenchPrograms, Sinks, UnderTest};
+pub use daemon_events::{ALL, SHORT, survive_daemons};
+pub use daemons::{DaemonNode, DaemonSite};
 pub use entries::{SERVICE_PORT, VIP};
 pub use fleet::{FLEET_FLOW_KEY, FLEET_NUMBER, FLEET_VIP, Fleet, FleetHost, Toll, Traffic};
 pub use forge::{Encapsulated, ipv4, send_frame};
 pub use kills::{Dice, KillPlan, KillReport, kills};
 pub use links::{DeviceLink, device_links, forward_links, links_in, xdp_of};
+pub use ledger::{CLIENTS, Counted, ENCAPSULATION, OTHER};
 pub use node::{Hook, NodePrograms, ProgramSize, v4};
 pub use rotation::{RotationReport, rotate, tag_key};
 pub use site::{Layout, Member, Pod, Site};
-pub use survive::{Step, Survival, survive};
+pub use survive::{Event, Stage, Step, Survival, survive};
 pub use table::{homes, push};
 pub use tallies::Tallies;
 pub use wires::{cable, nsid};

@@ -14,6 +14,8 @@ use crate::forward::bytes::{is_v4, u32_at};
 
 /// Namespace ids below this one are unknown.
 const OWN_NAMESPACE: i32 = -1;
+/// IANA.
+const IPPROTO_TCP: u8 = 6;
 /// Rows tried after a collision.
 const MORE_ROWS: u32 = 4;
 
@@ -66,7 +68,7 @@ impl State {
             return out;
         }
         match next {
-            Some(hop) => self.send_on(job, &from, &hop, false),
+            Some(hop) => self.send_on(job, &from, &hop, None),
             None => self.look_ahead(job, &from, &all, opens),
         }
     }
@@ -268,33 +270,46 @@ impl State {
         Rest { leave, next: None }
     }
 
-    /// On along the chain, or ahead of it.
-    fn send_on(&mut self, job: Job, from: &Arrival, hop: &Hop, ahead: bool) -> Output {
+    /// On along the chain, or ahead of it, then with who is asked after that node.
+    fn send_on(&mut self, job: Job, from: &Arrival, hop: &Hop, ahead: Option<Option<u16>>) -> Output {
+        // One place of the list names the ingress node; the other takes one more node if the list was not longer than one.
+        let more = ahead.flatten().filter(|_| from.count < 2);
+        let ahead = ahead.is_some();
         let head = ShimHead {
             flags: from.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
-            index: hop.index,
-            count: from.count,
+            index: if more.is_some() { 1 } else { hop.index },
+            count: if more.is_some() { 2 } else { from.count },
             accept: hop.accept,
             service: job.service.number,
             epoch: from.epoch,
             origin_site: from.origin_site,
             second_site: from.second_site,
-            hops: [from.ingress, from.hops[1]],
+            hops: [from.ingress, more.unwrap_or(from.hops[1])],
         };
         self.encapsulate(job, hop.id, head, from.client, if ahead { Why::LookAhead } else { Why::Next })
     }
 
     fn look_ahead(&mut self, job: Job, from: &Arrival, all: &[Place], opens: bool) -> Output {
-        let home = self.node_row(&job.service, job.hash).map_or(NO_NODE, |row| row.home);
+        let row = self.node_row(&job.service, job.hash).unwrap_or_default();
+        let [home, previous, older] = held(row, job.service.drain_minutes, job.now);
         // Whom the packet shows to have been asked. The first hop's place is the ingress node's once it was used, and that one has not
         // asked itself if its row was older than ours.
-        let asked = usize::from(from.index.min(1))..usize::from(from.count.min(2));
-        let hops = from.hops.get(asked).unwrap_or_default().iter().map(|hop| hop & !HOP_ACCEPT);
+        let past = usize::from(from.index.min(1))..usize::from(from.count.min(2));
+        let hops = from.hops.get(past).unwrap_or_default().iter().map(|hop| hop & !HOP_ACCEPT);
         let sender = if from.index == 0 { self.config.node } else { from.sender };
-        let named: Vec<u16> = hops.chain([self.config.node, sender]).collect();
-        if !from.look_ahead && self.live(home) && !named.contains(&home) {
-            let hop = Hop { index: from.index.max(from.count), id: home, accept: false };
-            return self.send_on(job, from, &hop, true);
+        let mut named: Vec<u16> = hops.chain([self.config.node, sender]).collect();
+        // Only a TCP flow that lives is looked for where the row was before.
+        let lives = job.service.protocol == IPPROTO_TCP && !opens;
+        let mut asked = Vec::new();
+        for id in if lives { vec![home, previous, older] } else { vec![home] } {
+            if self.live(id) && !named.contains(&id) {
+                named.push(id);
+                asked.push(id);
+            }
+        }
+        if let (false, Some(&first)) = (from.look_ahead, asked.first()) {
+            let hop = Hop { index: from.index.max(from.count), id: first, accept: false };
+            return self.send_on(job, from, &hop, Some(asked.get(1).copied()));
         }
         self.orphan(job, all, opens)
     }
