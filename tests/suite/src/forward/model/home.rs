@@ -3,7 +3,7 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
-    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, Service, ShimHead, Table, Tally, fast_range,
+    Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, Service, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
