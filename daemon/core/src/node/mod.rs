@@ -18,6 +18,7 @@ pub mod config;
 pub mod event;
 mod group;
 pub mod io;
+mod part;
 mod prepare;
 mod recall;
 mod receive;
