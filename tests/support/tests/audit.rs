@@ -59,10 +59,13 @@ fn a_cut_shows_as_a_stall_and_a_refused_flow_as_not_opened() {
     let server = AuditServer::start(&netns, 7, PORT).unwrap();
     let flows = Flows::start(&client, load(20, 0)).unwrap();
     flows.wait_open(PATIENCE).unwrap();
+    let calm = flows.window().unwrap();
+    assert!(calm.flows.iter().all(|flow| flow.end.is_none() && flow.server == Some(7)), "{calm:?}");
     netns.set_link("eth0", false).unwrap();
     let cut = Stamp::now();
     wait_for(Duration::from_secs(5), "the cut to last", || (Stamp::now() > cut + Duration::from_secs(1)).then_some(()))
         .unwrap();
+    assert!(flows.window().unwrap().longest_stall(&[]) > Duration::from_millis(800));
     let report = flows.finish();
     assert!(report.longest_stall(&[]) > Duration::from_millis(800), "{:?}", report.longest_stall(&[]));
     assert_eq!(report.longest_stall(&[7]), Duration::ZERO);

@@ -1,7 +1,8 @@
 //! The demo: three real daemons on one LAN lose the owner of a virtual IP in every way an owner is lost, and a client is served; then two
-//! nodes behind routers lose one another the same way.
+//! nodes behind routers lose one another the same way; then three nodes steer services to backends while both change.
 
 mod routed;
+mod services;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,9 +51,10 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let wanted = |f: &&Fault| args.scene.as_ref().is_none_or(|s| f.name().to_lowercase().contains(&s.to_lowercase()));
     let scenes: Vec<Fault> = SCENES.iter().filter(wanted).copied().collect();
-    let routed = |name: &str| args.scene.as_ref().is_none_or(|s| name.contains(&s.to_lowercase()));
-    if scenes.is_empty() && !routed::names().iter().any(|name| routed(&name.to_lowercase())) {
-        let all: Vec<String> = SCENES.iter().map(|fault| fault.name()).chain(routed::names()).collect();
+    let named = |name: &str| args.scene.as_ref().is_none_or(|s| name.to_lowercase().contains(&s.to_lowercase()));
+    let others: Vec<String> = routed::names().into_iter().chain(services::names()).collect();
+    if scenes.is_empty() && !others.iter().any(|name| named(name)) {
+        let all: Vec<String> = SCENES.iter().map(|fault| fault.name()).chain(others).collect();
         bail!("no such scene; there are: {}", all.join(", "));
     }
     let begun = Stamp::now();
@@ -60,7 +62,8 @@ fn main() -> Result<ExitCode> {
     if !scenes.is_empty() {
         lan(&mut report, &args.fence, scenes)?;
     }
-    routed::play(&mut report, |name| routed(&name.to_lowercase()))?;
+    routed::play(&mut report, named)?;
+    services::play(&mut report, named)?;
     for row in report.rows.iter().filter(|r| !r.ok) {
         println!(
             "NOT within its bound: {} {}: {:.1} {} ({})",

@@ -1,5 +1,6 @@
 //! Sequences in virtual time: one speaker and a scripted neighbor, and two speakers with one another.
 
+mod changes;
 mod leave;
 mod scripted;
 mod sequences;

@@ -16,7 +16,7 @@ use crate::announce::l2::Announcer;
 use crate::announce::route::Want;
 use crate::election::Reason;
 use crate::election::vrrp::{Vrrp, VrrpConfig};
-use crate::fence::{Basis, FenceRole, FenceWrite, window};
+use crate::fence::{Basis, FenceRole, window};
 use crate::handover::{Handover, Wanted};
 use crate::time::{Instant, TimerTable};
 use crate::types::{Family, LinkId, Mac, Role, Slot, Term, sick_priority};
@@ -26,8 +26,6 @@ use crate::wire::peer::Keys;
 pub(super) const PROBE_GAP: Duration = Duration::from_millis(200);
 /// Number of conflict probes (PROBE_NUM, RFC 5227 section 1.1).
 pub(super) const PROBE_COUNT: u32 = 3;
-/// A link may take this long after the start to come up with its addresses before that is worth an error.
-const SETTLE: Duration = Duration::from_secs(2);
 /// A group that met a foreign holder, or could not install its addresses, tries again after this.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
@@ -109,9 +107,9 @@ pub(super) struct Group {
     pub(super) setback: Option<(Reason, String)>,
     /// Why the group does not take part, and what of that was reported last.
     pub(super) condition: Option<String>,
-    reported: Option<String>,
+    pub(super) reported: Option<String>,
     /// When the group began to exist here.
-    begun: Instant,
+    pub(super) begun: Instant,
     /// What the fence slot guards now.
     pub(super) registered: Option<(LinkId, Vec<IpAddr>)>,
     /// Addresses that the driver was asked to take off and that may still be there, and how many such requests are open.
@@ -256,153 +254,6 @@ impl Group {
             Family::V6 => link.addresses.iter().filter(fits).find(|n| is_link_local(&n.addr())),
         }
         .map(ipnet::IpNet::addr)
-    }
-
-    /// The link of the group among those that exist: by name, else by the subnet of the first address.
-    fn find_link<'a>(&self, links: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
-        match &self.config.interface {
-            Some(name) => links.iter().find(|l| l.name == *name),
-            None => {
-                let owned = self.config.owned();
-                let first = self.config.addresses.first()?;
-                links.iter().find(|l| l.addresses.iter().any(|n| n.contains(first) && !owned.contains(&n.addr())))
-            }
-        }
-    }
-
-    /// Why the group must not take part, and what to call it; `None` when it may.
-    fn obstacle(&self, env: &Env<'_>) -> Option<(Reason, String)> {
-        let Some(link) = &self.link else {
-            let text = match &self.config.interface {
-                Some(name) => format!("interface {name} does not exist"),
-                None => "no interface has a subnet with the first address".to_owned(),
-            };
-            return Some((Reason::LinkDown, text));
-        };
-        if !link.up {
-            return Some((Reason::LinkDown, format!("interface {} is down", link.name)));
-        }
-        for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
-            if !list.is_empty() && self.own_address(family).is_none() {
-                let what = if family == Family::V4 { "IPv4" } else { "IPv6 link-local" };
-                return Some((Reason::LinkDown, format!("interface {} has no {what} address of its own", link.name)));
-            }
-        }
-        if let (FencePolicy::Required, FenceState::Unavailable(why)) = (env.policy, env.fence) {
-            return Some((Reason::FenceUnavailable, format!("fence: {why}")));
-        }
-        if env.drained {
-            return Some((Reason::Stopped, "drained".to_owned()));
-        }
-        if !self.healthy && self.config.when_all_fail == WhenAllFail::Release {
-            return Some((Reason::Unhealthy, "a gate is closed and whenAllFail is release".to_owned()));
-        }
-        self.setback.clone()
-    }
-
-    /// Looks at everything that decides whether the group takes part, and brings it in or out.
-    pub(super) fn evaluate(&mut self, env: &Env<'_>, now: Instant) {
-        let link = self.find_link(env.links).cloned();
-        if self.link.as_ref().map(|l| l.id) != link.as_ref().map(|l| l.id) && self.vrrp.role() != Role::Initialize {
-            // The link was replaced under us: nothing of the old one can be trusted.
-            self.vrrp.stop(Reason::LinkDown, false);
-            self.drain_outputs(env, now);
-        }
-        let new_mac = matches!((&self.link, &link), (Some(old), Some(new)) if old.mac != new.mac);
-        self.link = link;
-        if new_mac {
-            // The whole segment holds the old one.
-            self.announcer.restart(now);
-        }
-        self.register(env, now);
-        let obstacle = self.obstacle(env);
-        let condition = obstacle.as_ref().map(|(_, text)| text.clone());
-        self.condition.clone_from(&condition);
-        // A link that comes up with the node takes a moment (IPv6 duplicate detection alone a second): no news before that.
-        let settles = self.begun + SETTLE;
-        let early = now < settles
-            && self.vrrp.role() == Role::Initialize
-            && self.link.is_some()
-            && matches!(obstacle, Some((Reason::LinkDown, _)));
-        if early {
-            self.timers.set(Timer::Retry, settles);
-        } else if condition != self.reported {
-            self.reported.clone_from(&condition);
-            // A drain was asked for and is reported as such; every other obstacle is news.
-            if !env.drained {
-                self.report(Event::Blocked { group: self.config.name.clone(), condition });
-            }
-        }
-        match obstacle {
-            Some((reason, _)) => self.withdraw(reason, env, now),
-            None => self.join(now),
-        }
-        self.drain_outputs(env, now);
-    }
-
-    /// Leaves the election; the planned way when somebody may take over and we are still able to.
-    fn withdraw(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
-        self.timers.stop(Timer::Probe);
-        if self.vrrp.role() == Role::Initialize {
-            return;
-        }
-        let planned = matches!(reason, Reason::Stopped | Reason::Unhealthy);
-        if planned && self.vrrp.role() == Role::Active && !env.keys.is_empty() {
-            if !self.farewell {
-                self.farewell = true;
-                self.start_handover(Wanted::Best, now);
-            }
-            if self.handover.in_progress() {
-                return;
-            }
-        }
-        self.vrrp.stop(reason, planned || reason == Reason::InstallFailed);
-    }
-
-    fn join(&mut self, now: Instant) {
-        self.farewell = false;
-        if self.vrrp.role() != Role::Initialize || self.timers.get(Timer::Probe).is_some() {
-            return;
-        }
-        if self.probed {
-            self.vrrp.start(now);
-        } else {
-            self.probes = 0;
-            self.answered = None;
-            self.timers.set(Timer::Probe, now);
-        }
-    }
-
-    /// Tells the fence what the slot guards, when that changed.
-    pub(super) fn register(&mut self, env: &Env<'_>, now: Instant) {
-        let Some(link) = self.link.as_ref().filter(|_| env.fenced()) else {
-            self.registered = None;
-            return;
-        };
-        let mut guarded = self.config.owned();
-        guarded.extend(self.removing.iter().filter(|a| !self.config.owned().contains(a)));
-        let wanted = (link.id, guarded);
-        if self.registered.as_ref() == Some(&wanted) {
-            return;
-        }
-        let mut routers = Vec::new();
-        for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
-            if !list.is_empty() {
-                routers.push((family, self.config.vrid));
-            }
-        }
-        let (slot, addresses) = (self.slot, wanted.1.clone());
-        self.registered = Some(wanted);
-        let write = FenceWrite::Register { slot, link: link.id, addresses, routers };
-        self.out.push_back(Action::Fence(write));
-        if self.vrrp.role() == Role::Active {
-            // What the slot knew is forgotten: the claim goes on in it. A fence that became available under a running claim opens
-            // for one window, which the advert that follows proves.
-            let deadline = self.vrrp.fence_deadline().unwrap_or(now + window(self.config.interval));
-            // Programs that were not there saw no silence.
-            self.basis = Basis::Given;
-            self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, self.handover.granted_to().is_some());
-        }
     }
 
     /// New health of the gates as a whole.

@@ -14,10 +14,13 @@
 
 mod anycast;
 mod claim;
+mod command;
 pub mod config;
 pub mod event;
 mod group;
 pub mod io;
+mod packets;
+mod part;
 mod prepare;
 mod recall;
 mod receive;
@@ -29,22 +32,18 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use anycast::Anycast;
+use command::PendingMove;
 use config::{FencePolicy, NodeConfig};
 use event::Event;
 use group::{Env, Group};
-use io::{Action, Command, FenceState, Input, LinkInfo};
+use io::{Action, FenceState, Input, LinkInfo};
 use status::{GateStatus, NodeStatus};
 
 use crate::announce::route::Ledger;
 use crate::fence::FenceWrite;
-use crate::handover::Wanted;
 use crate::health::Gate;
 use crate::time::Instant;
 use crate::types::{LinkId, Role, Slot};
-use crate::wire::arp::Arp;
-use crate::wire::ndp::Ndp;
-use crate::wire::peer::Message;
-use crate::wire::vrrp::{Advert, HOP_LIMIT, VrrpError};
 
 /// Lifetime of an address that we put on a link: the kernel removes it by itself when nobody renews it.
 pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(10);
@@ -52,8 +51,6 @@ pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(10);
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(4);
 /// Slots of the fence.
 pub const SLOTS: u32 = 1024;
-/// Refused packets of one channel are one series while they come at least this often.
-const REFUSED_SERIES: Duration = Duration::from_secs(10);
 
 /// One node.
 #[derive(Debug)]
@@ -83,18 +80,6 @@ pub struct Node {
     refused: [Option<Instant>; 2],
     actions: VecDeque<Action>,
 }
-
-#[derive(Debug)]
-struct PendingMove {
-    id: u64,
-    group: String,
-    to: String,
-    was_active: bool,
-    deadline: Instant,
-}
-
-/// How long a move may take before the operator is told that it did not happen: three queries, a grant and a take-over.
-const MOVE_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// A node without configuration, links or fence. `seed` must be random in production: nonces come from it.
@@ -349,68 +334,6 @@ impl Node {
         });
     }
 
-    fn handle_vrrp(&mut self, link: LinkId, src: IpAddr, dst: IpAddr, ttl: u8, payload: &[u8], now: Instant) {
-        // Our own adverts come back where the network loops multicast.
-        if self.links.iter().any(|l| l.addresses.iter().any(|n| n.addr() == src)) {
-            return;
-        }
-        let parsed = if ttl == HOP_LIMIT { Advert::parse(payload, src, dst) } else { Err(VrrpError::HopLimit { ttl }) };
-        match parsed {
-            Ok(advert) => self.on_link(link, now, |g, env, now| {
-                if g.config.vrid == advert.vrid {
-                    g.handle_advert(src, &advert, env, now);
-                }
-            }),
-            Err(error) => self.refuse(0, "vrrp", src, error.to_string(), now),
-        }
-    }
-
-    fn handle_neighbor(&mut self, link: LinkId, frame: &[u8], now: Instant) {
-        let (address, mac, probe) = match (Arp::parse(frame), Ndp::parse(frame)) {
-            (Some(arp), _) if arp.is_probe() => (IpAddr::V4(arp.target), arp.sender_mac, true),
-            (Some(arp), _) => (IpAddr::V4(arp.sender), arp.sender_mac, false),
-            (_, Some(Ndp::Advertisement { target, mac, .. })) => (IpAddr::V6(target), mac, false),
-            (_, Some(Ndp::Solicitation { source, target, mac })) if source.is_unspecified() => {
-                (IpAddr::V6(target), mac, true)
-            }
-            _ => return,
-        };
-        if self.links.iter().any(|l| l.mac == mac) {
-            return;
-        }
-        self.on_link(link, now, |g, env, now| {
-            if !g.config.owned().contains(&address) {
-                return;
-            }
-            if probe {
-                g.handle_probe_by(address, now);
-                g.drain_outputs(env, now);
-            } else {
-                g.handle_claim_by(address, mac, env, now);
-            }
-        });
-    }
-
-    fn handle_peer(&mut self, link: LinkId, src: IpAddr, payload: &[u8], now: Instant) {
-        if self.config.keys.is_empty() || self.links.iter().any(|l| l.addresses.iter().any(|n| n.addr() == src)) {
-            return;
-        }
-        match Message::parse(payload, &self.config.keys) {
-            Ok(message) => self.on_link(link, now, |g, env, now| {
-                if g.config.vrid == message.vrid {
-                    g.handle_peer(src, &message, env, now);
-                }
-            }),
-            Err(error) => self.refuse(1, "peer", src, error.to_string(), now),
-        }
-    }
-
-    fn refuse(&mut self, series: usize, channel: &'static str, source: IpAddr, error: String, now: Instant) {
-        let first = self.refused[series].is_none_or(|at| now.since(at) >= REFUSED_SERIES);
-        self.refused[series] = Some(now);
-        self.actions.push_back(Action::Report(Event::Refused { channel, source, error, first }));
-    }
-
     fn start_probes(&mut self, now: Instant) {
         for gate in &mut self.gates {
             if gate.start_due(now) {
@@ -439,93 +362,6 @@ impl Node {
         self.each_anycast(now, |a, _, _| {
             let healthy = a.config.gates.iter().all(|name| open.contains(name));
             a.set_healthy(healthy);
-        });
-    }
-
-    fn handle_command(&mut self, id: u64, command: Command, now: Instant) {
-        match command {
-            Command::Drain | Command::Undrain => {
-                let on = command == Command::Drain;
-                if self.drained != on {
-                    self.drained = on;
-                    self.actions.push_back(Action::Report(Event::Drain { on }));
-                    self.evaluate(now);
-                }
-                let text = if on { "drained: every group is being given away" } else { "taking part again" };
-                self.actions.push_back(Action::CommandDone { id, result: Ok(text.to_owned()) });
-            }
-            Command::Stop | Command::Restart => {
-                // A stop that is under way is not turned into a restart: addresses are on their way off already.
-                self.restarting = self.restarting || !self.stopping && command == Command::Restart;
-                self.stopping = true;
-                self.evaluate(now);
-                let text = if self.restarting { "stopping for a restart" } else { "stopping" };
-                self.actions.push_back(Action::CommandDone { id, result: Ok(text.to_owned()) });
-            }
-            Command::Move { vip, to } => self.start_move(id, &vip, to, now),
-        }
-    }
-
-    fn start_move(&mut self, id: u64, vip: &str, to: String, now: Instant) {
-        let address: Option<IpAddr> = vip.parse().ok();
-        let wanted = |g: &Group| g.config.name == vip || address.is_some_and(|a| g.config.owned().contains(&a));
-        let known: Vec<&str> = self.groups.iter().map(|g| g.config.name.as_str()).collect();
-        let refusal = match self.groups.iter().find(|g| wanted(g)) {
-            _ if self.config.keys.is_empty() => {
-                Some("no peer key is configured (peers.keyFile): a move needs one".to_owned())
-            }
-            None if self
-                .anycast
-                .iter()
-                .any(|a| a.config.name == vip || address.is_some_and(|v| a.config.addresses.contains(&v))) =>
-            {
-                Some(format!("{vip} is announced by every node (scope: all): there is nothing to move"))
-            }
-            None => Some(format!("no group or address {vip}; known groups: {}", known.join(", "))),
-            Some(g) if g.vrrp.role() == Role::Active && to == self.config.node => {
-                Some(format!("{} is owned by {to} already", g.config.name))
-            }
-            Some(g) if g.handover.in_progress() => Some(format!("{} is being handed over already", g.config.name)),
-            Some(_) => None,
-        };
-        if let Some(why) = refusal {
-            self.actions.push_back(Action::CommandDone { id, result: Err(why) });
-            return;
-        }
-        let deadline = now + MOVE_DEADLINE;
-        let mut pending = None;
-        for group in self.groups.iter_mut().filter(|g| wanted(g)) {
-            let was_active = group.vrrp.role() == Role::Active;
-            pending = Some(PendingMove { id, group: group.config.name.clone(), to: to.clone(), was_active, deadline });
-            if was_active {
-                group.start_handover(Wanted::Node(to.clone()), now);
-            } else {
-                let nonce = group.nonce();
-                group.handover.ask_move(to.clone(), nonce, now);
-            }
-        }
-        self.moves.extend(pending);
-        self.each(now, |g, env, now| g.drain_outputs(env, now));
-    }
-
-    /// A move is done when the group changed hands as seen from here.
-    fn settle_moves(&mut self, now: Instant) {
-        let (groups, actions, own) = (&self.groups, &mut self.actions, &self.config.node);
-        self.moves.retain(|m| {
-            let Some(group) = groups.iter().find(|g| g.config.name == m.group) else { return false };
-            let active = group.vrrp.role() == Role::Active;
-            let arrived =
-                if m.was_active { !active } else { active || *own != m.to && group.owner_changed(m.deadline) };
-            let failed = m.was_active && active && !group.handover.in_progress();
-            let result = if arrived {
-                Ok(format!("{} moved to {}", m.group, m.to))
-            } else if failed || now >= m.deadline {
-                Err(format!("{} did not move to {}", m.group, m.to))
-            } else {
-                return true;
-            };
-            actions.push_back(Action::CommandDone { id: m.id, result });
-            false
         });
     }
 }

@@ -3,9 +3,14 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::io::Command;
 use super::*;
 use crate::election::Reason;
 use crate::types::{Centis, Family, Mac, Role, Term};
+use crate::wire::arp::Arp;
+use crate::wire::ndp::Ndp;
+use crate::wire::peer::Message;
+use crate::wire::vrrp::Advert;
 
 mod anycast;
 mod claim;

@@ -17,6 +17,8 @@ use crate::{LabError, Netns, Result, Stamp, wait_for};
 
 /// Connections that are being opened at once: below the servers' backlog and the half-open table by far.
 const OPENING: usize = 128;
+/// The client's thread looks whether it is asked once a millisecond.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to run.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +46,10 @@ struct Shared {
     dead: Mutex<Vec<u32>>,
     /// Flows that ended before their time: their servers.
     ended: Mutex<Vec<Option<u32>>>,
+    asked: AtomicBool,
+    /// Who asks wants a new window to begin.
+    renew: AtomicBool,
+    told: Mutex<Option<AuditReport>>,
     report: Mutex<Option<AuditReport>>,
 }
 
@@ -104,6 +110,31 @@ impl Flows {
         self.shared.least.load(Ordering::Relaxed)
     }
 
+    /// What became of the flows so far; stalls and the client's lateness are those of the window that the last [`Flows::window`], or the
+    /// start, began. A stall that began before counts whole.
+    ///
+    /// # Errors
+    /// When the client's thread does not answer.
+    pub fn look(&self) -> Result<AuditReport> {
+        self.ask(false)
+    }
+
+    /// The same, and begins a new window.
+    ///
+    /// # Errors
+    /// Those of [`Flows::look`].
+    pub fn window(&self) -> Result<AuditReport> {
+        self.ask(true)
+    }
+
+    fn ask(&self, renew: bool) -> Result<AuditReport> {
+        self.shared.renew.store(renew, Ordering::Relaxed);
+        self.shared.asked.store(true, Ordering::Release);
+        wait_for(PATIENCE, "the flows' client to tell", || {
+            self.shared.told.lock().unwrap_or_else(PoisonError::into_inner).take()
+        })
+    }
+
     /// Flows that live now.
     pub fn alive(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
@@ -139,6 +170,8 @@ struct Flow {
     conn: Option<Conn>,
     connected: bool,
     waiting_since: Option<Stamp>,
+    /// Longest stall since the last look; the outcome has the longest of all.
+    lately: Duration,
     outcome: FlowOutcome,
 }
 
@@ -152,12 +185,15 @@ struct Client<'a> {
     turn: usize,
     due: Option<Stamp>,
     late: Duration,
+    /// Since the last look.
+    lately: Duration,
 }
 
 impl<'a> Client<'a> {
     fn new(load: Load, epoll: &'a Epoll, shared: &'a Shared) -> Self {
-        let (flows, late) = (Vec::with_capacity(load.paced + load.full_speed), Duration::ZERO);
-        Self { load, epoll, shared, flows, opening: 0, turn: 0, due: None, late }
+        let flows = Vec::with_capacity(load.paced + load.full_speed);
+        let (late, lately) = (Duration::ZERO, Duration::ZERO);
+        Self { load, epoll, shared, flows, opening: 0, turn: 0, due: None, late, lately }
     }
 
     fn run(mut self) -> AuditReport {
@@ -166,6 +202,10 @@ impl<'a> Client<'a> {
         while !self.shared.stop.load(Ordering::Relaxed) {
             self.open_more();
             self.send_due();
+            if self.shared.asked.swap(false, Ordering::Acquire) {
+                let window = self.window(self.shared.renew.load(Ordering::Relaxed));
+                *self.shared.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(window);
+            }
             let Ok(count) = self.epoll.wait(&mut events, EpollTimeout::from(1u16)) else { continue };
             for event in &events[..count] {
                 let index = usize::try_from(event.data()).unwrap_or(usize::MAX);
@@ -173,8 +213,25 @@ impl<'a> Client<'a> {
             }
         }
         let now = Stamp::now();
-        let outcome = |flow: &Flow| FlowOutcome { stall: flow.stall(now), ..flow.outcome };
-        AuditReport { flows: self.flows.iter().map(outcome).collect(), late: self.late }
+        self.flows.iter_mut().for_each(|flow| flow.stalled(now));
+        AuditReport { flows: self.flows.iter().map(|flow| flow.outcome).collect(), late: self.late }
+    }
+
+    fn window(&mut self, renew: bool) -> AuditReport {
+        let now = Stamp::now();
+        let flows = self.flows.iter_mut().map(|flow| {
+            flow.stalled(now);
+            let stall = flow.lately;
+            if renew {
+                flow.lately = Duration::ZERO;
+            }
+            FlowOutcome { stall, ..flow.outcome }
+        });
+        let report = AuditReport { flows: flows.collect(), late: self.lately };
+        if renew {
+            self.lately = Duration::ZERO;
+        }
+        report
     }
 
     fn total(&self) -> usize {
@@ -185,7 +242,8 @@ impl<'a> Client<'a> {
         while self.opening < OPENING && self.flows.len() < self.total() {
             let index = self.flows.len();
             let outcome = FlowOutcome { server: None, sent: 0, echoed: 0, stall: Duration::ZERO, end: None };
-            self.flows.push(Flow { conn: None, connected: false, waiting_since: Some(Stamp::now()), outcome });
+            let (waiting_since, lately) = (Some(Stamp::now()), Duration::ZERO);
+            self.flows.push(Flow { conn: None, connected: false, waiting_since, lately, outcome });
             self.opening += 1;
             let opened = connect(self.load.target).and_then(|stream| {
                 let token = u64::try_from(index).map_err(std::io::Error::other)?;
@@ -209,6 +267,7 @@ impl<'a> Client<'a> {
         let mut due = *self.due.get_or_insert(now);
         while due <= now {
             self.late = self.late.max(now.since(due));
+            self.lately = self.lately.max(now.since(due));
             self.send(self.turn, 1);
             self.turn = (self.turn + 1) % self.load.paced;
             if self.turn == 0 {
@@ -291,7 +350,7 @@ impl<'a> Client<'a> {
         let fresh = flow.outcome.echoed - before;
         if fresh > 0 {
             let now = Stamp::now();
-            flow.outcome.stall = flow.stall(now);
+            flow.stalled(now);
             flow.waiting_since = (flow.outcome.echoed < flow.outcome.sent).then_some(now);
             self.shared.echoed.fetch_add(fresh, Ordering::Relaxed);
             if before == 0 {
@@ -315,7 +374,7 @@ impl<'a> Client<'a> {
 
     fn end(&mut self, index: usize, end: End) {
         let flow = &mut self.flows[index];
-        flow.outcome.stall = flow.stall(Stamp::now());
+        flow.stalled(Stamp::now());
         flow.waiting_since = None;
         flow.conn = None;
         flow.outcome.end = Some(end);
@@ -330,9 +389,11 @@ impl<'a> Client<'a> {
 }
 
 impl Flow {
-    /// Its longest stall, the one under way included.
-    fn stall(&self, now: Stamp) -> Duration {
-        self.outcome.stall.max(self.waiting_since.map_or(Duration::ZERO, |since| now.since(since)))
+    /// Notes the stall that is under way.
+    fn stalled(&mut self, now: Stamp) {
+        let stall = self.waiting_since.map_or(Duration::ZERO, |since| now.since(since));
+        self.outcome.stall = self.outcome.stall.max(stall);
+        self.lately = self.lately.max(stall);
     }
 }
 

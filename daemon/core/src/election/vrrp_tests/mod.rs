@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::*;
 
 mod additions;
+mod claims;
 mod harness;
 mod pair;
 
