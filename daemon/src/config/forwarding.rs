@@ -8,6 +8,7 @@ use bascule_core::balance;
 use bascule_core::service::NodeSpec;
 use bascule_core::service::keys::ForwardKeys;
 use bascule_core::types::Family;
+use ipnet::IpNet;
 
 use super::error::shown;
 use super::keys;
@@ -40,6 +41,8 @@ pub struct Forwarding {
     pub hook: Hook,
     /// Links on which they arrive; empty: those that carry addresses of this node.
     pub interfaces: Vec<String>,
+    /// Hosts there reach endpoints by the endpoints' own addresses.
+    pub internal_networks: Vec<IpNet>,
     /// Largest packet between nodes; `None`: the link's MTU.
     pub mtu: Option<u16>,
     /// A UDP flow without a packet for so long is over.
@@ -117,6 +120,10 @@ pub(super) fn read(
     if let Some(links) = &interfaces {
         distinct(links, "link", errors);
     }
+    let internal = map.texts("internalNetworks", values::network);
+    if let Some(networks) = &internal {
+        distinct(networks, "network", errors);
+    }
     let mtu = map.whole("mtu").map(|m| m.value);
     let (udp_idle, orphan_rate, icmp_rate) = (map.time("udpIdle"), map.whole("orphanRate"), map.whole("icmpRate"));
     let list = map.sections("nodes", NODES_MAX);
@@ -143,6 +150,7 @@ pub(super) fn read(
             ca_files: Vec::new(),
             hook,
             interfaces: interfaces.map(|i| i.items.into_iter().map(|l| l.value).collect()).unwrap_or_default(),
+            internal_networks: internal?.items.into_iter().map(|network| network.value).collect(),
             mtu,
             udp_idle: udp_idle?.value,
             orphan_rate: orphan_rate?.value,

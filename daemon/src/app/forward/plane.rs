@@ -141,6 +141,7 @@ impl Plane {
                     .set_key(slot(send), &key(send))
                     .and_then(|()| forward.set_config(&node_config(config)))
                     .and_then(|()| forward.set_key(slot(1 - send), &key(1 - send)))
+                    .and_then(|()| forward.set_internal(&config.internal_networks))
             }
         };
         if let Err(error) = written {

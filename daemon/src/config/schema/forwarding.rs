@@ -42,6 +42,12 @@ pub(super) static FORWARDING: Section = Section {
             "Links on which packets for VIPs and encapsulation arrive.",
         ),
         field(
+            "internalNetworks",
+            Texts { what: "a network", right: "a network such as 10.244.0.0/16 or 2001:db8::/32" },
+            Value("[]"),
+            "Networks whose hosts reach endpoints by the endpoints' own addresses, such as those of pods and of monitoring: an answer to them that belongs to no known connection keeps its source. The nodes are always among them.",
+        ),
+        field(
             "mtu",
             Whole { min: 1280, max: 9216 },
             Words("the MTU of the link towards each node"),

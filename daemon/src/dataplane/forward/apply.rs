@@ -51,6 +51,8 @@ pub enum Place {
 const NETNS_UNKNOWN: i32 = -2;
 /// `BPF_F_CURRENT_NETNS`.
 const NETNS_OWN: i32 = -1;
+/// The slot of the source ranges that are no service's.
+const INTERNAL: ServiceSlot = ServiceSlot(0);
 /// IP and TCP headers without options: what a segment size leaves out.
 const HEADERS_V4: u16 = 40;
 const HEADERS_V6: u16 = 60;
@@ -144,6 +146,18 @@ impl Known {
             // Rows that are free are written by whoever is given them next; reports are for people; the caller sweeps, flows too.
             Action::FreeRows { .. } | Action::Report(_) | Action::Sweep => {}
         }
+        Ok(())
+    }
+
+    /// The ranges under slot 0, which no service has, are those of the inside.
+    pub(super) fn set_internal(&mut self, tables: &mut Tables, networks: &[IpNet]) -> Result<(), ForwardError> {
+        let of_inside = |(slot, _): &&(ServiceSlot, IpNet)| *slot == INTERNAL;
+        let before: Vec<IpNet> = self.sources.iter().filter(of_inside).map(|(_, net)| *net).collect();
+        let gone: Vec<IpNet> = before.into_iter().filter(|net| !networks.contains(net)).collect();
+        tables.add_sources(INTERNAL.0.into(), networks)?;
+        self.sources.extend(networks.iter().map(|net| (INTERNAL, *net)));
+        tables.remove_sources(INTERNAL.0.into(), &gone)?;
+        self.sources.retain(|(slot, net)| *slot != INTERNAL || !gone.contains(net));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use bascule_core::balance::Recovered;
 use bascule_core::balance::io::Action;
 use bascule_ebpf_common::forward::{Config, FlowKey, Key, Site};
+use ipnet::IpNet;
 
 use super::apply::{Path, Place, Written};
 use super::clean::pinned_devices;
@@ -72,6 +73,14 @@ impl Forward {
     /// [`ForwardError::Plane`].
     pub fn set_config(&mut self, config: &Config) -> Result<(), ForwardError> {
         self.peers.set_config(config)
+    }
+
+    /// Networks whose hosts reach endpoints by the endpoints' own addresses: the reverse map is not asked for replies to them.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn set_internal(&mut self, networks: &[IpNet]) -> Result<(), ForwardError> {
+        self.known.set_internal(&mut self.tables, networks)
     }
 
     /// What is written there.
