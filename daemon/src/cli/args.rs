@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::forward::Filter;
-use super::render::{StaticPod, Unit};
+use super::render::{Masquerade, StaticPod, Unit};
 
 /// Owns a cluster's virtual IPs and moves their traffic between sites.
 #[derive(Parser, Debug)]
@@ -157,7 +157,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Print a manifest to run the daemon with
+    /// Print a manifest to run the daemon with, or rules that a node needs beside it
     Render {
         #[command(subcommand)]
         what: Render,
@@ -198,6 +198,8 @@ pub(super) enum Render {
     StaticPod(StaticPod),
     /// A hardened unit for systemd
     Systemd(Unit),
+    /// Rules for nft(8) that bring back the answers of endpoints without a node
+    Masquerade(Masquerade),
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]

@@ -90,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Render { what } => match what {
             Render::StaticPod(wanted) => said(&render::static_pod(&wanted)),
             Render::Systemd(wanted) => said(&render::systemd(&wanted)),
+            Render::Masquerade(wanted) => masquerade(&wanted),
         },
         Verb::Version => said(&version()),
         Verb::Docs { what } => said(&match what {
@@ -121,6 +122,19 @@ fn print(text: &str, to: Output) -> io::Result<()> {
 
 fn said(text: &str) -> Exit {
     done(print(text, Output::Result))
+}
+
+fn masquerade(wanted: &render::Masquerade) -> Exit {
+    match crate::config::load(&wanted.config) {
+        Ok(loaded) => {
+            let services = loaded.forwarding.as_ref().map_or(&[][..], |forwarding| &forwarding.config.services);
+            said(&render::masquerade(services))
+        }
+        Err(errors) => {
+            complain(errors);
+            Exit::Failed
+        }
+    }
 }
 
 fn complain(what: impl Display) {

@@ -128,6 +128,7 @@ fn the_command_line_is_consistent() {
         "clean",
         "render static-pod",
         "render systemd",
+        "render masquerade",
         "version",
     ] {
         assert!(page.contains(&format!("## bascule {verb}\n")), "{verb}");

@@ -87,8 +87,8 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) ->
         return Verdict::Drop(PacketDrop::HopLimit);
     }
     let room = Room { length: if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 } as u8, v6 };
-    let fits = wire_length(packet, request) + room.bytes() <= usize::from(node.mtu);
-    if !fits && !ip.divisible {
+    // Whether it may be cut or not: fragments of encapsulation would have to be put together by a program.
+    if wire_length(packet, request) + room.bytes() > usize::from(node.mtu) {
         return if first {
             Verdict::TooBig(u32::from(node.mtu).saturating_sub(room.bytes() as u32))
         } else {
@@ -125,7 +125,7 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) ->
         // SAFETY: just written.
         packet.store(ETHERNET, unsafe { &request.work.build.outer6 }, Sum::Changes)
     } else {
-        let ip = ipv4(tos, length, fits, low_word(source), low_word(&node.address));
+        let ip = ipv4(tos, length, low_word(source), low_word(&node.address));
         request.work.build.outer4 = Outer4 { ip, udp, shim };
         // SAFETY: just written.
         packet.store(ETHERNET, unsafe { &request.work.build.outer4 }, Sum::Changes)
@@ -169,13 +169,13 @@ pub(crate) fn count_down<P: Packet>(packet: &P, ip: &Ip) -> Option<()> {
 
 /// The outer IPv4 header. ECN and TOS are the inner packet's (RFC 6040, normal mode).
 #[inline(always)]
-fn ipv4(tos: u8, udp_length: u16, whole: bool, source: u32, destination: u32) -> Ipv4Header {
+fn ipv4(tos: u8, udp_length: u16, source: u32, destination: u32) -> Ipv4Header {
     let mut header = Ipv4Header {
         version_length: 0x45,
         tos,
         length: udp_length.wrapping_add(20).to_be(),
         id: 0,
-        fragment: if whole { DF } else { 0 },
+        fragment: DF,
         ttl: OUTER_HOPS,
         protocol: IPPROTO_UDP,
         checksum: 0,

@@ -27,8 +27,6 @@ pub(crate) const UDP: usize = 8;
 
 /// More fragments, and the offset (RFC 791 section 3.1).
 const IPV4_FRAGMENT: u16 = 0x3fff;
-/// Do not fragment.
-const IPV4_DF: u16 = 0x4000;
 
 /// TCP flags (RFC 9293 section 3.1).
 pub(crate) const FIN: u8 = 0x01;
@@ -151,8 +149,6 @@ pub(crate) struct Ip {
     /// TTL or hop limit.
     pub(crate) hops: u8,
     pub(crate) protocol: u8,
-    /// Routers may cut it: IPv4 without DF.
-    pub(crate) divisible: bool,
     /// Bytes of options or extension headers: the slow program alone meets any.
     pub(crate) extra: u8,
     /// It is the first fragment of a longer one.
@@ -225,7 +221,6 @@ fn ipv4<P: Packet>(packet: &P, at: usize, ip: &mut Ip) -> Network {
     ip.tos = h.tos;
     ip.hops = h.ttl;
     ip.protocol = h.protocol;
-    ip.divisible = fragment & IPV4_DF == 0;
     ip.source = VipKey::v4(h.source.to_ne_bytes());
     ip.destination = VipKey::v4(h.destination.to_ne_bytes());
     Network::Plain
@@ -245,7 +240,6 @@ fn ipv6<P: Packet>(packet: &P, at: usize, ip: &mut Ip) -> Network {
     ip.tos = (head >> 20) as u8;
     ip.hops = h.hops;
     ip.protocol = h.next;
-    ip.divisible = false;
     ip.source = h.source;
     ip.destination = h.destination;
     Network::Plain

@@ -1,5 +1,7 @@
-//! `bascule render`: manifests for the two ways a control-plane node runs us. The reasons stand in the output, where they are read.
+//! `bascule render`: manifests for the two ways a control-plane node runs us, and rules that a node needs beside us. The reasons stand in the
+//! output, where they are read.
 
+mod masquerade;
 mod pod;
 mod unit;
 
@@ -8,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::ArgGroup;
 
+pub use masquerade::{Masquerade, masquerade};
 pub use pod::static_pod;
 pub use unit::systemd;
 

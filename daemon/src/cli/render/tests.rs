@@ -100,3 +100,28 @@ fn what_cannot_work_is_refused_on_the_command_line() {
         assert!(error.contains(wanted), "{words}: {error}");
     }
 }
+
+#[test]
+fn endpoints_without_a_node_are_masqueraded_and_no_others() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "0:00112233445566778899aabbccddeeff\nflow:00112233445566778899aabbccddeeff\n").unwrap();
+    let text = |remote: &str| {
+        let node = "{ address: 10.9.0.1, node: n1 }";
+        let service = |name: &str, rest: &str| format!("  - {{ name: {name}, vip: 10.9.7.100, {rest} }}\n");
+        let mut text = format!(
+            "node: n1\nforwarding:\n  keyFile: {}\n  nodes: [{{ name: n1, id: 1, addresses: [10.9.0.1] }}]\nservices:\n",
+            keys.path().display()
+        );
+        text += &service("web", &format!("port: 80, endpoints: [{node}{remote}]"));
+        text += &service("dns", &format!("port: 53, protocol: udp, endpoints: [{node}{remote}]"));
+        text += &service("other", &format!("port: 99, delivery: delegate, endpoints: [{node}{remote}]"));
+        let loaded =
+            crate::config::parse(&text, "inline", Path::new("/"), "n1").unwrap_or_else(|e| panic!("{e}\n{text}"));
+        masquerade(&loaded.forwarding.unwrap().config.services)
+    };
+    let some = text(", { address: 10.20.0.7, port: 8080 }");
+    assert!(some.contains("elements = { 10.20.0.7 . tcp . 8080, 10.20.0.7 . udp . 8080 }\n"), "{some}");
+    assert!(some.contains("ip daddr . meta l4proto . th dport @endpoints4 masquerade\n"), "{some}");
+    let none = text("");
+    assert!(none.ends_with("delete table inet bascule_remote\n"), "what an earlier one loaded goes: {none}");
+}

@@ -105,14 +105,13 @@ pub(super) fn send(
         return Verdict::Drop(PacketDrop::Unresolved);
     }
     let Some(key) = maps::KEYS.get(u32::from(config.key_slot)) else { return Verdict::Drop(PacketDrop::Unresolved) };
-    let Some((tos, divisible)) = traffic(ctx, packet) else { return Verdict::Pass };
+    let Some(tos) = traffic(ctx, packet) else { return Verdict::Pass };
 
     let bytes = if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 };
     let inner = skb.length() - packet.l3;
     let segment = skb.segment();
     let wire = if segment == 0 { inner } else { packet.l4 - packet.l3 + header + segment };
-    let fits = wire + bytes <= usize::from(node.mtu);
-    if !fits && (!divisible || segment != 0) {
+    if wire + bytes > usize::from(node.mtu) {
         return Verdict::Drop(PacketDrop::TooBig);
     }
     let head = ShimHead {
@@ -147,13 +146,12 @@ pub(super) fn send(
         };
         skb.store(ETHERNET, &Outer6 { ip, udp, shim }, Sum::Changes)
     } else {
-        let fragment: u16 = if fits { DF } else { 0 };
         let mut ip = Ipv4Header {
             version_length: IPV4_VERSION_LENGTH,
             tos,
             length: length(inner + bytes),
             id: 0,
-            fragment: fragment.to_be(),
+            fragment: DF.to_be(),
             ttl: HOPS,
             protocol: UDP,
             checksum: 0,
@@ -184,11 +182,11 @@ fn length(bytes: usize) -> u16 {
     (if bytes > 0xffff { 0xffff } else { bytes as u16 }).to_be()
 }
 
-/// TOS or traffic class, and whether routers may cut the packet.
+/// TOS or traffic class.
 #[inline(always)]
-fn traffic(ctx: &TcContext, packet: &Packet) -> Option<(u8, bool)> {
+fn traffic(ctx: &TcContext, packet: &Packet) -> Option<u8> {
     let head: [u8; 8] = ctx.load(packet.l3).ok()?;
-    Some(if packet.family == 4 { (head[1], head[6] & 0x40 == 0) } else { (head[0] << 4 | head[1] >> 4, false) })
+    Some(if packet.family == 4 { head[1] } else { head[0] << 4 | head[1] >> 4 })
 }
 
 /// The checksum of an IPv4 header whose own is zero.

@@ -18,7 +18,6 @@ const MAX_HEADERS: usize = 8;
 /// Flags and offset of an IPv4 fragment (RFC 791 section 3.1); the same of IPv6 (RFC 8200 section 4.5).
 const MORE: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
-const DF: u16 = 0x4000;
 const MORE6: u16 = 1;
 const OFFSET6: u16 = 0xfff8;
 
@@ -62,7 +61,6 @@ fn ipv4<P: Packet>(packet: &P, work: &mut Work) -> Shape {
     ip.tos = h.tos;
     ip.hops = h.ttl;
     ip.protocol = h.protocol;
-    ip.divisible = fragment & DF == 0;
     ip.source = VipKey::v4(h.source.to_ne_bytes());
     ip.destination = VipKey::v4(h.destination.to_ne_bytes());
     work.fragment = u32::from(h.id);
@@ -81,7 +79,6 @@ fn ipv6<P: Packet>(packet: &P, work: &mut Work) -> Shape {
     ip.tos = (head >> 20) as u8;
     ip.hops = h.hops;
     ip.protocol = h.next;
-    ip.divisible = false;
     ip.source = h.source;
     ip.destination = h.destination;
     work.fragment = 0;

@@ -38,8 +38,7 @@ impl State {
             return self.drop(PacketDrop::Unresolved, job.frame);
         }
         let overhead = if v4 { OVERHEAD_V4 } else { OVERHEAD_V6 };
-        let fits = job.ip.length() + overhead <= usize::from(node.mtu);
-        if !fits && job.ip.whole {
+        if job.ip.length() + overhead > usize::from(node.mtu) {
             // The client is told by its first node, and never about an error.
             let told = decrement && !matches!(job.kind, Kind::Error(_));
             return self.too_big(&job, usize::from(node.mtu) - overhead, told);
@@ -60,7 +59,7 @@ impl State {
         let mut frame = node.next_mac.to_vec();
         frame.extend(node.source_mac);
         frame.extend(if v4 { [0x08, 0x00] } else { [0x86, 0xdd] });
-        frame.extend(outer(&source, &node.address, job.ip.tos, fits, job.hash, &udp));
+        frame.extend(outer(&source, &node.address, job.ip.tos, job.hash, &udp));
         self.count(match why {
             Why::First => Tally::Encapsulated,
             Why::Next => Tally::NextHop,
@@ -128,12 +127,12 @@ pub fn shim_wire(shim: &Shim) -> Vec<u8> {
 }
 
 /// Outer IP header and what it carries.
-fn outer(source: &VipKey, destination: &VipKey, tos: u8, whole: bool, hash: u64, udp: &[u8]) -> Vec<u8> {
+fn outer(source: &VipKey, destination: &VipKey, tos: u8, hash: u64, udp: &[u8]) -> Vec<u8> {
     let mut p;
     if is_v4(destination) {
         p = vec![0x45, tos];
         p.extend(len16(20 + udp.len()).to_be_bytes());
-        p.extend([0, 0, if whole { 0x40 } else { 0 }, 0, OUTER_TTL, 17, 0, 0]);
+        p.extend([0, 0, 0x40, 0, OUTER_TTL, 17, 0, 0]);
         p.extend(address_bytes(source));
         p.extend(address_bytes(destination));
         let checksum = !sum(&[&p]);

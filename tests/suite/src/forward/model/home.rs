@@ -53,11 +53,7 @@ impl State {
         let opens = match job.kind {
             Kind::Tcp { .. } => job.opens(),
             Kind::Udp { quic_opens } => {
-                quic_opens
-                    || job.service.flags & SERVICE_ASK == 0
-                    || from.accept
-                    || leave
-                    || next.is_none()
+                quic_opens || job.service.flags & SERVICE_ASK == 0 || from.accept || leave || next.is_none()
             }
             Kind::Error(_) | Kind::Answer => false,
         };
@@ -150,7 +146,8 @@ impl State {
         }
         let asked = |place: &&Place| {
             let half = self.half.get(&key_of(job, place));
-            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port) && !self.collides(job, place)
+            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port)
+                && !self.collides(job, place)
         };
         if let Some(place) = places.iter().find(asked).copied() {
             if !error {

@@ -40,8 +40,6 @@ pub(crate) struct Ip {
     pub(crate) fragment: Option<Fragment>,
     pub(crate) tos: u8,
     pub(crate) ttl: u8,
-    /// May not be fragmented on the way.
-    pub(crate) whole: bool,
 }
 
 impl Ip {
@@ -111,7 +109,6 @@ fn read4(frame: &[u8], at: usize) -> Option<Ip> {
         fragment,
         tos: h[1],
         ttl: h[8],
-        whole: place & 0x4000 != 0,
     })
 }
 
@@ -132,7 +129,6 @@ fn read6(frame: &[u8], at: usize) -> Option<Ip> {
         fragment: None,
         tos: h[0] << 4 | h[1] >> 4,
         ttl: h[7],
-        whole: true,
     };
     for _ in 0..MAX_WALK {
         let Some(x) = frame.get(ip.l4..ip.l4 + 8) else { return Some(ip) };
