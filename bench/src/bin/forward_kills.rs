@@ -62,7 +62,7 @@ fn killing(args: &Args, hook: &'static str, report: &mut Report) -> Result<()> {
     let scene = format!("SIGKILL during an upgrade, {}, seed {}", way(hook), args.seed);
     let runs = args.runs as usize;
     report.note(&scene, "an undisturbed start, longest", found.start_ms, "ms", args.nodes.into());
-    for text in found.links.iter().chain(&found.leftovers) {
+    for text in found.links.iter().chain(&found.leftovers).chain(&found.traces) {
         eprintln!("{text}");
     }
     report.at_most(&scene, "kills after which links were not the same", count(found.links.len()), "kills", 0.0, runs);

@@ -29,7 +29,8 @@ fn good(n: u32, slot: u8, port: u16) -> Result<Encapsulated> {
         key: key(&tag_key(n), Purpose::Tag)?,
         slot,
         service: FLEET_NUMBER,
-        inner: (SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 200), port), SocketAddrV4::new(FLEET_VIP, 7000)),
+        // Nobody has this address: a client that lives would answer the reply that it never asked for with an error, through the VIP.
+        inner: (SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 201), port), SocketAddrV4::new(FLEET_VIP, 7000)),
         spoilt: 0,
         version: 1,
     })

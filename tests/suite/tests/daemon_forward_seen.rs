@@ -219,7 +219,6 @@ fn every_counter_of_forwarding_is_moved_by_its_fault() -> Result<()> {
         "bascule_forward_hops_total{nodes=\"0\"}",
         "bascule_forward_verdicts_total{verdict=\"encapsulated\"}",
         "bascule_forward_map_entries{map=\"flows\"}",
-        "bascule_forward_map_entries{map=\"half_open\"}",
         "bascule_forward_map_entries{map=\"rows\"}",
         "bascule_forward_tables_total{work=\"swapped\"}",
         &tcp("audit", "syn"),
@@ -235,6 +234,7 @@ fn every_counter_of_forwarding_is_moved_by_its_fault() -> Result<()> {
     ensure!(connect(&fleet, 7011).is_err());
     fleet.wait_metric(1, &tcp("mute", "syn"), |syns| syns >= 1.0)?;
     ensure!(fleet.wait_metric(1, &tcp("mute", "syn_ack"), |_| true)? == 0.0);
+    fleet.wait_metric(1, "bascule_forward_map_entries{map=\"half_open\"}", |entries| entries > 0.0)?;
 
     let refused = "bascule_forward_drops_total{reason=\"source_range\"}";
     ensure!(connect(&fleet, 7012).is_err());

@@ -22,7 +22,8 @@ use crate::audit::{AuditServer, Flows, Load};
 use crate::bascule::Bascule;
 use crate::command::ip;
 use crate::{
-    Bridge, BridgeOptions, Lab, LabError, Netns, Port, ProbeOptions, Responder, Result, UdpProber, leftovers, wait_for,
+    Bridge, BridgeOptions, Lab, LabError, Netns, Port, ProbeOptions, Responder, Result, Stamp, UdpProber, leftovers,
+    wait_for,
 };
 
 /// The VIP of both services.
@@ -78,6 +79,8 @@ pub struct Traffic {
 pub struct Toll {
     /// Datagrams sent, and those whose answer never came.
     pub datagrams: (usize, usize),
+    /// When the lost ones were due.
+    pub lost_at: Vec<Stamp>,
     /// The longest time in which one prober heard nothing, milliseconds.
     pub gap_ms: f64,
     /// TCP flows that ended, and why.
@@ -254,6 +257,16 @@ impl Fleet {
         found.map_err(|error| LabError::answer(format!("{line} of n{n}"), format!("{error}; it is {last:?}")))
     }
 
+    /// What node `n`'s programs dropped since their maps were made, by reason, in words.
+    ///
+    /// # Errors
+    /// When its daemon does not answer.
+    pub fn drops(&mut self, n: usize) -> Result<String> {
+        let (_, body) = self.daemon(n).get("/metrics")?;
+        let dropped = |line: &&str| line.starts_with("bascule_forward_drops_total{") && !line.ends_with(" 0");
+        Ok(body.lines().filter(dropped).collect::<Vec<_>>().join("; "))
+    }
+
     /// The links of our programs on node `n`'s device.
     ///
     /// # Errors
@@ -297,7 +310,7 @@ impl Fleet {
             .map(|_| UdpProber::start(&self.client, IpAddr::V4(FLEET_VIP), UDP.0, options))
             .collect::<Result<_>>()?;
         for prober in &probers {
-            prober.wait_answer(Duration::from_secs(10), crate::Stamp(0), None)?;
+            prober.wait_answer(Duration::from_secs(10), Stamp(0), None)?;
         }
         let load = self.load(flows);
         let running = Flows::start(&self.client, load)?;
@@ -330,14 +343,23 @@ impl Fleet {
 impl Traffic {
     /// Ends it and counts.
     pub fn finish(self) -> Toll {
-        let mut toll =
-            Toll { datagrams: (0, 0), gap_ms: 0.0, broken: Vec::new(), echoed: 0, stall_ms: 0.0, late_ms: 0.0 };
+        let mut toll = Toll {
+            datagrams: (0, 0),
+            lost_at: Vec::new(),
+            gap_ms: 0.0,
+            broken: Vec::new(),
+            echoed: 0,
+            stall_ms: 0.0,
+            late_ms: 0.0,
+        };
         let audit = self.flows.finish();
-        let ends = (crate::Stamp(0), crate::Stamp(u64::MAX));
+        let ends = (Stamp(0), Stamp(u64::MAX));
         for prober in self.probers {
             let probe = prober.finish();
             let (sent, lost) = probe.lost(ends.0, ends.1);
             toll.datagrams = (toll.datagrams.0 + sent, toll.datagrams.1 + lost);
+            toll.lost_at
+                .extend(probe.records.iter().filter(|record| record.answered.is_none()).map(|record| record.due));
             let heard = || probe.records.iter().filter_map(|record| Some(record.answered?.0));
             if let (Some(first), Some(last)) = (heard().min(), heard().max()) {
                 toll.gap_ms = toll.gap_ms.max(probe.longest_gap(first, last).ms());

@@ -37,6 +37,8 @@ pub struct KillReport {
     pub refused: (usize, usize),
     /// The traffic.
     pub toll: Toll,
+    /// For each lost datagram, what had been done last; and what the programs dropped.
+    pub traces: Vec<String>,
     /// What stands in the folders of pins after a last undisturbed start, beside two links, one set and one load: nothing.
     pub leftovers: Vec<String>,
 }
@@ -90,15 +92,17 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
         longest = longest.max(upgrade(fleet, n, &mut sizes)?);
     }
     let (mut links, mut refused) = (Vec::new(), (0, 0));
+    let mut events = vec![(Stamp::now(), "the first upgrades".to_owned())];
     for kill in 0..plan.kills {
         let n = 1 + dice.below(count);
         let point = longest.mul_f64(dice.part() * BEYOND);
         sizes[n - 1] = 1 - sizes[n - 1];
         fleet.hosts[n - 1].daemon = None;
         let begun = Stamp::now();
+        events.push((begun, format!("start of n{n}")));
         fleet.start(n, SIZES[sizes[n - 1]])?;
         sleep_until(begun + point);
-        fleet.daemon(n).process.sigkill()?;
+        events.push((fleet.daemon(n).process.sigkill()?, format!("kill {kill} of n{n}")));
         let now = link_ids(fleet, n)?;
         if now != before[n - 1] {
             links.push(format!("kill {kill} of n{n} after {point:?}: {now:?}, before {:?}", before[n - 1]));
@@ -108,16 +112,23 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
         let pins = fleet.pins(n)?.join(" ");
         each(&format!("kill {kill}: n{n} after {point:?}, {opened} of {} fresh connections; {pins}", plan.fresh));
     }
-    let mut leftovers = Vec::new();
+    events.push((Stamp::now(), "the last upgrades".to_owned()));
+    let (mut leftovers, mut traces) = (Vec::new(), Vec::new());
     for n in 1..=count {
         upgrade(fleet, n, &mut sizes)?;
         let now = link_ids(fleet, n)?;
         if now != before[n - 1] {
             links.push(format!("the last start of n{n}: {now:?}, before {:?}", before[n - 1]));
         }
+        traces.push(format!("n{n}: {}", fleet.drops(n)?));
         leftovers.extend(surplus(&fleet.pins(n)?).into_iter().map(|pin| format!("n{n}: {pin}")));
     }
-    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, links, refused, toll: traffic.finish(), leftovers })
+    let toll = traffic.finish();
+    traces.extend(toll.lost_at.iter().map(|at| match events.iter().rfind(|(when, _)| when <= at) {
+        Some((when, what)) => format!("a datagram was lost {:?} after {what}", at.since(*when)),
+        None => "a datagram was lost before the first event".to_owned(),
+    }));
+    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, links, refused, toll, traces, leftovers })
 }
 
 /// An undisturbed upgrade of node `n`; how long it took to stand.
