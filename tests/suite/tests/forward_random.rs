@@ -3,13 +3,42 @@
 
 use anyhow::ensure;
 use bascule_suite::fence::Ground;
-use bascule_suite::forward::random::{forged, neutral, neutral_kinds};
+use bascule_suite::forward::random::{captured, forged, neutral, neutral_kinds};
 use bascule_suite::forward::run::{Arena, Hook, Programs};
 use bascule_suite::forward::subject;
 use bascule_suite::forward::text::read_all;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn captured_frames_are_of_every_kind_that_must_pass() {
+    let all = captured().unwrap();
+    for kind in [
+        "arp",
+        "lldp",
+        "802.3",
+        "ipv4 icmp-8",
+        "ipv4 icmp-3",
+        "ipv4 icmp-8 options",
+        "ipv4 icmp-8 fragment",
+        "ipv4 igmp options",
+        "ipv4 tcp-02",
+        "ipv4 udp-67",
+        "ipv4 udp fragment",
+        "ipv6 icmpv6-128",
+        "ipv6 icmpv6-135",
+        "ipv6 icmpv6-143 hop-by-hop",
+        "ipv6 fragment later",
+        "ipv6 udp-9 destination",
+        "ipv6 tcp-12",
+    ] {
+        assert!(all.iter().any(|(name, _)| name == kind), "no captured {kind}");
+    }
+    for tag in ["vlan ", "qinq "] {
+        assert!(all.iter().any(|(name, _)| name.starts_with(tag)), "no captured {tag}");
+    }
 }
 
 #[test]
