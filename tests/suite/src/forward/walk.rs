@@ -91,14 +91,23 @@ impl Case {
     }
 
     /// The world of node `id`; `late` as of the one where the error arrives.
-    fn world(self, id: u16, arrives: bool, base: &Path, now: Clock, ground: &(Vec<(String, u32)>, i32)) -> Result<World> {
+    fn world(
+        self,
+        id: u16,
+        arrives: bool,
+        base: &Path,
+        now: Clock,
+        ground: &(Vec<(String, u32)>, i32),
+    ) -> Result<World> {
         let n = self.names();
         let mut world = World::new(now, ground.0.clone(), ground.1);
         world.read(base)?;
         let mut lines = vec![format!("config node {id} address4 10.0.0.{id} address6 fd00::{id:x}")];
         for other in 1..=NODES {
             let at = if other == 4 { "fd00::4".to_owned() } else { format!("10.0.0.{other}") };
-            lines.push(format!("node {other} at {at} dev up mac 02:00:00:00:00:11 next 02:00:00:00:00:0{other} mtu 1600"));
+            lines.push(format!(
+                "node {other} at {at} dev up mac 02:00:00:00:00:11 next 02:00:00:00:00:0{other} mtu 1600"
+            ));
             lines.push(format!("peer 10.0.0.{other} {other}"));
             lines.push(format!("peer fd00::{other:x} {other}"));
         }
@@ -130,8 +139,12 @@ impl Case {
     fn error(self, source: &str, port: u16, ttl: u8) -> String {
         let n = self.names();
         let (kind, cut) = if self.v6 { ("icmp6 2 0 rest 1400", 48) } else { ("icmp 3 4 rest 1400", 28) };
-        let upper = if self.tcp { format!("tcp {port} > 40000 A seq 77") } else { format!("udp {port} > 40000 / text x") };
-        format!("eth / ip {} > {source} ttl {ttl} / {kind} / trunc {cut} / ip {source} > {} ttl 60 / {upper}", n.router, n.client)
+        let upper =
+            if self.tcp { format!("tcp {port} > 40000 A seq 77") } else { format!("udp {port} > 40000 / text x") };
+        format!(
+            "eth / ip {} > {source} ttl {ttl} / {kind} / trunc {cut} / ip {source} > {} ttl 60 / {upper}",
+            n.router, n.client
+        )
     }
 }
 

@@ -3,7 +3,8 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
-    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, Service, ShimHead, Table, Tally, fast_range,
+    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, Service, ShimHead, Table, Tally,
+    fast_range,
 };
 
 use super::chain::held;
@@ -54,11 +55,7 @@ impl State {
             _ if remote => false,
             Kind::Tcp { .. } => job.opens(),
             Kind::Udp { quic_opens } => {
-                quic_opens
-                    || job.service.flags & SERVICE_ASK == 0
-                    || from.accept
-                    || leave
-                    || next.is_none()
+                quic_opens || job.service.flags & SERVICE_ASK == 0 || from.accept || leave || next.is_none()
             }
             Kind::Error(_) | Kind::Answer => false,
         };
@@ -151,7 +148,8 @@ impl State {
         }
         let asked = |place: &&Place| {
             let half = self.half.get(&key_of(job, place));
-            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port) && !self.collides(job, place)
+            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port)
+                && !self.collides(job, place)
         };
         if let Some(place) = places.iter().find(asked).copied() {
             if !error {
@@ -299,7 +297,7 @@ impl State {
             let hop = Hop { index: from.index.max(from.count), id: home, accept: false };
             return self.send_on(job, from, &hop, true);
         }
-        if from.flags & SHIM_REMOTE != 0 {
+        if from.flags & SHIM_REMOTE != 0 && !matches!(job.kind, Kind::Error(_)) {
             return self.drop(PacketDrop::RemoteMiss, job.frame);
         }
         self.orphan(job, all, opens)

@@ -20,8 +20,12 @@ pub(crate) const ACK: u8 = 16;
 /// What a packet for a VIP is.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    Tcp { flags: u8 },
-    Udp { quic_opens: bool },
+    Tcp {
+        flags: u8,
+    },
+    Udp {
+        quic_opens: bool,
+    },
     Error(Embedded),
     /// An error that an endpoint sends.
     Answer,

@@ -131,6 +131,7 @@ fn encap(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
     };
     text.push_str(&place);
     text.push_str(if dice.one_in(8) { " accept" } else { "" });
+    text.push_str(if dice.one_in(20) { " remote" } else { "" });
     if dice.one_in(10) {
         text.push_str(&forged(dice));
     }
@@ -175,8 +176,11 @@ fn reply(dice: &mut Dice, s: &Service, client: &str) -> String {
 fn refused(dice: &mut Dice, s: &Service, client: &str, (endpoint, own): (&str, u16), port: u16) -> String {
     let router = if s.v6 { "fd01::fe" } else { "10.1.0.254" };
     let from = if dice.one_in(3) { router } else { endpoint };
-    let (kind, header) =
-        if s.v6 { (dice.pick(&["icmp6 1 4", "icmp6 2 0 rest 1300", "icmp6 128 0"]), 40) } else { (dice.pick(&["icmp 3 3", "icmp 3 4 rest 1300", "icmp 5 1"]), 20) };
+    let (kind, header) = if s.v6 {
+        (dice.pick(&["icmp6 1 4", "icmp6 2 0 rest 1300", "icmp6 128 0"]), 40)
+    } else {
+        (dice.pick(&["icmp 3 3", "icmp 3 4 rest 1300", "icmp 5 1"]), 20)
+    };
     let l4 = if s.tcp { format!("tcp {port} > {own} A seq 5") } else { format!("udp {port} > {own} / text asked") };
     let cut = header + dice.pick(&[8, 12, 100]);
     format!("eth / ip {from} > {client} / {kind} / trunc {cut} / ip {client} > {endpoint} ttl 9 / {l4}")
