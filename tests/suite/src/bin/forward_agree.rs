@@ -57,13 +57,20 @@ fn main() -> Result<ExitCode> {
     println!("forged: {dropped:?}");
     let mut report = Report::new();
     let runs = usize::try_from(differ.packets)?;
-    report.note("model", "random packets, each through XDP and tc", number(differ.packets), "packets", runs);
-    report.at_most("model", "disagreements of model and programs", number(differ.wrong), "packets", 0.0, runs);
-    report.at_most("model", "worlds whose tables differ", number(differ.tables), "worlds", 0.0, runs);
+    let [model, neutral, forged] = ["model", "neutral", "forged"].map(|scene| format!("{scene}, seed {}", args.seed));
+    if args.tuples > 0 {
+        report.note(&model, "random packets, each through XDP and tc", number(differ.packets), "packets", runs);
+        report.at_most(&model, "disagreements of model and programs", number(differ.wrong), "packets", 0.0, runs);
+        report.at_most(&model, "worlds whose tables differ", number(differ.tables), "worlds", 0.0, runs);
+    }
     // A frame that did not pass, or a forged packet that did, ended the run above.
-    report.at_least("neutral", "frames passed byte for byte", number(passed), "frames", number(args.frames), 1);
-    let all = number(dropped.values().sum());
-    report.at_least("forged", "dropped and counted by reason", all, "packets", number(args.forged), 1);
+    if args.frames > 0 {
+        report.at_least(&neutral, "frames passed byte for byte", number(passed), "frames", number(args.frames), 1);
+    }
+    if args.forged > 0 {
+        let all = number(dropped.values().sum());
+        report.at_least(&forged, "dropped and counted by reason", all, "packets", number(args.forged), 1);
+    }
     print!("{}", report.table());
     if let Some(file) = &args.json {
         report.write(std::path::Path::new(file))?;

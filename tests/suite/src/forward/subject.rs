@@ -118,8 +118,8 @@ impl Subject for Model {
             endpoints: moved(&before.endpoint_stats, &state.endpoint_stats, endpoint_moved),
         })
     }
-    fn shows(&self, _: &Fixture) -> bool {
-        true
+    fn shows(&self, fixture: &Fixture) -> bool {
+        fixture.tc_only.is_none() && fixture.programs_only.is_none()
     }
 }
 

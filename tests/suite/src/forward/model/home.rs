@@ -3,7 +3,7 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
-    Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, Service, ShimHead, Table, Tally, fast_range,
+    Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, Service, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
@@ -50,7 +50,10 @@ impl State {
             return out;
         }
         let Rest { leave, next } = self.rest(&job, &from);
+        // What comes from another site may find its flow, but opens none.
+        let remote = from.flags & SHIM_REMOTE != 0;
         let opens = match job.kind {
+            _ if remote => false,
             Kind::Tcp { .. } => job.opens(),
             Kind::Udp { quic_opens } => {
                 quic_opens || job.service.flags & SERVICE_ASK == 0 || from.accept || leave || next.is_none()
@@ -224,7 +227,7 @@ impl State {
 
     /// Sockets and SYN cookies of the own row's endpoints; one whose tuple another VIP holds would speak for that VIP.
     fn probed(&mut self, job: &Job, from: &Arrival, own: &[Place]) -> Option<Output> {
-        if !job.tcp() || job.opens() {
+        if !job.tcp() || job.opens() && from.flags & SHIM_REMOTE == 0 {
             return None;
         }
         // It may carry data: the acknowledgement before it can be lost.
@@ -307,6 +310,9 @@ impl State {
         if let (false, Some(&first)) = (from.look_ahead, asked.first()) {
             let hop = Hop { index: from.index.max(from.count), id: first, accept: false };
             return self.send_on(job, from, &hop, Some(asked.get(1).copied()));
+        }
+        if from.flags & SHIM_REMOTE != 0 && !matches!(job.kind, Kind::Error(_)) {
+            return self.drop(PacketDrop::RemoteMiss, job.frame);
         }
         self.orphan(job, all, opens)
     }

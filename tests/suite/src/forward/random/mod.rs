@@ -8,7 +8,7 @@ mod scene;
 
 pub use differ::{Report, agree};
 pub use forged::forged;
-pub use neutral::{neutral, neutral_kinds};
+pub use neutral::{captured, neutral, neutral_kinds};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a seed is a whole run.
 #[derive(Clone, Debug)]

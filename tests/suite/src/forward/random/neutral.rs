@@ -9,9 +9,26 @@ use crate::forward::bytes::{address_bytes, low8};
 use crate::forward::judge::{Shown, hex};
 use crate::forward::run::Programs;
 use crate::forward::subject::Subject;
-use crate::forward::text::{Fixture, Side, World};
+use crate::forward::text::{Fixture, Side, World, words};
 
-/// The base world, filled into every subject, and the frames of the fixtures of that name: what frames of no VIP are made of.
+/// Frames as they were captured, each with what it is.
+///
+/// # Errors
+/// What in the file cannot be read or understood.
+pub fn captured() -> Result<Vec<(String, Vec<u8>)>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/frames/captured.txt");
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (kind, bytes) = line.split_once(": ").with_context(|| format!("KIND: HEX, not {line}"))?;
+            Ok((kind.to_owned(), words::hex(bytes)?))
+        })
+        .collect()
+}
+
+/// The base world, filled into every subject, and what frames of no VIP are made of: the frames of the fixtures of that name, and
+/// captured ones.
 ///
 /// # Errors
 /// What in the text is not understood, what the kernel says.
@@ -28,6 +45,7 @@ pub fn neutral_kinds(
     for fixture in fixtures.iter().filter(|f| f.name.starts_with("neutral/")) {
         kinds.extend(fixture.frames(&world)?);
     }
+    kinds.extend(captured()?.into_iter().map(|(_, frame)| frame));
     for subject in subjects.iter_mut() {
         subject.fill(&world.state)?;
     }
@@ -48,11 +66,15 @@ pub fn neutral(subjects: &mut [Programs<'_>], world: &World, kinds: &[Vec<u8>], 
         .chain([state.config.address4, state.config.address6])
         .map(|a| address_bytes(&a))
         .collect();
+    let heads: Vec<[u8; 4]> = own.iter().filter_map(|a| a.first_chunk().copied()).collect();
     let mut run = 0;
     while run < frames {
         let frame = changed(&mut dice, kinds);
         // What names an address of ours anywhere may concern it.
-        if own.iter().any(|a| frame.windows(a.len()).any(|w| w == a)) {
+        let names = |(at, head): (usize, &[u8])| {
+            heads.iter().any(|h| h == head) && own.iter().any(|a| frame[at..].starts_with(a))
+        };
+        if frame.windows(4).enumerate().any(names) {
             continue;
         }
         run += 1;

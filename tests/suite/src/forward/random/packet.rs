@@ -131,6 +131,7 @@ fn encap(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
     };
     text.push_str(&place);
     text.push_str(if dice.one_in(8) { " accept" } else { "" });
+    text.push_str(if dice.one_in(20) { " remote" } else { "" });
     if dice.one_in(10) {
         text.push_str(&forged(dice));
     }

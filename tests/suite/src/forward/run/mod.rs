@@ -275,7 +275,7 @@ impl Subject for Programs<'_> {
 
     fn shows(&self, fixture: &Fixture) -> bool {
         match self.hook {
-            Hook::Xdp => fixture.side == Side::In,
+            Hook::Xdp => fixture.side == Side::In && fixture.tc_only.is_none(),
             Hook::Tc => fixture.xdp_only.is_none(),
         }
     }

@@ -71,6 +71,10 @@ pub struct Fixture {
     pub device: String,
     /// What the tc twin cannot show, and why.
     pub xdp_only: Option<String>,
+    /// What only the tc twin does, and why.
+    pub tc_only: Option<String>,
+    /// What the reference model does not say, and why.
+    pub programs_only: Option<String>,
     packet: String,
     expect: Vec<String>,
     /// Lines that run before and must agree too: a first fragment, for one.
@@ -89,6 +93,17 @@ impl Fixture {
             packet::frame(&with_cookie(text, world), &keys).with_context(|| format!("{}: {text}", self.name))
         })
         .collect()
+    }
+
+    /// The reason for which the frame is dropped, if it is.
+    ///
+    /// # Errors
+    /// As [`Fixture::expected`].
+    pub fn dropped(&self, world: &World) -> Result<Option<PacketDrop>> {
+        Ok(match self.expected(world)?.verdict {
+            Verdict::Drop(reason) => Some(reason),
+            _ => None,
+        })
     }
 
     /// What must come of the last frame.
@@ -243,6 +258,8 @@ fn read(file: &Path, all: &mut Vec<Fixture>) -> Result<()> {
                 side: Side::In,
                 device: "up".to_owned(),
                 xdp_only: None,
+                tc_only: None,
+                programs_only: None,
                 packet: String::new(),
                 expect: Vec::new(),
                 first: Vec::new(),
@@ -265,6 +282,8 @@ fn read(file: &Path, all: &mut Vec<Fixture>) -> Result<()> {
             }
             "device" => f.device = rest.to_owned(),
             "xdp-only" => f.xdp_only = Some(rest.to_owned()),
+            "tc-only" => f.tc_only = Some(rest.to_owned()),
+            "programs-only" => f.programs_only = Some(rest.to_owned()),
             _ => f.expect.push(line.to_owned()),
         }
     }

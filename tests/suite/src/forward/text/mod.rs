@@ -4,7 +4,7 @@ mod fixture;
 mod layer;
 mod packet;
 mod place;
-mod words;
+pub(crate) mod words;
 mod world;
 
 pub use fixture::{Change, Expect, Fixture, Side, read_all};

@@ -215,7 +215,11 @@ fn hash(layers: &[Layer], keys: &Keys) -> Result<u64> {
             Layer::Udp { ports, .. } => Some(((ports.0.unwrap_or(0), ports.1), 17)),
             _ => None,
         })
-        .unwrap_or_default();
+        .unwrap_or_else(|| {
+            // A later fragment has no ports.
+            let stated = inner.iter().rev().find_map(|l| if let Layer::Ip(ip) = l { ip.protocol } else { None });
+            ((0, 0), stated.unwrap_or_default())
+        });
     // What an error quotes, and a reply that goes back, are read backwards.
     if error || shim.flags & 8 != 0 {
         std::mem::swap(&mut source, &mut destination);
