@@ -45,7 +45,7 @@ pub fn measure_daemons(report: &mut Report, hook: Hook, paced: usize) -> Result<
     let survival = survive_daemons(hook, load(paced), ALL)?;
     let scene = scene("daemons", hook, paced);
     add(report, &scene, &survival);
-    for class in ["vrrp", "bfd", "peers", "checks", "neighbours"] {
+    for class in ["vrrp", "bfd", "peers", "checks", "neighbours", "unreachable"] {
         let counted = survival.class(class);
         report.note(&scene, &format!("sent by nodes: {class}"), counted.bytes as f64, "bytes", 1);
     }

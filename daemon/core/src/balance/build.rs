@@ -181,7 +181,9 @@ fn build_nodes(
     };
     let drain = service.drain();
     if starting && service.nodes.table.rows == 0 {
-        let others = members.iter().filter(|m| m.name != nodes.this).cloned().collect();
+        // Not by the members: whose check has not spoken yet served the others all the same.
+        let mut others = choice::node_members(service, &choice::supposed(service, nodes), nodes);
+        others.retain(|m| m.name != nodes.this);
         service.nodes.suppose(service.seed, others, size, now);
     }
     let outcome = service.nodes.build(service.seed, members, size, drain, standing, now);

@@ -98,6 +98,16 @@ pub(super) fn choose(service: &Service, nodes: &Nodes) -> Choice {
     Choice { all_unready: !service.spec.endpoints.is_empty(), unknown, ..Choice::default() }
 }
 
+/// Which endpoints served before this node had heard of anybody, for all it knows: those that nothing speaks against.
+pub(super) fn supposed(service: &Service, nodes: &Nodes) -> BTreeSet<String> {
+    let fine = |e: &&EndpointSpec| {
+        let (state, node) = (service.state(&e.name), e.node.as_deref());
+        let sound = !matches!(state, State::Unready | State::Draining);
+        sound && e.weight > 0 && !nodes.endpoint_draining(service, e) && node.is_none_or(|n| nodes.is_up(n))
+    };
+    service.spec.endpoints.iter().filter(fine).map(|e| e.name.clone()).collect()
+}
+
 /// The members of the first level. Endpoints behind routers are everybody's: each node that is up carries an equal part of their
 /// weight, so that the loss of one moves their flows to a node that rewrites them just the same.
 pub(super) fn node_members(service: &Service, serving: &BTreeSet<String>, nodes: &Nodes) -> Vec<Member> {

@@ -42,6 +42,7 @@ struct Shared {
     settled: AtomicUsize,
     echoed: AtomicU64,
     least: AtomicU64,
+    stall_ns: AtomicU64,
     /// Servers whose flows may end.
     dead: Mutex<Vec<u32>>,
     /// Flows that ended before their time: their servers.
@@ -133,6 +134,11 @@ impl Flows {
         wait_for(PATIENCE, "the flows' client to tell", || {
             self.shared.told.lock().unwrap_or_else(PoisonError::into_inner).take()
         })
+    }
+
+    /// The longest stall so far of a paced flow that lives on a server nobody [excused](Flows::excuse); brought up to date once a turn.
+    pub fn stall(&self) -> Duration {
+        Duration::from_nanos(self.shared.stall_ns.load(Ordering::Relaxed))
     }
 
     /// Flows that live now.
@@ -274,8 +280,10 @@ impl<'a> Client<'a> {
                 let dead = self.shared.dead.lock().unwrap_or_else(PoisonError::into_inner);
                 let excused = |flow: &Flow| flow.outcome.server.is_some_and(|server| dead.contains(&server));
                 let living = self.flows[..self.load.paced].iter().filter(|flow| flow.conn.is_some() && !excused(flow));
-                let least = living.map(|flow| flow.outcome.echoed).min().unwrap_or_default();
-                self.shared.least.store(least, Ordering::Relaxed);
+                let both = living.map(|flow| (flow.outcome.echoed, flow.stall(now)));
+                let (least, stall) = both.fold((u64::MAX, Duration::ZERO), |(a, b), (c, d)| (a.min(c), b.max(d)));
+                self.shared.least.store(if least == u64::MAX { 0 } else { least }, Ordering::Relaxed);
+                self.shared.stall_ns.store(u64::try_from(stall.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
             due = due + step;
         }

@@ -10,6 +10,7 @@ use bascule_ebpf_common::forward::DEFAULT_TUNNEL_PORT;
 use serde_json::Value;
 
 use super::Hook;
+use super::daemon_agreement::services;
 use super::daemon_config::{DAEMON_VIP, GROUP, Keys, Listed, file, name};
 use super::entries::{LAN, SERVICE_PORT, address};
 use super::ground::{CLIENT_NET, Ground, pod_addresses, pod_net};
@@ -27,18 +28,19 @@ pub(super) const BALANCERS: [u16; 3] = [1, 2, 3];
 pub(super) const HOMES: [u16; 3] = [11, 12, 13];
 /// Pods of each home at the start.
 const PODS: usize = 2;
-/// Daemons agree by then: three checks of a second, a BFD session of 1.5 s, and a machine that does other things too.
-const SOON: Duration = Duration::from_secs(40);
+/// Daemons agree by then: three checks of a second, a BFD session of 1.5 s, a start that loads all programs (the verifier walks 400,000
+/// instructions), and a machine that is busy with 10,000 flows.
+pub(super) const SOON: Duration = Duration::from_secs(180);
 
 /// A pod.
-struct Backend {
+pub(super) struct Backend {
     _netns: Netns,
     server: AuditServer,
     address: Ipv4Addr,
-    node: u16,
-    draining: bool,
+    pub(super) node: u16,
+    pub(super) draining: bool,
     /// In the files.
-    listed: bool,
+    pub(super) listed: bool,
 }
 
 /// A node with its daemon.
@@ -52,7 +54,7 @@ pub struct DaemonNode {
     /// Its daemon; None while it is dead.
     pub daemon: Option<Bascule>,
     /// It is stopped and cannot be asked.
-    frozen: bool,
+    pub(super) frozen: bool,
     pods: u8,
 }
 
@@ -60,7 +62,7 @@ pub struct DaemonNode {
 pub struct DaemonSite {
     /// Balancers, then homes.
     pub nodes: Vec<DaemonNode>,
-    backends: Vec<Backend>,
+    pub(super) backends: Vec<Backend>,
     hook: Hook,
     keys: Keys,
     ledger: Ledger,
@@ -93,6 +95,10 @@ impl DaemonSite {
         }
         for id in ids() {
             site.start(id)?;
+            if id == BALANCERS[0] {
+                // Nobody preempts: the first owns.
+                site.wait_owner(&[id])?;
+            }
         }
         site.wait_agreement()?;
         site.wait_owner(&BALANCERS)?;
@@ -305,53 +311,6 @@ impl DaemonSite {
     pub fn spread(&mut self, nodes: &[u16]) -> Result<()> {
         self.ground.spread(DAEMON_VIP, nodes)
     }
-
-    /// Waits until every daemon that can be asked says the same: who lives, which endpoints take new flows, no node without a way.
-    ///
-    /// # Errors
-    /// When they do not in time; what the last one said is in the error.
-    pub fn wait_agreement(&self) -> Result<()> {
-        for node in self.nodes.iter().filter(|node| !node.frozen) {
-            let Some(daemon) = &node.daemon else { continue };
-            let mut last = Value::Null;
-            let agreed = wait_for(SOON, "the daemons to agree", || {
-                last = services(daemon)?;
-                self.agrees(&last).then_some(())
-            });
-            if let Err(error) = agreed {
-                let why = format!("{error}: {last:#}\n{}", daemon.process.tail());
-                return Err(LabError::answer(format!("node {}", node.id), why));
-            }
-        }
-        Ok(())
-    }
-
-    fn agrees(&self, said: &Value) -> bool {
-        let service = &said["balance"]["services"][0];
-        let lives = |node: &DaemonNode| node.daemon.is_some() && !node.frozen;
-        let up = |id: u16| said["nodes"].as_array()?.iter().find(|n| n["id"] == id)?["up"].as_bool();
-        let nodes = self.nodes.iter().all(|node| up(node.id) == Some(lives(node)));
-        let reached = |id: u16| self.nodes.iter().any(|node| node.id == id && lives(node));
-        let shown = service["endpoints"].as_array().cloned().unwrap_or_default();
-        let listed = self.backends.iter().enumerate().filter(|(_, b)| b.listed);
-        let serving = listed.clone().all(|(number, b)| {
-            let found = shown.iter().find(|e| e["name"] == format!("e{number}"));
-            found.is_some_and(|e| e["serving"] == (!b.draining && reached(b.node)))
-        });
-        let conditions = said["conditions"].as_array().cloned().unwrap_or_default();
-        let no_way = |node: &DaemonNode| {
-            let way = format!("no way to the node at {}:", address(node.id));
-            lives(node) && conditions.iter().any(|c| c.as_str().is_some_and(|c| c.starts_with(&way)))
-        };
-        let table = service["nodes"]["rows"].as_u64().is_some_and(|rows| rows > 0);
-        said["on"] == true
-            && table
-            && said["devices"][0]["device"] == "eth0"
-            && nodes
-            && serving
-            && shown.len() == listed.count()
-            && !self.nodes.iter().any(no_way)
-    }
 }
 
 impl Stage for DaemonSite {
@@ -397,6 +356,8 @@ fn daemon_classes() -> Vec<Class> {
         ("vrrp", "ip protocol 112".to_owned()),
         // RFC 5881 4.
         ("bfd", "udp dport 3784".to_owned()),
+        // A node that boots answers encapsulation so until its programs stand.
+        ("unreachable", format!("ip saddr {LAN} ip daddr {LAN} icmp type destination-unreachable")),
         // `peers.port`: a move is asked for and granted there.
         ("peers", "udp dport 3112".to_owned()),
     ]);
@@ -411,9 +372,4 @@ fn daemon_classes() -> Vec<Class> {
 fn node(ground: &mut Ground, id: u16) -> Result<DaemonNode> {
     let (netns, port) = ground.node(id)?;
     Ok(DaemonNode { id, netns, port, daemon: None, frozen: false, pods: 0 })
-}
-
-fn services(daemon: &Bascule) -> Option<Value> {
-    let (status, body) = daemon.get("/services").ok()?;
-    (status == 200).then(|| serde_json::from_str(&body).ok())?
 }

@@ -5,6 +5,7 @@
 //! changed row pushes its home back), so that programs are shown to keep flows under any table that keeps those rules.
 
 mod bench_programs;
+mod daemon_agreement;
 mod daemon_config;
 mod daemon_events;
 mod daemons;

@@ -50,6 +50,8 @@ pub struct Step {
     pub alive: (usize, usize),
     /// Flows that have ended until then although their backend lives.
     pub broken: usize,
+    /// The longest stall of a slow flow until then, since the start.
+    pub stall: Duration,
     /// Fresh connections that were opened afterwards, of [`Step::fresh_wanted`].
     pub fresh: usize,
     /// See [`Step::fresh`].
@@ -141,7 +143,10 @@ pub(super) fn run<S: Stage>(stage: &mut S, load: Load, events: &[Event<S>]) -> R
         dead.extend(lost);
         let settled = turns(&flows, load.every);
         let (fresh, broken) = (fresh(stage)?, flows.broken());
-        steps.push(Step { name, alive: (before, flows.alive()), broken, fresh, fresh_wanted: FRESH, settled });
+        let (alive, stall) = ((before, flows.alive()), flows.stall());
+        let step = Step { name, alive, broken, stall, fresh, fresh_wanted: FRESH, settled };
+        eprintln!("{step:?}");
+        steps.push(step);
     }
     let audit = flows.finish();
     let (traffic, disorder, counted) = (stage.traffic()?, stage.disorder(), stage.describe()?);

@@ -39,6 +39,26 @@ fn a_node_that_boots_finds_the_flows_that_others_took_meanwhile() {
 }
 
 #[test]
+fn endpoints_whose_checks_are_late_served_the_others_all_the_same() {
+    let mut elder = without_the_third();
+    let before = elder.node_rows(&key()).to_vec();
+    elder.node("n3", true);
+    elder.run_s(1);
+    let endpoints = (1..=3).map(|i| checked(i, Some(u16::from(i)))).collect();
+    let mut fresh = World::with(seen_by("n3", config(3, vec![service(endpoints)])));
+    // Its own endpoint answers first; tables are made before the others do.
+    fresh.health(key(), "e3", Health::Ready);
+    fresh.run_s(2);
+    assert_eq!(fresh.homes(&key()).len(), 1);
+    ["e1", "e2"].iter().for_each(|e| fresh.health(key(), e, Health::Ready));
+    fresh.run_s(1);
+    for ((was, elder), fresh) in before.iter().zip(elder.node_rows(&key())).zip(fresh.node_rows(&key())) {
+        assert_eq!(elder.home, fresh.home, "one home");
+        assert!(fresh.holders().any(|id| id == was.home), "whoever served before is asked: {was:?} {fresh:?}");
+    }
+}
+
+#[test]
 fn what_was_supposed_is_forgotten_after_the_drain_time() {
     let mut fresh = World::with(seen_by("n3", one_each(3)));
     assert!(fresh.node_rows(&key()).iter().any(|row| row.previous != 0));
