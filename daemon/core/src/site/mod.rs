@@ -1,10 +1,13 @@
 //! Decisions between sites, without I/O: what a path is worth, who takes new flows, and what sites tell one another.
 //!
 //! Three planes that never share fate: [`path`] (probes, node to node) and, outside this crate,
-//! authority. The policy joins their facts into the site table of each service. No driver runs these machines yet: their users are the
+//! authority. [`policy`] joins their facts into the site table of each service. No driver runs these machines yet: their users are the
 //! tests and the simulator (`bascule-sim sites`).
 
 pub mod path;
+pub mod policy;
+pub mod summary;
+pub mod timeline;
 
 use serde::Serialize;
 
