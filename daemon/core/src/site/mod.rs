@@ -1,11 +1,12 @@
 //! Decisions between sites, without I/O: what a path is worth, who takes new flows, and what sites tell one another.
 //!
-//! Three planes that never share fate: [`path`] (probes, node to node) and, outside this crate,
+//! Three planes that never share fate: [`path`] (probes, node to node), [`state`] (records between relays) and, outside this crate,
 //! authority. [`policy`] joins their facts into the site table of each service. No driver runs these machines yet: their users are the
 //! tests and the simulator (`bascule-sim sites`).
 
 pub mod path;
 pub mod policy;
+pub mod state;
 pub mod summary;
 pub mod timeline;
 

@@ -3,7 +3,7 @@
 //! What is counted is loss *events* (runs of lost probes), at most three a slot: the length of one hole says nothing about the next, so a
 //! long burst must not weigh more than a short one. Page's test ("Continuous inspection schemes", Biometrika 41, 1954) on a Poisson
 //! count: an event adds ln(l1/l0), a slot subtracts l1-l0, and the alarm is raised when the sum reaches h. The same sum turned round
-//! clears it. What the constants buy, and what no detector can, is worked out in ADR 0006.
+//! clears it. What the constants buy, and what no detector can, is worked out in ADR 0020.
 
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ struct Shape {
 
 /// Four events in two seconds; a heavy loss is declared 1.5 to 2 s after it began (sites.md 4.6: p0 5 %, p1 50 %, h 10).
 const HEAVY: Shape = Shape { usual: 0.05, sick: 0.7, ratio: 4.0, threshold: 10.0 };
-/// Three events within 8.5 s. sites.md proposes h 14 (seven events); ADR 0006 says why three are enough and two are not.
+/// Three events within 8.5 s. sites.md proposes h 14 (seven events); ADR 0020 says why three are enough and two are not.
 const LIGHT: Shape = Shape { usual: 0.01, sick: 0.1, ratio: 4.0, threshold: 5.2 };
 
 #[derive(Clone, Copy, Debug)]

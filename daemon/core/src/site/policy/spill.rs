@@ -1,4 +1,4 @@
-//! Credits: who has room says to whom it lends how much, and nobody sends more than it was lent (ADR 0007).
+//! Credits: who has room says to whom it lends how much, and nobody sends more than it was lent (ADR 0021).
 //!
 //! A receiver splits its room over those who ask, in proportion to what they ask, every second; a loan holds for 3 s. Excess and room are
 //! both reckoned from what *clients* bring to a site, which no decision here changes: so the numbers do not chase one another.
