@@ -5,6 +5,7 @@ pub mod bfd;
 pub mod ethernet;
 pub mod ndp;
 pub mod peer;
+pub mod site;
 pub mod vrrp;
 
 /// One's complement sum of RFC 1071 over a list of byte runs; every run but the last must have an even length.

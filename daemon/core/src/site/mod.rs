@@ -1,0 +1,24 @@
+//! Decisions between sites, without I/O: what a path is worth, who takes new flows, and what sites tell one another.
+//!
+//! Three planes that never share fate: [`path`] (probes, node to node), [`state`] (records between relays) and, outside this crate,
+//! authority. [`policy`] joins their facts into the site table of each service. No driver runs these machines yet: their users are the
+//! tests and the simulator (`bascule-sim sites`).
+
+pub mod path;
+pub mod policy;
+pub mod state;
+pub mod summary;
+pub mod timeline;
+
+use serde::Serialize;
+
+/// A site, as rows, probes and records name it: 1..=254, unique among the sites that know one another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct SiteId(pub u8);
+
+impl core::fmt::Display for SiteId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "site {}", self.0)
+    }
+}

@@ -1,0 +1,231 @@
+//! What goes into the machine and what comes out of it.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::facts::Verdict;
+use super::standing::State;
+use crate::site::SiteId;
+use crate::site::summary::ServiceId;
+use crate::site::timeline::Timeline;
+use crate::time::Instant;
+
+/// How a service is spread over sites.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Here while here can; what exceeds goes where there is room, the own region first.
+    #[default]
+    LocalFirst,
+    /// By weight, whatever the place of the client.
+    Weighted(BTreeMap<SiteId, u32>),
+    /// At one site, the holder of the lease; the order says who should hold it.
+    ActivePassive {
+        /// The best first.
+        order: Vec<SiteId>,
+        /// Whether a better site takes over from a healthy one.
+        failback: Failback,
+    },
+}
+
+/// What happens when a better site is well again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failback {
+    /// An operator moves it.
+    #[default]
+    Manual,
+    /// It moves after [`super::FAILBACK`] of health.
+    Automatic,
+}
+
+/// What a site does that hears nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Isolated {
+    /// Serves who still reaches it.
+    #[default]
+    ServeLocal,
+    /// Takes its VIP back: clients are better off elsewhere.
+    Withdraw,
+}
+
+/// How one service is spread.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServicePolicy {
+    /// Over sites.
+    pub mode: Mode,
+    /// When this site is cut off.
+    pub isolated: Isolated,
+}
+
+/// All that there shall be; applied as a difference.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// This site.
+    pub here: SiteId,
+    /// All sites and their regions.
+    pub sites: BTreeMap<SiteId, String>,
+    /// Services.
+    pub services: BTreeMap<ServiceId, ServicePolicy>,
+    /// Spill by credits. Off: what exceeds stays (the simulator's proof that credits are what holds the bound).
+    pub spill: bool,
+}
+
+/// What an operator takes out of use. Endpoint and node are the local site's: other sites see less that is ready there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainTarget {
+    /// Some endpoints of a service here.
+    Endpoint(ServiceId, String),
+    /// A node here.
+    Node(String),
+    /// A service at one site.
+    Service(SiteId, ServiceId),
+    /// All services at a site.
+    Site(SiteId),
+    /// All services behind one address, at a site.
+    Vip(SiteId, core::net::IpAddr),
+}
+
+/// An order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Drain {
+    /// What.
+    pub target: DrainTarget,
+    /// The services that it concerns and what it takes from each at which site, in units of capacity; `None`: all of it.
+    pub takes: BTreeMap<(SiteId, ServiceId), Option<u32>>,
+    /// Flows that exist are left alone for so long.
+    pub within: Duration,
+    /// Also when what is left does not suffice.
+    pub force: bool,
+}
+
+/// Why a drain is not begun.
+#[derive(Clone, Copy, PartialEq, Debug, Error, Serialize)]
+pub enum DrainError {
+    /// What is left would not carry the demand and a tenth.
+    #[error("{service:?}: {left} would be left for a demand of {demand}; {needed} are needed")]
+    Capacity {
+        /// The service that would suffer.
+        service: ServiceId,
+        /// Capacity that would be left.
+        left: u64,
+        /// Demand at all sites.
+        demand: u64,
+        /// 110 % of it.
+        needed: u64,
+    },
+    /// Nobody else serves it at all.
+    #[error("{service:?}: no other site serves it")]
+    Last {
+        /// The service.
+        service: ServiceId,
+    },
+}
+
+/// Something the driver owes, in this order.
+#[derive(Clone, PartialEq, Debug)]
+#[must_use]
+pub enum Action {
+    /// The table of a service: whose each slot is. Apply it, then call [`super::Policy::handle_applied`].
+    Table(Table),
+    /// Ask a site for room (every second while there is an excess).
+    Ask {
+        /// Whom.
+        to: SiteId,
+        /// For which service.
+        service: ServiceId,
+        /// How much.
+        excess: u32,
+    },
+    /// Lend room to a site.
+    Lend {
+        /// Whom.
+        to: SiteId,
+        /// For which service.
+        service: ServiceId,
+        /// How much.
+        amount: u32,
+    },
+    /// Try to get the lease of an activePassive service.
+    Claim(ServiceId),
+    /// Give the lease back, and stop answering: the fence closes with it.
+    Release(ServiceId, ReleaseReason),
+    /// Take the VIP of a service back from the network, or announce it again.
+    Announce {
+        /// The service.
+        service: ServiceId,
+        /// Announce or withdraw.
+        announce: bool,
+    },
+    /// A drain's time is over: flows that are left may be cut.
+    DrainOver(DrainTarget),
+    /// Log it, count it, show it.
+    Report(Report),
+    /// A finished timeline, for the log and `bascule why`.
+    Timeline(Timeline),
+}
+
+/// Why a lease is given back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReleaseReason {
+    /// This site hears nobody.
+    Isolated,
+    /// It cannot serve.
+    NotServing,
+    /// A better site is well, and has been.
+    Failback,
+}
+
+/// The site table of a service.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Table {
+    /// The service.
+    pub service: ServiceId,
+    /// Counts up with each table of the service.
+    pub generation: u64,
+    /// Share of new flows, 0 to 1, by site.
+    pub shares: BTreeMap<SiteId, f64>,
+    /// Owner of each slot, lowest hashes first; empty: nobody serves.
+    pub slots: Vec<SiteId>,
+}
+
+/// A state change.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Report {
+    /// A service at a site stands otherwise.
+    Standing {
+        /// The service.
+        service: ServiceId,
+        /// The site.
+        site: SiteId,
+        /// Now.
+        state: State,
+        /// By which facts.
+        verdict: Verdict,
+        /// With which score.
+        score: f64,
+        /// Held back for flapping.
+        suppressed: bool,
+    },
+    /// Soft scores are ignored: too little is usable. Or they count again.
+    Panic {
+        /// The service.
+        service: ServiceId,
+        /// Begins or ends.
+        on: bool,
+    },
+    /// No other site is heard, or one is again.
+    Isolated(bool),
+}
+
+/// Sites left out of a table by orders, for status.
+pub type Drained = BTreeMap<DrainTarget, Instant>;
+/// Services that a target names.
+pub(super) type Concerned = BTreeSet<(SiteId, ServiceId)>;

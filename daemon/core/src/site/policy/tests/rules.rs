@@ -1,0 +1,309 @@
+//! One rule, one test.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use super::{API, DOWN, HERE, World, status, summary};
+use crate::site::SiteId;
+use crate::site::path::detector::Scale;
+use crate::site::path::io::{Carriage, Status};
+use crate::site::policy::facts::{Observed, Verdict};
+use crate::site::policy::io::{Action, Drain, DrainError, DrainTarget, Failback, Mode, ReleaseReason, Report};
+use crate::site::policy::standing::State;
+use crate::site::timeline::Rule;
+
+fn even() -> Mode {
+    Mode::Weighted((1..=4).map(|s| (SiteId(s), 25)).collect())
+}
+
+#[test]
+fn local_first_stays_here_and_goes_nearby_when_nothing_is_ready() {
+    let mut world = World::new(Mode::LocalFirst);
+    assert_eq!(world.shares(), [1.0, 0.0, 0.0, 0.0]);
+    let before = world.now;
+    world.say(1, summary(0, 0, 30));
+    assert_eq!(world.tables.last().map(|(at, _)| *at), Some(before), "at once");
+    assert_eq!(world.shares(), [0.0, 1.0, 0.0, 0.0], "site 2 has room for all and is in the region");
+    world.say(1, summary(0, 0, 60));
+    world.run(500);
+    let [here, near, south, far] = world.shares();
+    assert!(here == 0.0 && near > 0.5 && south > 0.1 && far > 0.1, "{:?}", world.shares());
+}
+
+#[test]
+fn a_dead_path_is_acted_on_at_once_and_its_timeline_says_why() {
+    let mut world = World::new(even());
+    assert_eq!(world.shares(), [0.25; 4]);
+    let cause = world.now;
+    world.now = world.now + Duration::from_millis(520);
+    world.policy.handle_path(SiteId(3), status(DOWN), cause, world.now);
+    world.drain();
+    assert_eq!(world.shares(), [0.333, 0.333, 0.0, 0.333]);
+    let (_, table) = world.tables.last().cloned().expect("a table");
+    assert!(table.slots.len() == 1021 && !table.slots.contains(&SiteId(3)));
+    let applied = world.now + Duration::from_millis(3);
+    world.policy.handle_applied(API, table.generation, applied);
+    let Some(Action::Timeline(line)) = world.policy.poll_action() else { panic!("no timeline") };
+    assert_eq!(line.why, Rule::Facts { site: SiteId(3), verdict: Verdict::PathDown });
+    assert_eq!((line.cause, line.detected, line.decided, line.applied), (cause, world.now, world.now, Some(applied)));
+    assert!((line.moved - 0.25).abs() < 1e-9);
+    assert!(world.policy.poll_action().is_none());
+}
+
+#[test]
+fn a_return_is_on_probation_and_then_grows() {
+    let mut world = World::new(even());
+    world.path(3, status(DOWN));
+    world.run(30_000);
+    world.path(3, status(Carriage::Up));
+    world.run(1000);
+    assert!((0.001..0.006).contains(&world.share(3)), "{:?}", world.shares());
+    world.run(15_000);
+    let young = world.share(3);
+    world.run(30_000);
+    let grown = world.share(3);
+    assert!(young < 0.06 && (0.1..0.24).contains(&grown), "{young} {grown}");
+    world.run(40_000);
+    assert_eq!(world.shares(), [0.25; 4]);
+    assert_eq!(world.standings(3), [State::Down, State::Probing, State::Up]);
+}
+
+#[test]
+fn loss_lowers_a_share_slowly_and_a_single_bad_slot_does_nothing() {
+    let mut world = World::new(even());
+    let lossy = Status { brownout_in: Some(Scale::Light), loss_in: 0.025, ..status(Carriage::Up) };
+    world.path(2, lossy);
+    world.run(500);
+    assert_eq!(world.shares(), [0.25; 4]);
+    world.run(500);
+    assert!((0.19..0.21).contains(&world.share(2)), "10 % of the traffic in a second at most: {:?}", world.shares());
+    world.run(5000);
+    let share = world.share(2);
+    assert!((0.14..0.17).contains(&share), "5/9 of its share: {share}");
+    // The same loss without an alarm is this path's usual.
+    world.path(2, Status { brownout_in: None, ..lossy });
+    world.run(15_000);
+    assert_eq!(world.shares(), [0.25; 4]);
+}
+
+#[test]
+fn flapping_is_held_back_but_never_the_last_site() {
+    let mut world = World::new(even());
+    let before = world.tables.len();
+    for _ in 0..300 {
+        world.path(3, status(DOWN));
+        world.run(500);
+        world.path(3, status(Carriage::Up));
+        world.run(500);
+    }
+    let share_changes: Vec<f64> = world.tables[before..]
+        .windows(2)
+        .map(|w| {
+            let of = |t: &super::Table| t.shares.get(&SiteId(3)).copied().unwrap_or(0.0);
+            (of(&w[0].1) - of(&w[1].1)).abs()
+        })
+        .filter(|d| *d > 0.0)
+        .collect();
+    assert!(share_changes.len() <= 12, "{share_changes:?}");
+    let mut alone = World::new(Mode::LocalFirst);
+    (2..=4).for_each(|site| alone.path(site, status(DOWN)));
+    for _ in 0..50 {
+        alone.say(1, summary(0, 0, 60));
+        alone.run(500);
+        alone.say(1, summary(10, 100, 60));
+        alone.run(1000);
+        assert!(alone.share(1) == 1.0, "{:?}", alone.shares());
+    }
+}
+
+#[test]
+fn a_site_whose_word_the_data_path_contradicts_is_ejected_for_longer_each_time() {
+    let mut world = World::new(even());
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        world.policy.handle_observed(SiteId(4), API, Observed { handshakes: 150, failed: 150 }, world.now);
+        world.drain();
+        assert!(world.share(4) == 0.0, "{:?}", world.shares());
+        world.policy.handle_observed(SiteId(4), API, Observed::default(), world.now);
+        let start = world.now;
+        while world.share(4) == 0.0 {
+            world.run(500);
+        }
+        out.push(world.now.since(start).as_secs());
+        world.run(120_000);
+    }
+    assert_eq!(out, [30, 60]);
+}
+
+#[test]
+fn soft_judgements_leave_half_of_the_sites_and_hard_ones_none() {
+    let mut world = World::new(even());
+    let sick = Status { brownout_in: Some(Scale::Heavy), loss_in: 0.2, ..status(Carriage::Up) };
+    (2..=4).for_each(|site| world.path(site, sick));
+    world.run(20_000);
+    let [here, rest @ ..] = world.shares();
+    assert!(here > 0.9 && rest.iter().filter(|s| **s > 0.0).count() == 1, "{:?}", world.shares());
+    // The only good one dies: whoever is there takes all, however bad.
+    world.say(1, summary(0, 0, 60));
+    assert!(world.share(1) == 0.0 && world.share(2) > 0.3 && world.share(4) > 0.3, "{:?}", world.shares());
+    assert!(world.actions.iter().any(|(_, a)| matches!(a, Action::Report(Report::Panic { on: true, .. }))));
+}
+
+#[test]
+fn an_excess_waits_for_a_loan_and_goes_no_further_than_it() {
+    let mut world = World::new(Mode::LocalFirst);
+    world.say(1, summary(10, 100, 130));
+    world.run(1500);
+    assert_eq!(world.shares(), [1.0, 0.0, 0.0, 0.0], "nobody lent anything");
+    let asked: Vec<_> = world
+        .actions
+        .iter()
+        .filter_map(|(_, a)| match a {
+            Action::Ask { to, excess, .. } => Some((to.0, *excess)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked[..3], [(2, 35), (3, 35), (4, 35)]);
+    world.policy.handle_loan(SiteId(2), API, 13, world.now);
+    world.policy.handle_loan(SiteId(3), API, 13, world.now);
+    world.run(500);
+    assert_eq!(world.shares(), [0.8, 0.1, 0.1, 0.0]);
+    let last = world.tables.last().map(|(_, t)| t.clone()).expect("a table");
+    assert!(last.slots[..204].iter().all(|s| *s != HERE) && last.slots[205..].iter().all(|s| *s == HERE));
+    world.run(3000);
+    assert_eq!(world.shares(), [1.0, 0.0, 0.0, 0.0], "loans end");
+}
+
+#[test]
+fn room_is_lent_to_those_who_ask_and_own_demand_comes_first() {
+    let mut world = World::new(Mode::LocalFirst);
+    world.policy.handle_ask(SiteId(2), API, 60, world.now);
+    world.policy.handle_ask(SiteId(3), API, 20, world.now);
+    world.run(1000);
+    let lent = |world: &World| -> Vec<(u8, u32)> {
+        world
+            .actions
+            .iter()
+            .filter_map(|(_, a)| match a {
+                Action::Lend { to, amount, .. } => Some((to.0, *amount)),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(lent(&world), [(2, 26), (3, 8)], "35 are free");
+    world.say(1, summary(10, 100, 96));
+    world.actions.clear();
+    world.run(1000);
+    assert_eq!(lent(&world), [(2, 0), (3, 0)]);
+}
+
+fn order(target: DrainTarget, site: u8, part: Option<u32>, force: bool) -> Drain {
+    let takes = BTreeMap::from([((SiteId(site), API), part)]);
+    Drain { target, takes, within: Duration::from_secs(600), force }
+}
+
+#[test]
+fn a_drain_stops_new_flows_at_once_ends_after_its_time_and_returns_slowly() {
+    let mut world = World::new(even());
+    let target = DrainTarget::Site(SiteId(2));
+    assert_eq!(world.policy.handle_drain(order(target.clone(), 2, None, false), world.now), Ok(()));
+    world.drain();
+    assert_eq!(world.shares(), [0.333, 0.0, 0.333, 0.333]);
+    world.run(600_000);
+    assert_eq!(world.share(2), 0.0);
+    assert!(world.actions.iter().any(|(_, a)| *a == Action::DrainOver(target.clone())));
+    world.policy.handle_undrain(&target, world.now);
+    world.drain();
+    world.run(1000);
+    assert!((0.0..0.06).contains(&world.share(2)), "{:?}", world.shares());
+    world.run(61_000);
+    assert!(world.share(2) > 0.2, "{:?}", world.shares());
+}
+
+#[test]
+fn a_drain_that_leaves_too_little_is_refused_unless_forced() {
+    let mut world = World::new(even());
+    (1..=4).for_each(|site| world.say(site, summary(10, 100, 80)));
+    let site = order(DrainTarget::Site(SiteId(2)), 2, None, false);
+    let refused = DrainError::Capacity { service: API, left: 300, demand: 320, needed: 352 };
+    assert_eq!(world.policy.handle_drain(site.clone(), world.now), Err(refused));
+    assert_eq!(world.shares(), [0.25; 4]);
+    let node = order(DrainTarget::Node("n1".into()), 1, Some(40), false);
+    assert_eq!(world.policy.handle_drain(node, world.now), Ok(()), "360 are left");
+    assert_eq!(world.policy.handle_drain(Drain { force: true, ..site }, world.now), Ok(()));
+    (1..=4).for_each(|site| world.path(site, status(DOWN)));
+    let last = order(DrainTarget::Service(HERE, API), 1, None, false);
+    assert_eq!(world.policy.handle_drain(last, world.now), Err(DrainError::Last { service: API }));
+}
+
+fn leases(world: &World) -> Vec<Action> {
+    let of = |a: &&Action| matches!(a, Action::Claim(_) | Action::Release(..) | Action::Announce { .. });
+    let mut all: Vec<Action> = world.actions.iter().map(|(_, a)| a).filter(of).cloned().collect();
+    all.dedup();
+    all
+}
+
+#[test]
+fn active_passive_follows_the_lease_and_only_the_best_site_asks_for_it() {
+    let mode = |failback| Mode::ActivePassive { order: vec![SiteId(2), HERE, SiteId(3)], failback };
+    let mut world = World::new(mode(Failback::Manual));
+    assert_eq!((world.shares(), leases(&world)), ([0.0; 4], vec![]), "site 2 is to ask");
+    world.path(2, status(DOWN));
+    world.run(1000);
+    assert_eq!(leases(&world), [Action::Claim(API)]);
+    world.policy.handle_lease(API, Some(HERE), world.now);
+    world.drain();
+    assert_eq!(world.shares(), [1.0, 0.0, 0.0, 0.0]);
+    world.path(2, status(Carriage::Up));
+    world.run(2_000_000);
+    assert_eq!(leases(&world), [Action::Claim(API)], "it stays, unless told otherwise");
+    let mut world = World::new(mode(Failback::Automatic));
+    world.policy.handle_lease(API, Some(HERE), world.now);
+    let start = world.now;
+    world.actions.clear();
+    while leases(&world).is_empty() {
+        (1..=4).for_each(|site| world.say(site, summary(10, 100, 60)));
+        world.run(1000);
+    }
+    assert_eq!(leases(&world), [Action::Release(API, ReleaseReason::Failback)]);
+    assert!((300..303).contains(&world.now.since(start).as_secs()), "{:?}", world.now.since(start));
+}
+
+#[test]
+fn a_cut_off_site_serves_its_own_and_gives_leases_back() {
+    let mut local = World::new(Mode::LocalFirst);
+    let cut = |world: &mut World| {
+        for site in 2..=4 {
+            world.policy.handle_session(SiteId(site), false);
+            world.path(site, status(DOWN));
+        }
+        world.run(1000);
+    };
+    cut(&mut local);
+    assert!(local.policy.isolated());
+    assert_eq!((local.shares(), leases(&local)), ([1.0, 0.0, 0.0, 0.0], vec![]));
+    let mut passive = World::new(Mode::ActivePassive { order: vec![HERE, SiteId(2)], failback: Failback::Manual });
+    passive.policy.handle_lease(API, Some(HERE), passive.now);
+    passive.actions.clear();
+    cut(&mut passive);
+    let gone = [Action::Announce { service: API, announce: false }, Action::Release(API, ReleaseReason::Isolated)];
+    assert_eq!(leases(&passive), gone);
+    passive.policy.handle_lease(API, None, passive.now);
+    passive.actions.clear();
+    passive.run(60_000);
+    assert_eq!(leases(&passive), [], "who hears nobody asks for nothing");
+}
+
+#[test]
+fn two_nodes_of_a_site_come_to_the_same_table_in_any_order() {
+    let tables: Vec<_> = [[2u8, 3, 4], [4, 2, 3]]
+        .map(|order| {
+            let mut world = World::new(even());
+            order.iter().for_each(|site| world.path(*site, status(if *site == 3 { DOWN } else { Carriage::Up })));
+            order.iter().for_each(|site| world.say(*site, summary(10, 100, 50 + u32::from(*site))));
+            world.run(60_000);
+            world.tables.last().map(|(_, t)| t.slots.clone()).expect("a table")
+        })
+        .into();
+    assert!(tables[0] == tables[1]);
+}

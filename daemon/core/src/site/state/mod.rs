@@ -1,0 +1,338 @@
+//! What sites tell one another: records with versions, sent as differences, never compared by clocks.
+//!
+//! Contract: feed `handle_*` with a `now` that never goes back; after every call take [`State::poll_action`] until `None` and carry out each
+//! action in order; call [`State::handle_expire`] at or after [`State::poll_timeout`].
+//!
+//! Each site writes its own records and nobody else's: the session says whose they are, so a forged origin cannot be expressed. A version is
+//! (incarnation, sequence). An incarnation is a process: one more than what the disk says, and than what any peer has ever read, so that a
+//! wiped disk cannot bring back an old time. A reader's position is one number; who is behind it gets what was written since, who is
+//! lost gets everything. A beat every 10 s says that nothing else is new, which makes all that is held fresh without sending it again, and
+//! carries a digest, which finds what should not differ (anti-entropy).
+//!
+//! One session with each site at a time; which relay of a site holds it is the driver's matter. A relay that takes over is a new
+//! incarnation.
+
+mod hear;
+pub mod io;
+mod limit;
+pub mod message;
+pub mod record;
+mod session;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::site::SiteId;
+use crate::site::summary::{ServiceId, Summary};
+use crate::time::{Instant, TimerTable};
+use io::{Action, CloseReason, Config, PeerConfig, Refused, Report};
+use message::{Cursor, Message, RECORDS};
+use record::{Body, Key, Record};
+use session::{COALESCE, LAZY, Session};
+use store::{Ours, Theirs};
+
+/// How often a reader is told that it has everything.
+pub const BEAT: Duration = Duration::from_secs(10);
+/// A session without a message for so long is closed: three beats.
+const SILENCE: Duration = Duration::from_secs(30);
+/// A digest that differs asks for everything at most so often (sites.md 4.4).
+const ENTROPY: Duration = Duration::from_secs(60);
+/// Peers are asked for our own past for so long before anything is written (sites.md 4.10).
+pub const LEARN: Duration = Duration::from_secs(10);
+/// A summary that moved by so much is sent in a quarter of a second: a sixteenth of the endpoints, a twentieth of the load.
+const STEPS: (u32, u32) = (16, 20);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timer {
+    Dial(SiteId),
+    Flush(SiteId),
+    Beat,
+    Learned,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct State {
+    config: Config,
+    own: Cursor,
+    ours: Ours,
+    theirs: BTreeMap<SiteId, Theirs>,
+    sessions: BTreeMap<SiteId, Session>,
+    /// Peers are still being asked for our past.
+    learning: bool,
+    /// Foreign processes that wrote as us, with the incarnation above which we went.
+    outbid: BTreeMap<u64, u64>,
+    /// Another one writes as us: nothing is exported any more.
+    duplicate: bool,
+    /// Sites of which two processes write.
+    contested: BTreeMap<SiteId, u64>,
+    timers: TimerTable<Timer>,
+    actions: VecDeque<Action>,
+}
+
+impl State {
+    /// A machine that has written nothing and knows nobody.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let mut timers = TimerTable::default();
+        timers.set(Timer::Beat, now + BEAT);
+        timers.set(Timer::Learned, now + LEARN);
+        let own = Cursor { incarnation: config.incarnation.max(1), instance: config.instance, seq: 0 };
+        let mut new = Self {
+            own,
+            ours: Ours::default(),
+            theirs: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            learning: true,
+            outbid: BTreeMap::new(),
+            duplicate: false,
+            contested: BTreeMap::new(),
+            timers,
+            actions: VecDeque::from([Action::Persist(own.incarnation)]),
+            config,
+        };
+        new.fit(now);
+        new
+    }
+
+    /// Other peers, prefixes and rights. What a peer may see and we want is settled anew with each session, so those that differ are closed.
+    pub fn handle_config(&mut self, peers: BTreeMap<SiteId, PeerConfig>, now: Instant) {
+        let old = core::mem::replace(&mut self.config.peers, peers);
+        for (site, before) in old {
+            if self.config.peers.get(&site) != Some(&before) && self.sessions.get(&site).is_some_and(|s| s.connected) {
+                self.close(site, CloseReason::Removed, now);
+            }
+        }
+        self.fit(now);
+    }
+
+    /// This site writes. `None`: there is none any more.
+    pub fn handle_local(&mut self, key: Key, body: Option<Body>, now: Instant) {
+        let Some(before) = self.ours.write(key, body, now) else { return };
+        let urgent = Body::urgent(before.as_ref(), body.as_ref());
+        let delay = match (urgent, before, body) {
+            (true, ..) => Duration::ZERO,
+            (false, Some(Body::Service(a)), Some(Body::Service(b))) if !far(&a, &b) => LAZY,
+            (false, ..) => COALESCE,
+        };
+        for site in self.sessions.keys().copied().collect::<Vec<_>>() {
+            if let Some(session) = self.sessions.get_mut(&site) {
+                session.note(key, delay, urgent, now);
+                if urgent {
+                    self.flush(site, now);
+                } else {
+                    self.watch(site, now);
+                }
+            }
+        }
+    }
+
+    /// A session with a site stands, dialled by either side. An earlier one is forgotten.
+    pub fn handle_connected(&mut self, site: SiteId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&site) else {
+            return self.actions.push_back(Action::Close(site, CloseReason::Removed));
+        };
+        let was = session.greeted;
+        session.reset();
+        session.connected = true;
+        session.heard_at = now;
+        self.timers.stop(Timer::Dial(site));
+        if was {
+            self.actions.push_back(Action::Report(Report::Session { site, up: false }));
+        }
+        self.hello(site);
+    }
+
+    /// A session ended, or could not be made.
+    pub fn handle_disconnected(&mut self, site: SiteId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&site) else { return };
+        if session.greeted {
+            self.actions.push_back(Action::Report(Report::Session { site, up: false }));
+        }
+        session.reset();
+        let wait = session.backoff.failed(self.config.seed ^ u64::from(site.0));
+        self.timers.set(Timer::Dial(site), now + wait);
+        self.timers.stop(Timer::Flush(site));
+    }
+
+    /// A message arrived on the session of a site.
+    pub fn handle_bytes(&mut self, site: SiteId, bytes: &[u8], now: Instant) {
+        let Some(session) = self.sessions.get_mut(&site).filter(|s| s.connected) else { return };
+        if !session.admit(bytes.len(), now) {
+            return self.close(site, CloseReason::Flood, now);
+        }
+        match Message::parse(bytes) {
+            Ok(message) => self.hear(site, message, now),
+            Err(_) => self.close(site, CloseReason::Malformed, now),
+        }
+    }
+
+    /// Tells a site that we need room, or lend it some.
+    pub fn handle_credit(&mut self, to: SiteId, service: ServiceId, amount: u32, lend: bool) {
+        if self.sessions.get(&to).is_some_and(|s| s.greeted) && !self.duplicate {
+            let message = if lend { Message::Lend { service, amount } } else { Message::Ask { service, amount } };
+            self.send(to, &message);
+        }
+    }
+
+    /// Deadlines passed.
+    pub fn handle_expire(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::Dial(site) => self.actions.push_back(Action::Dial(site)),
+                Timer::Flush(site) => self.flush(site, now),
+                Timer::Beat => self.beat(now),
+                Timer::Learned => self.learned(now),
+            }
+        }
+    }
+
+    /// Next thing the driver owes.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Next time [`Self::handle_expire`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// All that is known of a site, with ages.
+    pub fn records(&self, origin: SiteId, now: Instant) -> impl Iterator<Item = (Key, Body, Duration)> {
+        self.theirs.get(&origin).into_iter().flat_map(move |t| t.iter(now))
+    }
+
+    /// How far a site has been read.
+    pub fn cursor(&self, origin: SiteId) -> Cursor {
+        self.theirs.get(&origin).map(|t| t.cursor).unwrap_or_default()
+    }
+
+    /// Who writes here, and how far it has come.
+    pub const fn own(&self) -> Cursor {
+        Cursor { seq: self.ours.head, ..self.own }
+    }
+
+    /// Refused of a peer, since start.
+    pub fn refused(&self, site: SiteId) -> Refused {
+        self.theirs.get(&site).map(|t| t.refused).unwrap_or_default()
+    }
+
+    /// Records held of a site, those without effect included: what bounds memory.
+    pub fn held(&self, site: SiteId) -> usize {
+        let staged = self.sessions.get(&site).and_then(|s| s.staging.as_ref()).map_or(0, |s| s.records.len());
+        self.theirs.get(&site).map_or(0, Theirs::len) + staged
+    }
+
+    /// Another process writes as this site.
+    pub const fn duplicate(&self) -> bool {
+        self.duplicate
+    }
+
+    fn fit(&mut self, now: Instant) {
+        let peers = &self.config.peers;
+        self.theirs.retain(|site, _| peers.contains_key(site));
+        self.sessions.retain(|site, _| peers.contains_key(site));
+        for site in peers.keys() {
+            let _held = self.theirs.entry(*site).or_default();
+            if !self.sessions.contains_key(site) {
+                let _new = self.sessions.insert(*site, Session::new(now));
+                self.timers.set(Timer::Dial(*site), now);
+            }
+        }
+    }
+
+    fn learned(&mut self, now: Instant) {
+        self.learning = false;
+        for site in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.start(site, now);
+        }
+    }
+
+    fn hello(&mut self, site: SiteId) {
+        let read = self.cursor(site);
+        let own = self.own();
+        self.send(site, &Message::Hello { own, read });
+        if let Some(instance) = self.contested.get(&site).copied() {
+            self.send(site, &Message::Contested { instance });
+        }
+    }
+
+    fn send(&mut self, site: SiteId, message: &Message) {
+        self.actions.push_back(Action::Send(site, message.encode()));
+    }
+
+    fn close(&mut self, site: SiteId, reason: CloseReason, now: Instant) {
+        self.actions.push_back(Action::Close(site, reason));
+        if let Some(theirs) = self.theirs.get_mut(&site) {
+            theirs.refused.closed += 1;
+        }
+        self.handle_disconnected(site, now);
+    }
+
+    fn flush(&mut self, site: SiteId, now: Instant) {
+        if self.duplicate || self.learning {
+            return;
+        }
+        let (Some(session), Some(peer)) = (self.sessions.get_mut(&site), self.config.peers.get(&site)) else { return };
+        if let Some(message) = session.flush(&self.ours, self.own.incarnation, peer, now) {
+            self.send(site, &message);
+        }
+        self.watch(site, now);
+    }
+
+    fn watch(&mut self, site: SiteId, now: Instant) {
+        let next = self.sessions.get(&site).and_then(|s| s.next(now));
+        match next {
+            // Parts of a snapshot follow one another without a pause, in turns of the driver.
+            Some(at) => self.timers.set(Timer::Flush(site), at),
+            None => self.timers.stop(Timer::Flush(site)),
+        }
+    }
+
+    fn beat(&mut self, now: Instant) {
+        self.timers.set(Timer::Beat, now + BEAT);
+        self.ours.bury(now);
+        for site in self.sessions.keys().copied().collect::<Vec<_>>() {
+            let (Some(session), Some(peer)) = (self.sessions.get(&site), self.config.peers.get(&site)) else {
+                continue;
+            };
+            if session.connected && now.since(session.heard_at) >= SILENCE {
+                self.close(site, CloseReason::Silent, now);
+            } else if session.greeted && session.parts.is_empty() && !self.duplicate && !self.learning {
+                let (lag, head) = (session.lag(now), session.sent);
+                let root = self.ours.root(self.config.here, peer);
+                self.send(site, &Message::Beat { incarnation: self.own.incarnation, head, lag, root });
+            }
+        }
+    }
+
+    /// Everything, in parts.
+    fn snapshot(&mut self, site: SiteId, now: Instant) {
+        let (Some(session), Some(peer)) = (self.sessions.get_mut(&site), self.config.peers.get(&site)) else { return };
+        let shown = |key: &Key| self.ours.shown(key, peer, now).filter(|r| r.body.is_some());
+        let records: Vec<Record> = self.ours.records.keys().filter_map(shown).collect();
+        let (incarnation, head) = (self.own.incarnation, self.ours.head);
+        session.pending.clear();
+        session.parts.clear();
+        session.sent = head;
+        let count = records.len().div_ceil(RECORDS).max(1);
+        for part in 0..count {
+            let records = records.iter().skip(part * RECORDS).take(RECORDS).copied().collect();
+            let (part, last) = (u32::try_from(part).unwrap_or(u32::MAX), part + 1 == count);
+            session.parts.push_back(Message::Snapshot { incarnation, head, part, last, records });
+        }
+        self.timers.set(Timer::Flush(site), now);
+    }
+}
+
+/// Is the difference worth a message soon?
+fn far(a: &Summary, b: &Summary) -> bool {
+    let step = |x: u32, y: u32, whole: u32, parts: u32| x.abs_diff(y).saturating_mul(parts) >= whole.max(1);
+    let whole = u32::from(a.expected.max(b.expected));
+    step(u32::from(a.ready), u32::from(b.ready), whole, STEPS.0)
+        || a.expected != b.expected
+        || step(a.capacity, b.capacity, a.capacity.max(b.capacity), STEPS.1)
+        || step(a.demand, b.demand, a.capacity.max(b.capacity), STEPS.1)
+}
