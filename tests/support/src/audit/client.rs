@@ -397,9 +397,19 @@ impl<'a> Client<'a> {
 }
 
 impl Flow {
+    /// How long it waits by now.
+    fn waiting(&self, now: Stamp) -> Duration {
+        self.waiting_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// The longest stall of all.
+    fn stall(&self, now: Stamp) -> Duration {
+        self.outcome.stall.max(self.waiting(now))
+    }
+
     /// Notes the stall that is under way.
     fn stalled(&mut self, now: Stamp) {
-        let stall = self.waiting_since.map_or(Duration::ZERO, |since| now.since(since));
+        let stall = self.waiting(now);
         self.outcome.stall = self.outcome.stall.max(stall);
         self.lately = self.lately.max(stall);
     }
