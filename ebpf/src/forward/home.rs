@@ -135,13 +135,15 @@ fn in_tables(request: &mut Request) -> Step {
         return search.step;
     }
     // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it.
-    if let Some(target) = local::target(request, request.work.half) {
+    let open = request.work.half != MAX_CANDIDATES;
+    let index = if open { request.work.half } else { request.work.closed };
+    if let Some(target) = local::target(request, index) {
         let slot = local::aim_key(request, &target).slot;
+        if !open {
+            return Step::deliver(slot, Tally::FlowHit);
+        }
         flow::leave_half(request);
         return enter(request, slot, Tally::FlowHit);
-    }
-    if let Some(target) = local::target(request, request.work.closed) {
-        return Step::deliver(target.slot, Tally::FlowHit);
     }
     if !may_open(request) {
         return match request.work.kind {
@@ -288,13 +290,10 @@ fn ask_on(request: &mut Request) -> Step {
     }
     // The first candidate at which no other VIP holds the tuple: the socket that would answer there is that VIP's.
     request.work.free = MAX_CANDIDATES;
-    let mut left = !u32::from(request.work.foreign);
-    for index in 0..MAX_CANDIDATES {
-        if left & 1 != 0 && local::target(request, index).is_some() {
-            request.work.free = index;
-            break;
-        }
-        left >>= 1;
+    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), step: Step::recover() };
+    // SAFETY: the callback takes the `Search` that it is given.
+    unsafe {
+        bpf_loop(u32::from(MAX_CANDIDATES), unheld as *mut c_void, (&raw mut search).cast(), 0);
     }
     let Some(target) = local::target(request, request.work.free) else { return Step::drop(PacketDrop::NoEndpoint) };
     if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
@@ -302,6 +301,20 @@ fn ask_on(request: &mut Request) -> Step {
     }
     request.found.count_orphan();
     Step::deliver(target.slot, Tally::Orphan)
+}
+
+/// Is candidate `index` one at which no other VIP holds the tuple? 1 ends the search.
+extern "C" fn unheld(index: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `ask_on` gives a live `Search` of a live request.
+    let search = unsafe { &mut *search.cast::<Search<()>>() };
+    // SAFETY: as above.
+    let request = unsafe { &mut *search.request };
+    let index = index as u8;
+    if request.work.foreign >> (index & 7) & 1 != 0 || local::target(request, index).is_none() {
+        return 0;
+    }
+    request.work.free = index;
+    1
 }
 
 /// The next node of the chain, or a look at the own table; else a drop.
@@ -321,27 +334,50 @@ pub(crate) fn others(request: &Request) -> Step {
 /// the packet arrived may have started a moment ago, with a row that has a home and no past.
 #[inline(always)]
 fn ahead(request: &Request) -> Step {
-    let (chain, service) = (&request.work.chain, &request.found.service);
+    let service = &request.found.service;
     let row = Place::new(&raw const service.nodes, (request.work.hash >> 32) as u32).row();
-    let ids = rows::current(row, service.drain_minutes);
+    let ids = rows::current(row, service.drain_minutes).0;
     let lives = service.protocol == IPPROTO_TCP && !request.work.kind.opens();
-    let used = if chain.outer.is_some() { request.work.shim.hops_used & 3 } else { 0 };
-    let (mut first, mut then) = (0, 0);
-    for place in 0..3 {
-        let id = ids.at(place);
-        if (place > 0 && !lives) || id == request.config.node || chain.names(id, used) || !alive(id) {
-            continue;
-        }
-        if first == 0 {
-            first = id;
-        } else if then == 0 {
-            then = id;
-        }
+    let mut glance = Glance { ids, request: core::ptr::from_ref(request).cast(), asked: 0 };
+    // SAFETY: the callback takes the `Glance` that it is given.
+    unsafe {
+        bpf_loop(if lives { 3 } else { 1 }, look_at as *mut c_void, (&raw mut glance).cast(), 0);
     }
+    let (first, then) = (glance.asked as u16, (glance.asked >> 16) as u16);
     if first == 0 {
         return Step::drop(PacketDrop::NoEndpoint);
     }
     Step { then, ..Step::onward(first, Tally::LookAhead) }
+}
+
+/// A walk over the ids of the own row.
+struct Glance {
+    /// The ids, 16 bits each from the lowest; shifted by one place each time.
+    ids: u64,
+    request: *const Request<'static>,
+    /// Those that may be asked, as `ids`.
+    asked: u64,
+}
+
+/// Is the next id of the row one to ask?
+extern "C" fn look_at(_: u32, glance: *mut c_void) -> c_long {
+    // SAFETY: `ahead` gives a live `Glance` of a live request.
+    let glance = unsafe { &mut *glance.cast::<Glance>() };
+    // SAFETY: as above.
+    let request = unsafe { &*glance.request };
+    let chain = &request.work.chain;
+    let used = if chain.outer.is_some() { request.work.shim.hops_used & 3 } else { 0 };
+    let id = glance.ids as u16;
+    glance.ids >>= 16;
+    if id != request.config.node && !chain.names(id, used) && alive(id) {
+        // Two at most: the oldest is left out.
+        if glance.asked == 0 {
+            glance.asked = u64::from(id);
+        } else if glance.asked <= 0xffff {
+            glance.asked |= u64::from(id) << 16;
+        }
+    }
+    0
 }
 
 /// Sends the packet on to the node that `step` names.

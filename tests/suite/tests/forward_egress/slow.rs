@@ -200,7 +200,10 @@ fn an_error_reaches_the_endpoint_also_after_two_table_changes() {
         let minutes = (boot_ns() / 60_000_000_000) as u16;
         for f in [V4, V6] {
             for protocol in [6, 17] {
-                nodes[1].hash::<FlowKey, Flow>("FLOWS")?.insert(flow_key(f, protocol), flow(f, protocol), 0)?;
+                // An idle flow is over, also for errors.
+                let seen_s = u32::try_from(boot_ns() / 1_000_000_000)?;
+                let flow = Flow { seen_s, ..flow(f, protocol) };
+                nodes[1].hash::<FlowKey, Flow>("FLOWS")?.insert(flow_key(f, protocol), flow, 0)?;
             }
         }
         // Now at home on node 2; and after node 1 itself and node 3 were its home in turn.

@@ -299,7 +299,7 @@ impl State {
         let sender = if from.index == 0 { self.config.node } else { from.sender };
         let mut named: Vec<u16> = hops.chain([self.config.node, sender]).collect();
         // Only a TCP flow that lives is looked for where the row was before.
-        let lives = job.service.protocol == IPPROTO_TCP && !opens;
+        let lives = job.service.protocol == IPPROTO_TCP && !job.opens();
         let mut asked = Vec::new();
         for id in if lives { vec![home, previous, older] } else { vec![home] } {
             if self.live(id) && !named.contains(&id) {
