@@ -13,7 +13,7 @@ use crate::encap::{self, Onward};
 use crate::flow::{self, Entry};
 use crate::local::{self, MAX_CANDIDATES, OWN};
 use crate::maps;
-use crate::packet::Packet;
+use crate::packet::{Packet, forgotten};
 use crate::parse::IPPROTO_TCP;
 use crate::request::{Request, alive};
 use crate::rows::{self, Place};
@@ -24,6 +24,7 @@ use crate::verdict::Verdict;
 /// What the step decided. Every way writes every field: of one left out the compiler makes a register never written, which the verifier
 /// refuses to read.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Step {
     pub(crate) way: Way,
     /// Slot of the endpoint (0: the stack as it is), or hop with its accept bit.
@@ -101,12 +102,17 @@ pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
 /// Decides; the packet is only read.
 #[inline(always)]
 pub(crate) fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    let mut step = Step::drop(PacketDrop::NoEndpoint);
+    let mut step = Step::recover();
     look(request, &mut step);
-    if step.way == Way::Recover {
+    if step.way == Way::Recover && matches!(request.work.kind, Kind::Tcp(_)) && !may_open(request) {
         recover(packet, request, &mut step);
     }
-    step
+    if step.way == Way::Recover {
+        elsewhere(request, &mut step);
+    }
+    // By way of the map: what follows is verified once, and not once for each way that leads to it.
+    request.work.step = step;
+    forgotten(&request.work.step)
 }
 
 /// The tables: a known flow, or one that may be opened. A function of its own, as `recover` is: what each looks up would not fit into the
@@ -134,32 +140,38 @@ fn in_tables(request: &mut Request) -> Step {
     if search.step.way != Way::Recover {
         return search.step;
     }
-    // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it.
-    let open = request.work.half != MAX_CANDIDATES;
-    let index = if open { request.work.half } else { request.work.closed };
-    if let Some(target) = local::target(request, index) {
-        let slot = local::aim_key(request, &target).slot;
-        if !open {
-            return Step::deliver(slot, Tally::FlowHit);
-        }
-        flow::leave_half(request);
-        return enter(request, slot, Tally::FlowHit);
+    // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it, else it may be new.
+    let half = request.work.half != MAX_CANDIDATES;
+    let closed = !half && request.work.closed != MAX_CANDIDATES;
+    if !half && !closed && !may_open(request) {
+        return Step::recover();
     }
-    if !may_open(request) {
-        return match request.work.kind {
-            Kind::Tcp(_) => Step::recover(),
-            Kind::Udp | Kind::Quic => ask_on(request),
-        };
-    }
-    let free = request.work.free;
-    let Some(target) = local::target(request, free) else { return ask_on(request) };
+    let work = &request.work;
+    request.work.aimed.slot = u16::from(if half {
+        work.half
+    } else if closed {
+        work.closed
+    } else {
+        work.free
+    });
+    let index = forgotten(&request.work.aimed.slot) as u8;
+    let Some(target) = local::target(request, index) else { return Step::recover() };
     let slot = local::aim_key(request, &target).slot;
+    if closed {
+        return Step::deliver(slot, Tally::FlowHit);
+    }
+    if half {
+        flow::leave_half(request);
+    }
     let entered = match request.work.kind {
-        Kind::Tcp(_) => flow::enter_half(request, slot),
-        Kind::Udp | Kind::Quic => flow::enter(request, slot),
+        Kind::Tcp(_) if !half => flow::enter_half(request, slot),
+        Kind::Tcp(_) | Kind::Udp | Kind::Quic => flow::enter(request, slot),
     };
     if !entered {
         return Step::drop(PacketDrop::FlowTable);
+    }
+    if half {
+        return Step::deliver(slot, Tally::FlowHit);
     }
     if request.work.collided {
         maps::tally(Tally::Collision);
@@ -246,7 +258,7 @@ fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
     unsafe {
         bpf_loop(u32::from(OWN), by_socket::<P> as *mut c_void, (&raw mut search).cast(), 0);
     }
-    if search.step.way == Way::Recover { ask_on(request) } else { search.step }
+    search.step
 }
 
 /// Asks the sockets of candidate `index`; 1 ends the search.
@@ -273,7 +285,13 @@ extern "C" fn by_socket<P: Packet>(index: u32, search: *mut c_void) -> c_long {
     1
 }
 
-/// Nobody here knows the packet: the next node of the chain, a look at the own table, the end.
+/// Nobody here knows the packet. A function of its own, as the others.
+#[inline(never)]
+fn elsewhere(request: &mut Request, step: &mut Step) {
+    *step = ask_on(request);
+}
+
+/// The next node of the chain, a look at the own table, the end.
 #[inline(always)]
 fn ask_on(request: &mut Request) -> Step {
     let step = others(request);
@@ -319,7 +337,7 @@ extern "C" fn unheld(index: u32, search: *mut c_void) -> c_long {
 
 /// The next node of the chain, or a look at the own table; else a drop.
 #[inline(always)]
-pub(crate) fn others(request: &Request) -> Step {
+pub(crate) fn others(request: &mut Request) -> Step {
     let chain = &request.work.chain;
     if !chain.used_up() {
         return Step::onward(chain.hop(chain.index), Tally::NextHop);
@@ -333,49 +351,54 @@ pub(crate) fn others(request: &Request) -> Step {
 /// Whom the own row names that nobody has asked: its home, and for a TCP flow that lives also who held the row before. The node on which
 /// the packet arrived may have started a moment ago, with a row that has a home and no past.
 #[inline(always)]
-fn ahead(request: &Request) -> Step {
+fn ahead(request: &mut Request) -> Step {
     let service = &request.found.service;
     let row = Place::new(&raw const service.nodes, (request.work.hash >> 32) as u32).row();
     let ids = rows::current(row, service.drain_minutes).0;
     let lives = service.protocol == IPPROTO_TCP && !request.work.kind.opens();
-    let mut glance = Glance { ids, request: core::ptr::from_ref(request).cast(), asked: 0 };
-    // SAFETY: the callback takes the `Glance` that it is given.
+    request.work.glance = Glance { ids, first: 0, then: 0 };
+    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), step: Step::recover() };
+    // SAFETY: the callback takes the `Search` that it is given.
     unsafe {
-        bpf_loop(if lives { 3 } else { 1 }, look_at as *mut c_void, (&raw mut glance).cast(), 0);
+        bpf_loop(if lives { 3 } else { 1 }, look_at as *mut c_void, (&raw mut search).cast(), 0);
     }
-    let (first, then) = (glance.asked as u16, (glance.asked >> 16) as u16);
+    let (first, then) = (forgotten(&request.work.glance.first), forgotten(&request.work.glance.then));
     if first == 0 {
         return Step::drop(PacketDrop::NoEndpoint);
     }
     Step { then, ..Step::onward(first, Tally::LookAhead) }
 }
 
-/// A walk over the ids of the own row.
-struct Glance {
+/// A walk over the ids of the own row. It lies in the map: of what callbacks carry on in the stack the verifier takes the first value for the
+/// only one, and the kernel leaves out the code for the others.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Glance {
     /// The ids, 16 bits each from the lowest; shifted by one place each time.
     ids: u64,
-    request: *const Request<'static>,
-    /// Those that may be asked, as `ids`.
-    asked: u64,
+    /// Those that may be asked; 0: none.
+    first: u16,
+    then: u16,
 }
 
 /// Is the next id of the row one to ask?
-extern "C" fn look_at(_: u32, glance: *mut c_void) -> c_long {
-    // SAFETY: `ahead` gives a live `Glance` of a live request.
-    let glance = unsafe { &mut *glance.cast::<Glance>() };
+extern "C" fn look_at(_: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `ahead` gives a live `Search` of a live request.
+    let search = unsafe { &mut *search.cast::<Search<()>>() };
     // SAFETY: as above.
-    let request = unsafe { &*glance.request };
+    let request = unsafe { &mut *search.request };
     let chain = &request.work.chain;
     let used = if chain.outer.is_some() { request.work.shim.hops_used & 3 } else { 0 };
-    let id = glance.ids as u16;
-    glance.ids >>= 16;
-    if id != request.config.node && !chain.names(id, used) && alive(id) {
-        // Two at most: the oldest is left out.
-        if glance.asked == 0 {
-            glance.asked = u64::from(id);
-        } else if glance.asked <= 0xffff {
-            glance.asked |= u64::from(id) << 16;
-        }
+    let id = request.work.glance.ids as u16;
+    request.work.glance.ids >>= 16;
+    if id == request.config.node || request.work.chain.names(id, used) || !alive(id) {
+        return 0;
+    }
+    // Two at most: the oldest is left out.
+    if request.work.glance.first == 0 {
+        request.work.glance.first = id;
+    } else if request.work.glance.then == 0 {
+        request.work.glance.then = id;
     }
     0
 }

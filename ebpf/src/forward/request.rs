@@ -5,6 +5,7 @@ use bascule_ebpf_common::forward::{
 };
 
 use crate::encap::{Onward, Outer4, Outer6};
+use crate::home::{Glance, Step};
 use crate::maps;
 use crate::packet::{Inner, Room};
 use crate::parse::{Ip, Ipv4Header, Ipv6Header, TcpHeader};
@@ -66,6 +67,10 @@ pub(crate) struct Work {
     pub(crate) checksum: u8,
     /// The candidate that is being looked at.
     pub(crate) aimed: Aimed,
+    /// Who of the own row is asked.
+    pub(crate) glance: Glance,
+    /// What the home step decided.
+    pub(crate) step: Step,
     /// Where it goes on to.
     pub(crate) onward: Onward,
     /// The flow under the tuple of the endpoint that is being looked at.
