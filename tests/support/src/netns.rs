@@ -182,6 +182,11 @@ impl Netns {
         Ok(json[0].take())
     }
 
+    /// Forgets what a daemon pinned for this namespace, its programs with it: what a boot of the node does.
+    pub fn forget_pins(&self) {
+        crate::leftovers::remove_pins(&self.0.handle);
+    }
+
     /// Sets a link up or down from the node's side.
     ///
     /// # Errors

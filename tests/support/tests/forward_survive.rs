@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use bascule_lab::audit::Load;
-use bascule_lab::forward::{Hook, survive};
+use bascule_lab::forward::{CLIENTS, ENCAPSULATION, Hook, OTHER, survive};
 
 /// 200 flows, four of them at full speed. A bench does the same with 10,000.
 fn load() -> Load {
@@ -17,6 +17,9 @@ fn all_events(hook: Hook) {
     let why = || format!("{}\n{}", survival.audit.describe(&survival.dead), survival.counted);
     assert!(survival.audit.broken(&survival.dead).is_empty(), "{}", why());
     assert_eq!(survival.disorder, 0, "{}", why());
+    // Nodes told each other nothing but packets of clients, and inside the encapsulation nothing else either.
+    assert_eq!((survival.class(OTHER).bytes, survival.untold), (0, Some(0)), "{:?}", survival.traffic);
+    assert!(survival.class(ENCAPSULATION).bytes > 0 && survival.class(CLIENTS).bytes > 0, "{:?}", survival.traffic);
     for step in &survival.steps {
         assert!(step.settled, "{}: a flow does not get on\n{}", step.name, why());
         assert_eq!(step.fresh, step.fresh_wanted, "{}: new flows\n{}", step.name, why());

@@ -22,6 +22,8 @@ enum Scene {
     Flood,
     /// Live flows through every event.
     Survive,
+    /// The same with a real daemon on every node.
+    SurviveDaemons,
 }
 
 #[derive(Parser)]
@@ -39,7 +41,7 @@ struct Args {
     /// Flows with a packet every 2 s.
     #[arg(long, default_value_t = survive::PACED)]
     flows: usize,
-    /// Judge ingress by tc instead of XDP in the scenes `flood` and `survive`.
+    /// Judge ingress by tc instead of XDP in the scenes `flood`, `survive` and `survive-daemons`.
     #[arg(long)]
     tc: bool,
     /// Write the result.
@@ -60,6 +62,7 @@ fn main() -> Result<ExitCode> {
             Scene::Tcp => versus::tcp(&mut report, args.runs),
             Scene::Flood => flood::measure(&mut report, hook, args.syns),
             Scene::Survive => survive::measure(&mut report, hook, args.flows),
+            Scene::SurviveDaemons => survive::measure_daemons(&mut report, hook, args.flows),
         };
         done.with_context(|| format!("scene {scene:?}"))?;
     }

@@ -40,6 +40,11 @@ struct Shared {
     settled: AtomicUsize,
     echoed: AtomicU64,
     least: AtomicU64,
+    stall_ns: AtomicU64,
+    /// Servers whose flows may end.
+    dead: Mutex<Vec<u32>>,
+    /// Flows that ended before their time: their servers.
+    ended: Mutex<Vec<Option<u32>>>,
     report: Mutex<Option<AuditReport>>,
 }
 
@@ -83,9 +88,26 @@ impl Flows {
         self.shared.echoed.load(Ordering::Relaxed)
     }
 
+    /// From now on flows on these servers may end or stand still: [`Flows::least`] and [`Flows::broken`] leave them out.
+    pub fn excuse(&self, servers: &[u32]) {
+        self.shared.dead.lock().unwrap_or_else(PoisonError::into_inner).extend(servers);
+    }
+
+    /// Flows that have ended so far although nobody [excused](Flows::excuse) their server.
+    pub fn broken(&self) -> usize {
+        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let dead = self.shared.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().filter(|server| !server.is_some_and(|server| dead.contains(&server))).count()
+    }
+
     /// Echoes that every living paced flow has had at least; brought up to date once a turn.
     pub fn least(&self) -> u64 {
         self.shared.least.load(Ordering::Relaxed)
+    }
+
+    /// The longest stall so far of a paced flow that lives on a server nobody [excused](Flows::excuse); brought up to date once a turn.
+    pub fn stall(&self) -> Duration {
+        Duration::from_nanos(self.shared.stall_ns.load(Ordering::Relaxed))
     }
 
     /// Flows that live now.
@@ -196,9 +218,13 @@ impl<'a> Client<'a> {
             self.send(self.turn, 1);
             self.turn = (self.turn + 1) % self.load.paced;
             if self.turn == 0 {
-                let living = self.flows[..self.load.paced].iter().filter(|flow| flow.conn.is_some());
-                let least = living.map(|flow| flow.outcome.echoed).min().unwrap_or_default();
-                self.shared.least.store(least, Ordering::Relaxed);
+                let dead = self.shared.dead.lock().unwrap_or_else(PoisonError::into_inner);
+                let excused = |flow: &Flow| flow.outcome.server.is_some_and(|server| dead.contains(&server));
+                let living = self.flows[..self.load.paced].iter().filter(|flow| flow.conn.is_some() && !excused(flow));
+                let both = living.map(|flow| (flow.outcome.echoed, flow.stall(now)));
+                let (least, stall) = both.fold((u64::MAX, Duration::ZERO), |(a, b), (c, d)| (a.min(c), b.max(d)));
+                self.shared.least.store(if least == u64::MAX { 0 } else { least }, Ordering::Relaxed);
+                self.shared.stall_ns.store(u64::try_from(stall.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
             due = due + step;
         }
@@ -301,6 +327,7 @@ impl<'a> Client<'a> {
         flow.waiting_since = None;
         flow.conn = None;
         flow.outcome.end = Some(end);
+        self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).push(flow.outcome.server);
         if flow.outcome.echoed > 0 {
             self.shared.open.fetch_sub(1, Ordering::Relaxed);
         } else {

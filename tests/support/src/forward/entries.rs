@@ -13,6 +13,8 @@ use crate::time;
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
 /// Port of the service and of the servers in the pods.
 pub const SERVICE_PORT: u16 = 80;
+/// The LAN of the nodes.
+pub(super) const LAN: &str = "10.9.0.0/24";
 /// The router's address on the LAN.
 pub(super) const ROUTER: &str = "10.9.0.254";
 /// Slot and number of the one service, and the slot of its address entry.

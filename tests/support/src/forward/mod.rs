@@ -5,8 +5,14 @@
 //! changed row pushes its home back), so that programs are shown to keep flows under any table that keeps those rules.
 
 mod bench_programs;
+mod daemon_agreement;
+mod daemon_config;
+mod daemon_events;
+mod daemons;
 mod entries;
 mod error;
+mod ground;
+mod ledger;
 mod mapped;
 mod node;
 mod site;
@@ -20,10 +26,13 @@ mod bench_abi;
 
 pub use bench_abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
 pub use bench_programs::{BenchPrograms, Sinks, UnderTest};
+pub use daemon_events::{ALL, SHORT, survive_daemons};
+pub use daemons::{DaemonNode, DaemonSite};
 pub use entries::{SERVICE_PORT, VIP};
+pub use ledger::{CLIENTS, Counted, ENCAPSULATION, OTHER};
 pub use node::{Hook, NodePrograms, ProgramSize, v4};
 pub use site::{Layout, Member, Pod, Site};
-pub use survive::{Step, Survival, survive};
+pub use survive::{Event, Stage, Step, Survival, survive};
 pub use table::{homes, push};
 pub use tallies::Tallies;
 pub use wires::{cable, nsid};

@@ -9,20 +9,21 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use bascule_ebpf_common::forward::{
-    ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, ReverseEntry, ReverseKey,
-    Row, SERVICE_ADDRESS, Service, ServiceKey, Table,
+    DEFAULT_TUNNEL_PORT, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node,
+    ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, Service, ServiceKey, Table, Tally,
 };
 
 use super::entries::{
-    ADDRESS, ENDPOINT_BASES, MTU, ROUTER, ROWS, SERVICE, SERVICE_PORT, TCP, VIP, address, config, minutes, net,
-    nodes_table, service, tag_key,
+    ADDRESS, ENDPOINT_BASES, MTU, ROWS, SERVICE, SERVICE_PORT, TCP, VIP, address, config, minutes, nodes_table,
+    service, tag_key,
 };
+use super::ground::{CLIENT_NET, Ground, pod_addresses, pod_net};
+use super::ledger::{Counted, Ledger, classes};
 use super::table::{homes, push};
 use super::wires::{cable, nsid};
-use super::{BenchPrograms, Hook, NodePrograms, Sinks, v4};
+use super::{Hook, NodePrograms, Tallies, v4};
 use crate::audit::AuditServer;
-use crate::command::ip;
-use crate::{Bridge, BridgeOptions, Lab, Netns, Port, Result};
+use crate::{Lab, Netns, Port, Result};
 
 /// How many of what.
 #[derive(Debug, Clone, Copy)]
@@ -79,12 +80,11 @@ pub struct Site {
     layout: Layout,
     rows: Vec<Row>,
     epoch: u16,
-    seed: u32,
     servers: u32,
-    /// On the switch's ports towards XDP.
-    passing: Option<BenchPrograms>,
-    lan: Bridge,
-    lab: Lab,
+    /// What programs counted that are gone.
+    fallen: Vec<Tallies>,
+    ledger: Ledger,
+    ground: Ground,
 }
 
 impl Site {
@@ -93,27 +93,19 @@ impl Site {
     /// # Errors
     /// When a part of it cannot be made or a program is refused.
     pub fn new(name: &str, layout: Layout) -> Result<Self> {
-        let lab = Lab::new(name)?;
-        let lan = lab.bridge("lan", &BridgeOptions::default())?;
-        let (router, _) = lab.host("router", &lan, &[net(Ipv4Addr::new(10, 9, 0, 254), 24)])?;
-        let client = lab.netns("client")?;
-        cable(&router, "eth1", Ipv4Addr::new(10, 8, 0, 254), &client, Ipv4Addr::new(10, 8, 0, 2))?;
-        router.forward()?;
-        router.sysctl("net/ipv4/fib_multipath_hash_policy", "1")?;
-        client.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
-        let members = Vec::new();
-        let (rows, epoch, seed, servers) = (Vec::new(), 0, 1, 0);
-        let passing = if layout.hook == Hook::Xdp { Some(BenchPrograms::load(1)?) } else { None };
-        let mut site = Self { members, client, router, layout, rows, epoch, seed, servers, passing, lan, lab };
-        for id in site.balancers().into_iter().chain(site.homes()) {
-            site.add_member(id)?;
-        }
+        let mut ground = Ground::new(name, layout.hook)?;
+        let ids: Vec<u16> = (1..=layout.balancers).chain(11..11 + layout.homes).collect();
+        let members: Vec<Member> = ids.iter().map(|id| member(&mut ground, *id)).collect::<Result<_>>()?;
+        let ports: Vec<&Port> = members.iter().map(|member| &member.port).collect();
+        let ledger = Ledger::start(&ground.lan, &ports, &classes(VIP, CLIENT_NET, DEFAULT_TUNNEL_PORT))?;
+        let (rows, epoch, servers, fallen) = (Vec::new(), 0, 0, Vec::new());
+        let (client, router) = (ground.client.clone(), ground.router.clone());
+        let mut site = Self { members, client, router, layout, rows, epoch, servers, fallen, ledger, ground };
         for home in site.homes() {
             for _ in 0..layout.pods {
                 site.add_pod(home)?;
             }
-            let via = format!("10.{}.0.0/16 via 10.9.0.{home}", 20 + home);
-            ip(&site.router, &format!("route add {via}"))?;
+            site.router.route(4, &format!("{} via {}", pod_net(home), address(home)))?;
         }
         for id in site.balancers().into_iter().chain(site.homes()) {
             site.start(id)?;
@@ -125,7 +117,26 @@ impl Site {
 
     /// The lab all of it stands in.
     pub fn lab(&self) -> &Lab {
-        &self.lab
+        &self.ground.lab
+    }
+
+    /// What the nodes have sent so far, by class.
+    ///
+    /// # Errors
+    /// When the switch does not say.
+    pub fn traffic(&self) -> Result<Vec<Counted>> {
+        self.ledger.read()
+    }
+
+    /// Packets that programs of this site have sent from node to node, those of dead nodes included.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn sent_on(&self) -> Result<u64> {
+        let living = self.members.iter().filter_map(|member| member.programs.as_ref());
+        let living: Vec<Tallies> = living.map(NodePrograms::tallies).collect::<Result<_>>()?;
+        let ways = [Tally::Encapsulated, Tally::NextHop, Tally::LookAhead];
+        Ok(living.iter().chain(&self.fallen).flat_map(|t| ways.map(|way| t.of(way))).sum())
     }
 
     /// Where clients connect to.
@@ -155,28 +166,6 @@ impl Site {
         self.members.iter_mut().find(|member| member.id == id).expect("a node of the layout")
     }
 
-    fn add_member(&mut self, id: u16) -> Result<()> {
-        let address = address(id);
-        let (netns, port) = self.lab.host(&format!("n{id}"), &self.lan, &[net(address, 24)])?;
-        netns.forward()?;
-        for tree in ["all", "default", "eth0"] {
-            netns.sysctl(&format!("net/ipv4/conf/{tree}/rp_filter"), "0")?;
-            netns.sysctl(&format!("net/ipv4/conf/{tree}/send_redirects"), "0")?;
-        }
-        netns.route(4, &format!("default via {ROUTER}"))?;
-        if let Some(passing) = &mut self.passing {
-            // What the switch sends towards an XDP program must have its checksums. What XDP_TX sends into the switch needs a program
-            // there: GRO alone gives the port its NAPI, but veth wakes it after XDP_TX only where there is a program (seen on 6.18:
-            // frames stay in the ring).
-            self.lan.netns().tool("ethtool", &["-K", port.name(), "tx", "off"])?;
-            passing.attach(self.lan.netns(), port.name(), Sinks::Pass)?;
-        }
-        let ifindex = netns.ifindex("eth0")?;
-        let (pods, programs, rows) = (Vec::new(), None, Vec::new());
-        self.members.push(Member { id, netns, port, pods, programs, ifindex, rows });
-        Ok(())
-    }
-
     /// Adds a pod with a server to a home; [`Site::publish`] makes it known. Gives its number.
     ///
     /// # Errors
@@ -185,9 +174,8 @@ impl Site {
         let number = self.servers;
         self.servers += 1;
         let index = u8::try_from(self.member(home).pods.len() + 1).expect("a few pods");
-        let subnet = 20 + u8::try_from(home).expect("a small id");
-        let (gateway, address) = (Ipv4Addr::new(10, subnet, index, 1), Ipv4Addr::new(10, subnet, index, 2));
-        let netns = self.lab.netns(&format!("pod{number}"))?;
+        let (gateway, address) = pod_addresses(home, index);
+        let netns = self.ground.lab.netns(&format!("pod{number}"))?;
         let device = format!("v{index}");
         let member = self.member_mut(home);
         cable(&member.netns, &device, gateway, &netns, address)?;
@@ -213,8 +201,11 @@ impl Site {
     /// When its port is gone.
     pub fn kill(&mut self, id: u16) -> Result<()> {
         let member = self.member_mut(id);
-        member.programs = None;
-        member.port.set_up(false)
+        // The cable first: without programs its stack would answer encapsulation with ICMP errors, which no dead node sends.
+        member.port.set_up(false)?;
+        let counted = member.programs.take().map(|programs| programs.tallies());
+        self.fallen.extend(counted.transpose()?);
+        Ok(())
     }
 
     /// Takes every program away: what is left is a routed network with pods.
@@ -338,10 +329,7 @@ impl Site {
     /// # Errors
     /// When the router refuses.
     pub fn spread(&mut self, balancers: &[u16]) -> Result<()> {
-        self.seed = self.seed.wrapping_mul(0x9e37_79b1).wrapping_add(1);
-        let hops: Vec<String> = balancers.iter().map(|id| format!("nexthop via {}", address(*id))).collect();
-        ip(&self.router, &format!("route replace {VIP}/32 {}", hops.join(" ")))?;
-        self.router.sysctl("net/ipv4/fib_multipath_hash_seed", &self.seed.to_string())
+        self.ground.spread(VIP, balancers)
     }
 
     /// What the programs of every living node counted, in words.
@@ -357,4 +345,10 @@ impl Site {
         }
         Ok(text)
     }
+}
+
+fn member(ground: &mut Ground, id: u16) -> Result<Member> {
+    let (netns, port) = ground.node(id)?;
+    let ifindex = netns.ifindex("eth0")?;
+    Ok(Member { id, netns, port, pods: Vec::new(), programs: None, ifindex, rows: Vec::new() })
 }
