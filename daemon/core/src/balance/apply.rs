@@ -34,6 +34,7 @@ impl Balancer {
             }
         }
         self.drop_found(now);
+        self.vouch(now);
         if nodes_changed {
             self.mark_all(now);
         }

@@ -54,7 +54,7 @@ impl Balancer {
         let (opening, closing): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, e)| e.ready);
         put(service, opening, room);
         let local = build_local(service, &self.nodes, &mut self.counts, room, now);
-        let nodes = build_nodes(service, &self.nodes, &mut self.counts, room, now);
+        let nodes = build_nodes(service, &self.nodes, !self.swept, &mut self.counts, room, now);
         put(service, closing, room);
         let starved = local.is_err() || nodes.is_err();
         report_room(service, local.err().or(nodes.err()), room);
@@ -161,6 +161,7 @@ fn put(service: &mut Service, entries: Vec<((core::net::IpAddr, u16), EndpointEn
 fn build_nodes(
     service: &mut Service,
     nodes: &Nodes,
+    starting: bool,
     counts: &mut Counts,
     room: &mut Room,
     now: Instant,
@@ -169,14 +170,21 @@ fn build_nodes(
     let (size, _) = choice::sizes(service, nodes);
     let member: BTreeSet<u16> = members.iter().map(|m| m.id).collect();
     let known: std::collections::BTreeMap<u16, bool> =
-        nodes.by_name.values().map(|n| (n.id, nodes.is_up(&n.name))).collect();
+        nodes.by_name.values().map(|n| (n.id, nodes.is_dead(&n.name))).collect();
     let standing = |id: u16| match known.get(&id) {
         None => Standing::Gone,
-        Some(false) => Standing::Dead,
-        Some(true) if member.contains(&id) => Standing::Member,
-        Some(true) => Standing::Holder,
+        Some(true) => Standing::Dead,
+        Some(false) if member.contains(&id) => Standing::Member,
+        Some(false) => Standing::Holder,
     };
-    let outcome = service.nodes.build(service.seed, members, size, service.drain(), standing, now);
+    let drain = service.drain();
+    if starting && service.nodes.table.rows == 0 {
+        // Not by the members: whose check has not spoken yet served the others all the same.
+        let mut others = choice::node_members(service, &choice::supposed(service, nodes), nodes);
+        others.retain(|m| m.name != nodes.this);
+        service.nodes.suppose(service.seed, others, size, now);
+    }
+    let outcome = service.nodes.build(service.seed, members, size, drain, standing, now);
     install(Which::Nodes, service, outcome, counts, room, now)
 }
 

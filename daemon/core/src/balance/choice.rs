@@ -15,8 +15,10 @@ pub(super) struct Nodes {
     /// Name of this node.
     pub(super) this: String,
     pub(super) by_name: BTreeMap<String, NodeSpec>,
-    /// Names of those that cannot be reached.
+    /// Names of those that cannot be reached: nothing is heard of their daemons.
     pub(super) down: BTreeSet<String>,
+    /// Of those, the ones with an endpoint that passes its check: the daemon is gone, its programs forward.
+    pub(super) vouched: BTreeSet<String>,
     /// What an operator took out of use.
     pub(super) drained: BTreeSet<DrainTarget>,
 }
@@ -24,6 +26,11 @@ pub(super) struct Nodes {
 impl Nodes {
     pub(super) fn is_up(&self, name: &str) -> bool {
         self.by_name.contains_key(name) && (name == self.this || !self.down.contains(name))
+    }
+
+    /// Are its flows out of reach? A node whose daemon hangs, crashed, or is being replaced takes no new flows and keeps those it has.
+    pub(super) fn is_dead(&self, name: &str) -> bool {
+        !self.is_up(name) && !self.vouched.contains(name)
     }
 
     pub(super) fn is_draining(&self, name: &str) -> bool {
@@ -89,6 +96,16 @@ pub(super) fn choose(service: &Service, nodes: &Nodes) -> Choice {
         }
     }
     Choice { all_unready: !service.spec.endpoints.is_empty(), unknown, ..Choice::default() }
+}
+
+/// Which endpoints served before this node had heard of anybody, for all it knows: those that nothing speaks against.
+pub(super) fn supposed(service: &Service, nodes: &Nodes) -> BTreeSet<String> {
+    let fine = |e: &&EndpointSpec| {
+        let (state, node) = (service.state(&e.name), e.node.as_deref());
+        let sound = !matches!(state, State::Unready | State::Draining);
+        sound && e.weight > 0 && !nodes.endpoint_draining(service, e) && node.is_none_or(|n| nodes.is_up(n))
+    };
+    service.spec.endpoints.iter().filter(fine).map(|e| e.name.clone()).collect()
 }
 
 /// The members of the first level. Endpoints behind routers are everybody's: each node that is up carries an equal part of their

@@ -58,6 +58,17 @@ impl Level {
         Self { table, stale: *cleaned != *rows, rows: cleaned, ..Self::default() }
     }
 
+    /// Nothing is in force. Takes it that `others` served until now; what they may hold is looked for from the first table on.
+    pub(super) fn suppose(&mut self, seed: u64, others: Vec<Member>, size: u16, now: Instant) {
+        if others.iter().all(|m| m.weight == 0) {
+            return;
+        }
+        let stamp = minute(now);
+        let homes = maglev::fill(seed, &others, size).into_iter();
+        self.rows = homes.map(|home| Row { home, stamp, ..Row::default() }).collect();
+        self.stale = true;
+    }
+
     /// The rows in force are these, at this place.
     pub(super) fn install(&mut self, table: Table, rows: Arc<[Row]>) {
         (self.table, self.rows, self.stale) = (table, rows, false);

@@ -5,8 +5,12 @@
 //! note what changed: tables are rebuilt at the expiry that follows ([`SETTLE`]), so that what happens together is one change, on every
 //! node the same whatever the order of its parts. Only the death of a node is told to the driver at once: packets skip a dead node.
 //!
-//! The same inputs at the same times make the same first level on every node: names, weights and history decide, never ids, slots or the
-//! order of a list.
+//! A node that cannot be reached takes no new flows. It is dead, and out of reach for those it has, only if no endpoint on it passes its
+//! check either: the programs of a node forward while its daemon is frozen, gone or being replaced.
+//!
+//! The same inputs at the same times make the same homes on every node: names, weights and history decide, never ids, slots or the order
+//! of a list. A node that starts without tables knows no history. It takes it that the others served without it until now, which is what
+//! they remember of its rows; so it finds the flows that they took meanwhile.
 
 mod apply;
 mod build;
@@ -121,6 +125,7 @@ impl Balancer {
             self.room.owe(Action::Report(io::Report::Flapping { service, endpoint }));
         }
         self.mark(endpoint.service, now);
+        self.vouch(now);
     }
 
     /// A node (by name) is reachable or is not. Nodes are reachable until they are said not to be; this node always is.
@@ -129,11 +134,36 @@ impl Balancer {
         if !changed || !self.nodes.by_name.contains_key(node) {
             return;
         }
+        self.nodes.vouched = self.vouched();
         self.tell_nodes();
         for service in self.services.values_mut() {
             service.urgent |= !up;
         }
         self.mark_all(now);
+    }
+
+    /// Checks said something new: does it change what unreachable nodes are worth?
+    fn vouch(&mut self, now: Instant) {
+        let vouched = self.vouched();
+        if vouched != self.nodes.vouched {
+            self.nodes.vouched = vouched;
+            self.tell_nodes();
+            self.mark_all(now);
+        }
+    }
+
+    /// Unreachable nodes with an endpoint that passes its check.
+    fn vouched(&self) -> BTreeSet<String> {
+        if self.nodes.down.is_empty() {
+            return BTreeSet::new();
+        }
+        let vouches = |service: &Service, node: &str| {
+            let mut there =
+                service.spec.endpoints.iter().filter(|e| e.check.is_some() && e.node.as_deref() == Some(node));
+            there.any(|e| matches!(service.state(&e.name), State::Ready | State::Held(_)))
+        };
+        let down = self.nodes.down.iter();
+        down.filter(|node| self.services.values().any(|service| vouches(service, node))).cloned().collect()
     }
 
     /// An operator takes something out of use, or puts it back. Kept until the end of the process, over configurations.
@@ -199,7 +229,7 @@ impl Balancer {
     fn tell_nodes(&mut self) {
         let entry = |spec: &NodeSpec| io::NodeEntry {
             spec: spec.clone(),
-            dead: !self.nodes.is_up(&spec.name),
+            dead: self.nodes.is_dead(&spec.name),
             this: spec.name == self.nodes.this,
         };
         let wanted: BTreeMap<u16, io::NodeEntry> = self.nodes.by_name.values().map(|n| (n.id, entry(n))).collect();

@@ -93,6 +93,8 @@ impl Plane {
         }
         self.write_config();
         let wanted = self.config.as_ref().map(|c| c.config.clone()).unwrap_or_default();
+        // Loading the programs takes a second, on a busy machine many: checks have not had that time to speak.
+        let now = now.max(Instant::from_nanos(clock::boot_ns()));
         if self.forward.is_some() {
             self.balancer.handle_config(wanted, now);
         }

@@ -6,6 +6,7 @@ mod drain;
 mod health;
 mod lifecycle;
 mod maglev;
+mod reach;
 mod recover;
 mod reload;
 mod slab;
