@@ -11,8 +11,9 @@ use crate::flow::{self, Entry};
 use crate::local::{self, MAX_CANDIDATES, OWN, Target};
 use crate::maps;
 use crate::packet::Packet;
+use crate::parse::IPPROTO_TCP;
 use crate::request::{Request, alive};
-use crate::rows::Place;
+use crate::rows::{self, Place};
 use crate::service::Kind;
 use crate::socket::{self, Socket};
 use crate::verdict::Verdict;
@@ -25,7 +26,9 @@ pub(crate) struct Step {
     /// Slot of the endpoint (0: the stack as it is), or hop with its accept bit.
     pub(crate) id: u16,
     /// Slot in the tallies that says why.
-    pub(crate) why: u32,
+    why: u16,
+    /// With look-ahead: the node to ask after that one; 0: none.
+    then: u16,
 }
 
 /// Where a packet goes.
@@ -45,24 +48,30 @@ pub(crate) enum Way {
 impl Step {
     #[inline(always)]
     fn deliver(slot: u16, why: Tally) -> Self {
-        Self { way: Way::Deliver, id: slot, why: why as u32 }
+        Self { way: Way::Deliver, id: slot, why: why as u16, then: 0 }
     }
 
     #[inline(always)]
     fn onward(hop: u16, why: Tally) -> Self {
-        Self { way: Way::Onward, id: hop, why: why as u32 }
+        Self { way: Way::Onward, id: hop, why: why as u16, then: 0 }
     }
 
     #[inline(always)]
     fn drop(reason: PacketDrop) -> Self {
-        Self { way: Way::Drop, id: 0, why: reason as u32 }
+        Self { way: Way::Drop, id: 0, why: reason as u16, then: 0 }
+    }
+
+    /// Slot in the tallies that says why.
+    #[inline(always)]
+    pub(crate) fn why(self) -> u32 {
+        u32::from(self.why)
     }
 
     /// The reason of a drop.
     #[inline(always)]
     pub(crate) fn reason(self) -> PacketDrop {
         // SAFETY: `drop` alone makes steps of this way, of a reason's own number.
-        unsafe { core::mem::transmute::<u32, PacketDrop>(self.why) }
+        unsafe { core::mem::transmute::<u32, PacketDrop>(self.why()) }
     }
 }
 
@@ -73,7 +82,7 @@ pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     let step = decide(packet, request);
     match step.way {
         Way::Deliver => {
-            maps::count(step.why);
+            maps::count(step.why());
             deliver::to(packet, request, step.id)
         }
         Way::Onward => pass_on(packet, request, step),
@@ -235,32 +244,58 @@ pub(crate) fn others(request: &Request) -> Step {
         return Step::onward(chain.hop(chain.index), Tally::NextHop);
     }
     if !chain.looked_ahead() {
-        let home = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32).row().home;
-        if home != request.config.node && !chain.names(home) && alive(home) {
-            return Step::onward(home, Tally::LookAhead);
-        }
+        return ahead(request);
     }
     Step::drop(PacketDrop::NoEndpoint)
+}
+
+/// Whom the own row names that nobody has asked: its home, and for a TCP flow that lives also who held the row before. The node on which
+/// the packet arrived may have started a moment ago, with a row that has a home and no past.
+#[inline(always)]
+fn ahead(request: &Request) -> Step {
+    let (chain, service) = (&request.work.chain, &request.found.service);
+    let row = Place::new(&raw const service.nodes, (request.work.hash >> 32) as u32).row();
+    let ids = rows::current(row, service.drain_minutes);
+    let lives = service.protocol == IPPROTO_TCP && !request.work.kind.opens();
+    let (mut first, mut then) = (0, 0);
+    for place in 0..3 {
+        let id = ids.at(place);
+        if (place > 0 && !lives) || id == request.config.node || chain.names(id) || !alive(id) {
+            continue;
+        }
+        if first == 0 {
+            first = id;
+        } else if then == 0 {
+            then = id;
+        }
+    }
+    if first == 0 {
+        return Step::drop(PacketDrop::NoEndpoint);
+    }
+    Step { then, ..Step::onward(first, Tally::LookAhead) }
 }
 
 /// Sends the packet on to the node that `step` names.
 #[inline(always)]
 pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
-    let (hop, ahead) = (step.id, step.why == Tally::LookAhead as u32);
+    let (hop, ahead) = (step.id, step.why() == Tally::LookAhead as u32);
     let chain = &request.work.chain;
     let head = chain.head(&request.found);
+    // The first place is used by now, or empty: it says from here on where the client's packet arrived. The second one is free unless the
+    // chain had two hops.
+    let extended = ahead && step.then != 0 && head.count < 2;
     let head = ShimHead {
         flags: head.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
-        index: head.index + if ahead { 0 } else { 1 },
+        index: if extended { 1 } else { head.index + if ahead { 0 } else { 1 } },
+        count: if extended { 2 } else { head.count },
         accept: hop & HOP_ACCEPT != 0,
-        // The hop in this place is used by now, or there is none: it says from here on where the client's packet arrived.
-        hops: [chain.ingress, head.hops[1]],
+        hops: [chain.ingress, if extended { step.then } else { head.hops[1] }],
         ..head
     };
     let onward = Onward { to: hop & !HOP_ACCEPT, first: chain.outer.is_none(), head };
     let verdict = encap::send(packet, request, &onward);
     if let Verdict::Send(_) = verdict {
-        maps::count(step.why);
+        maps::count(step.why());
     }
     verdict
 }

@@ -61,7 +61,7 @@ pub(super) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     match step.way {
         Way::Deliver => {
             remember(request.work, LOCAL | id);
-            maps::count(step.why);
+            maps::count(step.why());
             deliver::to(packet, request, step.id)
         }
         Way::Onward => {

@@ -3,7 +3,7 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
-    Half, NO_NODE, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
+    Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
@@ -14,6 +14,8 @@ use crate::forward::bytes::u32_at;
 
 /// Namespace ids below this one are unknown.
 const OWN_NAMESPACE: i32 = -1;
+/// IANA.
+const IPPROTO_TCP: u8 = 6;
 /// Rows tried after a collision.
 const MORE_ROWS: u32 = 4;
 
@@ -67,7 +69,7 @@ impl State {
             return out;
         }
         let mut out = match next {
-            Next::Node { index, id, accept } => self.send_on(job, &from, index, id, accept, false),
+            Next::Node { index, id, accept } => self.send_on(job, &from, index, id, accept, None),
             Next::Here | Next::None => self.look_ahead(job, &from, &places, opens),
         };
         if collided {
@@ -265,28 +267,49 @@ impl State {
         Next::None
     }
 
-    /// e: on along the chain, or ahead of it.
-    fn send_on(&mut self, job: Job, from: &Arrival, index: u8, id: u16, accept: bool, ahead: bool) -> Output {
+    /// e: on along the chain, or ahead of it, then with who is asked after that node.
+    fn send_on(
+        &mut self,
+        job: Job,
+        from: &Arrival,
+        index: u8,
+        id: u16,
+        accept: bool,
+        ahead: Option<Option<u16>>,
+    ) -> Output {
+        // One place of the list names the ingress node; the other takes one more node if the list was not longer than one.
+        let more = ahead.flatten().filter(|_| from.count < 2);
+        let ahead = ahead.is_some();
         let head = ShimHead {
             flags: from.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
-            index,
-            count: from.count,
+            index: if more.is_some() { 1 } else { index },
+            count: if more.is_some() { 2 } else { from.count },
             accept,
             service: job.service.number,
             epoch: from.epoch,
             origin_site: from.origin_site,
             second_site: from.second_site,
-            hops: [from.ingress, from.hops[1]],
+            hops: [from.ingress, more.unwrap_or(from.hops[1])],
         };
         self.encapsulate(job, id, head, from.client, if ahead { Why::LookAhead } else { Why::Next })
     }
 
     fn look_ahead(&mut self, job: Job, from: &Arrival, places: &[Place], opens: bool) -> Output {
-        let home = self.node_row(&job.service, job.hash).map_or(NO_NODE, |row| row.home);
+        let row = self.node_row(&job.service, job.hash).unwrap_or_default();
+        let [home, previous, older] = held(row, job.service.drain_minutes, job.now);
         let hops = from.hops[..usize::from(from.count.min(2))].iter().map(|hop| hop & !HOP_ACCEPT);
-        let named: Vec<u16> = hops.chain([self.config.node, from.sender, from.ingress]).collect();
-        if !from.look_ahead && self.live(home) && !named.contains(&home) {
-            return self.send_on(job, from, from.index.max(from.count), home, false, true);
+        let mut named: Vec<u16> = hops.chain([self.config.node, from.sender, from.ingress]).collect();
+        // Only a TCP flow that lives is looked for where the row was before.
+        let past = job.service.protocol == IPPROTO_TCP && !opens;
+        let mut asked = Vec::new();
+        for id in if past { vec![home, previous, older] } else { vec![home] } {
+            if self.live(id) && !named.contains(&id) {
+                named.push(id);
+                asked.push(id);
+            }
+        }
+        if let (false, Some(&first)) = (from.look_ahead, asked.first()) {
+            return self.send_on(job, from, from.index.max(from.count), first, false, Some(asked.get(1).copied()));
         }
         self.orphan(job, places, opens)
     }
