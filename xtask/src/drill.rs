@@ -166,6 +166,19 @@ fn drills() -> Result<Vec<Drill>> {
                 .into(),
         },
         Drill {
+            name: "forward-survive",
+            shows: "10,000 live TCP flows through every event, maps by the lab and real daemons, XDP and tc: none broken",
+            minutes: 20,
+            parts: [
+                ("xdp", "survive"),
+                ("tc", "survive --tc"),
+                ("daemons-xdp", "survive-daemons"),
+                ("daemons-tc", "survive-daemons --tc"),
+            ]
+            .map(|(name, scene)| part(name, Built("dataplane"), &format!("--scene {scene}")))
+            .into(),
+        },
+        Drill {
             name: "fuzz",
             shows: "5 minutes for each target without a crash",
             minutes: 30,
