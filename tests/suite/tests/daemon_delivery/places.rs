@@ -75,7 +75,9 @@ fn hosts_of_internal_networks_reach_an_endpoint_by_its_own_address_too() -> Resu
     let mut services = yard.services("tcp", &[(&pod, 1)]);
     services.extend(yard.services("udp", &[(&pod, 1)]));
     // The endpoint answers for one VIP only, so that the reverse map would make every answer to the outside that VIP's.
-    yard.apply_with(&services, |config| config["forwarding"]["internalNetworks"] = json!(["10.8.0.0/24", "fd08::/64"]))?;
+    yard.apply_with(&services, |config| {
+        config["forwarding"]["internalNetworks"] = json!(["10.8.0.0/24", "fd08::/64"])
+    })?;
     for (own, vip) in pod.addresses.into_iter().zip(VIPS) {
         for (address, port) in [(own, ENDPOINT_PORT), (vip.parse()?, PORT)] {
             let why = || format!("{address}\n{}", yard.counted());

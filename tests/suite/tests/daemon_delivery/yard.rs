@@ -325,7 +325,7 @@ impl Yard {
     /// A tally or drop counter of node `n`; 0 where it was never counted.
     pub(crate) fn metric(&self, n: u8, line: &str) -> u64 {
         let value = self.daemon(n).metric(line).unwrap_or_default();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole numbers")]
+        #[expect(clippy::cast_possible_truncation, reason = "counters are whole numbers")]
         let whole = value as u64;
         whole
     }
