@@ -13,9 +13,9 @@ use crate::rows::{self, Place};
 pub(crate) const OWN: u8 = 3;
 /// Candidates in all: where another VIP holds the tuple on one of them, the homes of the rows behind it count too.
 pub(crate) const MAX_CANDIDATES: u8 = OWN + 4;
-/// In place of a slot: the stack's own delivery of the VIP (delegated), while there are endpoints here and while there are none.
+/// In place of a slot: the stack's own delivery of the VIP (delegated). Whether there are endpoints here is its business; rows lead here
+/// only while there are.
 const STACK: u16 = 0xffff;
-const STACK_DRY: u16 = 0xfffe;
 
 /// Where a packet may be delivered.
 #[derive(Clone, Copy)]
@@ -36,13 +36,13 @@ pub(crate) struct Target {
 #[inline(always)]
 pub(crate) fn gather(request: &mut Request) {
     let service = request.found.service;
-    let place = Place::new(&raw const service.endpoints, request.work.hash as u32);
     let work = &mut *request.work;
     work.candidates = OWN;
     if service.delivery == DELIVER_DELEGATE {
-        work.slots = Slots::new(u64::from(if place.table.rows == 0 { STACK_DRY } else { STACK }));
+        work.slots = Slots::new(u64::from(STACK));
         return;
     }
+    let place = Place::new(&raw const service.endpoints, work.hash as u32);
     let ids = rows::current(place.row(), service.drain_minutes);
     work.slots = Slots::new(ids.0);
 }
@@ -67,9 +67,9 @@ pub(crate) fn widen(request: &mut Request) {
 pub(crate) fn target(request: &Request, index: u8) -> Option<Target> {
     let service = request.found.service;
     let slot = request.work.slots.0[usize::from(index & 7)];
-    if slot >= STACK_DRY {
+    if slot == STACK {
         let (address, port) = (service.vip, service.port);
-        return Some(Target { slot: 0, ready: slot == STACK, netns: i32::MIN, address, port });
+        return Some(Target { slot: 0, ready: true, netns: i32::MIN, address, port });
     }
     let endpoint = endpoint(slot)?;
     // A slot that was cleared or given to another service is no candidate; families are not translated.

@@ -259,7 +259,10 @@ impl Known {
         let (nodes, endpoints) = self.wanted();
         let lost = nodes.iter().filter(|address| !self.paths.contains_key(address));
         let lost = lost.map(|address| format!("no way to the node at {address}: what is for it is dropped"));
+        // One that is leaving may be gone already.
+        let stays = |address: &&IpAddr| self.endpoints.values().any(|e| e.address == **address && !e.draining);
         let unplaced = endpoints.iter().filter(|a| matches!(self.places.get(a), None | Some(Place::Unknown)));
+        let unplaced = unplaced.filter(stays);
         let unplaced = unplaced.map(|address| {
             format!(
                 "the network namespace of the endpoint {address} is not known: its sockets cannot be asked for flows"

@@ -1,8 +1,7 @@
 //! A reply that comes back to the node on which its request arrived: out of its encapsulation and on to the client.
 //!
-//! The stack does not take it: its source is an address this node may hold itself. So the way is looked up here. In XDP a neighbour that is not
-//! resolved cannot be: the frame passes as it came, to the tc program behind, whose helper resolves it. A node with services of this kind
-//! has the tc program on its links besides XDP.
+//! The stack need not take it: its source is an address this node may hold itself. So the way is looked up here. A neighbour that is not resolved
+//! is found by the helper in tc; in XDP by the stack, which gets the packet without its encapsulation and forwards it, once or twice.
 
 use aya_ebpf::cty::c_int;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
@@ -58,11 +57,14 @@ pub(super) trait Emit: Packet {
 impl Emit for Xdp<'_> {
     #[inline(always)]
     fn emit(&self, work: &Work, way: &Way, found: bool) -> Verdict {
+        if bare(self, work).is_none() {
+            return Verdict::Drop(PacketDrop::Headroom);
+        }
         if !found {
             return Verdict::Pass;
         }
         let addresses: [[u8; 6]; 2] = [way.next_mac, way.source_mac];
-        match bare(self, work).and_then(|()| self.store(0, &addresses, Sum::Stays)) {
+        match self.store(0, &addresses, Sum::Stays) {
             Some(()) => Verdict::Send(way.ifindex),
             None => Verdict::Drop(PacketDrop::Headroom),
         }

@@ -1,0 +1,11 @@
+//! Delivery and encapsulation with real daemons, one on each node: bytes from a client outside to endpoints of every kind, and back.
+
+mod back;
+mod frames;
+mod handed;
+mod mtu;
+mod odd;
+mod places;
+mod talk;
+mod tcp;
+mod yard;
