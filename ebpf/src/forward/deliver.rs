@@ -5,14 +5,14 @@ use bascule_ebpf_common::forward::{Endpoint, PacketDrop, Tally};
 use crate::local;
 use crate::maps;
 use crate::mss;
-use crate::packet::{Change, Packet, Sum, difference, difference16};
+use crate::packet::{Change, Packet, Sum, difference, difference16, forgotten};
 use crate::parse::IPPROTO_UDP;
 use crate::request::Request;
 use crate::verdict::Verdict;
 
 /// Gives the packet to the endpoint in `slot` by way of the stack; 0: as it is.
 #[inline(always)]
-pub(crate) fn to<P: Packet>(packet: &P, request: &Request, slot: u16) -> Verdict {
+pub(crate) fn to<P: Packet>(packet: &P, request: &mut Request, slot: u16) -> Verdict {
     let syn = request.work.kind.opens() && request.work.ip.protocol != IPPROTO_UDP;
     if let Some(endpoint) = local::endpoint(slot) {
         if translate(packet, request, endpoint).is_none() {
@@ -41,15 +41,17 @@ pub(crate) fn unwrap<P: Packet>(packet: &P, request: &Request) -> Verdict {
 
 /// Rewrites destination address and port, and the checksums over them.
 #[inline(always)]
-fn translate<P: Packet>(packet: &P, request: &Request, endpoint: &Endpoint) -> Option<()> {
-    let ip = &request.work.ip;
-    let udp = ip.protocol == IPPROTO_UDP;
+fn translate<P: Packet>(packet: &P, request: &mut Request, endpoint: &Endpoint) -> Option<()> {
+    let udp = request.work.ip.protocol == IPPROTO_UDP;
+    // Where the checksum lies: one place to the verifier, and not one for each protocol behind each header.
+    request.work.checksum = (request.work.ip.transport() + if udp { 6 } else { 16 }) as u8;
+    let (ip, checksum) = (&request.work.ip, usize::from(forgotten(&request.work.checksum)));
+    let (udp, v6) = (forgotten(&ip.protocol) == IPPROTO_UDP, forgotten(&ip.v6));
     let pseudo = difference(&ip.destination, &endpoint.address);
     let plain = difference16(request.found.service.port, endpoint.port);
-    let checksum = ip.transport() + if udp { 6 } else { 16 };
-    packet.fix_transport(checksum, Change { pseudo, plain, udp, v6: ip.v6 })?;
+    packet.fix_transport(checksum, Change { pseudo, plain, udp, v6 })?;
     packet.store(ip.transport() + 2, &endpoint.port, Sum::Stays)?;
-    if ip.v6 {
+    if forgotten(&ip.v6) {
         return packet.store(ip.at() + 24, &endpoint.address, Sum::Stays);
     }
     packet.fix_ip(ip.at() + 10, pseudo)?;

@@ -15,8 +15,9 @@ mod via;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use bascule_ebpf_common::forward::{Config, FlowKey, RETURN_VIA_INGRESS, Tally};
+use bascule_ebpf_common::forward::{Config, RETURN_VIA_INGRESS, Tally};
 
+use crate::local::flow_key;
 use crate::maps;
 use crate::verdict::{self, Verdict};
 use frame::{Kind, Packet, Ports};
@@ -59,14 +60,7 @@ fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
     if ports.flags & (SYN | ACK) == SYN {
         return Verdict::Pass;
     }
-    let key = FlowKey {
-        client: packet.destination,
-        endpoint: packet.source,
-        client_port: ports.destination,
-        endpoint_port: ports.source,
-        protocol: packet.protocol,
-        pad: [0; 3],
-    };
+    let key = flow_key(&packet.destination, &packet.source, (ports.destination, ports.source), packet.protocol);
     let Some(found) = lookup::find(&key, ports.flags) else { return Verdict::Pass };
     maps::tally(found.by);
     note(ctx, packet, &ports, &found);

@@ -6,7 +6,7 @@ use bascule_ebpf_common::forward::{
 };
 
 use crate::maps;
-use crate::packet::{ETHERNET, Packet, Room, Sum, difference16, fold16};
+use crate::packet::{ETHERNET, Packet, Room, Sum, difference16, fold16, forgotten};
 use crate::parse::{ETH_IPV4, ETH_IPV6, IPPROTO_UDP, Ip, Ipv4Header, Ipv6Header, Ports, TcpHeader, UDP, UdpHeader};
 use crate::request::Request;
 use crate::service::Kind;
@@ -49,6 +49,7 @@ const _: () = assert!(size_of::<Outer4>() == OVERHEAD_V4 && size_of::<Outer6>() 
 
 /// Where a packet goes on to.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Onward {
     /// Node id.
     pub(crate) to: u16,
@@ -60,21 +61,31 @@ pub(crate) struct Onward {
 
 /// Sends the packet of `request` to another node.
 #[inline(always)]
-pub(crate) fn send<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) -> Verdict {
+pub(crate) fn send<P: Packet>(packet: &P, request: &mut Request, onward: Onward) -> Verdict {
     let mut verdict = Verdict::Drop(PacketDrop::Unresolved);
-    wrap(packet, request, onward, &mut verdict);
-    verdict
+    // By way of the map: the verifier knows nothing of what lies there, so that it follows all callers' ways as one.
+    request.work.onward = onward;
+    let ifindex = wrap(packet, request, &mut verdict);
+    if ifindex == 0 { verdict } else { Verdict::Send(ifindex) }
 }
 
-/// A function of its own, with a stack frame of its own: what it builds would not fit beside what its callers hold.
+/// A function of its own, with a stack frame of its own: what it builds would not fit beside what its callers hold. It gives the device by
+/// which the packet goes; 0: `verdict` says why not. (With nothing to give it may end with a pointer into its frame in the register of
+/// results, which the verifier refuses.)
 #[inline(never)]
-fn wrap<P: Packet>(packet: &P, request: &mut Request, onward: &Onward, verdict: &mut Verdict) {
-    *verdict = encapsulate(packet, request, onward);
+fn wrap<P: Packet>(packet: &P, request: &mut Request, verdict: &mut Verdict) -> u32 {
+    match encapsulate(packet, request) {
+        Verdict::Send(ifindex) => ifindex,
+        other => {
+            *verdict = other;
+            0
+        }
+    }
 }
 
 #[inline(always)]
-fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) -> Verdict {
-    let Onward { to, first, head } = *onward;
+fn encapsulate<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
+    let Onward { to, first, head } = request.work.onward;
     request.work.next = to;
     let ip = &request.work.ip;
     let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
@@ -86,7 +97,7 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) ->
     if first && ip.hops <= 1 {
         return Verdict::Drop(PacketDrop::HopLimit);
     }
-    let room = Room { length: if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 } as u8, v6 };
+    let room = room_over(v6);
     let fits = wire_length(packet, request) + room.bytes() <= usize::from(node.mtu);
     if !fits && !ip.divisible {
         return if first {
@@ -99,7 +110,17 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) ->
         return Verdict::Drop(PacketDrop::Unresolved);
     };
     let head = ShimHead { flags: head.flags & !SHIM_KEY | (request.config.key_slot & SHIM_KEY), ..head };
-    let shim = head.seal(key.key, request.work.hash, request.config.node, to);
+    // What was decided waits in the map, and so does the shim: the tag is then verified once, and not once for every way that leads
+    // here or goes on from here.
+    request.work.outer_v6 = v6;
+    request.work.fits = fits;
+    let sealed = head.seal(key.key, request.work.hash, request.config.node, to);
+    // SAFETY: a place of our own, and both are 16 bytes of plain numbers. Volatile: made here, and not where it is used.
+    unsafe { (&raw mut request.work.sealed).write_volatile(core::mem::transmute::<Shim, [u64; 2]>(sealed)) };
+    let (v6, fits) = (forgotten(&request.work.outer_v6), forgotten(&request.work.fits));
+    let (first, ip) = (forgotten(&request.work.onward.first), &request.work.ip);
+    let source = if v6 { &request.config.address6 } else { &request.config.address4 };
+    let room = room_over(v6);
     let (tos, inner) = (ip.tos, ip.length);
     if first && count_down(packet, ip).is_none() {
         return Verdict::Drop(PacketDrop::Malformed);
@@ -119,6 +140,8 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) ->
         source: node.source_mac,
         kind: if v6 { ETH_IPV6 } else { ETH_IPV4 }.to_be(),
     };
+    // SAFETY: as above.
+    let shim = unsafe { core::mem::transmute::<[u64; 2], Shim>(request.work.sealed) };
     let written = if v6 {
         let ip = ipv6(tos, length, request.work.hash, source, &node.address);
         request.work.build.outer6 = Outer6 { ip, udp, shim };
@@ -134,6 +157,12 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request, onward: &Onward) ->
         return Verdict::Drop(PacketDrop::Headroom);
     }
     Verdict::Send(node.ifindex)
+}
+
+/// The encapsulation over a family.
+#[inline(always)]
+fn room_over(v6: bool) -> Room {
+    Room { length: if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 } as u8, v6 }
 }
 
 /// Bytes of the largest inner packet this becomes on the wire.

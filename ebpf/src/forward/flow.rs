@@ -5,9 +5,8 @@ use bascule_ebpf_common::forward::{
 };
 
 use crate::clock;
-use crate::local::Target;
 use crate::maps;
-use crate::packet::same;
+use crate::packet::{copy, same};
 use crate::parse::{ACK, FIN, RST, SYN};
 use crate::request::Request;
 use crate::service::Kind;
@@ -86,13 +85,13 @@ fn via(request: &Request) -> u8 {
 
 /// Enters the flow of a packet. False: the table refused.
 #[inline(always)]
-pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
+pub(crate) fn enter(request: &mut Request, slot: u16) -> bool {
     let service = request.found.service;
     request.work.build.flow = Flow {
-        vip: service.vip,
+        vip: copy(&service.vip),
         vip_port: service.port,
         service: request.found.slot as u16,
-        endpoint: target.slot,
+        endpoint: slot,
         ingress: request.work.chain.ingress,
         seen_s: clock::boot_s(),
         flags: closing(request.work.kind.flags(), 0) | via(request),
@@ -105,13 +104,13 @@ pub(crate) fn enter(request: &mut Request, target: &Target) -> bool {
 
 /// Enters a flow that is only being opened. False: the table refused.
 #[inline(always)]
-pub(crate) fn enter_half(request: &mut Request, target: &Target) -> bool {
+pub(crate) fn enter_half(request: &mut Request, slot: u16) -> bool {
     let service = request.found.service;
     request.work.build.half = Half {
-        vip: service.vip,
+        vip: copy(&service.vip),
         vip_port: service.port,
         service: request.found.slot as u16,
-        endpoint: target.slot,
+        endpoint: slot,
         ingress: request.work.chain.ingress,
     };
     // SAFETY: just written.

@@ -1,5 +1,8 @@
 //! The home step: does this node hold the flow of a packet, does it open it, or who else is asked.
 
+use core::ffi::{c_long, c_void};
+
+use aya_ebpf::helpers::generated::bpf_loop;
 use bascule_ebpf_common::forward::{
     BUCKET_ORPHAN, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, ShimHead, Tally,
 };
@@ -8,7 +11,7 @@ use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
 use crate::flow::{self, Entry};
-use crate::local::{self, MAX_CANDIDATES, OWN, Target};
+use crate::local::{self, MAX_CANDIDATES, OWN};
 use crate::maps;
 use crate::packet::Packet;
 use crate::request::{Request, alive};
@@ -51,6 +54,11 @@ impl Step {
     #[inline(always)]
     fn onward(hop: u16, why: Tally) -> Self {
         Self { way: Way::Onward, id: hop, why: why as u32 }
+    }
+
+    #[inline(always)]
+    fn recover() -> Self {
+        Self { way: Way::Recover, ..Self::drop(PacketDrop::NoEndpoint) }
     }
 
     #[inline(always)]
@@ -106,45 +114,27 @@ fn in_tables(request: &mut Request) -> Step {
     request.work.free = MAX_CANDIDATES;
     request.work.foreign = 0;
     request.work.collided = false;
-    for index in 0..MAX_CANDIDATES {
-        if index >= request.work.candidates {
-            break;
-        }
-        let Some(target) = local::target(request, index) else { continue };
-        local::aim_key(request, &target);
-        match flow::look(request) {
-            Entry::Own => return Step::deliver(target.slot, Tally::FlowHit),
-            Entry::Foreign => {
-                request.work.foreign |= 1 << (index & 7);
-                // It would have been taken.
-                request.work.collided |= target.ready && request.work.free == MAX_CANDIDATES;
-                local::widen(request);
-            }
-            Entry::Free if flow::half_open(request) => {
-                flow::leave_half(request);
-                return enter(request, &target, Tally::FlowHit);
-            }
-            // The rows behind the own one stand in for endpoints that would have been taken.
-            Entry::Free
-                if target.ready && request.work.free == MAX_CANDIDATES && (index < OWN || request.work.collided) =>
-            {
-                request.work.free = index;
-            }
-            Entry::Free => {}
-        }
+    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), step: Step::recover() };
+    // A loop in the code would be verified once for every way through it; the helper's callback is verified once.
+    // SAFETY: the callback takes the `Search` that it is given.
+    unsafe {
+        bpf_loop(u32::from(MAX_CANDIDATES), in_table as *mut c_void, (&raw mut search).cast(), 0);
+    }
+    if search.step.way != Way::Recover {
+        return search.step;
     }
     if !may_open(request) {
         return match request.work.kind {
-            Kind::Tcp(_) => Step { way: Way::Recover, ..Step::drop(PacketDrop::NoEndpoint) },
+            Kind::Tcp(_) => Step::recover(),
             Kind::Udp | Kind::Quic => ask_on(request),
         };
     }
     let free = request.work.free;
     let Some(target) = local::target(request, free) else { return ask_on(request) };
-    local::aim_key(request, &target);
+    let slot = local::aim_key(request, &target).slot;
     let entered = match request.work.kind {
-        Kind::Tcp(_) => flow::enter_half(request, &target),
-        Kind::Udp | Kind::Quic => flow::enter(request, &target),
+        Kind::Tcp(_) => flow::enter_half(request, slot),
+        Kind::Udp | Kind::Quic => flow::enter(request, slot),
     };
     if !entered {
         return Step::drop(PacketDrop::FlowTable);
@@ -153,7 +143,53 @@ fn in_tables(request: &mut Request) -> Step {
         maps::tally(Tally::Collision);
     }
     request.found.count_new();
-    Step::deliver(target.slot, Tally::FlowNew)
+    Step::deliver(slot, Tally::FlowNew)
+}
+
+/// A look at one candidate after another: what the callbacks are given, and what they say.
+struct Search<P> {
+    packet: P,
+    request: *mut Request<'static>,
+    step: Step,
+}
+
+/// Looks candidate `index` up in the flow and half-open tables; 1 ends the search.
+extern "C" fn in_table(index: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `in_tables` gives a live `Search` of a live request.
+    let search = unsafe { &mut *search.cast::<Search<()>>() };
+    // SAFETY: as above.
+    let request = unsafe { &mut *search.request };
+    let index = index as u8;
+    if index >= request.work.candidates {
+        return 1;
+    }
+    let Some(target) = local::target(request, index) else { return 0 };
+    let target = local::aim_key(request, &target);
+    match flow::look(request) {
+        Entry::Own => {
+            search.step = Step::deliver(target.slot, Tally::FlowHit);
+            return 1;
+        }
+        Entry::Foreign => {
+            request.work.foreign |= 1 << (index & 7);
+            // It would have been taken.
+            request.work.collided |= target.ready && request.work.free == MAX_CANDIDATES;
+            local::widen(request);
+        }
+        Entry::Free if flow::half_open(request) => {
+            flow::leave_half(request);
+            search.step = enter(request, target.slot, Tally::FlowHit);
+            return 1;
+        }
+        // The rows behind the own one stand in for endpoints that would have been taken.
+        Entry::Free
+            if target.ready && request.work.free == MAX_CANDIDATES && (index < OWN || request.work.collided) =>
+        {
+            request.work.free = index;
+        }
+        Entry::Free => {}
+    }
+    0
 }
 
 /// May the packet open a flow here?
@@ -169,8 +205,8 @@ fn may_open(request: &Request) -> bool {
 
 /// Enters the flow of the key in the work, and delivers.
 #[inline(always)]
-fn enter(request: &mut Request, target: &Target, why: Tally) -> Step {
-    if flow::enter(request, target) { Step::deliver(target.slot, why) } else { Step::drop(PacketDrop::FlowTable) }
+fn enter(request: &mut Request, slot: u16, why: Tally) -> Step {
+    if flow::enter(request, slot) { Step::deliver(slot, why) } else { Step::drop(PacketDrop::FlowTable) }
 }
 
 /// Finds a TCP flow that the tables do not know: an endpoint's socket does, or it carries a SYN cookie.
@@ -181,23 +217,40 @@ fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
 
 #[inline(always)]
 fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    for index in 0..OWN {
-        // The socket that would answer there is another VIP's.
-        if request.work.foreign >> (index & 7) & 1 != 0 {
-            continue;
-        }
-        let Some(target) = local::target(request, index) else { continue };
-        local::aim_key(request, &target);
-        let why = match socket::find(packet, request, &target) {
-            Socket::Knows => Tally::SocketHit,
-            Socket::Listens if flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
-                Tally::CookieHit
-            }
-            Socket::Listens | Socket::None => continue,
-        };
-        return enter(request, &target, why);
+    let mut search = Search {
+        packet: core::ptr::from_ref(packet),
+        request: core::ptr::from_mut(request).cast(),
+        step: Step::recover(),
+    };
+    // SAFETY: the callback takes the `Search` that it is given.
+    unsafe {
+        bpf_loop(u32::from(OWN), by_socket::<P> as *mut c_void, (&raw mut search).cast(), 0);
     }
-    ask_on(request)
+    if search.step.way == Way::Recover { ask_on(request) } else { search.step }
+}
+
+/// Asks the sockets of candidate `index`; 1 ends the search.
+extern "C" fn by_socket<P: Packet>(index: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `by_sockets` gives a live `Search` of a live packet and request.
+    let search = unsafe { &mut *search.cast::<Search<*const P>>() };
+    // SAFETY: as above.
+    let (packet, request) = unsafe { (&*search.packet, &mut *search.request) };
+    let index = index as u8;
+    // The socket that would answer there is another VIP's.
+    if request.work.foreign >> (index & 7) & 1 != 0 {
+        return 0;
+    }
+    let Some(target) = local::target(request, index) else { return 0 };
+    let aimed = local::aim_key(request, &target);
+    let why = match socket::find(packet, request, &target) {
+        Socket::Knows => Tally::SocketHit,
+        Socket::Listens if flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
+            Tally::CookieHit
+        }
+        Socket::Listens | Socket::None => return 0,
+    };
+    search.step = enter(request, aimed.slot, why);
+    1
 }
 
 /// Nobody here knows the packet: the next node of the chain, a look at the own table, the end.
@@ -258,7 +311,7 @@ pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) 
         ..head
     };
     let onward = Onward { to: hop & !HOP_ACCEPT, first: chain.outer.is_none(), head };
-    let verdict = encap::send(packet, request, &onward);
+    let verdict = encap::send(packet, request, onward);
     if let Verdict::Send(_) = verdict {
         maps::count(step.why);
     }

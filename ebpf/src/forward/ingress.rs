@@ -7,7 +7,7 @@ use bascule_ebpf_common::forward::{
 use crate::encap::{self, Onward};
 use crate::home;
 use crate::maps;
-use crate::packet::{Packet, same};
+use crate::packet::{Packet, forgotten, same};
 use crate::parse::{self, IPPROTO_UDP, Ip, Network, Ports};
 use crate::request::{Chain, Request, Work, alive};
 use crate::rows::{self, Place};
@@ -73,7 +73,10 @@ pub(crate) fn admit<P: Packet>(
     }
     work.client_port = ports.source;
     let pair = (ports.source, ports.destination);
+    work.tunnelled = tunnelled;
     work.hash = found.hash(config, work.ip.source, work.ip.destination, pair, work.ip.protocol);
+    // The hash was one for both.
+    let tunnelled = forgotten(&work.tunnelled);
     if packet.segment() != 0 {
         // An aggregate beyond 64 KiB has no length of its own.
         work.ip.length = (packet.length() - work.ip.at()) as u32;
@@ -124,7 +127,7 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
         return Ok(found.slot);
     }
     let onward = Onward { to: nodes.first, first: true, head: chain.head(&found) };
-    let verdict = encap::send(packet, request, &onward);
+    let verdict = encap::send(packet, request, onward);
     if let Verdict::Send(_) = verdict {
         maps::tally(Tally::Encapsulated);
     }

@@ -5,7 +5,8 @@ use bascule_ebpf_common::forward::{DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT
 
 use crate::encap::is_v4;
 use crate::maps;
-use crate::request::Request;
+use crate::packet::{forgotten, halves};
+use crate::request::{Aimed, Request, Slots};
 use crate::rows::{self, Place};
 
 /// Candidates of the flow's own row.
@@ -39,12 +40,11 @@ pub(crate) fn gather(request: &mut Request) {
     let work = &mut *request.work;
     work.candidates = OWN;
     if service.delivery == DELIVER_DELEGATE {
-        work.slots = [0; 8];
-        work.slots[0] = if place.table.rows == 0 { STACK_DRY } else { STACK };
+        work.slots = Slots::new(u64::from(if place.table.rows == 0 { STACK_DRY } else { STACK }));
         return;
     }
     let ids = rows::current(place.row(), service.drain_minutes);
-    work.slots = [ids.at(0), ids.at(1), ids.at(2), 0, 0, 0, 0, 0];
+    work.slots = Slots::new(ids.0);
 }
 
 /// Another VIP holds the flow's tuple on a candidate: the rows behind its own count too, once.
@@ -55,10 +55,10 @@ pub(crate) fn widen(request: &mut Request) {
         return;
     }
     let place = Place::new(&raw const service.endpoints, request.work.hash as u32);
-    request.work.slots[3] = place.row_after(1).home;
-    request.work.slots[4] = place.row_after(2).home;
-    request.work.slots[5] = place.row_after(3).home;
-    request.work.slots[6] = place.row_after(4).home;
+    request.work.slots.0[3] = place.row_after(1).home;
+    request.work.slots.0[4] = place.row_after(2).home;
+    request.work.slots.0[5] = place.row_after(3).home;
+    request.work.slots.0[6] = place.row_after(4).home;
     request.work.candidates = MAX_CANDIDATES;
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn widen(request: &mut Request) {
 #[inline(always)]
 pub(crate) fn target(request: &Request, index: u8) -> Option<Target> {
     let service = request.found.service;
-    let slot = request.work.slots[usize::from(index & 7)];
+    let slot = request.work.slots.0[usize::from(index & 7)];
     if slot >= STACK_DRY {
         let (address, port) = (service.vip, service.port);
         return Some(Target { slot: 0, ready: slot == STACK, netns: i32::MIN, address, port });
@@ -94,19 +94,27 @@ pub(crate) fn endpoint(slot: u16) -> Option<&'static Endpoint> {
 /// Puts the key of the flow of `request` into the work; the endpoint is still to be filled in.
 #[inline(always)]
 pub(crate) fn start_key(request: &mut Request) {
-    request.work.key = FlowKey {
-        client: request.work.ip.source,
-        endpoint: request.found.service.vip,
-        client_port: request.work.client_port,
-        endpoint_port: request.found.service.port,
-        protocol: request.work.ip.protocol,
-        pad: [0; 3],
-    };
+    let (work, service) = (&mut *request.work, request.found.service);
+    work.key = flow_key(&work.ip.source, &service.vip, (work.client_port, service.port), work.ip.protocol);
 }
 
-/// Completes the key in the work.
+/// The key of a flow between `client` and `endpoint`, ports in that order; put together of words, as the key of a service.
 #[inline(always)]
-pub(crate) fn aim_key(request: &mut Request, target: &Target) {
+pub(crate) fn flow_key(client: &VipKey, endpoint: &VipKey, ports: (u16, u16), protocol: u8) -> FlowKey {
+    const { assert!(size_of::<FlowKey>() == 40) };
+    let (client, endpoint) = (halves(client), halves(endpoint));
+    let last = u64::from(ports.0) | u64::from(ports.1) << 16 | u64::from(protocol) << 32;
+    let words = [client[0], client[1], endpoint[0], endpoint[1], last];
+    // SAFETY: both are 40 bytes of plain numbers; the layout is the ABI's (ports, protocol, padding behind the addresses).
+    unsafe { core::mem::transmute::<[u64; 5], FlowKey>(words) }
+}
+
+/// Completes the key in the work; what else counts of the candidate.
+#[inline(always)]
+pub(crate) fn aim_key(request: &mut Request, target: &Target) -> Aimed {
     request.work.key.endpoint = target.address;
     request.work.key.endpoint_port = target.port;
+    request.work.aimed = Aimed { slot: target.slot, ready: target.ready };
+    // From here on an endpoint and the stack are one way to the verifier.
+    forgotten(&request.work.aimed)
 }

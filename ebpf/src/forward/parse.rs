@@ -4,7 +4,7 @@
 
 use bascule_ebpf_common::VipKey;
 
-use crate::packet::{ETHERNET, Packet};
+use crate::packet::{ETHERNET, Packet, copy};
 
 /// EtherTypes (IEEE 802 numbers).
 pub(crate) const ETH_IPV4: u16 = 0x0800;
@@ -246,8 +246,8 @@ fn ipv6<P: Packet>(packet: &P, at: usize, ip: &mut Ip) -> Network {
     ip.hops = h.hops;
     ip.protocol = h.next;
     ip.divisible = false;
-    ip.source = h.source;
-    ip.destination = h.destination;
+    ip.source = copy(&h.source);
+    ip.destination = copy(&h.destination);
     Network::Plain
 }
 

@@ -4,7 +4,7 @@ use bascule_ebpf_common::forward::{
     Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, SHIM_LOOKAHEAD, Shim, ShimHead, is_site,
 };
 
-use crate::encap::{Outer4, Outer6};
+use crate::encap::{Onward, Outer4, Outer6};
 use crate::maps;
 use crate::packet::{Inner, Room};
 use crate::parse::{Ip, Ipv4Header, Ipv6Header, TcpHeader};
@@ -43,7 +43,7 @@ pub(crate) struct Work {
     pub(crate) quote: u8,
     pub(crate) quote_transport: u8,
     /// Slots of the candidates here.
-    pub(crate) slots: [u16; 8],
+    pub(crate) slots: Slots,
     /// How many of them count.
     pub(crate) candidates: u8,
     /// The first candidate that may take a new flow.
@@ -52,6 +52,19 @@ pub(crate) struct Work {
     pub(crate) collided: bool,
     /// Candidates that another VIP holds, one bit each.
     pub(crate) foreign: u8,
+    /// It came from another node, encapsulated.
+    pub(crate) tunnelled: bool,
+    /// What it goes into is IPv6, and fits the way.
+    pub(crate) outer_v6: bool,
+    pub(crate) fits: bool,
+    /// The shim of the encapsulation that is made.
+    pub(crate) sealed: [u64; 2],
+    /// Offset of the transport checksum.
+    pub(crate) checksum: u8,
+    /// The candidate that is being looked at.
+    pub(crate) aimed: Aimed,
+    /// Where it goes on to.
+    pub(crate) onward: Onward,
     /// The flow under the tuple of the endpoint that is being looked at.
     pub(crate) key: FlowKey,
     /// Room for what is built of it.
@@ -70,6 +83,30 @@ pub(crate) union Build {
     pub(crate) cookie6: (Ipv6Header, TcpHeader),
     pub(crate) outer4: Outer4,
     pub(crate) outer6: Outer6,
+}
+
+/// What of a candidate is still asked once its key has been made.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Aimed {
+    /// Slot of the endpoint; 0: the stack's own delivery.
+    pub(crate) slot: u16,
+    /// Takes new flows.
+    pub(crate) ready: bool,
+}
+
+/// Slots of candidates. Aligned: written by words.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(crate) struct Slots(pub(crate) [u16; 8]);
+
+impl Slots {
+    /// The first four, 16 bits each from the lowest; the others are 0.
+    #[inline(always)]
+    pub(crate) fn new(first: u64) -> Self {
+        // SAFETY: both are 16 bytes of plain numbers.
+        unsafe { core::mem::transmute::<[u64; 2], Self>([first, 0]) }
+    }
 }
 
 impl Work {

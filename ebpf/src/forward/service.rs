@@ -7,7 +7,7 @@ use bascule_ebpf_common::forward::{
 };
 
 use crate::maps;
-use crate::packet::Packet;
+use crate::packet::{Packet, halves, opaque};
 use crate::parse::{ACK, IPPROTO_TCP, Ip, SYN, TCP, TcpHeader, UDP, UdpHeader};
 
 /// A service by slot.
@@ -53,8 +53,18 @@ impl Kind {
 #[inline(always)]
 pub(crate) fn find(vip: VipKey, port: u16, protocol: u8) -> Option<Found> {
     // SAFETY: four bytes are copied at once; a concurrent update can at worst give the old or the new slot.
-    let slot = unsafe { maps::SERVICE_KEYS.get(ServiceKey::new(vip, port, protocol)) }.copied()?;
+    let slot = unsafe { maps::SERVICE_KEYS.get(service_key(vip, port, protocol)) }.copied()?;
     Some(Found { slot, service: maps::SERVICES.get(slot)? })
+}
+
+/// The key of a service, put together of words: padding is zeroed byte by byte otherwise, by a function.
+#[inline(always)]
+fn service_key(vip: VipKey, port: u16, protocol: u8) -> ServiceKey {
+    const { assert!(size_of::<ServiceKey>() == 24) };
+    let [low, high] = halves(&vip);
+    let words = [low, high, u64::from(port) | u64::from(protocol) << 16];
+    // SAFETY: both are 24 bytes of plain numbers; the layout is the ABI's (port, protocol, padding behind the address).
+    unsafe { core::mem::transmute::<[u64; 3], ServiceKey>(words) }
 }
 
 impl Found {
@@ -72,7 +82,10 @@ impl Found {
     /// The keyed hash of the flow of `client` and `client_port` (network order).
     #[inline(always)]
     pub(crate) fn hash(&self, config: &Config, client: VipKey, vip: VipKey, ports: (u16, u16), protocol: u8) -> u64 {
-        let client_port = if self.service.flags & SERVICE_AFFINITY == 0 { ports.0 } else { 0 };
+        // Without a branch, or all of the hash would be verified for a port and for none.
+        let counts =
+            opaque((self.service.flags & SERVICE_AFFINITY) as usize / SERVICE_AFFINITY as usize).wrapping_sub(1);
+        let client_port = ports.0 & counts as u16;
         Tuple { client, vip, client_port, vip_port: ports.1, protocol }.hash(config.flow_key)
     }
 

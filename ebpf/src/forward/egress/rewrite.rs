@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 
 use super::frame::{Packet, TCP};
-use crate::packet::{Change, Packet as _, Skb, Sum, difference, difference16};
+use crate::packet::{Change, Packet as _, Skb, Sum, difference, difference16, same};
 
 /// Offsets in the headers (RFC 791 section 3.1, RFC 8200 section 3, RFC 9293 section 3.1, RFC 768).
 const IPV4_CHECKSUM: usize = 10;
@@ -23,7 +23,7 @@ pub(super) fn v4(key: &VipKey) -> u32 {
 /// memory.
 #[inline(always)]
 pub(super) fn source(ctx: &TcContext, packet: &Packet, port: u16, vip: &VipKey, vip_port: u16) -> Option<()> {
-    if packet.source.addr == vip.addr && port == vip_port {
+    if same(&packet.source, vip) && port == vip_port {
         return Some(());
     }
     let change = Change {

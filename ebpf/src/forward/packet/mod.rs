@@ -56,7 +56,7 @@ pub(crate) trait Packet {
     /// Device it arrived on.
     fn ifindex(&self) -> u32;
 
-    /// Makes [`HEADERS`] readable, as far as the frame has them.
+    /// Makes [`HEADERS`] readable, as far as the frame has them, or all headers where they are known to be fewer.
     fn prepare(&self);
 
     /// Writes `value` at `offset`.
@@ -120,19 +120,40 @@ impl Room {
     }
 }
 
-/// The same pointer, of which the compiler knows nothing: it cannot compute it anew after the comparison, and it is the compared copy alone
+/// The same pointer or number, of which the compiler knows nothing: it cannot compute it anew after the comparison, and it is the compared copy alone
 /// that the verifier trusts.
 #[inline(always)]
-fn opaque(mut pointer: usize) -> usize {
+pub(crate) fn opaque(mut pointer: usize) -> usize {
     // SAFETY: a move of a register to itself. Without any instruction two line records would share one place, which the kernel refuses.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
     pointer
+}
+
+/// A field of a map's value, read so that the compiler does not take it from the register in which it was before. The verifier knows
+/// nothing of what lies in a map: ways that differed in this value are one again.
+#[inline(always)]
+pub(crate) fn forgotten<T: Copy>(field: &T) -> T {
+    // SAFETY: a reference.
+    unsafe { core::ptr::from_ref(field).read_volatile() }
 }
 
 /// Are two addresses the same? As numbers: a comparison of byte arrays goes byte by byte here.
 #[inline(always)]
 pub(crate) fn same(a: &VipKey, b: &VipKey) -> bool {
     u128::from_ne_bytes(a.addr) == u128::from_ne_bytes(b.addr)
+}
+
+/// An address as two words. The compiler moves them in registers; of a field it may make a call that moves byte by byte.
+#[inline(always)]
+pub(crate) fn halves(key: &VipKey) -> [u64; 2] {
+    let all = u128::from_ne_bytes(key.addr);
+    [all as u64, (all >> 64) as u64]
+}
+
+/// A copy of an address, by words.
+#[inline(always)]
+pub(crate) fn copy(key: &VipKey) -> VipKey {
+    VipKey { addr: u128::from_ne_bytes(key.addr).to_ne_bytes() }
 }
 
 /// The one's complement sum that replaces `old` by `new` (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`), in memory order.

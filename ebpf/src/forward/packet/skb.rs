@@ -14,6 +14,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 
 use super::{Change, ETHERNET, HEADERS, Inner, Packet, Room, Sum};
+use crate::parse::{ETH_IPV4, ETH_IPV6, IPPROTO_TCP, IPV4, IPV6};
 
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (linux/bpf.h, since 6.16 and in stable kernels): with `CHECKSUM_COMPLETE` the change of an IPv6
 /// address and that of the checksum make up for one another.
@@ -54,7 +55,7 @@ impl Packet for Skb<'_> {
     fn prepare(&self) {
         let wanted = if self.length() < HEADERS { self.length() } else { HEADERS };
         let (start, end) = self.bounds();
-        if start + wanted > end {
+        if start + wanted > end && !self.has_tcp() {
             // SAFETY: `skb` is the program's context. If it fails, the reads behind it find less.
             unsafe { bpf_skb_pull_data(self.raw(), wanted as u32) };
         }
@@ -141,6 +142,36 @@ impl Packet for Skb<'_> {
 }
 
 impl Skb<'_> {
+    /// Are the headers in place already, of plain TCP? Its payload, in pages of its own, must not be moved for nothing: the kernel would
+    /// copy the head of every segment, for each is a clone of what the sender keeps.
+    #[inline(always)]
+    fn has_tcp(&self) -> bool {
+        let Some(kind) = self.read::<u16>(ETHERNET - 2) else { return false };
+        let header = if kind == ETH_IPV4.to_be() {
+            // Version and header length, of a header without options; TTL and protocol.
+            let (Some([first, _]), Some([_, protocol])) =
+                (self.read::<[u8; 2]>(ETHERNET), self.read::<[u8; 2]>(ETHERNET + 8))
+            else {
+                return false;
+            };
+            if first != 0x45 || protocol != IPPROTO_TCP {
+                return false;
+            }
+            IPV4
+        } else if kind == ETH_IPV6.to_be() {
+            let Some([next, _]) = self.read::<[u8; 2]>(ETHERNET + 6) else { return false };
+            if next != IPPROTO_TCP {
+                return false;
+            }
+            IPV6
+        } else {
+            return false;
+        };
+        let Some([offset, _]) = self.read::<[u8; 2]>(ETHERNET + header + 12) else { return false };
+        let (start, end) = self.bounds();
+        start + ETHERNET + header + usize::from(offset >> 4) * 4 <= end
+    }
+
     #[inline(always)]
     fn raw(&self) -> *mut __sk_buff {
         self.0.skb.skb

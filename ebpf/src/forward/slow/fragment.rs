@@ -134,7 +134,7 @@ fn onward<P: Packet>(packet: &P, request: &mut Request, to: u16, tunnelled: bool
         second_site: 0,
         hops: [if tunnelled { ingress } else { 0 }, 0],
     };
-    let verdict = encap::send(packet, request, &Onward { to, first: !tunnelled, head });
+    let verdict = encap::send(packet, request, Onward { to, first: !tunnelled, head });
     if let Verdict::Send(_) = verdict {
         maps::tally(if tunnelled { Tally::NextHop } else { Tally::Encapsulated });
     }
