@@ -152,17 +152,19 @@ impl Run {
         command.current_dir(&binary.dir).env("CARGO_MANIFEST_DIR", &binary.dir);
         match binary.stage() {
             Stage::Timing => drop(command.args(["--test-threads=1", "--show-output"])),
-            Stage::Functional => drop(command.args(["--test-threads", FUNCTIONAL_THREADS])),
+            // With what passing tests print: the console shows their measurements (`Console`).
+            Stage::Functional => drop(command.args(["--test-threads", FUNCTIONAL_THREADS, "--show-output"])),
             _ => {}
         }
         command.args(self.filter.iter());
-        self.counted(&binary.name(), &mut command, BINARY_LIMIT, 1);
+        let console = Console { measurements_only: binary.stage() == Stage::Functional, passed: false };
+        self.counted(&binary.name(), &mut command, BINARY_LIMIT, 1, console);
     }
 
     fn doc(&mut self) {
         let mut command = sh::cargo();
         command.args(["test", "--workspace", "--doc", "--quiet"]).args(self.filter.iter());
-        self.counted("documentation tests", &mut command, DOC_LIMIT, 0);
+        self.counted("documentation tests", &mut command, DOC_LIMIT, 0, Console::default());
     }
 
     fn check(&mut self) {
@@ -175,7 +177,7 @@ impl Run {
     }
 
     /// Run, keep the whole output in a log, show what matters, count.
-    fn counted(&mut self, name: &str, command: &mut Command, limit: Duration, owed: u64) {
+    fn counted(&mut self, name: &str, command: &mut Command, limit: Duration, owed: u64, mut console: Console) {
         let started = Instant::now();
         let log = self.logs.join(format!("{}.log", name.replace([' ', '/'], "-")));
         let mut file = File::create(&log).map(BufWriter::new).ok();
@@ -188,7 +190,7 @@ impl Run {
             }
             reader.line(line);
             failed.extend(failed_test(line).map(str::to_owned));
-            if !is_noise(line) {
+            if console.shows(line) {
                 println!("      {line}");
             }
         });
@@ -255,6 +257,33 @@ fn failed_test(line: &str) -> Option<&str> {
     line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
+/// Which lines of a test binary reach the console; the log has all of them.
+#[derive(Default)]
+struct Console {
+    /// Of what passing tests print, only measurements.
+    measurements_only: bool,
+    /// The line stands in libtest's part about tests that passed.
+    passed: bool,
+}
+
+impl Console {
+    fn shows(&mut self, line: &str) -> bool {
+        match line {
+            "successes:" => self.passed = true,
+            "failures:" => self.passed = false,
+            _ if line.starts_with("test result: ") => self.passed = false,
+            _ if self.passed && self.measurements_only => return is_measurement(line),
+            _ => return !is_noise(line),
+        }
+        !(self.passed && self.measurements_only) && !is_noise(line)
+    }
+}
+
+/// A number beside what it may be at most: `NAME: 12 instructions (budget 20)`.
+fn is_measurement(line: &str) -> bool {
+    line.contains("(budget ") || line.contains("(bound ")
+}
+
 /// What a reader of the console does not need: it is in the log.
 fn is_noise(line: &str) -> bool {
     line.is_empty()
@@ -293,6 +322,19 @@ mod tests {
         let found = executables(&lines.join("\n"));
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].package.as_str(), found[0].path.to_str()), ("xtask", Some("/b")));
+    }
+
+    #[test]
+    fn of_passing_tests_the_console_shows_measurements() {
+        let output = "test a ... ok\ntest b ... FAILED\n\nsuccesses:\n\n---- a stdout ----\nhello\nx: 3 instructions (budget 4)\n\n\n\
+                      successes:\n    a\n\nfailures:\n\n---- b stdout ----\nwhy\n\ntest result: FAILED. 1 passed; 1 failed";
+        let shown = |measurements_only| {
+            let mut console = Console { measurements_only, passed: false };
+            output.lines().filter(|line| console.shows(line)).collect::<Vec<_>>()
+        };
+        let failed = ["failures:", "---- b stdout ----", "why", "test result: FAILED. 1 passed; 1 failed"];
+        assert_eq!(shown(true), [&["test b ... FAILED", "x: 3 instructions (budget 4)"], &failed[..]].concat());
+        assert!(shown(false).contains(&"hello"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bascule_ebpf_common::forward::{
     Config, DEFAULT_TUNNEL_PORT, ENDPOINT_READY, Endpoint, Flow, FlowKey, Key, NODE_RESOLVED, NODE_SELF, Node, Row,
     Service, ShimHead, Table, Tally, Tuple, entropy_port,
 };
-use bascule_lab::forward::{BenchPrograms, NodePrograms, UnderTest, homes, v4};
+use bascule_lab::forward::{BUDGETS, BenchPrograms, NodePrograms, UnderTest, homes, v4};
 use bascule_lab::{Lab, Netns, Report, Samples};
 use nix::time::{ClockId, clock_gettime};
 
@@ -46,10 +46,6 @@ const HERE_SERVICE: u16 = 4;
 /// Keys of the flow hash and of the tag.
 const FLOW_KEY: [u64; 2] = [0x1716_1514_1312_1110, 0x1f1e_1d1c_1b1a_1918];
 const TAG_KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
-/// Verifier budgets, in instructions walked. The fast paths: dataplane.md 3.2; the slow ones: a tenth of the kernel's limit
-/// (BPF_COMPLEXITY_LIMIT_INSNS, 1,000,000).
-const FAST_BUDGET: f64 = 20_000.0;
-const SLOW_BUDGET: f64 = 100_000.0;
 
 /// What is replayed.
 struct Scene {
@@ -142,8 +138,8 @@ pub fn measure(report: &mut Report, runs: usize) -> Result<()> {
     let netns = lab.netns("node")?;
     let mut node = NodePrograms::load(&netns, Some(2 << 20))?;
     for size in node.sizes()? {
-        let limit = if size.name.ends_with("_slow") { SLOW_BUDGET } else { FAST_BUDGET };
-        report.at_most("verifier", &size.name, f64::from(size.verified), "instructions", limit, 1);
+        let budget = BUDGETS.iter().find(|(name, ..)| *name == size.name).context("a program without a budget")?;
+        report.at_most("verifier", &size.name, f64::from(size.verified), "instructions", f64::from(budget.1), 1);
         report.note("verifier", &format!("{}, jited", size.name), f64::from(size.jited), "bytes", 1);
     }
     configure(&mut node)?;

@@ -6,6 +6,7 @@
 pub mod cost;
 pub mod flood;
 pub mod frames;
+pub mod sender;
 pub mod stats;
 pub mod survive;
 pub mod versus;

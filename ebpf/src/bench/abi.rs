@@ -19,24 +19,16 @@ pub struct Packet {
     pub head: [u64; HEAD_WORDS],
 }
 
-/// What the shim and the generators do. One entry.
+/// What the shim and the generator do. One entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
-    /// Index of the next packet (shim), or how many were made so far (flood).
+    /// Index of the next packet.
     pub next: u64,
     /// Packets in use; the index wraps here.
     pub count: u32,
-    /// Device the generators send by.
+    /// Device the generator sends by.
     pub ifindex: u32,
-    /// Flood: one's complement sum of the IPv4 header without source and checksum.
-    pub ip_sum: u32,
-    /// Flood: one's complement sum of pseudo header and TCP header without source, source port and checksum.
-    pub tcp_sum: u32,
-    /// Flood: source address of the first packet, host order; the lower 22 bits are counted.
-    pub source: u32,
-    /// Always zero.
-    pub pad: u32,
 }
 
 /// Slot of the sink's counters: UDP over IPv4.
@@ -47,4 +39,4 @@ pub const SINK_OTHER: u32 = 1;
 pub const SINK_SLOTS: u32 = 2;
 
 const _: () = assert!(size_of::<Packet>() == 104);
-const _: () = assert!(size_of::<Control>() == 32);
+const _: () = assert!(size_of::<Control>() == 16);

@@ -8,7 +8,6 @@
 #![no_main]
 
 mod abi;
-mod flood;
 
 use abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
@@ -91,12 +90,6 @@ pub fn send(_ctx: XdpContext) -> u32 {
         Some(control) => unsafe { bpf_redirect(control.ifindex, 0) as u32 },
         None => XDP_ABORTED,
     }
-}
-
-/// A generator of SYNs, each from another tuple.
-#[xdp]
-pub fn flood(ctx: XdpContext) -> u32 {
-    flood::next(&ctx).unwrap_or(XDP_ABORTED)
 }
 
 /// The end of a path: UDP over IPv4 is counted and dropped, the rest (ARP) passes.

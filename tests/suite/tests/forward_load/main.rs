@@ -17,19 +17,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use bascule_ebpf_common::forward::*;
+use bascule_lab::forward::BUDGETS;
 use bascule_suite::fence::{Ground, boot_ns};
 
 use frames::{sum, tcp, tcp_from, udp};
 use stage::{ACK, DROP, Family, PASS, PORT, SEND, SYN, Stage, V4, V6, node_address};
-
-/// What each program may cost: verified instructions, far below the verifier's limit of one million, and KiB after translation.
-const BUDGETS: [(&str, u32, u32); 5] = [
-    ("bascule_xdp", 45_000, 64),
-    ("bascule_tc_ingress", 45_000, 64),
-    ("bascule_tc_egress", 200_000, 72),
-    ("bascule_xdp_slow", 300_000, 144),
-    ("bascule_tc_slow", 300_000, 144),
-];
 
 fn on_ground(body: impl Fn(&Path) -> Result<()> + Send + 'static) {
     Ground::run(move |ground| body(ground.root())).unwrap();

@@ -53,7 +53,7 @@ impl BenchPrograms {
             .map_max_entries("PACKETS", packets.clamp(1, MAX_PACKETS))
             .load(super::BENCH)
             .map_err(bpf("the bench object"))?;
-        for name in ["shim", "floor", "spoil", "pass", "send", "flood", "sink"] {
+        for name in ["shim", "floor", "spoil", "pass", "send", "sink"] {
             program(&mut ebpf, name)?.load().map_err(bpf(name))?;
         }
         let Some(Map::Array(data)) = ebpf.map("PACKETS") else { return Err(missing("PACKETS")) };
@@ -132,14 +132,6 @@ impl BenchPrograms {
         self.control(Control { count: self.packets, ..control })?;
         let length = usize::try_from(self.array.word(0).load(Ordering::Relaxed)).unwrap_or_default();
         self.live("shim", &[0u8; 256][..length], count)
-    }
-
-    /// Sends `count` SYNs, each from another tuple; the control entry was written before and is not reset.
-    ///
-    /// # Errors
-    /// When the kernel refuses the run.
-    pub fn flood(&mut self, syn: &[u8], count: u32) -> Result<()> {
-        self.live("flood", syn, count)
     }
 
     fn live(&self, name: &str, frame: &[u8], count: u32) -> Result<()> {

@@ -5,6 +5,7 @@
 //! changed row pushes its home back), so that programs are shown to keep flows under any table that keeps those rules.
 
 mod bench_programs;
+mod budget;
 mod entries;
 mod error;
 mod mapped;
@@ -20,6 +21,7 @@ mod bench_abi;
 
 pub use bench_abi::{Control, HEAD_WORDS, MAX_PACKETS, Packet, SHORT_WORDS, SINK_OTHER, SINK_SLOTS, SINK_UDP};
 pub use bench_programs::{BenchPrograms, Sinks, UnderTest};
+pub use budget::BUDGETS;
 pub use entries::{SERVICE_PORT, VIP};
 pub use node::{Hook, NodePrograms, ProgramSize, v4};
 pub use site::{Layout, Member, Pod, Site};
