@@ -14,7 +14,6 @@ use bascule_lab::forward::{Hook, NodePrograms, cable, homes, nsid, v4};
 use bascule_lab::{Lab, Netns, Process};
 
 use super::load::Discard;
-use super::place::Place;
 
 /// The VIP, its echo port (TCP and UDP) and its bulk port.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
@@ -85,8 +84,6 @@ impl Arena {
     /// When a part of it cannot be made.
     pub fn new(kind: Balancer) -> Result<Self> {
         let lab = Lab::new("versus")?;
-        // Threads inherit it.
-        let servers = Place::Servers.take()?;
         let balancer = lab.netns("lb")?;
         balancer.forward()?;
         let client = lab.netns("client")?;
@@ -112,7 +109,6 @@ impl Arena {
             arena.sinks.push(Discard::start(&netns, far, BULK)?);
             arena.backends.push(netns);
         }
-        drop(servers);
         arena.client.tool("ping", &["-c", "1", "-W", "2", "10.8.0.1"])?;
         for netns in arena.backends.iter().chain([&arena.client, &arena.balancer]) {
             netns.sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;

@@ -2,7 +2,6 @@
 
 mod arena;
 mod load;
-mod place;
 
 use std::time::Duration;
 
@@ -156,7 +155,6 @@ pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
 /// The three metrics, and how late the latest of them was.
 fn tcp_once(kind: Balancer) -> Result<([f64; METRICS.len()], Duration)> {
     let arena = Arena::new(kind)?;
-    let _clients = place::Place::Clients.take()?;
     let mut late = Duration::ZERO;
     let mut timed = |measure: &dyn Fn() -> Result<(f64, Duration)>| -> Result<f64> {
         let (value, behind) = measure()?;
