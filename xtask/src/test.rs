@@ -272,10 +272,9 @@ impl Console {
             "successes:" => self.passed = true,
             "failures:" => self.passed = false,
             _ if line.starts_with("test result: ") => self.passed = false,
-            _ if self.passed && self.measurements_only => return is_measurement(line),
-            _ => return !is_noise(line),
+            _ => {}
         }
-        !(self.passed && self.measurements_only) && !is_noise(line)
+        if self.passed && self.measurements_only { is_measurement(line) } else { !is_noise(line) }
     }
 }
 

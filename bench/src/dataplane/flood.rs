@@ -93,7 +93,7 @@ fn run(hook: Hook, syns: u32, through_us: bool) -> Result<Outcome> {
     while sent < syns {
         let burst = BURST.min(syns - sent);
         for _ in 0..burst {
-            refused += u32::from(!sender.send(flood.next())?);
+            refused += u32::from(!sender.send(flood.make())?);
         }
         sent += burst;
         next = (next + PAUSE).max(Stamp::now());

@@ -91,8 +91,8 @@ impl Syns {
         Self { frame, source, next: 0, ip, tcp }
     }
 
-    /// The next one.
-    pub fn next(&mut self) -> &[u8] {
+    /// Makes the next one.
+    pub fn make(&mut self) -> &[u8] {
         let source = self.source | (self.next & ((1 << ADDRESS_BITS) - 1));
         let port = FIRST_PORT + (self.next >> ADDRESS_BITS) % PORTS;
         self.next += 1;
@@ -118,9 +118,9 @@ mod tests {
         let to = (Ipv4Addr::new(10, 7, 0, 1), 80);
         let first = Ipv4Addr::new(10, 128, 0, 0);
         let mut syns = Syns::new(tcp4((first, 1024), to, SYN, 0), first.to_bits());
-        assert_eq!(syns.next(), tcp4((first, 1024), to, SYN, 0));
-        assert_eq!(syns.next(), tcp4((Ipv4Addr::new(10, 128, 0, 1), 1024), to, SYN, 0));
+        assert_eq!(syns.make(), tcp4((first, 1024), to, SYN, 0));
+        assert_eq!(syns.make(), tcp4((Ipv4Addr::new(10, 128, 0, 1), 1024), to, SYN, 0));
         syns.next = (2 << 22) + 0x12_3456;
-        assert_eq!(syns.next(), tcp4((Ipv4Addr::new(10, 146, 52, 86), 1026), to, SYN, 0));
+        assert_eq!(syns.make(), tcp4((Ipv4Addr::new(10, 146, 52, 86), 1026), to, SYN, 0));
     }
 }
