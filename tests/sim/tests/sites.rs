@@ -43,17 +43,15 @@ fn a_hundred_thousand_changes_a_minute_are_two_kilobytes_a_second() {
     assert!(cost.bytes <= 2000.0 && cost.crossing <= 1.0, "{cost:?}");
 }
 
+/// One seed of each row; F22 is eleven minutes of three sites, and the drill's.
 #[test]
 fn every_row_holds() {
-    for (index, class) in Class::ALL.into_iter().enumerate() {
-        let first = 3_000_000 + index as u64 * 10;
-        for seed in first..first + 2 {
-            let (_, outcome) = run_seed(seed, Some(class), None, false);
-            if let Some(violation) = outcome.violation {
-                panic!("{class}: {violation}\n  cargo run -q -p bascule-sim -- sites replay {seed} --class {class}");
-            }
-            assert!(outcome.events > 1000, "{class}: a run in which nothing happens proves nothing");
+    for (class, seed) in Class::ALL.into_iter().zip(3_000_000u64..).filter(|(class, _)| *class != Class::F22) {
+        let (_, outcome) = run_seed(seed, Some(class), None, false);
+        if let Some(violation) = outcome.violation {
+            panic!("{class}: {violation}\n  cargo run -q -p bascule-sim -- sites replay {seed} --class {class}");
         }
+        assert!(outcome.events > 1000, "{class}: a run in which nothing happens proves nothing");
     }
 }
 
