@@ -225,7 +225,10 @@ fn brownout(runs: u64, json: Option<&PathBuf>) -> Result<bool> {
         let most = all.last().copied().unwrap_or(0) as f64;
         let name = format!("0.05 % in {name}");
         println!("{name:45} false alarms in 30 days: mean {mean:.2}, most {most} of {seeds} times 30 days");
-        rows.push(row(&name, "false alarms in 30 days, mean", mean, "", Some(ALLOWED), mean <= ALLOWED, seeds));
+        // Bursts of random length are shown and not bound: a long one counts twice (ADR 0020, Open).
+        let bound = (loss != exponential).then_some(ALLOWED);
+        let ok = bound.is_none_or(|bound| mean <= bound);
+        rows.push(row(&name, "false alarms in 30 days, mean", mean, "", bound, ok, seeds));
         rows.push(row(&name, "false alarms in 30 days, most", most, "", None, true, seeds));
     }
     let ok = rows.iter().all(|row| row["ok"] == true);
