@@ -45,6 +45,16 @@ pub(crate) fn exponential(rng: &mut Rng, mean: f64) -> u64 {
     (-unit(rng).ln() * mean) as u64
 }
 
+/// A number for each pair of `n` places, the same both ways.
+pub(crate) fn symmetric(n: usize, mut draw: impl FnMut() -> u64) -> Vec<Vec<u64>> {
+    let mut out = vec![vec![0; n]; n];
+    for (a, b) in (0..n).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        let one = draw();
+        (out[a][b], out[b][a]) = (one, one);
+    }
+    out
+}
+
 /// The bursts of one direction, in order.
 #[derive(Clone, Debug)]
 pub struct Direction {

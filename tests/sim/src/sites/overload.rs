@@ -13,7 +13,7 @@ use bascule_core::site::policy::io::{Action, Config, Mode, ServicePolicy};
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
 
-use super::link::{MS, SEC};
+use super::link::{MS, SEC, symmetric};
 use crate::rng::Rng;
 
 const SERVICE: ServiceId = ServiceId(1);
@@ -95,13 +95,7 @@ impl World {
     fn new(seed: u64, spill: Spill) -> Self {
         let mut rng = Rng::new(seed);
         let regions = (1..=SITES).map(|s| (SiteId(s), format!("region {}", s % 2))).collect::<BTreeMap<_, _>>();
-        let mut rtt = vec![vec![0; usize::from(SITES)]; usize::from(SITES)];
-        for a in 0..usize::from(SITES) {
-            for b in 0..a {
-                let one = rng.between(2, 100) * MS;
-                (rtt[a][b], rtt[b][a]) = (one, one);
-            }
-        }
+        let rtt = symmetric(usize::from(SITES), || rng.between(2, 100) * MS);
         let policy = |here: u8| {
             let service = ServicePolicy { mode: Mode::LocalFirst, ..ServicePolicy::default() };
             let (sites, services) = (regions.clone(), BTreeMap::from([(SERVICE, service)]));

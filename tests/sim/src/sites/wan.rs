@@ -7,7 +7,7 @@ use bascule_core::site::policy::facts::Observed;
 use super::check::{Checker, Truth, Violation};
 use super::host::{Host, LOCAL, Out, SINGLE, SPREAD, id};
 use super::lease::{Lease, TTL};
-use super::link::{Direction, Loss, MS, SEC};
+use super::link::{Direction, Loss, MS, SEC, symmetric};
 use super::mutant::Mutant;
 use super::scene::{Class, Fault, Scene};
 use crate::clock::Clock;
@@ -76,13 +76,7 @@ impl World {
     /// A world before its first event.
     pub fn new(scene: Scene, mutant: Option<Mutant>, trace: bool) -> Self {
         let (n, mut rng) = (scene.sites, Rng::new(scene.seed));
-        let mut delay = vec![vec![0; n]; n];
-        for a in 0..n {
-            for b in 0..a {
-                let one = rng.between(1, 20) * MS;
-                (delay[a][b], delay[b][a]) = (one, one);
-            }
-        }
+        let delay = symmetric(n, || rng.between(1, 20) * MS);
         let seed = |rng: &mut Rng| Direction::new(rng.next());
         let links = (0..n).map(|_| (0..n).map(|_| seed(&mut rng)).collect()).collect();
         let mut world = Self {
