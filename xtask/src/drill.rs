@@ -75,6 +75,12 @@ fn drills() -> Result<Vec<Drill>> {
         let (first, last) = (tenth * 1000, (tenth + 1) * 1000);
         part(&format!("{tenth}"), Built("bascule-sim"), &format!("bgp run --seeds {first}..{last}"))
     });
+    let site_seeds = (0..10).map(|tenth| {
+        let (first, last) = (tenth * 1000, (tenth + 1) * 1000);
+        part(&format!("{tenth}"), Built("bascule-sim"), &format!("sites run --seeds {first}..{last}"))
+    });
+    let site_days = (0..10)
+        .map(|tenth| part(&format!("{tenth}"), Built("bascule-sim"), &format!("sites quiet --days 3 --seed {tenth}")));
     // A script of the session is hundreds of inputs to a speaker, and forty times as slow.
     let bgp_fuzz = [("bgp_decoder", 45_000_000), ("bgp_session", 5_000_000)]
         .map(|(name, inputs)| part(name, Xtask, &format!("fuzz {name} --inputs {inputs}")));
@@ -113,6 +119,42 @@ fn drills() -> Result<Vec<Drill>> {
             shows: "each bug planted around a BGP speaker is found within 1,000 seeds",
             minutes: 5,
             parts: vec![part("all", Built("bascule-sim"), "bgp mutations --seeds 1000")],
+        },
+        Drill {
+            name: "site-paths",
+            shows: "loss between sites seen within the bounds, 1,000 runs a scene; false alarms of 30 days",
+            minutes: 15,
+            parts: vec![part("all", Built("bascule-sim"), "sites brownout --runs 1000")],
+        },
+        Drill {
+            name: "site-quiet",
+            shows: "30 days of a quiet path, packet by packet, at most 10 false alarms",
+            minutes: 40,
+            parts: site_days.collect(),
+        },
+        Drill {
+            name: "site-overload",
+            shows: "four of eight sites overloaded, 200 seeds, with the policy and without",
+            minutes: 5,
+            parts: vec![part("all", Built("bascule-sim"), "sites overload --seeds 200")],
+        },
+        Drill {
+            name: "site-churn",
+            shows: "100,000 endpoint changes a minute cost a peer 2 kB/s at most",
+            minutes: 5,
+            parts: vec![part("all", Built("bascule-sim"), "sites churn --seconds 600")],
+        },
+        Drill {
+            name: "site-seeds",
+            shows: "10,000 seeds of the fault matrix between sites without a broken invariant",
+            minutes: 120,
+            parts: site_seeds.collect(),
+        },
+        Drill {
+            name: "site-mutations",
+            shows: "each bug planted around the machines between sites is found within 1,000 seeds",
+            minutes: 10,
+            parts: vec![part("all", Built("bascule-sim"), "sites mutations --seeds 1000")],
         },
         Drill {
             name: "bgp-fuzz",

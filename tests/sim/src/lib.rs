@@ -20,6 +20,7 @@ pub mod mutant;
 mod reload;
 pub mod rng;
 pub mod scenario;
+pub mod sites;
 mod trace;
 mod wire;
 pub mod world;

@@ -1,6 +1,7 @@
 //! `bascule-sim`: run seeds, replay one, prove the checker by planted bugs.
 
 mod bgp_cli;
+mod sites_cli;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,11 @@ enum Verb {
         #[command(subcommand)]
         verb: bgp_cli::Verb,
     },
+    /// The machines between sites: paths, policies, records.
+    Sites {
+        #[command(subcommand)]
+        verb: sites_cli::Verb,
+    },
     /// Look for each planted bug; every one must be found.
     Mutations {
         /// Seeds per bug at most.
@@ -99,6 +105,7 @@ fn work(verb: &Verb) -> Result<bool> {
             Ok(outcome.violation.is_none())
         }
         Verb::Bgp { verb } => bgp_cli::work(verb),
+        Verb::Sites { verb } => sites_cli::work(verb),
         Verb::Mutations { seeds, json } => mutations(*seeds, json.as_ref()),
     }
 }

@@ -78,6 +78,9 @@ struct Service {
     panic: bool,
     announced: bool,
     holder: Option<SiteId>,
+    /// Who held it before, and since when nobody does.
+    last: Option<SiteId>,
+    vacant: Option<Instant>,
     /// Since when a better site than the holder has been well.
     better: Option<Instant>,
     /// What changed since the last table: the rule, when its cause began, when it was noticed.
@@ -102,6 +105,8 @@ pub struct Policy {
     drains: Drained,
     orders: BTreeMap<io::DrainTarget, io::Drain>,
     isolated: bool,
+    /// Since when the authority can be asked.
+    authority: Option<Instant>,
     started: Instant,
     timers: TimerTable<Timer>,
     actions: VecDeque<Action>,
@@ -139,6 +144,7 @@ impl Policy {
             drains: Drained::new(),
             orders: BTreeMap::new(),
             isolated: false,
+            authority: Some(now),
             started: now,
             timers,
             actions: VecDeque::new(),

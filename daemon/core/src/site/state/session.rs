@@ -15,11 +15,11 @@ pub(super) const COALESCE: Duration = Duration::from_millis(250);
 /// A change that moves little may wait for so long.
 pub(super) const LAZY: Duration = Duration::from_secs(30);
 /// Bytes a second of records to one peer, framing included: with beats, below the 2 kB/s of issue 6, Shows 6.
-const RATE: f64 = 1700.0;
-/// What may go out at once after a pause: half a minute of the rate.
-const BURST: f64 = 16_384.0;
-/// Bytes a second that only urgent records may use, beyond the rate: 5 a second for ever, 400 at once.
-const URGENT: (f64, f64) = (100.0, 8192.0);
+const RATE: f64 = 1500.0;
+/// What may go out at once after a pause: five seconds of the rate. A minute that begins with all of it is below 2 kB/s as well.
+const BURST: f64 = 8192.0;
+/// Bytes a second that only urgent records may use, beyond the rate: 5 a second for ever, 200 at once.
+const URGENT: (f64, f64) = (100.0, 4096.0);
 /// Bytes of a message around its records: TLS record and TCP, IPv6 headers.
 const FRAME: f64 = 100.0;
 /// Messages and bytes that a peer may send us, a second and at once (sites.md 4.3).

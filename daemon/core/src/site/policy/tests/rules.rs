@@ -307,3 +307,37 @@ fn two_nodes_of_a_site_come_to_the_same_table_in_any_order() {
         .into();
     assert!(tables[0] == tables[1]);
 }
+
+#[test]
+fn who_held_a_lease_last_goes_first() {
+    let order = vec![SiteId(2), HERE, SiteId(3)];
+    let mut world = World::new(Mode::ActivePassive { order, failback: Failback::Manual });
+    world.policy.handle_lease(API, Some(SiteId(2)), world.now);
+    world.path(2, status(DOWN));
+    let waits: Vec<u128> = [false, true]
+        .into_iter()
+        .map(|away| {
+            world.policy.handle_lease(API, None, world.now);
+            if away {
+                // The authority itself was gone, and is back just now.
+                world.policy.handle_authority(false, world.now);
+                world.run(30_000);
+                world.policy.handle_authority(true, world.now);
+            }
+            world.actions.clear();
+            let start = world.now;
+            while leases(&world).is_empty() {
+                world.run(100);
+            }
+            assert_eq!(leases(&world), [Action::Claim(API)]);
+            world.now.since(start).as_millis()
+        })
+        .collect();
+    assert!(waits.iter().all(|ms| (1000..=1500).contains(ms)), "{waits:?}: a second, and the next slot");
+    // Who had it itself asks in the next slot.
+    world.policy.handle_lease(API, Some(HERE), world.now);
+    world.policy.handle_lease(API, None, world.now);
+    world.actions.clear();
+    world.run(500);
+    assert_eq!(leases(&world), [Action::Claim(API)]);
+}

@@ -1,0 +1,178 @@
+//! The invariants, seen from outside: from tables in force and from what the world knows, never from what a machine thinks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bascule_core::site::state::message::Cursor;
+
+use super::host::{Host, LOCAL, SPREAD, vip};
+use super::link::SEC;
+use super::scene::{Class, Scene};
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which.
+    pub rule: &'static str,
+    /// When, in the world's nanoseconds.
+    pub at: u64,
+    /// What was seen.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:.3} s: {}", self.rule, self.at as f64 / 1e9, self.text)
+    }
+}
+
+/// What is true of the world.
+#[derive(Clone, Debug)]
+pub(super) struct Truth {
+    pub(super) alive: Vec<bool>,
+    /// Nothing passes from one site to another.
+    pub(super) cut: Vec<Vec<bool>>,
+    pub(super) ready: Vec<bool>,
+    pub(super) hole: Vec<bool>,
+    /// When any of these last changed.
+    pub(super) changed: u64,
+}
+
+impl Truth {
+    /// A new flow that `from` sends to `to` is served.
+    pub(super) fn serves(&self, from: usize, to: usize) -> bool {
+        let way = from == to || !(self.cut[from][to] || self.cut[to][from]);
+        way && self.alive[to] && self.ready[to] && !self.hole[to]
+    }
+}
+
+/// New flows that a site on probation may get.
+const PROBATION: f64 = 0.02;
+/// An urgent record is known at the other end of a session that works.
+const URGENT: u64 = SEC;
+
+/// The checker of a run.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    cursors: BTreeMap<(usize, usize), (u64, Cursor)>,
+    /// First tables after the first fault are counted from here.
+    pub(super) tables: Option<u64>,
+    pub(super) moves: Option<u64>,
+    /// Longest time after a change of the truth during which flows went where they are not served, in nanoseconds.
+    pub(super) longest: u64,
+}
+
+impl Checker {
+    /// After every event.
+    pub(super) fn look(
+        &mut self,
+        scene: &Scene,
+        truth: &Truth,
+        hosts: &[Option<Host>],
+        moves: u64,
+        now: u64,
+    ) -> Result<(), Violation> {
+        let wrong = |rule, text| Err(Violation { rule, at: now, text });
+        let live = || hosts.iter().enumerate().filter_map(|(site, h)| Some((site, h.as_ref()?)));
+        let serving: Vec<usize> =
+            live().filter(|(_, h)| h.announced && h.holds.is_some_and(|u| now < u)).map(|(site, _)| site).collect();
+        if serving.len() > 1 {
+            return wrong("one owner of an activePassive VIP", format!("sites {serving:?}"));
+        }
+        if now < super::scene::START {
+            return Ok(());
+        }
+        let written: u64 = live().map(|(_, h)| h.written).sum();
+        let tables = written - (*self.tables.get_or_insert(written)).min(written);
+        if scene.tables.is_some_and(|most| tables > most) {
+            return wrong("traffic stays", format!("{tables} tables were written since the first fault"));
+        }
+        let moved = moves - *self.moves.get_or_insert(moves);
+        if scene.moves.is_some_and(|most| moved > most) {
+            return wrong("the activePassive service stays", format!("it moved {moved} times"));
+        }
+        for (site, host) in live() {
+            if let Some((origin, ip)) = host.vips.iter().find(|(origin, ip)| *ip != vip(*origin)) {
+                return wrong("no foreign VIP", format!("site {site} took {ip} from site {origin}"));
+            }
+            for service in [LOCAL, SPREAD] {
+                let good: Vec<usize> = (0..scene.sites).filter(|to| truth.serves(site, *to)).collect();
+                if good.is_empty() {
+                    continue;
+                }
+                let served: f64 = good.iter().map(|to| host.share(service, *to)).sum();
+                let since = now - truth.changed;
+                if served < 1.0 - PROBATION && truth.changed >= super::scene::START {
+                    self.longest = self.longest.max(since);
+                    if since > scene.settle {
+                        let text = format!("{:.3} of {service:?} at site {site} is served by {good:?}", served);
+                        return wrong("no black hole", text);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every 100 ms: what the sites know of one another. `sessions`: since when two sites can talk.
+    pub(super) fn records(
+        &mut self,
+        hosts: &[Option<Host>],
+        sessions: &BTreeMap<(usize, usize), u64>,
+        said: &[u64],
+        now: u64,
+    ) -> Result<(), Violation> {
+        let wrong = |rule, text| Err(Violation { rule, at: now, text });
+        for ((a, b), since) in sessions {
+            for (reader, writer) in [(*a, *b), (*b, *a)] {
+                let (Some(reads), Some(writes)) = (&hosts[reader], &hosts[writer]) else { continue };
+                let at = reads.at(now);
+                let cursor = reads.state.cursor(super::host::id(writer));
+                let run = reads.state.own().instance;
+                let before = self.cursors.insert((reader, writer), (run, cursor));
+                if let Some((_, old)) = before.filter(|(r, old)| *r == run && old.incarnation > cursor.incarnation) {
+                    return wrong(
+                        "no older incarnation",
+                        format!("site {reader} of {writer}: {old:?} then {cursor:?}"),
+                    );
+                }
+                let quiet = now.saturating_sub(*since) > 15 * SEC && now.saturating_sub(said[writer]) > URGENT;
+                if !quiet {
+                    continue;
+                }
+                let known = reads.state.records(super::host::id(writer), at).find_map(|(key, body, _)| match body {
+                    bascule_core::site::state::record::Body::Service(summary)
+                        if key == bascule_core::site::state::record::Key::Service(LOCAL) =>
+                    {
+                        Some(summary.ready)
+                    }
+                    _ => None,
+                });
+                if known != Some(writes.ready) {
+                    let text =
+                        format!("site {reader} knows {known:?} ready of site {writer}, which has {}", writes.ready);
+                    return wrong("what is said is known", text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end.
+    pub(super) fn end(&self, scene: &Scene, hosts: &[Option<Host>]) -> Result<(), Violation> {
+        let wrong = |rule, text| Err(Violation { rule, at: scene.end, text });
+        let living = hosts.iter().flatten().count();
+        if living < scene.sites {
+            return Ok(());
+        }
+        // The sites that are well share again.
+        let calm = matches!(scene.class, Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26);
+        for host in hosts.iter().flatten().filter(|_| calm) {
+            let third = host.share(SPREAD, host.site);
+            if (third - 1.0 / scene.sites as f64).abs() > 0.02 {
+                return wrong("shares as configured", format!("site {} keeps {third:.3}", host.site));
+            }
+        }
+        Ok(())
+    }
+}

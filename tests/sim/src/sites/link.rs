@@ -1,0 +1,125 @@
+//! One direction of a link: how long a packet takes, and which are lost.
+
+use crate::rng::Rng;
+
+/// A second in nanoseconds.
+pub const SEC: u64 = 1_000_000_000;
+/// A millisecond in nanoseconds.
+pub const MS: u64 = 1_000_000;
+
+/// How packets are lost.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Loss {
+    /// None.
+    None,
+    /// All.
+    All,
+    /// Each packet by itself with this probability.
+    Random(f64),
+    /// All packets within bursts, which take up this share of the time. Gaps are exponential.
+    Bursts {
+        /// Of the time, 0 to 1.
+        share: f64,
+        /// Length in nanoseconds.
+        length: u64,
+        /// `length` is the mean of an exponential distribution, else every burst has it.
+        exponential: bool,
+    },
+}
+
+impl Loss {
+    /// Bursts of 200 ms.
+    pub const fn bursts(share: f64) -> Self {
+        Self::Bursts { share, length: 200 * MS, exponential: false }
+    }
+}
+
+/// A number in (0, 1].
+pub(crate) fn unit(rng: &mut Rng) -> f64 {
+    ((rng.next() >> 11) as f64 + 1.0) / (1u64 << 53) as f64
+}
+
+/// Exponential, in nanoseconds.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive time of at most some days")]
+pub(crate) fn exponential(rng: &mut Rng, mean: f64) -> u64 {
+    (-unit(rng).ln() * mean) as u64
+}
+
+/// A number for each pair of `n` places, the same both ways.
+pub(crate) fn symmetric(n: usize, mut draw: impl FnMut() -> u64) -> Vec<Vec<u64>> {
+    let mut out = vec![vec![0; n]; n];
+    for (a, b) in (0..n).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        let one = draw();
+        (out[a][b], out[b][a]) = (one, one);
+    }
+    out
+}
+
+/// The bursts of one direction, in order.
+#[derive(Clone, Debug)]
+pub struct Direction {
+    loss: Loss,
+    rng: Rng,
+    burst: (u64, u64),
+}
+
+impl Direction {
+    /// A direction that loses nothing yet.
+    pub const fn new(seed: u64) -> Self {
+        Self { loss: Loss::None, rng: Rng::new(seed), burst: (u64::MAX, u64::MAX) }
+    }
+
+    /// Loses like this from `now` on.
+    pub fn set(&mut self, loss: Loss, now: u64) {
+        self.loss = loss;
+        self.burst = (now, now);
+        self.next_burst(now);
+    }
+
+    fn next_burst(&mut self, now: u64) {
+        let Loss::Bursts { share, length, exponential: random } = self.loss else { return };
+        while self.burst.1 <= now {
+            let gap = exponential(&mut self.rng, length as f64 * (1.0 - share) / share);
+            let length = if random { exponential(&mut self.rng, length as f64) } else { length };
+            let start = self.burst.1 + gap;
+            self.burst = (start, start + length.max(1));
+        }
+    }
+
+    /// The next burst that ends after `now`: start and end.
+    pub fn burst(&mut self, now: u64) -> (u64, u64) {
+        self.next_burst(now);
+        self.burst
+    }
+
+    /// Is a packet of `now` lost? Times never go back.
+    pub fn loses(&mut self, now: u64) -> bool {
+        match self.loss {
+            Loss::None => false,
+            Loss::All => true,
+            Loss::Random(p) => unit(&mut self.rng) <= p,
+            Loss::Bursts { .. } => {
+                let (start, _) = self.burst(now);
+                start <= now
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_model_loses_what_it_says() {
+        let exponential = Loss::Bursts { share: 0.1, length: 200 * MS, exponential: true };
+        for (loss, share) in
+            [(Loss::Random(0.05), 0.05), (Loss::bursts(0.1), 0.1), (exponential, 0.1), (Loss::None, 0.0)]
+        {
+            let mut way = Direction::new(5);
+            way.set(loss, 0);
+            let lost = (0..600_000u64).filter(|i| way.loses(i * 17 * MS)).count() as f64 / 600_000.0;
+            assert!((lost - share).abs() < 0.01, "{loss:?}: {lost}");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Several sites of the very machines of `bascule_core::site` on a virtual WAN, from a seed.
+//!
+//! [`path`] is two ends of one path over a link that loses; [`brownout`] makes distributions of it. [`overload`] is the policy of many
+//! sites in a fluid model. [`wan`] is whole sites: paths, policy and records behind a driver, with the faults of [`scene`] and the invariants of
+//! [`check`]; that the checker sees is proven by planted bugs ([`mutant`]). The machines have no driver in the daemon yet: this is where they are used.
+
+pub mod brownout;
+pub mod check;
+pub mod churn;
+mod host;
+mod lease;
+pub mod link;
+pub mod mutant;
+pub mod overload;
+pub mod path;
+pub mod scene;
+pub mod wan;
+
+use check::Violation;
+use mutant::Mutant;
+use scene::{Class, Scene};
+use wan::{Outcome, World};
+
+/// Runs one seed.
+pub fn run_seed(seed: u64, class: Option<Class>, mutant: Option<Mutant>, trace: bool) -> (Class, Outcome) {
+    let scene = Scene::new(seed, class);
+    (scene.class, World::new(scene, mutant, trace).run())
+}
+
+/// The seed that first shows a planted bug, with its class and violation, and how many seeds that took.
+pub fn find(mutant: Mutant, class: Option<Class>, first: u64, seeds: u64) -> (u64, Option<(u64, Class, Violation)>) {
+    for seed in first..first + seeds {
+        let (class, outcome) = run_seed(seed, class, Some(mutant), false);
+        if let Some(violation) = outcome.violation {
+            return (seed - first + 1, Some((seed, class, violation)));
+        }
+    }
+    (seeds, None)
+}

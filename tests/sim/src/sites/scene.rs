@@ -1,0 +1,268 @@
+//! Rows of the fault matrix (sites.md section 5) that can be judged without packets, as scripts of faults from a seed.
+
+use std::fmt;
+
+use super::link::{Loss, SEC};
+use crate::rng::Rng;
+
+/// A row.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// A whole site goes off.
+    F3,
+    /// All relays are killed: no STATE session anywhere for a minute.
+    F4,
+    /// The WAN between two sites is cut; both see the witness.
+    F7,
+    /// A site is cut off from everybody, the witness too.
+    F8,
+    /// The witness is gone.
+    F9,
+    /// The witness comes and goes while two sites are cut from each other.
+    F10,
+    /// Loss, random or in bursts, one way or both.
+    F11,
+    /// The round trip grows fourfold.
+    F12,
+    /// One direction is cut.
+    F14,
+    /// A site says that it is ready and serves nobody.
+    F15,
+    /// A path goes and comes back each second.
+    F18,
+    /// A site's API server is gone for an hour: nothing new is said.
+    F22,
+    /// Clocks of all sites differ and run at different rates.
+    F23,
+    /// A site comes back with a wiped disk.
+    F25,
+    /// Datagrams are repeated, delayed, forged.
+    F26,
+    /// Nothing is ready at all sites but one, which is sick.
+    F33,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::F3,
+        Self::F4,
+        Self::F7,
+        Self::F8,
+        Self::F9,
+        Self::F10,
+        Self::F11,
+        Self::F12,
+        Self::F14,
+        Self::F15,
+        Self::F18,
+        Self::F22,
+        Self::F23,
+        Self::F25,
+        Self::F26,
+        Self::F33,
+    ];
+
+    /// By name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.to_string().eq_ignore_ascii_case(name))
+    }
+
+    /// What happens, in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::F3 => "whole site off",
+            Self::F4 => "all relays killed",
+            Self::F7 => "WAN cut, witness seen by both",
+            Self::F8 => "site cut off, witness too",
+            Self::F9 => "witness down",
+            Self::F10 => "witness flaps, WAN cut",
+            Self::F11 => "loss",
+            Self::F12 => "round trip x 4",
+            Self::F14 => "one direction cut",
+            Self::F15 => "ready but black-holing",
+            Self::F18 => "path flaps at 1 Hz",
+            Self::F22 => "API server down for 1 h",
+            Self::F23 => "clocks differ",
+            Self::F25 => "wiped disk",
+            Self::F26 => "repeated and forged datagrams",
+            Self::F33 => "last site is sick",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// What happens to the world. Sites are counted from 0.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Fault {
+    /// Packets from one site to another.
+    Loss(usize, usize, Loss),
+    /// One-way delay of all links, times this many.
+    Slower(u64),
+    /// A site's process dies; its disk may go with it.
+    Kill(usize),
+    /// It starts.
+    Start(usize, bool),
+    /// The witness is there or not, for one site or (`None`) at all.
+    Witness(Option<usize>, bool),
+    /// No STATE session can be made.
+    Relays(bool),
+    /// A site's endpoints are ready or not.
+    Ready(usize, bool),
+    /// It answers nobody although it says that it is ready.
+    BlackHole(usize, bool),
+    /// It says nothing new.
+    Mute(usize, bool),
+    /// Datagrams are repeated and forged.
+    Noise(bool),
+}
+
+/// A script.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// Its row.
+    pub class: Class,
+    /// The seed.
+    pub seed: u64,
+    /// Sites.
+    pub sites: usize,
+    /// Faults in order of time, in nanoseconds.
+    pub faults: Vec<(u64, Fault)>,
+    /// End of the run.
+    pub end: u64,
+    /// After a fault the traffic may still be wrong for so long.
+    pub settle: u64,
+    /// Tables of all sites together from the first fault on, at most.
+    pub tables: Option<u64>,
+    /// Moves of the activePassive service, at most.
+    pub moves: Option<u64>,
+}
+
+/// When faults begin: everybody has learned and grown by then.
+pub const START: u64 = 30 * SEC;
+
+impl Scene {
+    /// From a seed; the class is drawn unless given.
+    pub fn new(seed: u64, class: Option<Class>) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5175);
+        let class = class.unwrap_or_else(|| rng.pick(&Class::ALL));
+        let sites = 3;
+        let (a, at) = (rng.index(sites), START + rng.below(SEC));
+        let b = (a + 1 + rng.index(sites - 1)) % sites;
+        let mut scene = Self {
+            class,
+            seed,
+            sites,
+            faults: Vec::new(),
+            end: at + 60 * SEC,
+            settle: 700_000_000,
+            tables: None,
+            moves: None,
+        };
+        let cut = |x: usize, y: usize, loss| [Fault::Loss(x, y, loss), Fault::Loss(y, x, loss)];
+        let others = || (0..sites).filter(move |o| *o != a);
+        let heal = at + rng.between(15, 30) * SEC;
+        let mut put = |when: u64, fault: Fault| scene.faults.push((when, fault));
+        match class {
+            Class::F3 => {
+                put(at, Fault::Kill(a));
+                others().for_each(|o| cut(a, o, Loss::All).into_iter().for_each(|f| put(at, f)));
+                put(at, Fault::Witness(Some(a), false));
+                others().for_each(|o| cut(a, o, Loss::None).into_iter().for_each(|f| put(heal, f)));
+                put(heal, Fault::Witness(Some(a), true));
+                put(heal, Fault::Start(a, false));
+            }
+            Class::F4 => {
+                put(at, Fault::Relays(false));
+                put(at + 50 * SEC, Fault::Relays(true));
+            }
+            Class::F7 => {
+                cut(a, b, Loss::All).into_iter().for_each(|f| put(at, f));
+                cut(a, b, Loss::None).into_iter().for_each(|f| put(heal, f));
+            }
+            Class::F8 => {
+                others().for_each(|o| cut(a, o, Loss::All).into_iter().for_each(|f| put(at, f)));
+                put(at, Fault::Witness(Some(a), false));
+                others().for_each(|o| cut(a, o, Loss::None).into_iter().for_each(|f| put(heal, f)));
+                put(heal, Fault::Witness(Some(a), true));
+            }
+            Class::F9 => put(at, Fault::Witness(None, false)),
+            Class::F10 => {
+                cut(0, 1, Loss::All).into_iter().for_each(|f| put(at, f));
+                for i in 0..5 {
+                    put(at + (60 * i + 5) * SEC, Fault::Witness(None, false));
+                    put(at + (60 * i + 35) * SEC, Fault::Witness(None, true));
+                }
+            }
+            Class::F11 => {
+                let share = rng.pick(&[0.02, 0.05, 0.1, 0.2]);
+                let loss = if rng.chance(500) { Loss::Random(share) } else { Loss::bursts(share) };
+                put(at, Fault::Loss(a, b, loss));
+                if rng.chance(500) {
+                    put(at, Fault::Loss(b, a, loss));
+                }
+                cut(a, b, Loss::None).into_iter().for_each(|f| put(at + 45 * SEC, f));
+            }
+            Class::F12 => put(at, Fault::Slower(4)),
+            Class::F14 => {
+                put(at, Fault::Loss(a, b, Loss::All));
+                put(heal, Fault::Loss(a, b, Loss::None));
+            }
+            Class::F15 => {
+                put(at, Fault::BlackHole(a, true));
+                put(at + 20 * SEC, Fault::BlackHole(a, false));
+            }
+            Class::F18 => {
+                for i in 0..300 {
+                    let loss = if i % 2 == 0 { Loss::All } else { Loss::None };
+                    cut(a, b, loss).into_iter().for_each(|f| put(at + i * SEC / 2, f));
+                }
+            }
+            Class::F22 => put(at, Fault::Mute(a, true)),
+            Class::F23 => {}
+            Class::F25 => {
+                put(at, Fault::Kill(a));
+                put(at + 2 * SEC, Fault::Start(a, false));
+                put(at + 20 * SEC, Fault::Kill(a));
+                put(at + 23 * SEC, Fault::Start(a, true));
+                put(at + 55 * SEC, Fault::Ready(a, false));
+                put(at + 62 * SEC, Fault::Ready(a, true));
+            }
+            Class::F26 => put(at, Fault::Noise(true)),
+            Class::F33 => {
+                put(at, Fault::Loss(a, b, Loss::Random(0.2)));
+                put(at + 10 * SEC, Fault::Ready(a, false));
+                others().filter(|o| *o != b).for_each(|o| put(at + 10 * SEC, Fault::Ready(o, false)));
+                put(at + 40 * SEC, Fault::Ready(a, true));
+            }
+        }
+        match class {
+            Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26 => {
+                (scene.tables, scene.moves) = (Some(0), Some(0));
+            }
+            Class::F7 => scene.moves = Some(0),
+            Class::F10 => {
+                scene.moves = Some(1);
+                scene.end = at + 330 * SEC;
+            }
+            Class::F18 => {
+                scene.tables = Some(6);
+                scene.end = at + 160 * SEC;
+                scene.settle = u64::MAX / 2;
+            }
+            Class::F15 => scene.settle = 4 * SEC,
+            Class::F25 => scene.end = at + 75 * SEC,
+            _ => {}
+        }
+        if class == Class::F22 {
+            scene.end = at + 600 * SEC;
+        }
+        scene.faults.sort_by_key(|(when, _)| *when);
+        scene
+    }
+}

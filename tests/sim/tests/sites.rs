@@ -1,0 +1,87 @@
+//! The short run of `cargo xtask test` for the machines between sites. Distributions over 1,000 runs are drills.
+
+use bascule_sim::sites::brownout::{SCENES, Times, quiet, quiet_detectors};
+use bascule_sim::sites::churn::run as churn;
+use bascule_sim::sites::link::Loss;
+use bascule_sim::sites::mutant::Mutant;
+use bascule_sim::sites::overload::{Spill, run};
+use bascule_sim::sites::scene::Class;
+use bascule_sim::sites::{find, run_seed};
+
+#[test]
+fn loss_is_seen_within_the_bounds() {
+    for scene in &SCENES {
+        let times = Times::of(scene, 5000..5040);
+        let p95 = times.percentile(95);
+        assert!(scene.bound.is_none_or(|bound| p95 <= bound), "{}: p95 {p95} s", scene.name);
+        assert!(times.percentile(100) < 60.0, "{}: never seen", scene.name);
+    }
+}
+
+#[test]
+fn a_quiet_link_is_left_alone() {
+    let alarms: u64 = (0..3).map(|seed| quiet_detectors(Loss::bursts(0.0005), seed, 30)).sum();
+    assert!(alarms <= 30, "{alarms} false alarms in 90 days");
+    let real = quiet(Loss::bursts(0.0005), 7, 1);
+    assert!(real.brownouts <= 1 && real.downs == 0, "{real:?} in an hour, packet by packet");
+}
+
+#[test]
+fn four_of_eight_sites_overloaded_are_relieved_and_without_the_policy_are_not() {
+    for seed in 900..910 {
+        let on = run(seed, Spill::Credits);
+        assert!(on.highest <= 1.05 && on.swing <= 0.05 && on.settled <= 4.0, "seed {seed}: {on:?}");
+        let off = run(seed, Spill::Off);
+        assert!(off.highest > 1.05, "seed {seed}: {off:?}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_changes_a_minute_are_two_kilobytes_a_second() {
+    let cost = churn(3, 60);
+    assert!(cost.changes > 99_000, "{cost:?}");
+    assert!(cost.bytes <= 2000.0 && cost.crossing <= 1.0, "{cost:?}");
+}
+
+/// One seed of each row; F22 is eleven minutes of three sites, and the drill's.
+#[test]
+fn every_row_holds() {
+    for (class, seed) in Class::ALL.into_iter().zip(3_000_000u64..).filter(|(class, _)| *class != Class::F22) {
+        let (_, outcome) = run_seed(seed, Some(class), None, false);
+        if let Some(violation) = outcome.violation {
+            panic!("{class}: {violation}\n  cargo run -q -p bascule-sim -- sites replay {seed} --class {class}");
+        }
+        assert!(outcome.events > 1000, "{class}: a run in which nothing happens proves nothing");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    for seed in [3, 11] {
+        let (one, two) = (run_seed(seed, None, None, false), run_seed(seed, None, None, false));
+        assert_eq!(format!("{one:?}"), format!("{two:?}"));
+    }
+}
+
+/// In which row a planted bug shows soonest.
+const fn stage(mutant: Mutant) -> Class {
+    match mutant {
+        Mutant::DownUnsaid | Mutant::ReturnsAtOnce => Class::F7,
+        Mutant::OutIgnored => Class::F14,
+        Mutant::DeltaLost | Mutant::ZeroUnsaid | Mutant::ReadUnsaid => Class::F25,
+        Mutant::PrefixesIgnored => Class::F23,
+        Mutant::TableLost => Class::F3,
+        Mutant::LeaseOutlived => Class::F8,
+        Mutant::ObservedUnsaid => Class::F15,
+        Mutant::SessionDownIsSiteDown => Class::F4,
+    }
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    for mutant in Mutant::ALL {
+        let (took, failure) = find(mutant, Some(stage(mutant)), 0, 40);
+        let (seed, _, violation) = failure.unwrap_or_else(|| panic!("{mutant}: not found in {took} seeds"));
+        println!("{mutant}: {took} seeds, seed {seed}: {violation}");
+    }
+}
