@@ -13,6 +13,7 @@ pub mod handover;
 pub mod health;
 pub mod node;
 pub mod service;
+pub mod shard;
 pub mod time;
 pub mod types;
 pub mod wire;
