@@ -49,7 +49,7 @@ impl fmt::Debug for Instant {
 ///
 /// Keys are few (a machine has fewer than ten timers), so a vector with linear search beats a heap and keeps the order of equal
 /// deadlines stable, which the simulator's replay needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TimerTable<K> {
     armed: Vec<(K, Instant)>,
 }

@@ -1,6 +1,7 @@
 //! Who may own a group now.
 
 pub mod grace;
+pub mod lease;
 pub mod vrrp;
 
 /// Why a role changed. One word each: it is a label of `vip_transitions_total` and the `reason` of the log line.

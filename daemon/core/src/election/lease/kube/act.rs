@@ -1,0 +1,166 @@
+//! What is sent, and when.
+
+use core::time::Duration;
+
+use super::super::{Output, RequestId};
+use super::io::{Record, Request, Version, WallMicros};
+use super::{Known, KubeLease, Pending, Purpose, State, Timer, micros};
+use crate::time::Instant;
+
+impl KubeLease {
+    /// Sends what is due, one request at a time, and arms the timers for the rest.
+    pub(super) fn act(&mut self, now: Instant) {
+        if self.pending.is_some() {
+            // Its answer, or the lack of one, says what is next.
+            self.timers.stop(Timer::Next);
+            self.timers.stop(Timer::Free);
+            return;
+        }
+        match self.state {
+            State::Idle | State::Closing(_) => {
+                self.timers.stop(Timer::Next);
+                self.timers.stop(Timer::Free);
+            }
+            State::Active(_) => {
+                self.timers.stop(Timer::Free);
+                match self.timers.get(Timer::Next) {
+                    Some(at) if at > now => {}
+                    Some(_) | None => self.renew(now),
+                }
+            }
+            State::Candidate => self.try_for_it(now),
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        let State::Active(holding) = self.state else { return };
+        match (&self.known, self.unsure) {
+            (Known::Object(object, _), false) => {
+                let record = Record { renewed: self.stamp(now), duration: self.duration(), ..object.record.clone() };
+                let version = object.version.clone();
+                self.send(Purpose::Renew, Request::Update { version, record: record.clone() }, Some(record), now);
+            }
+            // Somebody deleted it. Whoever creates it first has it, and the others are told so by a 409.
+            (Known::Absent(_), false) => {
+                let epoch = u32::try_from(holding.epoch).unwrap_or(u32::MAX);
+                let record = self.record(epoch, now);
+                self.send(Purpose::Renew, Request::Create(record.clone()), Some(record), now);
+            }
+            (Known::Nothing, _) | (_, true) => self.send(Purpose::Look, Request::Get, None, now),
+        }
+    }
+
+    fn try_for_it(&mut self, now: Instant) {
+        self.timers.stop(Timer::Free);
+        let look = self.timers.get(Timer::Next);
+        if look.is_some_and(|at| at <= now) {
+            self.send(Purpose::Look, Request::Get, None, now);
+            return;
+        }
+        let Some(free) = self.free_at().filter(|_| !self.unsure) else { return };
+        let due = free.max(self.quiet);
+        if due > now {
+            self.timers.set(Timer::Free, due);
+            return;
+        }
+        let (request, record) = match &self.known {
+            Known::Object(object, _) => {
+                // A claim of our own that ran out counts as one more, like that of anybody else.
+                let epoch = object.record.transitions.checked_add(1).filter(|n| i32::try_from(*n).is_ok()).unwrap_or(1);
+                let record = self.record(epoch, now);
+                (Request::Update { version: object.version.clone(), record: record.clone() }, record)
+            }
+            Known::Absent(_) | Known::Nothing => {
+                let record = self.record(1, now);
+                (Request::Create(record.clone()), record)
+            }
+        };
+        self.send(Purpose::Acquire, request, Some(record), now);
+    }
+
+    /// Frees the lease after everything is closed. If that fails it runs out by itself.
+    pub(super) fn release(&mut self, now: Instant) {
+        let Known::Object(object, _) = &self.known else { return };
+        if !self.is_ours(&object.record) {
+            return;
+        }
+        // As client-go releases: nobody named, one second.
+        let record = Record {
+            holder: String::new(),
+            instance: None,
+            duration: Duration::from_secs(1),
+            renewed: self.stamp(now),
+            ..object.record.clone()
+        };
+        let version = object.version.clone();
+        self.send(Purpose::Release, Request::Update { version, record: record.clone() }, Some(record), now);
+    }
+
+    /// Watches from this version on, unless it does.
+    pub(super) fn watch(&mut self, version: Version, now: Instant) {
+        if !self.watching {
+            self.watching = true;
+            self.ids += 1;
+            self.outputs.push_back(Output::Send {
+                id: RequestId(self.ids),
+                request: Request::Watch(version),
+                deadline: now + self.config.timing.duration,
+            });
+        }
+    }
+
+    /// When a candidate looks again: seldom while a watch tells it, and as client-go does without one.
+    pub(super) fn look_later(&mut self, now: Instant) {
+        let timing = self.config.timing;
+        let wait = if self.watching { timing.duration } else { timing.renew };
+        let wait = self.pace.spread(wait);
+        self.look_at(now + wait);
+    }
+
+    fn record(&self, transitions: u32, now: Instant) -> Record {
+        let renewed = self.stamp(now);
+        Record {
+            holder: self.config.identity.clone(),
+            instance: Some(self.config.instance.clone()),
+            duration: self.duration(),
+            acquired: renewed,
+            renewed,
+            transitions,
+        }
+    }
+
+    fn duration(&self) -> Duration {
+        self.config.timing.duration
+    }
+
+    /// Later than the record's, whatever the wall clock does: a renewal must not look like the record it renews.
+    fn stamp(&self, now: Instant) -> WallMicros {
+        let before = match &self.known {
+            Known::Object(object, _) => object.record.renewed.0,
+            Known::Absent(_) | Known::Nothing => i64::MIN,
+        };
+        WallMicros(micros(now).saturating_add(self.wall).max(before.saturating_add(1)))
+    }
+
+    fn send(&mut self, purpose: Purpose, request: Request, record: Option<Record>, now: Instant) {
+        self.ids += 1;
+        let id = RequestId(self.ids);
+        let deadline = now + self.config.timing.request;
+        let creates = matches!(request, Request::Create(_));
+        self.pending = Some(Pending { id, purpose, sent: now, record, creates });
+        self.timers.stop(Timer::Next);
+        self.timers.stop(Timer::Free);
+        self.timers.set(Timer::Answer, deadline);
+        self.outputs.push_back(Output::Send { id, request, deadline });
+    }
+
+    /// A release ends the participation of a machine that was told to stop; one that is barred goes on looking.
+    pub(super) fn released(&mut self, now: Instant) {
+        self.unsure = true;
+        if self.stopping {
+            self.idle();
+        } else {
+            self.look_later(now);
+        }
+    }
+}

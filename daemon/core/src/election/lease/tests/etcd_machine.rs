@@ -1,0 +1,145 @@
+//! The elector on etcd, by hand.
+
+use super::etcd::{Answer, Entry, EtcdConfig, LeaseId, Request, Watched};
+use super::*;
+
+const TTL: Duration = Duration::from_secs(5);
+const L: LeaseId = LeaseId(41);
+
+fn machine() -> EtcdLease {
+    let timing = Timing::etcd(TTL).expect("valid");
+    EtcdLease::new(EtcdConfig { identity: "a/boot".into(), timing, seed: None, term: Term(0) })
+}
+
+fn entry(holder: &str, lease: LeaseId, revision: u64) -> Option<Entry> {
+    Some(Entry { holder: holder.into(), lease, revision })
+}
+
+fn take(machine: &mut EtcdLease) -> Vec<Output<Request>> {
+    let aside =
+        |o: &Output<Request>| matches!(o, Output::Send { request: Request::Watch(_), .. } | Output::Condition(_));
+    core::iter::from_fn(|| machine.poll_output()).filter(|o| !aside(o)).collect()
+}
+
+fn sent(machine: &mut EtcdLease) -> (RequestId, Request) {
+    let mut outputs = take(machine);
+    match (outputs.pop(), outputs.pop()) {
+        (Some(Output::Send { id, request, .. }), None) => (id, request),
+        other => panic!("one request is expected, not {other:?}"),
+    }
+}
+
+/// The machine is owed this answer to this request.
+fn step(machine: &mut EtcdLease, want: &Request, answer: Answer, ms: u64) {
+    let (id, request) = sent(machine);
+    assert_eq!(&request, want);
+    machine.handle_answer(id, answer, at(ms));
+}
+
+fn campaign(lease: LeaseId, over: u64) -> Request {
+    Request::Campaign { holder: "a/boot".into(), lease, over }
+}
+
+/// Owner since 30 ms by a lease that was asked for at 10 ms.
+fn owner() -> EtcdLease {
+    let mut machine = machine();
+    machine.handle_start(at(0));
+    step(&mut machine, &Request::Look, Answer::Key(None, 7), 10);
+    step(&mut machine, &Request::Grant(TTL), Answer::Lease(L, TTL), 20);
+    step(&mut machine, &campaign(L, 0), Answer::Won(8), 30);
+    let deadline = at(10) + hold_max(TTL);
+    assert_eq!(take(&mut machine), [Output::Claim { term: Term(1), epoch: 8, deadline }], "counted from the grant");
+    machine
+}
+
+#[test]
+fn keep_alives_extend_from_before_the_request_and_a_lease_that_is_gone_closes() {
+    let mut machine = owner();
+    let due = at(10) + TTL / 3;
+    assert_eq!(machine.poll_timeout(), Some(due));
+    machine.handle_timeout(due);
+    step(&mut machine, &Request::KeepAlive(L), Answer::Lease(L, TTL), 2_000);
+    assert_eq!(take(&mut machine), [Output::Extend { term: Term(1), deadline: due + hold_max(TTL) }]);
+    machine.handle_timeout(due + TTL / 3);
+    let (id, _) = sent(&mut machine);
+    machine.handle_answer(id, Answer::Lease(L, Duration::ZERO), at(3_500));
+    assert_eq!(take(&mut machine)[0], Output::Close { term: Term(1), reason: CloseReason::Gone });
+}
+
+#[test]
+fn an_expired_claim_is_not_extended_but_its_entry_taken_over_with_a_new_lease() {
+    let mut machine = owner();
+    machine.handle_timeout(at(10) + TTL / 3);
+    let (id, _) = sent(&mut machine);
+    machine.handle_answer(id, Answer::Lease(L, TTL), at(10) + hold_max(TTL));
+    let outputs = take(&mut machine);
+    assert_eq!(outputs[0], Output::Close { term: Term(1), reason: CloseReason::Expired });
+    let [_, Output::Send { id, request: Request::Look, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    machine.handle_answer(*id, Answer::Key(entry("a/boot", L, 8), 9), at(5_000));
+    step(&mut machine, &Request::Grant(TTL), Answer::Lease(LeaseId(42), TTL), 5_010);
+    step(&mut machine, &campaign(LeaseId(42), 8), Answer::Won(10), 5_020);
+    let deadline = at(5_000) + hold_max(TTL);
+    assert_eq!(take(&mut machine), [Output::Claim { term: Term(2), epoch: 10, deadline }]);
+}
+
+#[test]
+fn a_campaign_whose_answer_was_lost_claims_nothing_and_is_fought_again_with_a_new_lease() {
+    let mut machine = machine();
+    machine.handle_start(at(0));
+    step(&mut machine, &Request::Look, Answer::Key(None, 7), 10);
+    step(&mut machine, &Request::Grant(TTL), Answer::Lease(L, TTL), 20);
+    let (id, _) = sent(&mut machine);
+    machine.handle_answer(id, Answer::Failed(Failure::Lost), at(30));
+    machine.handle_timeout(machine.poll_timeout().expect("a look"));
+    step(&mut machine, &Request::Look, Answer::Key(entry("a/boot", L, 8), 8), 300);
+    assert_eq!(machine.holding(), None);
+    step(&mut machine, &Request::Grant(TTL), Answer::Lease(LeaseId(42), TTL), 310);
+    step(&mut machine, &campaign(LeaseId(42), 8), Answer::Won(9), 320);
+    assert_eq!(machine.holding().map(|h| h.epoch), Some(9));
+}
+
+#[test]
+fn a_lost_campaign_gives_its_lease_back_and_a_deletion_starts_the_next() {
+    let mut machine = machine();
+    machine.handle_start(at(0));
+    step(&mut machine, &Request::Look, Answer::Key(None, 7), 10);
+    step(&mut machine, &Request::Grant(TTL), Answer::Lease(L, TTL), 20);
+    step(&mut machine, &campaign(L, 0), Answer::Key(entry("b/boot", LeaseId(3), 8), 8), 30);
+    step(&mut machine, &Request::Revoke(L), Answer::Revoked, 40);
+    assert_eq!((take(&mut machine), machine.holder()), (vec![], Some("b/boot")));
+    machine.handle_watch(Watched::Deleted, at(100));
+    assert_eq!(sent(&mut machine).1, Request::Grant(TTL));
+}
+
+#[test]
+fn what_is_given_up_is_closed_before_it_is_revoked() {
+    let mut machine = owner();
+    machine.handle_stop(at(100));
+    assert_eq!(take(&mut machine), [Output::Close { term: Term(1), reason: CloseReason::Stopped }]);
+    machine.handle_closed(Term(1), at(120));
+    step(&mut machine, &Request::Revoke(L), Answer::Revoked, 130);
+    assert!(machine.is_stopped() && machine.poll_timeout().is_none());
+}
+
+#[test]
+fn old_news_is_asked_about_and_another_holder_ends_the_claim() {
+    let mut machine = owner();
+    machine.handle_watch(Watched::Put(entry("b/boot", LeaseId(3), 5).expect("some")), at(100));
+    step(&mut machine, &Request::Look, Answer::Key(entry("a/boot", L, 8), 8), 110);
+    step(&mut machine, &Request::KeepAlive(L), Answer::Lease(L, TTL), 120);
+    assert!(machine.holding().is_some());
+    let _ = take(&mut machine);
+    machine.handle_watch(Watched::Deleted, at(200));
+    step(&mut machine, &Request::Look, Answer::Key(entry("b/boot", LeaseId(3), 9), 9), 210);
+    assert_eq!(take(&mut machine)[0], Output::Close { term: Term(1), reason: CloseReason::Lost });
+}
+
+#[test]
+fn a_server_that_grants_less_is_believed() {
+    let mut machine = machine();
+    machine.handle_start(at(0));
+    step(&mut machine, &Request::Look, Answer::Key(None, 7), 10);
+    step(&mut machine, &Request::Grant(TTL), Answer::Lease(L, ms(3_000)), 20);
+    step(&mut machine, &campaign(L, 0), Answer::Won(8), 30);
+    assert_eq!(machine.holding().map(|h| h.deadline), Some(at(10) + hold_max(ms(3_000))));
+}

@@ -1,0 +1,145 @@
+//! Services and EndpointSlices as far as they matter, and what becomes of them.
+
+use core::fmt;
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec};
+use crate::types::Family;
+
+/// One of `spec.ports`. `targetPort` is missing: slices carry the number that it stands for, pod by pod when it is a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KubePort {
+    /// Name; empty when there is only one port.
+    pub name: String,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// A Service of type LoadBalancer. `allocateLoadBalancerNodePorts` is missing: no node port is ever used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KubeService {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `loadBalancerClass`.
+    pub class: Option<String>,
+    /// Addresses that it was given.
+    pub vips: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<KubePort>,
+    /// `externalTrafficPolicy` is Local.
+    pub local: bool,
+    /// `sessionAffinity`. Its timeout is missing: the choice is a hash and not a table that could forget.
+    pub affinity: Affinity,
+    /// `loadBalancerSourceRanges`.
+    pub sources: Vec<IpNet>,
+    /// `publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+    /// `healthCheckNodePort`; 0 means none.
+    pub health_check_node_port: u16,
+}
+
+/// One of a slice's ports. Those without a number ("all ports") are left out by the reader, as kube-proxy does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlicePort {
+    /// Name, that of the Service's port.
+    pub name: String,
+    /// Port on the pods of this slice.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// One of a slice's endpoints. Absent conditions are `None` and mean what discovery.k8s.io/v1 says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SliceEndpoint {
+    /// The first of `addresses`; the others are the same endpoint by API.
+    pub address: IpAddr,
+    /// `conditions.ready`; absent: true.
+    pub ready: Option<bool>,
+    /// `conditions.serving`; absent: as `ready`.
+    pub serving: Option<bool>,
+    /// `conditions.terminating`; absent: false.
+    pub terminating: Option<bool>,
+    /// `nodeName`.
+    pub node: Option<String>,
+}
+
+/// An EndpointSlice of the service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Slice {
+    /// `addressType`; slices of names are left out by the reader.
+    pub family: Family,
+    /// Ports.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// What is the same for all services.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Classes that are ours.
+    pub classes: BTreeSet<String>,
+    /// Services without a class are ours.
+    pub unclassed: bool,
+    /// Name of this node.
+    pub node: String,
+    /// Who rewrites.
+    pub delivery: Delivery,
+    /// The way of replies.
+    pub returns: Return,
+    /// How long a previous home is asked for flows after a change.
+    pub drain: Duration,
+}
+
+/// Why a service is left alone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NotOurs {
+    /// It has a class of somebody else.
+    ForeignClass {
+        /// The class.
+        class: String,
+    },
+    /// It has no class, and those are somebody else's.
+    Unclassed,
+}
+
+impl fmt::Display for NotOurs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForeignClass { class } => write!(f, "loadBalancerClass {class} is not ours"),
+            Self::Unclassed => f.write_str("services without a loadBalancerClass are not ours"),
+        }
+    }
+}
+
+/// What `healthCheckNodePort` answers on this node: 200 while there are endpoints, else 503.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct HealthPort {
+    /// The port.
+    pub port: u16,
+    /// Ready endpoints on this node.
+    pub endpoints: usize,
+}
+
+/// What becomes of a service on this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wishes {
+    /// One for each VIP and port.
+    pub services: Vec<ServiceSpec>,
+    /// VIPs that this node may own: with `externalTrafficPolicy: Local` only those with an endpoint here that takes new connections on
+    /// every port.
+    pub may_own: BTreeSet<IpAddr>,
+    /// With `externalTrafficPolicy: Local`.
+    pub health: Option<HealthPort>,
+}
