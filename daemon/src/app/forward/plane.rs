@@ -16,7 +16,7 @@ use bascule_ebpf_common::forward::{Config, Key};
 use tracing::{info, warn};
 
 use super::Said;
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Session};
 use crate::clock;
 use crate::config::{Forwarding, Hook as Wanted};
 use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Place, Wish};
@@ -248,6 +248,8 @@ impl Plane {
     /// Once a second.
     pub(super) fn tick(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
         let now = Instant::from_nanos(clock::boot_ns());
+        // Only here, when no order waits: loading the programs may take longer than the patience, and what sessions said meanwhile is
+        // in the queue.
         if self.liveness.expire(now) {
             self.tell_nodes(now);
         }
@@ -283,9 +285,9 @@ impl Plane {
         }
     }
 
-    /// A BFD session came up or went down.
-    pub(super) fn path(&mut self, remote: IpAddr, up: bool, now: Instant) {
-        self.liveness.heard(remote, up);
+    /// A BFD session came up or ended.
+    pub(super) fn path(&mut self, remote: IpAddr, session: Session, now: Instant) {
+        self.liveness.heard(remote, session, now);
         self.tell_nodes(now);
     }
 
