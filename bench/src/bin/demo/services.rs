@@ -325,7 +325,10 @@ fn rows(report: &mut Report, event: Event, seen: &Seen) {
         report.at_most(scene, "streams that left a living backend", seen.udp_moved as f64, "streams", 0.0, 1);
     }
     report.note(scene, "new connections", seen.fresh as f64, "connections", 1);
-    if event.planned() {
+    // A client that is late gives up on connections and datagrams that are answered.
+    let flows_void = seen.flows_late > FLOWS_ALLOWANCE;
+    let void = seen.late > ALLOWANCE || flows_void;
+    if event.planned() && !void {
         report.at_most(scene, "new connections refused", seen.refused as f64, "connections", 0.0, 1);
         report.at_most(scene, "UDP packets lost", seen.udp_lost as f64, "packets", LOST, 1);
     } else {
@@ -337,7 +340,6 @@ fn rows(report: &mut Report, event: Event, seen: &Seen) {
         Event::Sigkill => (FAULT_STALL_MS, GAP_MS),
         Event::Move | Event::Drain | Event::Upgrade => (PLANNED_STALL_MS, GAP_MS),
     };
-    let flows_void = seen.flows_late > FLOWS_ALLOWANCE;
     for (metric, ms, limit, void) in [
         ("longest stall of a connection", seen.stall_ms, stall, flows_void),
         ("longest gap of a UDP stream", seen.udp_gap_ms, gap, seen.late > ALLOWANCE),
