@@ -33,8 +33,11 @@ const NODES: u8 = 3;
 const PODS: u8 = 2;
 /// BFD between the nodes: a dead node is known after three of these.
 const BFD: &str = "50ms";
-/// Longest wait for a state that takes a second by configuration, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// From one check of an endpoint to the next, and what it may take. Two in a row must fail: 750 ms after its death at the latest no
+/// endpoint of a node passes.
+const CHECK: &str = "250ms";
+/// Longest wait for a state. Three daemons load and verify their programs at once, which takes seconds on a machine without load.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pod.
 pub struct Pod {
@@ -257,7 +260,9 @@ impl Services {
             let endpoints: Vec<Value> = self.pods.iter().map(|pod| endpoint(pod, port)).collect();
             json!({
                 "name": name, "vip": VIP, "port": port, "protocol": protocol, "endpoints": endpoints,
-                "check": { "tcp": { "port": port } },
+                "check": {
+                    "tcp": { "port": port }, "interval": CHECK, "timeout": CHECK, "rise": 1, "fall": 2,
+                },
             })
         };
         config["services"] =
@@ -307,8 +312,8 @@ fn pod(lab: &Lab, node: &Netns, n: u8, index: u8) -> Result<Pod> {
 fn forward_keys(lab: &Lab) -> Result<String> {
     let path = lab.directory().join("forward.key");
     if !path.exists() {
-        let key = "3c1f".repeat(16);
-        std::fs::write(&path, format!("0:{key}\nflow:{key}\n"))?;
+        let (tag, flow) = ("3c1f".repeat(16), "a95e".repeat(16));
+        std::fs::write(&path, format!("0:{tag}\nflow:{flow}\n"))?;
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     }
     Ok(path.display().to_string())

@@ -1,5 +1,5 @@
-//! Finds a compiler that can build the eBPF programs, and builds them. Used by `daemon/build.rs` (by path) and by
-//! `cargo xtask ebpf`, so both always take the same route. Only std: it runs before anything else is built.
+//! Finds a compiler that can build the eBPF programs, and builds them. Used by the build scripts of the daemon, the lab and the
+//! suite (by path) and by `cargo xtask ebpf`, so all always take the same route. Only std: it runs before anything else is built.
 //!
 //! Needed are a `rustc` whose sysroot holds the sources of `core` (the target has no prebuilt one) and `bpf-linker`
 //! built on an LLVM no older than the compiler's. Two routes give them:
@@ -19,7 +19,7 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// The objects that cargo leaves in the target folder, and the name under which the daemon embeds each.
 pub(crate) const OBJECTS: [(&str, &str); 2] = [("bascule-fence", "fence.o"), ("bascule-forward", "forward.o")];
 /// The object beside them that only tests and benches load.
-pub(crate) const BENCH_OBJECT: &str = "bascule-bench";
+const BENCH_OBJECT: (&str, &str) = ("bascule-bench", "bench.o");
 /// The linker version whose LLVM fits the Debian compiler; part of the cache path.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
 /// What cargo would inherit from an outer cargo, rustup or clippy, and what would then build the wrong thing.
@@ -146,6 +146,25 @@ pub(crate) fn build(route: &Route, ebpf_dir: &Path) -> Result<[PathBuf; OBJECTS.
     }
     let release = target_dir.join(TARGET).join("release");
     Ok(OBJECTS.map(|(built, _)| release.join(built)))
+}
+
+/// What a build script does with the programs: builds them, copies those called `names` (`fence.o`, `forward.o`, `bench.o`) to where the
+/// crate embeds them, and asks to be run again when a source of theirs or the route changes. `root` is the repository, seen from the package.
+pub(crate) fn embed(root: &str, names: &[&str]) -> Result<(), String> {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?).join(root);
+    for source in sources() {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    let route = detect().map_err(|e| e.to_string())?;
+    let objects = build(&route, &root.join("ebpf")).map_err(|e| e.to_string())?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    for name in names {
+        let known = OBJECTS.iter().chain([&BENCH_OBJECT]).find(|(_, object)| object == name);
+        let (built, _) = known.ok_or_else(|| format!("there is no object {name}"))?;
+        let (from, to) = (objects[0].with_file_name(built), out.join(name));
+        std::fs::copy(&from, &to).map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))?;
+    }
+    Ok(())
 }
 
 /// The files and folders whose change asks for a new build, relative to the root of the repository.

@@ -78,9 +78,5 @@ fn main() -> Result<ExitCode> {
         let metric = format!("{}, {}", place.name(), SETS[set].0);
         report.at_least(kind.name(), &metric, f64::from(u8::from(holds)), "holds", 1.0, 1);
     }
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file)?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }

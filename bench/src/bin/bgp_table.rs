@@ -25,9 +25,5 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut report = Report::new();
     bascule_bench::bgp_table::measure(&mut report, args.vips, args.runs)?;
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file)?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }

@@ -84,11 +84,7 @@ fn main() -> Result<ExitCode> {
             }
         }
     }
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file)?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }
 
 fn interval_of(text: &str) -> Result<Duration> {

@@ -88,11 +88,7 @@ fn main() -> Result<ExitCode> {
     );
     #[expect(clippy::cast_precision_loss, reason = "a handful of objects")]
     report.at_most("restarts", "leaked programs, maps, links and addresses", leaked as f64, "objects", 0.0, runs);
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }
 
 /// Kill the owner, watch the successor take over, restart the victim.

@@ -25,9 +25,5 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut report = Report::new();
     bascule_bench::tables::measure(&mut report, args.services, args.runs)?;
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file)?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }

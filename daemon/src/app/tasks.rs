@@ -10,6 +10,7 @@ use bascule_core::announce::route::Want;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
 use bascule_core::node::io::LinkInfo;
+use bascule_core::wire::bfd::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -205,9 +206,10 @@ pub(super) async fn report(
             Some(Told { unix_ms, event }) = node.recv() => {
                 metrics.observe(&event);
                 logging::log_event(&event);
-                if let bascule_core::node::event::Event::Bfd(session) = &event {
-                    let up = session.to == bascule_core::wire::bfd::State::Up;
-                    forward.send(forward::Order::Path(session.remote, up)).await;
+                if let bascule_core::node::event::Event::Bfd(change) = &event
+                    && let Some(session) = session(change.from, change.to, change.remote_state)
+                {
+                    forward.send(forward::Order::Path(change.remote, session)).await;
                 }
                 if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
                     publisher.publish(event, unix_ms);
@@ -223,6 +225,18 @@ pub(super) async fn report(
             }
             else => return,
         }
+    }
+}
+
+/// What a change of a BFD session says about the node at its other end; `None`: nothing new.
+fn session(from: State, to: State, remote: State) -> Option<forward::Session> {
+    match (from, to) {
+        (_, State::Up) => Some(forward::Session::Up),
+        // Between Down and Init nothing comes and nothing goes.
+        (State::Down | State::Init | State::AdminDown, _) => None,
+        (State::Up, State::AdminDown) => Some(forward::Session::Left),
+        (State::Up, State::Down | State::Init) if remote == State::AdminDown => Some(forward::Session::Left),
+        (State::Up, State::Down | State::Init) => Some(forward::Session::Lost),
     }
 }
 

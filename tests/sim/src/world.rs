@@ -1,16 +1,19 @@
 //! The run: one queue of events, one clock that all others are reckoned from, and the checker after every event.
 
+mod act;
+mod strike;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use bascule_core::node::io::{Action, Command, FenceState, Input};
+use bascule_core::node::io::{FenceState, Input};
 use bascule_core::types::{LinkId, Slot};
 
 use crate::check::{Checker, Violation};
 use crate::client::Clients;
-use crate::faults::{Blow, Fault, Planned, Point, Target};
+use crate::faults::{Blow, Point};
 use crate::host::{Host, Phase, Process, Rx};
 use crate::kernel::Kernel;
 use crate::lan::{Body, Lan, Packet};
@@ -372,7 +375,7 @@ impl World {
                     p.phase = Phase::Act(None);
                 }
                 Phase::Act(more) => {
-                    let point = p.held.front().and_then(point_of);
+                    let point = p.held.front().and_then(act::point_of);
                     if let Some(blow) = point.and_then(|point| p.trap(point)) {
                         self.blow(n, blow);
                         continue;
@@ -406,109 +409,6 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, n: usize, action: Action) {
-        let shown = self.hosts[n].clock.read(self.now);
-        match action {
-            Action::Fence(write) => {
-                self.say(|| format!("n{n} fence {write:?}"));
-                let checked = self.checker.on_write(n, &write, shown, self.now);
-                self.broken = self.broken.take().or(checked);
-                self.hosts[n].kernel.write(write);
-            }
-            Action::SendVrrp { slot, src, dst, payload, .. } => self.send_advert(n, slot, src, dst, payload),
-            Action::SendFrame { kind, address, bytes, .. } => self.send_frame(n, kind, address, bytes),
-            Action::SendPeer { src, dst, payload, .. } => {
-                let what = peer_text(&payload);
-                self.say(|| format!("n{n} peer -> {dst} {what}"));
-                self.send(Packet { from: n, body: Body::Peer { src, payload } }, Some(dst));
-                if what == "grant" {
-                    self.after(n, Point::Granted);
-                }
-            }
-            Action::Install { slot, addresses, .. } => self.ask_netlink(n, Netlink::Install(slot, addresses)),
-            Action::Remove { slot, addresses, .. } => self.ask_netlink(n, Netlink::Remove(slot, addresses)),
-            Action::Renew(held) => self.ask_netlink(n, Netlink::Renew(held)),
-            // No scenario has a VIP with routes: ownership is what is judged here.
-            Action::Hold { .. } | Action::Release { .. } | Action::Routes(_) => {}
-            Action::Probe { gate, .. } => {
-                let (ok, generation) = (self.hosts[n].gate, self.hosts[n].generation);
-                let at = self.now + self.rng.between(MS, 20 * MS);
-                self.at(at, Event::Tell(n, generation, Input::Probed { gate, ok, detail: String::new() }));
-            }
-            Action::Report(event) => {
-                self.say(|| format!("n{n} {}", crate::trace::event(&event)));
-                let verdict = self.checker.on_event(n, &event, self.victim, self.now, &self.scenario);
-                self.broken = self.broken.take().or(verdict);
-            }
-            Action::CommandDone { result, .. } => self.say(|| format!("n{n} answers {result:?}")),
-            Action::Stopped => {
-                if let Some(p) = self.hosts[n].process.as_mut() {
-                    p.stopped = true;
-                }
-            }
-        }
-    }
-
-    /// Feeds what a failed action means at once, as a driver does that cannot go on without.
-    pub(crate) fn feed_now(&mut self, n: usize, input: Input<'static>) {
-        let (shown, mutant) = (self.hosts[n].clock.read(self.now), self.mutant);
-        if let Some(p) = self.hosts[n].process.as_mut() {
-            p.node.handle_input(input, shown);
-            p.take_actions(mutant);
-        }
-    }
-
-    /// A point that lies behind an action.
-    pub(crate) fn after(&mut self, n: usize, point: Point) {
-        let blow = self.hosts[n].process.as_mut().and_then(|p| p.trap(point));
-        if let Some(blow) = blow {
-            self.blow(n, blow);
-        }
-    }
-
-    fn ask_netlink(&mut self, n: usize, work: Netlink) {
-        let took = self.rng.between(50_000, 2 * MS);
-        let now = self.now;
-        let generation = self.hosts[n].generation;
-        let Some(p) = self.hosts[n].process.as_mut() else { return };
-        p.netlink.push_back(work);
-        p.netlink_free = p.netlink_free.max(now) + took;
-        let at = p.netlink_free;
-        self.at(at, Event::Netlink(n, generation));
-    }
-
-    /// The oldest request is carried out: one task serves them in their order, as `app::tasks::work` does in the daemon.
-    fn netlink(&mut self, n: usize, generation: u64) {
-        let now = self.now;
-        let lifeless = self.mutant == Some(Mutant::NoLifetime);
-        let host = &mut self.hosts[n];
-        let shown = host.clock.read(now);
-        let Some(p) = host.process.as_mut().filter(|_| host.generation == generation) else { return };
-        if p.frozen {
-            // The thread that serves netlink is stopped with the others.
-            return self.at(now + MS, Event::Netlink(n, generation));
-        }
-        let Some(work) = p.netlink.pop_front() else { return };
-        let long = if lifeless { shown + core::time::Duration::from_secs(3600) } else { shown };
-        match work {
-            Netlink::Install(slot, addresses) => {
-                addresses.iter().for_each(|a| host.kernel.install(*a, long));
-                self.say(|| format!("n{n} kernel: {addresses:?} on the link"));
-                self.tell(n, Rx::Told(Input::Installed(slot)));
-            }
-            Netlink::Remove(slot, addresses) => {
-                self.say(|| format!("n{n} kernel: {addresses:?} off the link"));
-                for address in addresses {
-                    if self.hosts[n].kernel.remove(address) {
-                        self.lost(n, address);
-                    }
-                }
-                self.tell(n, Rx::Told(Input::Removed(slot)));
-            }
-            Netlink::Renew(held) => held.iter().for_each(|(_, a)| host.kernel.install(*a, long)),
-        }
-    }
-
     /// Sends to one address, or to everybody when it is none of a node's.
     pub(crate) fn send(&mut self, packet: Packet, dst: Option<IpAddr>) {
         let packet = Rc::new(packet);
@@ -536,100 +436,5 @@ impl World {
     pub(crate) fn announced(&mut self, n: usize, address: IpAddr) {
         let term = self.hosts[n].kernel.term(address);
         self.checker.on_announcement(n, address, term, self.now);
-    }
-
-    fn fault(&mut self, planned: &Planned) {
-        let n = match planned.target {
-            Target::Node(n) => n,
-            Target::Owner(g) => self.victim.unwrap_or_else(|| self.owner(g).unwrap_or(0)),
-            Target::OwnerNow(g) => self.owner(g).unwrap_or(0),
-            Target::Victim => self.victim.unwrap_or(0),
-        };
-        if planned.target != Target::Node(n) || self.victim.is_none() {
-            self.victim = Some(n);
-        }
-        self.say(|| format!("FAULT n{n} {:?}", planned.fault));
-        let generation = self.hosts[n].generation;
-        let command = |id, command| Input::Command { id, command };
-        match &planned.fault {
-            Fault::Strike(Point::Now, blow) => self.blow(n, *blow),
-            Fault::Strike(point, blow) => {
-                if let Some(p) = self.hosts[n].process.as_mut() {
-                    p.traps.push((*point, *blow));
-                }
-            }
-            Fault::Start => self.boot(n),
-            Fault::Stop => self.handle(Event::Tell(n, generation, command(1, Command::Stop))),
-            Fault::Drain(on) => {
-                self.hosts[n].drained = *on;
-                let what = if *on { Command::Drain } else { Command::Undrain };
-                self.handle(Event::Tell(n, generation, command(2, what)));
-            }
-            Fault::Move(group, to) => {
-                let what = Command::Move { vip: format!("g{group}"), to: format!("n{to}") };
-                self.handle(Event::Tell(n, generation, command(3, what)));
-            }
-            Fault::Link { up, carrier } => {
-                self.lan.set_link(n, *up);
-                if *carrier {
-                    self.hosts[n].carrier = *up;
-                    self.handle(Event::Tell(n, generation, Input::Link(link(n, *up))));
-                }
-            }
-            Fault::OneWay { out, into } => self.lan.set_one_way(n, *out, *into),
-            Fault::Weather { loss, duplicate, jitter } => self.lan.set_weather(*loss, *duplicate, *jitter),
-            Fault::Split(mask) => {
-                let checker = core::mem::take(&mut self.checker);
-                let verdict = checker.before_split(self);
-                self.checker = checker;
-                self.broken = self.broken.take().or(verdict);
-                self.lan.split(*mask);
-                self.checker.split(self.now);
-            }
-            Fault::Gate(ok) => self.hosts[n].gate = *ok,
-            Fault::Reload(change) => {
-                let (pristine, count) = (self.scenario.nodes[n].config.clone(), self.hosts.len());
-                crate::reload::apply(&mut self.hosts[n].config, &pristine, *change, n, count);
-                let config = self.hosts[n].config.clone();
-                self.handle(Event::Tell(n, generation, Input::Config(Box::new(config))));
-            }
-        }
-    }
-
-    /// Who answers for a group's first address.
-    fn owner(&self, group: usize) -> Option<usize> {
-        let vip = *self.scenario.nodes[0].config.groups.get(group)?.addresses.first()?;
-        self.hosts.iter().position(|h| h.kernel.answers(vip, h.clock.read(self.now)))
-    }
-}
-
-fn point_of(action: &Action) -> Option<Point> {
-    match action {
-        Action::Fence(_) => Some(Point::Fence),
-        Action::SendVrrp { .. } => Some(Point::Advert),
-        Action::SendFrame { .. } => Some(Point::Frame),
-        Action::SendPeer { .. } => Some(Point::Peer),
-        Action::Install { .. } | Action::Remove { .. } => Some(Point::Address),
-        Action::Hold { .. }
-        | Action::Release { .. }
-        | Action::Routes(_)
-        | Action::Renew(_)
-        | Action::Probe { .. }
-        | Action::Report(_)
-        | Action::CommandDone { .. }
-        | Action::Stopped => None,
-    }
-}
-
-fn peer_text(payload: &[u8]) -> &'static str {
-    // Byte 4 of a message is its kind; the trace needs no more.
-    match payload.get(4) {
-        Some(1) => "query",
-        Some(2) => "offer",
-        Some(3) => "grant",
-        Some(4) => "move-ask",
-        Some(5) => "move-challenge",
-        Some(6) => "move-order",
-        _ => "?",
     }
 }

@@ -1,7 +1,6 @@
 //! What the tests of the forwarding plane share: devices, links on them, flows in a map.
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{Flow, FlowKey};
 pub use bascule_lab::forward::{DeviceLink, device_links, forward_links, xdp_of};
 
+use crate::bpf;
 use crate::fence::Ground;
 
 /// A veth pair `va`-`vb` in the ground's namespace; the index of `va`.
@@ -106,40 +106,15 @@ pub struct ForeignXdp {
     _link: OwnedFd,
 }
 
-/// Commands, types and flags of linux/bpf.h and linux/if_link.h.
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_PROG_TYPE_XDP: u32 = 6;
-const BPF_XDP: u32 = 37;
-const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
-
-/// The front of the arguments of BPF_PROG_LOAD.
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    rest: [u64; 4],
-}
-
 /// Puts one on a device.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn foreign_xdp(ifindex: u32) -> Result<ForeignXdp> {
     // r0 = 2 (XDP_PASS); exit.
-    let code: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
-    let mut load = ProgLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
-        insn_cnt: 2,
-        insns: code.as_ptr() as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
-        rest: [0; 4],
-    };
-    let program = call(BPF_PROG_LOAD, &mut load).context("loading a foreign program")?;
-    let mut create = [u32::try_from(program.as_raw_fd())?, ifindex, BPF_XDP, XDP_FLAGS_DRV_MODE];
-    let link = call(BPF_LINK_CREATE, &mut create).context("attaching a foreign program")?;
+    let code = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    let program = bpf::load_xdp(&code).context("loading a foreign program")?;
+    let link = bpf::link_xdp(program.as_fd(), ifindex).context("attaching a foreign program")?;
     Ok(ForeignXdp { _program: program, _link: link })
 }
 
@@ -150,40 +125,15 @@ pub struct ForeignTcx {
     _link: OwnedFd,
 }
 
-/// Types and flags of linux/bpf.h.
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
-const BPF_TCX_INGRESS: u32 = 46;
-const BPF_TCX_EGRESS: u32 = 47;
-const BPF_F_BEFORE: u32 = 1 << 3;
-
 /// Puts one before all others.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn foreign_tcx(ifindex: u32, direction: TcAttachType) -> Result<ForeignTcx> {
     // r0 = -1 (TCX_NEXT); exit.
-    let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x0000_0000_0000_0095];
-    let mut load = ProgLoad {
-        prog_type: BPF_PROG_TYPE_SCHED_CLS,
-        insn_cnt: 2,
-        insns: code.as_ptr() as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
-        rest: [0; 4],
-    };
-    let program = call(BPF_PROG_LOAD, &mut load).context("loading a foreign program")?;
-    let at = if direction == TcAttachType::Egress { BPF_TCX_EGRESS } else { BPF_TCX_INGRESS };
-    // Nothing relative to which, no revision expected: the front of the chain.
-    let mut create = [u32::try_from(program.as_raw_fd())?, ifindex, at, BPF_F_BEFORE, 0, 0, 0, 0];
-    let link = call(BPF_LINK_CREATE, &mut create).context("attaching a foreign program")?;
+    let code = [0xffff_ffff_0000_00b7, 0x0000_0000_0000_0095];
+    let program = bpf::load_tc(&code).context("loading a foreign program")?;
+    let egress = direction == TcAttachType::Egress;
+    let link = bpf::link_tcx_first(program.as_fd(), ifindex, egress).context("attaching a foreign program")?;
     Ok(ForeignTcx { _program: program, _link: link })
-}
-
-fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: `attr` is what the command reads, and what it points to outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) })
 }

@@ -1,5 +1,6 @@
 //! What the functional tests share beyond the lab.
 
+mod bpf;
 pub mod cluster;
 pub mod devices;
 pub mod fence;

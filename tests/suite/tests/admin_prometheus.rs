@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bascule::admin::{Listeners, serve};
 use bascule::handle::forward::ForwardStatus;
 use bascule::handle::{NodePort, Request, channel};
@@ -118,22 +118,15 @@ fn get(server: SocketAddr, path: &str) -> Result<Value> {
 
 /// Waits until a query has exactly this one value.
 fn wait_for(server: SocketAddr, query: &str, wanted: &str) -> Result<()> {
-    let started = Instant::now();
     let mut last = String::from("no answer");
-    while started.elapsed() < DEADLINE {
-        match get(server, &format!("/api/v1/query?query={query}")) {
-            Ok(answer) => {
-                let values = answer["data"]["result"].as_array().cloned().unwrap_or_default();
-                if values.len() == 1 && values[0]["value"][1] == wanted {
-                    return Ok(());
-                }
-                last = answer.to_string();
-            }
-            Err(error) => last = error.to_string(),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    bail!("{query} was not {wanted} within {DEADLINE:?}: {last}")
+    let found = bascule_lab::wait_for(DEADLINE, query, || {
+        let answer = get(server, &format!("/api/v1/query?query={query}"));
+        let values = answer.as_ref().ok().and_then(|answer| answer["data"]["result"].as_array());
+        let met = values.is_some_and(|values| values.len() == 1 && values[0]["value"][1] == wanted);
+        last = answer.map_or_else(|error| error.to_string(), |answer| answer.to_string());
+        met.then_some(())
+    });
+    found.with_context(|| format!("{query} was not {wanted}: {last}"))
 }
 
 #[test]

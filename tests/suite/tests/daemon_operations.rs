@@ -1,14 +1,14 @@
 //! The daemon in an operator's hands: moves, drains, upgrades, reloads, gates, and what it shows.
 
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bascule_lab::{Netns, Sniffer, Stamp, wait_for};
-use bascule_suite::cluster::{Cluster, SOON, VIP, VIP6};
+use bascule_lab::{Frame, Kind, Mac, Netns, Sniffer, Stamp, tool, wait_for};
+use bascule_suite::cluster::{Cluster, PORT, SOON, VIP, VIP6};
 use serde_json::json;
 
 #[test]
@@ -31,6 +31,68 @@ fn planned_move_loses_nothing_and_shows_one_owner() -> Result<()> {
     ensure!(dual.claims.is_empty(), "n1 claimed after n3 announced: {dual:?}");
     let (sent, lost) = prober.finish().lost(asked, Stamp::now());
     ensure!(lost == 0, "{lost} of {sent} probes lost");
+    Ok(())
+}
+
+/// Whatever the neighbour table of this client says, it opens connections to the VIP at this MAC: as one whose SYN was on its way when
+/// the VIP moved. Everything else goes where the table says.
+fn send_syns_to(client: &Netns, mac: Mac) -> Result<()> {
+    let script = format!(
+        "add table netdev stale\n\
+         add chain netdev stale out {{ type filter hook egress device eth0 priority 0; }}\n\
+         add rule netdev stale out ip daddr {VIP} tcp flags & (syn | ack) == syn ether daddr set {mac}\n"
+    );
+    tool(Some(client), "nft", &["-f", "-"], Some(&script))?;
+    Ok(())
+}
+
+/// Opens a connection to the VIP with one SYN and asks who is there.
+fn who(client: &Netns) -> std::io::Result<u32> {
+    client.run(|| {
+        // Shorter than the first retransmission (1 s, RFC 6298).
+        let mut stream = TcpStream::connect_timeout(&(VIP, PORT).into(), Duration::from_millis(900))?;
+        stream.set_read_timeout(Some(SOON))?;
+        let mut probe = [0; 12];
+        stream.write_all(&probe)?;
+        stream.read_exact(&mut probe)?;
+        Ok(u32::from_be_bytes([probe[8], probe[9], probe[10], probe[11]]))
+    })
+}
+
+#[test]
+fn a_syn_on_its_way_to_the_predecessor_opens_its_connection_at_the_successor() -> Result<()> {
+    let mut cluster = Cluster::new("syn", 2)?;
+    for (n, role) in [(1, "active"), (2, "backup")] {
+        let mut group = cluster.group();
+        group["drainTime"] = json!("5s");
+        let config = cluster.config(n, &[group])?;
+        cluster.start(n, &config)?;
+        cluster.daemon(n).wait_role(SOON, "web", role)?;
+    }
+    let (old, new) = (cluster.hosts[0].port.mac(), cluster.hosts[1].port.mac());
+    let client = cluster.client.clone();
+    let from = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 200));
+    let sniffer = Sniffer::start(&[&cluster.lan], &[from])?;
+    send_syns_to(&client, old)?;
+    ensure!(who(&client)? == 1, "before the move the owner answers");
+
+    cluster.daemon(1).ctl(&["move", "web", "--to", "n2"])?;
+    cluster.daemon(2).wait_role(SOON, "web", "active")?;
+    wait_for(SOON, "the client to hear the successor's announcement", || {
+        let known = client.tool("ip", &["neigh", "show", &VIP.to_string()]).ok()?;
+        known.contains(&new.to_string()).then_some(())
+    })?;
+    let asked = Stamp::now();
+    ensure!(who(&client)? == 2, "the successor answers what reached the predecessor");
+    let to_vip = |f: &Frame| matches!(f.kind, Kind::Ip { destination, protocol: 6, .. } if destination == VIP);
+    let arrived = sniffer.carried(asked, |f| to_vip(f) && f.dst == old);
+    let handed = sniffer.carried(asked, |f| to_vip(f) && f.dst == new && f.src == old);
+    ensure!((arrived.len(), handed.len()) == (1, 1), "one SYN, handed on once: {arrived:?}, {handed:?}");
+
+    // When the drain is over the predecessor is a stranger like any other.
+    let netns = cluster.hosts[0].netns.clone();
+    wait_for(SOON, "the drain of n1 to end", || (!netns.has_address("eth0", VIP)).then_some(()))?;
+    ensure!(who(&client).is_err(), "nobody hands it on any more");
     Ok(())
 }
 
@@ -89,30 +151,24 @@ fn reload_keeps_the_last_good_file_and_unchanged_groups_never_notice() -> Result
 
 /// A local service for a gate to probe. It accepts: an accept queue that fills up would look like a dead service.
 struct Service {
-    stop: Arc<AtomicBool>,
+    listener: TcpListener,
     thread: JoinHandle<()>,
 }
 
 impl Service {
     fn start(netns: &Netns) -> Result<Self> {
         let listener = netns.run(|| TcpListener::bind("127.0.0.1:8080"))?;
-        listener.set_nonblocking(true)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                if listener.accept().is_err() {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-            }
-        });
-        Ok(Self { stop, thread })
+        let accepting = listener.try_clone()?;
+        let thread = std::thread::spawn(move || while accepting.accept().is_ok() {});
+        Ok(Self { listener, thread })
     }
 
     /// Returns when the port is closed.
-    fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
+    fn end(self) -> Result<()> {
+        // Linux lets go of whoever waits in accept(2).
+        nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both)?;
         self.thread.join().expect("it only accepts");
+        Ok(())
     }
 }
 
@@ -133,10 +189,10 @@ fn closed_gate_moves_ownership_and_sick_nodes_keep_what_nobody_else_wants() -> R
         cluster.daemon(n).wait_role(SOON, "web", role)?;
     }
     let mut services = services.into_iter();
-    services.next().expect("two").end();
+    services.next().expect("two").end()?;
     cluster.daemon(2).wait_role(SOON, "web", "active")?;
     cluster.daemon(1).wait_role(SOON, "web", "backup")?;
-    services.next().expect("two").end();
+    services.next().expect("two").end()?;
     cluster.wait_metric(2, "bascule_health_state{gate=\"local\"}", |v| v < 1.0)?;
     cluster.wait_adverts(2)?;
     ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"), "whenAllFail: keep");

@@ -103,6 +103,18 @@ impl Report {
         std::fs::write(file, text).map_err(LabError::io(file.display().to_string()))
     }
 
+    /// What a bench ends with: the table to standard output, the object to `json` when that is wanted, and the exit status.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn finish(&self, json: Option<&Path>) -> Result<ExitCode> {
+        print!("{}", self.table());
+        if let Some(file) = json {
+            self.write(file)?;
+        }
+        Ok(self.exit_code())
+    }
+
     /// The rows as a table.
     pub fn table(&self) -> String {
         let head = ["scene", "metric", "value", "unit", "bound", "runs", "ok"].map(str::to_owned);

@@ -76,9 +76,5 @@ fn main() -> Result<ExitCode> {
     if wanted(Scene::Drain) {
         routers.iter().try_for_each(|router| drain::measure(&mut report, *router, args.runs))?;
     }
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file)?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }

@@ -7,7 +7,7 @@ mod seed;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bascule_bench::run::ALLOWANCE;
 use bascule_lab::Report;
 use clap::Parser;
@@ -44,11 +44,7 @@ fn main() -> Result<ExitCode> {
     for fault in BOUND.into_iter().chain([Fault::StopUnfenced]).filter(wanted) {
         scene(fault, share, args.seed, &mut report);
     }
-    print!("{}", report.table());
-    if let Some(file) = &args.json {
-        report.write(file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(report.exit_code())
+    Ok(report.finish(args.json.as_deref())?)
 }
 
 /// All runs of one fault, and its rows.

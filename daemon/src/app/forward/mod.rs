@@ -29,6 +29,7 @@ use crate::handle::forward::{ForwardPort, ForwardRequest};
 use crate::net::netlink::Ways;
 
 use checks::Checks;
+pub(super) use liveness::Session;
 use plane::Plane;
 
 /// Orders that may wait for the room. Whoever gives one waits meanwhile.
@@ -50,8 +51,8 @@ pub(super) enum Order {
     Link(LinkInfo),
     /// A link is gone.
     LinkGone(LinkId),
-    /// A BFD session came up or went down.
-    Path(IpAddr, bool),
+    /// A BFD session came up or ended.
+    Path(IpAddr, Session),
 }
 
 /// The way into the room.
@@ -194,7 +195,7 @@ impl Room {
                 self.links.remove(&id);
                 self.plane.links_changed();
             }
-            Order::Path(remote, up) => self.plane.path(remote, up, now()),
+            Order::Path(remote, session) => self.plane.path(remote, session, now()),
         }
     }
 

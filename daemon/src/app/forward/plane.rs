@@ -14,7 +14,7 @@ use bascule_core::types::LinkId;
 use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key};
 use tracing::{info, warn};
 
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Session};
 use super::status::tell;
 use super::wanted::{devices, node_config};
 use super::{Said, inside};
@@ -299,6 +299,8 @@ impl Plane {
     /// Once a second.
     pub(super) fn tick(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
         let now = Instant::from_nanos(clock::boot_ns());
+        // Only here, when no order waits: loading the programs may take longer than the patience, and what sessions said meanwhile is
+        // in the queue.
         if self.liveness.expire(now) {
             self.tell_nodes(now);
         }
@@ -335,9 +337,9 @@ impl Plane {
         }
     }
 
-    /// A BFD session came up or went down.
-    pub(super) fn path(&mut self, remote: IpAddr, up: bool, now: Instant) {
-        self.liveness.heard(remote, up);
+    /// A BFD session came up or ended.
+    pub(super) fn path(&mut self, remote: IpAddr, session: Session, now: Instant) {
+        self.liveness.heard(remote, session, now);
         self.tell_nodes(now);
     }
 

@@ -4,7 +4,7 @@
 //! one owner. [`etcd`] is the one on an etcd lease. Both decide when to ask for what, and what the answer means for the fence; the driver
 //! owns sockets, TLS and the objects. Neither has a driver yet: today they are used by their tests only.
 //!
-//! What both promise (ADR 0006): the fence's deadline is counted from before the request that proves the right to own was sent
+//! What both promise (ADR 0009): the fence's deadline is counted from before the request that proves the right to own was sent
 //! ([`timing::hold_max`]), so that it has passed before any other node can acquire, whatever delays, stalls or clocks (within
 //! [`timing::CLOCK_RATE_PPM`]) do; a deadline that has passed is never extended, the lease is acquired anew under a new term; what is given
 //! up by choice is closed first and released afterwards.

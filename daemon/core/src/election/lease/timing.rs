@@ -1,4 +1,4 @@
-//! How long a lease may be used, and how soon the next one may have it: the mathematics of ADR 0006.
+//! How long a lease may be used, and how soon the next one may have it: the mathematics of ADR 0009.
 //!
 //! A candidate waits the lease's duration D on its own clock, from when it saw the record. The holder saw its own clock at `s`, before the
 //! request that wrote the record was sent, and the record is younger than that. With rates of clocks off by at most e, no candidate starts

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bascule_ebpf_common::forward::FlowKey;
 
-use super::syscall;
+use crate::bpf;
 use crate::forward::bytes::{address_bytes, is_v4};
 
 /// Helper numbers (linux/bpf.h).
@@ -39,7 +39,7 @@ fn program(header: i32, helper: u32) -> io::Result<OwnedFd> {
         insn(0xb7, 0, 0, 0, 2),                    // out: r0 = XDP_PASS
         insn(0x95, 0, 0, 0, 0),                    // exit
     ];
-    syscall::load_xdp(&code)
+    bpf::load_xdp(&code)
 }
 
 /// The acknowledgement number that answers a cookie for this tuple, if the acknowledgement's sequence number is `sequence`.
@@ -59,7 +59,7 @@ pub(crate) fn acknowledgement(key: &FlowKey, sequence: u32) -> io::Result<u32> {
     // The SYN's own number is one less than that of the acknowledgement.
     frame.extend(sequence.wrapping_sub(1).to_be_bytes());
     frame.extend([0, 0, 0, 0, 0x50, 2, 2, 0, 0, 0, 0, 0]);
-    let (_, out) = syscall::xdp(program.as_fd(), 1, &frame, 0)?;
+    let (_, out) = bpf::xdp(program.as_fd(), 1, &frame, 0)?;
     let word = u64::from_ne_bytes(out[..8].try_into().map_err(io::Error::other)?);
     let value = u32::try_from(word & 0xffff_ffff).map_err(io::Error::other)?;
     if word.cast_signed() < 0 {

@@ -3,7 +3,6 @@
 mod cookie;
 mod maps;
 mod sockets;
-mod syscall;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -19,6 +18,7 @@ use super::judge::{Seen, Shown};
 use super::model::{Clock, Sockets, State};
 use super::subject::{Subject, endpoint_moved};
 use super::text::{Fixture, Side, World};
+use crate::bpf::{self, Ran};
 use crate::fence::{Ground, Netns, boot_ns};
 
 /// Where the frames meet the programs.
@@ -160,7 +160,7 @@ impl<'a> Programs<'a> {
     /// What the kernel says, and verdicts that no program may give.
     pub fn one(&self, side: Side, device: u32, frame: &[u8]) -> Result<(Shown, Vec<u8>)> {
         if self.hook == Hook::Xdp && side == Side::In {
-            let (verdict, out) = syscall::xdp(self.program("bascule_xdp")?, device, frame, syscall::HEADROOM)?;
+            let (verdict, out) = bpf::xdp(self.program("bascule_xdp")?, device, frame, bpf::HEADROOM)?;
             let shown = match verdict {
                 1 => Shown::Drop,
                 2 => Shown::Pass,
@@ -171,7 +171,7 @@ impl<'a> Programs<'a> {
             return Ok((shown, out));
         }
         let name = if side == Side::In { "bascule_tc_ingress" } else { "bascule_tc_egress" };
-        let (verdict, out) = syscall::tc(self.program(name)?, device, frame)?;
+        let Ran { verdict, frame: out, .. } = bpf::tc(self.program(name)?, device, frame, 1)?;
         let shown = match verdict {
             -1 => Shown::Pass,
             2 => Shown::Drop,
@@ -192,7 +192,7 @@ impl<'a> Programs<'a> {
         let aya::maps::Map::PerCpuArray(data) = self.ebpf.map("TALLIES").context("TALLIES")? else {
             bail!("TALLIES is no per-CPU array");
         };
-        Ok(syscall::sums(data.fd().as_fd(), TALLIES as usize, self.cpus)?)
+        Ok(bpf::sums(data.fd().as_fd(), TALLIES as usize, self.cpus)?)
     }
 
     /// The flow table.

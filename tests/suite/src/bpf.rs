@@ -1,4 +1,4 @@
-//! The `bpf` calls that aya lacks: `BPF_PROG_TEST_RUN` with a device and headroom, batched look-ups, raw programs.
+//! The `bpf` calls that aya lacks: `BPF_PROG_TEST_RUN` with a device and headroom, batched look-ups, raw programs and links.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -7,13 +7,24 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
+const LINK_CREATE: libc::c_long = 28;
 /// Position of `ifindex` in `struct __sk_buff`, in words.
 const SKB_IFINDEX: usize = 10;
 /// Bytes of 0xff in front of the frame, which a program that makes it longer must overwrite. They are given as metadata: the kernel
 /// zeroes the headroom, but what lies there as metadata becomes headroom when the program takes it. Less than 253, in whole words.
 pub(crate) const HEADROOM: usize = 128;
-/// `BPF_PROG_TYPE_XDP`.
+/// `BPF_PROG_TYPE_SCHED_CLS`, `BPF_PROG_TYPE_XDP`.
+const TYPE_TC: u32 = 3;
 const TYPE_XDP: u32 = 6;
+/// `BPF_XDP`, the type of a link.
+const ATTACH_XDP: u32 = 37;
+/// `BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`.
+const ATTACH_TCX_INGRESS: u32 = 46;
+const ATTACH_TCX_EGRESS: u32 = 47;
+/// `BPF_F_BEFORE`: in front of the program named, or of all.
+const BEFORE: u32 = 1 << 3;
+/// `XDP_FLAGS_DRV_MODE` of linux/if_link.h.
+const DRIVER_MODE: u32 = 1 << 2;
 
 /// What `BPF_PROG_TEST_RUN` reads of `union bpf_attr`.
 #[repr(C)]
@@ -87,6 +98,13 @@ fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
 }
 
+/// A command that makes something.
+fn make<T>(command: libc::c_long, attr: &mut T) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that the call just made and nobody else holds.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Runs an XDP program on a frame as if it had arrived on a device: verdict and frame afterwards.
 pub(crate) fn xdp(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], headroom: usize) -> io::Result<(u32, Vec<u8>)> {
     let mut input = vec![0xff; headroom];
@@ -113,8 +131,16 @@ pub(crate) fn xdp(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], headroom:
     Ok((attr.retval, out.get(from..to).ok_or_else(|| io::Error::other("offsets of the frame"))?.to_vec()))
 }
 
-/// Runs a tc program.
-pub(crate) fn tc(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<(i32, Vec<u8>)> {
+/// What a tc program made of a frame.
+pub(crate) struct Ran {
+    pub(crate) verdict: i32,
+    pub(crate) frame: Vec<u8>,
+    /// Mean time of one run, nanoseconds.
+    pub(crate) duration: u32,
+}
+
+/// Runs a tc program `repeat` times on a frame as if it were on a device.
+pub(crate) fn tc(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<Ran> {
     let mut out = vec![0u8; frame.len() + 512];
     let mut context = [0u32; 48];
     context[SKB_IFINDEX] = ifindex;
@@ -124,14 +150,14 @@ pub(crate) fn tc(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Res
         data_size_out: size(out.len())?,
         data_in: frame.as_ptr() as u64,
         data_out: out.as_mut_ptr() as u64,
-        repeat: 1,
+        repeat,
         ctx_size_in: size(size_of_val(&context))?,
         ctx_in: context.as_ptr() as u64,
         ..TestRun::default()
     };
     bpf(PROG_TEST_RUN, &mut attr)?;
     out.truncate(attr.data_size_out as usize);
-    Ok((attr.retval.cast_signed(), out))
+    Ok(Ran { verdict: attr.retval.cast_signed(), frame: out, duration: attr.duration })
 }
 
 /// All values of a per-CPU array of `u64`, summed over the CPUs.
@@ -161,10 +187,19 @@ pub(crate) fn sums(map: BorrowedFd<'_>, slots: usize, cpus: usize) -> io::Result
 
 /// Loads an XDP program of these instructions.
 pub(crate) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
+    load(TYPE_XDP, instructions)
+}
+
+/// Loads a tc program of these instructions.
+pub(crate) fn load_tc(instructions: &[u64]) -> io::Result<OwnedFd> {
+    load(TYPE_TC, instructions)
+}
+
+fn load(kind: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
     let license = c"GPL";
     let mut log = vec![0u8; 65536];
     let mut attr = Load {
-        kind: TYPE_XDP,
+        kind,
         count: size(instructions.len())?,
         insns: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -173,12 +208,20 @@ pub(crate) fn load_xdp(instructions: &[u64]) -> io::Result<OwnedFd> {
         log_buf: log.as_mut_ptr() as u64,
         ..Load::default()
     };
-    match bpf(PROG_LOAD, &mut attr) {
-        Ok(fd) => {
-            let fd = i32::try_from(fd).map_err(io::Error::other)?;
-            // SAFETY: a descriptor that the call just made and nobody else holds.
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-        Err(e) => Err(io::Error::other(format!("{e}: {}", String::from_utf8_lossy(&log).trim_end_matches('\0')))),
-    }
+    make(PROG_LOAD, &mut attr)
+        .map_err(|e| io::Error::other(format!("{e}: {}", String::from_utf8_lossy(&log).trim_end_matches('\0'))))
+}
+
+/// Attaches an XDP program to a device, in the driver; it leaves with the link.
+pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let program = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
+    make(LINK_CREATE, &mut [program, ifindex, ATTACH_XDP, DRIVER_MODE])
+}
+
+/// Attaches a tc program to a device, before all others; it leaves with the link.
+pub(crate) fn link_tcx_first(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> io::Result<OwnedFd> {
+    let program = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
+    let at = if egress { ATTACH_TCX_EGRESS } else { ATTACH_TCX_INGRESS };
+    // Nothing relative to which, no revision expected: the front of the chain.
+    make(LINK_CREATE, &mut [program, ifindex, at, BEFORE, 0, 0, 0, 0])
 }
