@@ -1,5 +1,8 @@
 //! ICMP to a VIP: echo, and errors about what an endpoint sent as the VIP. An error follows the flow inside it through the same chain.
 
+use core::ffi::{c_long, c_void};
+
+use aya_ebpf::helpers::generated::bpf_loop;
 use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, FLOW_CLOSING, PacketDrop, Tally};
 
 use super::echo;
@@ -124,22 +127,14 @@ fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     request.work.foreign = 0;
     request.work.half = MAX_CANDIDATES;
     request.work.closed = MAX_CANDIDATES;
-    for index in 0..MAX_CANDIDATES {
-        if index >= request.work.candidates {
-            break;
-        }
-        let Some(target) = local::target(request, index) else { continue };
-        local::aim_key(request, &target);
-        match entered(request) {
-            Known::Open => return to(packet, request, target.slot),
-            Known::Foreign => {
-                request.work.foreign |= 1 << (index & 7);
-                local::widen(request);
-            }
-            Known::Half if request.work.half == MAX_CANDIDATES => request.work.half = index,
-            Known::Closed if request.work.closed == MAX_CANDIDATES => request.work.closed = index,
-            Known::Half | Known::Closed | Known::No => {}
-        }
+    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), slot: NOBODY };
+    // A loop in the code would be verified once for every way through it; the helper's callback is verified once.
+    // SAFETY: the callback takes the `Search` that it is given.
+    unsafe {
+        bpf_loop(u32::from(MAX_CANDIDATES), in_table as *mut c_void, (&raw mut search).cast(), 0);
+    }
+    if search.slot != NOBODY {
+        return to(packet, request, search.slot as u16);
     }
     // As for the packets of the flow: whose SYN-ACK the client is about to answer, else who closed it.
     let index = if request.work.half == MAX_CANDIDATES { request.work.closed } else { request.work.half };
@@ -147,15 +142,14 @@ fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
         return to(packet, request, target.slot);
     }
     if request.work.ip.protocol == IPPROTO_TCP {
-        for index in 0..OWN {
-            if request.work.foreign >> (index & 7) & 1 != 0 {
-                continue;
-            }
-            let Some(target) = local::target(request, index) else { continue };
-            local::aim_key(request, &target);
-            if socket::find(packet, request, &target) == Socket::Knows {
-                return to(packet, request, target.slot);
-            }
+        let mut search =
+            Search { packet: core::ptr::from_ref(packet), request: core::ptr::from_mut(request).cast(), slot: NOBODY };
+        // SAFETY: as above.
+        unsafe {
+            bpf_loop(u32::from(OWN), by_socket::<P> as *mut c_void, (&raw mut search).cast(), 0);
+        }
+        if search.slot != NOBODY {
+            return to(packet, request, search.slot as u16);
         }
     }
     let step = home::others(request);
@@ -163,6 +157,64 @@ fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
         Way::Onward => home::pass_on(packet, request, step),
         Way::Deliver | Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
     }
+}
+
+/// No slot.
+const NOBODY: u32 = u32::MAX;
+
+/// A look at one candidate after another.
+struct Search<P> {
+    packet: P,
+    request: *mut Request<'static>,
+    /// Who has the flow.
+    slot: u32,
+}
+
+/// Looks candidate `index` up in the tables, and notes what it could be; 1 ends the search.
+extern "C" fn in_table(index: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `step` gives a live `Search` of a live request.
+    let search = unsafe { &mut *search.cast::<Search<()>>() };
+    // SAFETY: as above.
+    let request = unsafe { &mut *search.request };
+    let index = index as u8;
+    if index >= request.work.candidates {
+        return 1;
+    }
+    let Some(target) = local::target(request, index) else { return 0 };
+    let aimed = local::aim_key(request, &target);
+    match entered(request) {
+        Known::Open => {
+            search.slot = u32::from(aimed.slot);
+            return 1;
+        }
+        Known::Foreign => {
+            request.work.foreign |= 1 << (index & 7);
+            local::widen(request);
+        }
+        Known::Half if request.work.half == MAX_CANDIDATES => request.work.half = index,
+        Known::Closed if request.work.closed == MAX_CANDIDATES => request.work.closed = index,
+        Known::Half | Known::Closed | Known::No => {}
+    }
+    0
+}
+
+/// Asks the sockets of candidate `index`; 1 ends the search.
+extern "C" fn by_socket<P: Packet>(index: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `step` gives a live `Search` of a live packet and request.
+    let search = unsafe { &mut *search.cast::<Search<*const P>>() };
+    // SAFETY: as above.
+    let (packet, request) = unsafe { (&*search.packet, &mut *search.request) };
+    let index = index as u8;
+    if request.work.foreign >> (index & 7) & 1 != 0 {
+        return 0;
+    }
+    let Some(target) = local::target(request, index) else { return 0 };
+    let aimed = local::aim_key(request, &target);
+    if socket::find(packet, request, &target) != Socket::Knows {
+        return 0;
+    }
+    search.slot = u32::from(aimed.slot);
+    1
 }
 
 /// What the tables say of the flow under the key in the work.
