@@ -182,19 +182,6 @@ fn drills() -> Result<Vec<Drill>> {
             ],
         },
         Drill {
-            name: "dataplane",
-            shows: "cost of a packet, nftables and haproxy beside it, SYN floods at both hooks, tables of 1,000 services",
-            minutes: 40,
-            parts: vec![
-                part("cost", Built("dataplane"), "--scene cost --runs 10"),
-                part("udp", Built("dataplane"), "--scene udp --runs 10"),
-                part("tcp", Built("dataplane"), "--scene tcp --runs 20"),
-                part("flood", Built("dataplane"), "--scene flood"),
-                part("flood-tc", Built("dataplane"), "--scene flood --tc"),
-                part("tables", Built("tables"), ""),
-            ],
-        },
-        Drill {
             name: "failover",
             shows: "client gaps beside keepalived, 30 runs",
             minutes: 60,

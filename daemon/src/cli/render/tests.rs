@@ -104,7 +104,7 @@ fn what_cannot_work_is_refused_on_the_command_line() {
 #[test]
 fn endpoints_without_a_node_are_masqueraded_and_no_others() {
     let keys = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(keys.path(), "0:00112233445566778899aabbccddeeff\nflow:00112233445566778899aabbccddeeff\n").unwrap();
+    std::fs::write(keys.path(), "0:00112233445566778899aabbccddeeff\nflow:ffeeddccbbaa99887766554433221100\n").unwrap();
     let text = |remote: &str| {
         let node = "{ address: 10.9.0.1, node: n1 }";
         let service = |name: &str, rest: &str| format!("  - {{ name: {name}, vip: 10.9.7.100, {rest} }}\n");
