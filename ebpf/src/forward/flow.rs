@@ -1,7 +1,8 @@
 //! The flow table: what an entry says about a packet, and how packets change it.
 
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, Half, RETURN_VIA_INGRESS,
+    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, HALF_ORPHAN, Half, RETURN_VIA_INGRESS,
 };
 
 use crate::clock;
@@ -109,16 +110,27 @@ pub(crate) fn enter(request: &mut Request, slot: u16) -> bool {
 /// Enters a flow that is only being opened. False: the table refused.
 #[inline(always)]
 pub(crate) fn enter_half(request: &mut Request, slot: u16) -> bool {
+    half(request, slot, u64::from(BPF_ANY))
+}
+
+/// Notes that `slot` was given an orphan, unless the tuple is somebody's handshake. False: it is, or the table refused.
+#[inline(always)]
+pub(crate) fn enter_orphan(request: &mut Request, slot: u16) -> bool {
+    half(request, slot | HALF_ORPHAN, u64::from(BPF_NOEXIST))
+}
+
+#[inline(always)]
+fn half(request: &mut Request, endpoint: u16, flags: u64) -> bool {
     let service = request.found.service;
     request.work.build.half = Half {
         vip: copy(&service.vip),
         vip_port: service.port,
         service: request.found.slot as u16,
-        endpoint: slot,
+        endpoint,
         ingress: request.work.chain.ingress,
     };
     // SAFETY: just written.
-    maps::HALF.insert(&request.work.key, unsafe { &request.work.build.half }, 0).is_ok()
+    maps::HALF.insert(&request.work.key, unsafe { &request.work.build.half }, flags).is_ok()
 }
 
 /// Was the flow of the key in the work opened for this service a moment ago, by a SYN before this packet?
@@ -129,8 +141,9 @@ pub(crate) fn half_open(request: &Request) -> bool {
     }
     let service = request.found.service;
     // SAFETY: compared at once; an entry replaced meanwhile does not match.
-    unsafe { maps::HALF.get(&request.work.key) }
-        .is_some_and(|half| same(&half.vip, &service.vip) && half.vip_port == service.port)
+    unsafe { maps::HALF.get(&request.work.key) }.is_some_and(|half| {
+        half.endpoint & HALF_ORPHAN == 0 && same(&half.vip, &service.vip) && half.vip_port == service.port
+    })
 }
 
 /// The flow of the key in the work is open: its half-open entry would only bring a closed flow back to life.

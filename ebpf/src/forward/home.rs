@@ -313,24 +313,31 @@ fn ask_on(request: &mut Request) -> Step {
     unsafe {
         bpf_loop(u32::from(MAX_CANDIDATES), unheld as *mut c_void, (&raw mut search).cast(), 0);
     }
-    let Some(target) = local::target(request, request.work.free) else { return Step::drop(PacketDrop::NoEndpoint) };
+    if request.work.free == MAX_CANDIDATES {
+        return Step::drop(PacketDrop::NoEndpoint);
+    }
     if !clock::take(BUCKET_ORPHAN, request.config.orphan_rate) {
         return Step::drop(PacketDrop::OrphanRate);
     }
     request.found.count_orphan();
-    Step::deliver(target.slot, Tally::Orphan)
+    let slot = forgotten(&request.work.aimed).slot;
+    // So that the endpoint's reset leaves as the VIP's: the reverse map does not speak to clients inside. Without it nothing is lost but that.
+    let _refused = flow::enter_orphan(request, slot);
+    Step::deliver(slot, Tally::Orphan)
 }
 
-/// Is candidate `index` one at which no other VIP holds the tuple? 1 ends the search.
+/// Is candidate `index` one at which no other VIP holds the tuple? It is aimed at then, and 1 ends the search.
 extern "C" fn unheld(index: u32, search: *mut c_void) -> c_long {
     // SAFETY: `ask_on` gives a live `Search` of a live request.
     let search = unsafe { &mut *search.cast::<Search<()>>() };
     // SAFETY: as above.
     let request = unsafe { &mut *search.request };
     let index = index as u8;
-    if request.work.foreign >> (index & 7) & 1 != 0 || local::target(request, index).is_none() {
+    if request.work.foreign >> (index & 7) & 1 != 0 {
         return 0;
     }
+    let Some(target) = local::target(request, index) else { return 0 };
+    local::aim_key(request, &target);
     request.work.free = index;
     1
 }

@@ -65,11 +65,14 @@ pub struct Half {
     pub vip_port: u16,
     /// Service slot.
     pub service: u16,
-    /// Endpoint slot.
+    /// Endpoint slot; with [`HALF_ORPHAN`], of an endpoint that was given an orphan.
     pub endpoint: u16,
     /// Node on which the SYN arrived.
     pub ingress: u16,
 }
+
+/// In [`Half::endpoint`]: no SYN made the entry. An orphan did, so that the endpoint's reset leaves as the VIP's; it opens nothing.
+pub const HALF_ORPHAN: u16 = 0x8000;
 
 /// A fragmented datagram, by what its fragments share (RFC 791 section 3.2, RFC 8200 section 4.5). Value: a [`FlowKey`]'s ports, or the
 /// node its first fragment went to; the programs own the format.

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, ReverseKey, Tally,
+    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, ReverseKey, Tally,
 };
 
 use super::{FIN, RST};
@@ -45,7 +45,7 @@ pub(super) fn find(key: &FlowKey, flags: u8) -> Option<Found> {
             vip: half.vip,
             vip_port: half.vip_port,
             service: half.service,
-            endpoint: half.endpoint,
+            endpoint: half.endpoint & !HALF_ORPHAN,
             ingress: half.ingress,
             via: false,
             by: Tally::ReplyHalf,

@@ -3,7 +3,7 @@
 use core::ffi::{c_long, c_void};
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, FLOW_CLOSING, PacketDrop, Tally};
+use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, FLOW_CLOSING, HALF_ORPHAN, PacketDrop, Tally};
 
 use super::echo;
 use crate::clock;
@@ -247,6 +247,7 @@ fn entered(request: &Request) -> Known {
     }
     // SAFETY: as above.
     let half = unsafe { maps::HALF.get(&request.work.key) };
+    let half = half.filter(|half| half.endpoint & HALF_ORPHAN == 0);
     if half.is_some_and(|half| same(&half.vip, vip) && half.vip_port == port) { Known::Half } else { known }
 }
 

@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL, ShimHead, Table,
-    Tally,
+    FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL,
+    ShimHead, Table, Tally,
 };
 
 use super::deliver::{End, clamp, note_end, rewrite};
@@ -137,7 +137,7 @@ impl State {
                 vip: half.vip,
                 port: half.vip_port,
                 service: half.service,
-                endpoint: half.endpoint,
+                endpoint: half.endpoint & !HALF_ORPHAN,
                 by: Tally::ReplyHalf,
                 ingress: half.ingress,
                 marked: false,

@@ -2,8 +2,9 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HOP_ACCEPT,
-    Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, Service, ShimHead, Table, Tally, fast_range,
+    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN,
+    HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, Service, ShimHead, Table, Tally,
+    fast_range,
 };
 
 use super::chain::held;
@@ -149,7 +150,9 @@ impl State {
         }
         let asked = |place: &&Place| {
             let half = self.half.get(&key_of(job, place));
-            half.is_some_and(|h| h.vip == job.service.vip && h.vip_port == job.service.port)
+            // An orphan's entry is for the answer alone.
+            let opened = |h: &Half| h.endpoint & HALF_ORPHAN == 0;
+            half.is_some_and(|h| opened(h) && h.vip == job.service.vip && h.vip_port == job.service.port)
                 && !self.collides(job, place)
         };
         if let Some(place) = places.iter().find(asked).copied() {
@@ -314,11 +317,11 @@ impl State {
         if from.flags & SHIM_REMOTE != 0 && !matches!(job.kind, Kind::Error(_)) {
             return self.drop(PacketDrop::RemoteMiss, job.frame);
         }
-        self.orphan(job, all, opens)
+        self.orphan(job, all, opens, from.ingress)
     }
 
     /// Nobody knows it: an endpoint's kernel says so, but not for a flow of another VIP.
-    fn orphan(&mut self, job: Job, all: &[Place], opens: bool) -> Output {
+    fn orphan(&mut self, job: Job, all: &[Place], opens: bool, ingress: u16) -> Output {
         let place = all.iter().find(|place| !self.collides(&job, place)).copied();
         let (Some(place), false, Kind::Tcp { .. }) = (place, opens, &job.kind) else {
             return self.drop(PacketDrop::NoEndpoint, job.frame);
@@ -327,6 +330,10 @@ impl State {
             return self.drop(PacketDrop::OrphanRate, job.frame);
         }
         self.service_stats.entry(job.slot).or_default().orphans += 1;
+        // So that its answer leaves as the VIP's, whoever the client is; unless the tuple is somebody's handshake.
+        let (vip, vip_port) = (job.service.vip, job.service.port);
+        let half = Half { vip, vip_port, service: job.slot, endpoint: place.slot | HALF_ORPHAN, ingress };
+        self.half.entry(key_of(&job, &place)).or_insert(half);
         let out = self.deliver(&job, &place, Tally::Orphan);
         debug_assert!(out.verdict == Verdict::Pass, "an endpoint's kernel answers");
         out
