@@ -66,6 +66,14 @@ impl Ground {
         tool("ip", words)
     }
 
+    /// As [`give_address`].
+    ///
+    /// # Errors
+    /// Those of [`give_address`].
+    pub fn address(&self, address: &str, device: &str) -> Result<()> {
+        give_address(address, device)
+    }
+
     /// Runs `tc` with these words.
     ///
     /// # Errors
@@ -134,6 +142,26 @@ impl Netns {
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.there.as_raw_fd())
     }
+}
+
+/// Gives a device of the thread's namespace an address (`addr/len`), which it may have already, and returns when the kernel takes packets
+/// for it.
+///
+/// # Errors
+/// When `ip` fails, or when there is no local route after ten seconds (the device is down).
+pub fn give_address(address: &str, device: &str) -> Result<()> {
+    let (plain, _) = address.split_once('/').with_context(|| format!("{address}: want address/length"))?;
+    if !plain.contains(':') {
+        return tool("ip", &format!("addr replace {address} dev {device}")).map(drop);
+    }
+    tool("ip", &format!("addr replace {address} dev {device} nodad"))?;
+    // addrconf adds the local route of an IPv6 address from a work queue: until then connect() says ENETUNREACH.
+    let end = boot_ns() + 10_000_000_000;
+    while tool("ip", &format!("-6 route show table local {plain}"))?.is_empty() {
+        ensure!(boot_ns() < end, "{address} on {device} gets no local route");
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn tool(name: &str, words: &str) -> Result<String> {

@@ -5,6 +5,6 @@ pub mod ground;
 pub mod run;
 pub mod wire;
 
-pub use ground::{Ground, Netns, boot_ns};
+pub use ground::{Ground, Netns, boot_ns, give_address};
 pub use run::{Outcome, cost_ns, test_run};
 pub use wire::Wire;

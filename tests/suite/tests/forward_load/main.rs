@@ -209,7 +209,7 @@ fn a_socket_of_the_endpoint_knows_its_flow_although_the_table_does_not() {
         let mut home = Stage::new(ground.root(), 2, false)?;
         for f in [V4, V6] {
             for address in [f.client, f.endpoint] {
-                ground.ip(&format!("address add {address} dev lo {}", if address.is_ipv6() { "nodad" } else { "" }))?;
+                ground.address(&format!("{address}/{}", if address.is_ipv6() { 128 } else { 32 }), "lo")?;
             }
             let listener = std::net::TcpListener::bind(SocketAddr::new(f.endpoint, 8443))?;
             let client = connect(f.client, SocketAddr::new(f.endpoint, 8443))?;

@@ -7,7 +7,7 @@ use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::FlowKey;
 use socket2::{Domain, Socket, Type};
 
-use crate::fence::Netns;
+use crate::fence::{Netns, give_address};
 use crate::forward::bytes::address_of;
 use crate::forward::model::Sockets;
 
@@ -69,12 +69,8 @@ impl Held {
 }
 
 fn bound(at: SocketAddr) -> Result<Socket> {
-    let (family, length) = if at.is_ipv4() { ("-4", 32) } else { ("-6", 128) };
     // Exists already when another socket of the fixture has the address.
-    let nodad = if at.is_ipv4() { "" } else { " nodad" };
-    let words = format!("{family} addr replace {}/{length} dev lo{nodad}", at.ip());
-    let done = std::process::Command::new("ip").args(words.split_whitespace()).output()?;
-    anyhow::ensure!(done.status.success(), "ip {words}: {}", String::from_utf8_lossy(&done.stderr));
+    give_address(&format!("{}/{}", at.ip(), if at.is_ipv4() { 32 } else { 128 }), "lo")?;
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&at.into())?;
