@@ -36,7 +36,7 @@ pub use budget::BUDGETS;
 pub use daemon_events::{ALL, SHORT, survive_daemons};
 pub use daemons::{DaemonNode, DaemonSite};
 pub use entries::{SERVICE_PORT, VIP};
-pub use fleet::{FLEET_FLOW_KEY, FLEET_NUMBER, FLEET_VIP, Fleet, FleetHost, Toll, Traffic};
+pub use fleet::{FLEET_FLOW_KEY, FLEET_NUMBER, FLEET_VIP, Fleet, FleetHost, Toll, Traffic, unless_void};
 pub use forge::{Encapsulated, ipv4, send_frame};
 pub use kills::{Dice, KillPlan, KillReport, kills};
 pub use ledger::{CLIENTS, Counted, ENCAPSULATION, OTHER};
