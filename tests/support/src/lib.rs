@@ -26,6 +26,7 @@ mod responder;
 pub mod router;
 mod sched;
 mod sniffer;
+pub mod softnet;
 mod tcp_probe;
 mod time;
 mod udp_probe;
