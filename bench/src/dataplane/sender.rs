@@ -82,13 +82,9 @@ impl Sender {
     /// When the device is gone.
     pub fn flood(&mut self, syns: &mut Syns, count: u32, rate: u32) -> Result<Sent> {
         let (begun, before) = (Stamp::now(), thread_time()?);
-        let per_pause = f64::from(rate) * PAUSE.as_secs_f64();
-        let most = (per_pause * 2.0).ceil().clamp(1.0, BURST as f64);
         let (mut sent, mut refused, mut next) = (0, 0, begun);
         while sent < count {
-            let due = Stamp::now().since(begun).as_secs_f64() * f64::from(rate) + per_pause - f64::from(sent);
-            // Saturates: nothing is due below one.
-            let burst = due.clamp(0.0, most).min(f64::from(count - sent)) as usize;
+            let burst = usize::try_from(due(Stamp::now().since(begun), rate, sent).min(count - sent))?;
             let left = self.burst(syns, burst)?;
             sent += u32::try_from(left)?;
             refused += u32::try_from(burst - left)?;
@@ -119,6 +115,15 @@ impl Sender {
         }
         Ok(taken)
     }
+}
+
+/// SYNs of the next burst, `elapsed` after the first, if `sent` have left: what `rate` a second asks for until the burst after it, as far
+/// as that is no more than twice a burst's share.
+fn due(elapsed: Duration, rate: u32, sent: u32) -> u32 {
+    let asked = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
+    let most = (asked(PAUSE) * 2).clamp(1, BURST as u128);
+    let due = asked(elapsed + PAUSE).saturating_sub(u128::from(sent));
+    u32::try_from(due.min(most)).expect("no more than a burst")
 }
 
 /// Processor time of the calling thread so far.
@@ -188,9 +193,20 @@ impl Syns {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::super::frames::{SYN, tcp4};
-    use super::Syns;
+    use super::{BURST, Syns, due};
+
+    #[test]
+    fn a_late_sender_makes_up_for_it_at_twice_the_rate() {
+        let after = |ms, sent| due(Duration::from_millis(ms), 50_000, sent);
+        assert_eq!([after(0, 0), after(1, 50), after(2, 150), after(1, 150)], [50, 50, 0, 0]);
+        // Ten bursts late: two at a time, until nothing is owed.
+        assert_eq!([after(10, 50), after(11, 150), after(20, 1049), after(20, 1050)], [100, 100, 1, 0]);
+        assert_eq!((due(Duration::ZERO, 10, 0), due(Duration::from_millis(99), 10, 0)), (0, 1));
+        assert_eq!(due(Duration::from_secs(1), 10_000_000, 0), u32::try_from(BURST).unwrap());
+    }
 
     #[test]
     fn every_syn_is_a_whole_packet_of_its_own() {

@@ -21,8 +21,8 @@ use crate::local::flow_key;
 use crate::maps;
 use crate::packet::forgotten;
 use crate::verdict::{self, Verdict};
-use frame::{Kind, Packet, Ports};
 pub(crate) use frame::Leaving;
+use frame::{Kind, Packet, Ports};
 use lookup::Found;
 
 /// Marks a reply that this node emits for another one (`__sk_buff::tc_index`): it is finished, whatever the tables here say of its

@@ -112,9 +112,7 @@ extern "C" fn by_socket<P: Packet, const NOTES: bool>(index: u32, search: *mut c
     let aimed = local::aim_key(request, &target);
     let why = match socket::find(packet, request, &target) {
         Socket::Knows => Tally::SocketHit,
-        Socket::Listens
-            if NOTES && flow::acknowledges(request) && socket::has_cookie(packet, request, &target) =>
-        {
+        Socket::Listens if NOTES && flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
             Tally::CookieHit
         }
         Socket::Listens | Socket::None => return 0,

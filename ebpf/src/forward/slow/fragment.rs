@@ -28,8 +28,9 @@ const ID_MASK: u32 = 0x3fff;
 /// Nodes that a fragment may pass after the first one.
 const MAX_INDEX: u8 = 3;
 
+/// Under which the fragments of the packet in the work are remembered.
 #[inline(always)]
-fn key(work: &Work) -> FragmentKey {
+pub(super) fn key(work: &Work) -> FragmentKey {
     FragmentKey {
         source: work.ip.source,
         destination: work.ip.destination,
