@@ -43,7 +43,7 @@ pub use probe::{Gap, Lateness, Probe, Record};
 pub use process::{Process, ProcessBuilder, SchedClass};
 pub use report::{Report, Row, Samples};
 pub use responder::Responder;
-pub use sched::fifo;
+pub use sched::{fifo, fifo_threads};
 pub use sniffer::{Dual, Sniffer};
 pub use tcp_probe::TcpProber;
 pub use time::{Stamp, sleep_until, wait_for};
