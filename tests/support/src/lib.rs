@@ -6,6 +6,7 @@
 //!
 //! Needs root, iproute2 and nftables. Synchronous: threads, no async runtime.
 
+pub mod apiserver;
 pub mod audit;
 pub mod bascule;
 mod bridge;
@@ -15,6 +16,7 @@ mod error;
 mod fault;
 pub mod forward;
 mod group;
+mod http;
 pub mod keepalived;
 mod lab;
 mod leftovers;
