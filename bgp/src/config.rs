@@ -55,6 +55,31 @@ pub struct NeighborConfig {
     pub transport: Transport,
 }
 
+impl NeighborConfig {
+    /// An external neighbor that we dial, as it is when nothing else is said: IPv4 unicast, a Hold Time of 90 s (RFC 4271 section 10), a
+    /// first new attempt after 5 s, nothing that is optional.
+    pub fn external(name: impl Into<String>, address: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            port: 179,
+            remote_as: RemoteAs::External,
+            local_as: None,
+            mode: Mode::Active,
+            families: FamilySet::EMPTY.with(Family::Ipv4),
+            hold_time: 90,
+            connect_retry: Duration::from_secs(5),
+            send_hold: None,
+            graceful_restart: None,
+            max_prefix: None,
+            max_prefix_action: MaxPrefixAction::Warn,
+            bfd: false,
+            export: ExportPolicy::default(),
+            transport: Transport::default(),
+        }
+    }
+}
+
 /// What the neighbor's AS must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RemoteAs {

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::collision::Identity;
 use super::negotiate::{Restarted, Rung, accept, offer};
 use super::{Effect, LocalEnd, Session, State, Stop};
-use crate::config::{ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, RemoteAs, Transport};
+use crate::config::{Mode, NeighborConfig, RemoteAs};
 use crate::io::{Action, Conn};
 use crate::time::Instant;
 use crate::wire::header::{HEADER_LEN, MAX_LEN};
@@ -19,24 +19,8 @@ const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 const US: Identity = Identity { id: Ipv4Addr::new(192, 0, 2, 1), asn: 65_001 };
 
 fn config() -> NeighborConfig {
-    NeighborConfig {
-        name: "n2".to_owned(),
-        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
-        port: 179,
-        remote_as: RemoteAs::Is(65_002),
-        local_as: None,
-        mode: Mode::Both,
-        families: FamilySet::EMPTY.with(Family::Ipv4),
-        hold_time: 90,
-        connect_retry: Duration::from_secs(5),
-        send_hold: None,
-        graceful_restart: None,
-        max_prefix: None,
-        max_prefix_action: MaxPrefixAction::Warn,
-        bfd: false,
-        export: ExportPolicy::default(),
-        transport: Transport::default(),
-    }
+    let external = NeighborConfig::external("n2", IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
+    NeighborConfig { remote_as: RemoteAs::Is(65_002), mode: Mode::Both, ..external }
 }
 
 fn their_open(asn: u32) -> Open {

@@ -9,9 +9,6 @@ mod links;
 mod transport;
 mod wishes;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

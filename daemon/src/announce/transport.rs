@@ -60,7 +60,6 @@ fn patience(neighbor: &NeighborConfig) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::announce::tests::neighbor;
 
     #[test]
     fn the_ttl_follows_distance_and_as() {
@@ -77,14 +76,14 @@ mod tests {
 
     #[test]
     fn the_kernel_is_more_patient_than_every_timer_of_the_session() {
-        let mut first = neighbor("tor1", [10, 0, 0, 1].into());
+        let mut first = NeighborConfig::external("tor1", [10, 0, 0, 1].into());
         assert_eq!(patience(&first), Duration::from_secs(540));
         first.hold_time = 600;
         assert_eq!(patience(&first), Duration::from_secs(1260));
         first.send_hold = Some(Duration::from_secs(10));
         assert_eq!(patience(&first), Duration::from_secs(660), "never below the hold time");
         first.hold_time = 0;
-        let second = neighbor("tor1b", first.address);
+        let second = NeighborConfig::external("tor1b", first.address);
         let config = SpeakerConfig { asn: 1, router_id: [1, 1, 1, 1].into(), neighbors: vec![first, second] };
         let patience = Patience::of(&config);
         assert_eq!(patience.with([10, 0, 0, 1].into()), Duration::from_secs(540), "the longer of one address");

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bascule_bgp::config::{
-    ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, RemoteAs, Secret, SpeakerConfig, Transport,
-};
+use bascule_bgp::config::{MaxPrefixAction, Mode, NeighborConfig, Secret, SpeakerConfig, Transport};
 use bascule_bgp::event::Event;
 use bascule_bgp::graceful::{FormerRun, RestartMarker};
 use bascule_bgp::io::{Action, BfdState, Command, Conn, Input, Route};
@@ -227,11 +225,6 @@ fn route(last: u8, since: Instant) -> Route {
 fn config(variant: u8) -> SpeakerConfig {
     let bit = |at: u8| variant >> at & 1 != 0;
     let neighbor = |last: u8| NeighborConfig {
-        name: format!("n{last}"),
-        address: address(last),
-        port: 179,
-        remote_as: RemoteAs::External,
-        local_as: None,
         mode: if bit(0) { Mode::Both } else { Mode::Active },
         families: if bit(1) { FamilySet::EMPTY.with(Family::Ipv4) } else { FamilySet::ALL },
         hold_time: if bit(2) { 3 } else { 90 },
@@ -241,9 +234,9 @@ fn config(variant: u8) -> SpeakerConfig {
         max_prefix: Some(5),
         max_prefix_action: if bit(6) { MaxPrefixAction::Reset } else { MaxPrefixAction::Warn },
         bfd: bit(7),
-        export: ExportPolicy::default(),
         // A rotated key must not reset anything; which key it is shows in no other bit.
         transport: Transport { password: bit(2).then(|| Secret(vec![variant])), ..Transport::default() },
+        ..NeighborConfig::external(format!("n{last}"), address(last))
     };
     let neighbors = if variant == 255 { vec![] } else { vec![neighbor(2), neighbor(3)] };
     SpeakerConfig { asn: 65_001, router_id: [192, 0, 2, 1].into(), neighbors }

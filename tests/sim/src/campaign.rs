@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::check::Violation;
 use crate::mutant::Mutant;
 use crate::scenario::{Class, Scenario};
+use crate::violation::Violation;
 use crate::world::{Outcome, World};
 
 /// Runs one seed.

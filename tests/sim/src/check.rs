@@ -2,7 +2,6 @@
 //! daemon thinks, except where the claim is about the daemon itself.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
 use bascule_core::fence::{FenceRole, FenceWrite, window};
@@ -13,29 +12,13 @@ use bascule_core::wire::vrrp::Advert;
 
 use crate::lan::{Body, Lan, Packet};
 use crate::scenario::{Class, MS, SEC, Scenario};
+use crate::violation::Violation;
 use crate::world::World;
 
 /// A lifetime of 10 s and what the kernel needs to notice (issue 2, "SIGKILL of the owner's daemon": 11 s).
 const LINGER: u64 = 11 * SEC;
 /// Turns with an expiry and actions per virtual second and node at most: three groups at 10 ms send 600 adverts.
 const WORK: u64 = 3000;
-
-/// A broken invariant.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// Which.
-    pub rule: &'static str,
-    /// When, in the world's nanoseconds.
-    pub at: u64,
-    /// What was seen.
-    pub text: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {:.6} s: {}", self.rule, self.at as f64 / 1e9, self.text)
-    }
-}
 
 /// Two or more owners of one VIP.
 #[derive(Clone, Debug)]

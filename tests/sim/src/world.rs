@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bascule_core::node::io::{FenceState, Input};
 use bascule_core::types::{LinkId, Slot};
 
-use crate::check::{Checker, Violation};
+use crate::check::Checker;
 use crate::client::Clients;
 use crate::faults::{Blow, Point};
 use crate::host::{Host, Phase, Process, Rx};
@@ -20,6 +20,7 @@ use crate::lan::{Body, Lan, Packet};
 use crate::mutant::Mutant;
 use crate::rng::Rng;
 use crate::scenario::{LINK, MS, Scenario, link};
+use crate::violation::Violation;
 
 /// Packets that wait in a socket at most, as in a default receive buffer of Linux.
 const SOCKET_BUFFER: usize = 800;

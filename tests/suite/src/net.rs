@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use bascule_core::types::LinkId;
 pub use marker::{add_marked, marker};
 
-use crate::fence::Netns;
+use crate::fence::{Netns, give_address};
 
 /// How long a condition may take that the kernel meets in microseconds: the machine may stall.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -56,7 +56,7 @@ fn link(name: &str, v4: &str, v6: &[&str]) -> Result<LinkId> {
     ip(&format!("link set {name} up"))?;
     ip(&format!("addr add {v4} dev {name}"))?;
     for address in v6 {
-        ip(&format!("addr add {address} dev {name} nodad"))?;
+        give_address(address, name)?;
     }
     index(name)
 }

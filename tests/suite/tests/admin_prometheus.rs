@@ -1,7 +1,7 @@
 //! A real Prometheus scrapes the admin interface; the driver behind it is played.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,8 @@ use bascule_core::node::config::FencePolicy;
 use bascule_core::node::event::Event;
 use bascule_core::node::status::{GroupStatus, NodeStatus};
 use bascule_core::types::{Role, Term};
+use bascule_suite::fence::Netns;
+use bascule_suite::net::ip;
 use serde_json::Value;
 
 /// Prometheus starts in a second or two, and in many more on a busy machine.
@@ -84,7 +86,8 @@ async fn drive(mut port: NodePort, status: Arc<Mutex<NodeStatus>>) {
 }
 
 fn start_prometheus(dir: &Path, target: SocketAddr) -> Result<(Prometheus, SocketAddr)> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    // Its default port: nobody else is in this namespace.
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090));
     let config = dir.join("prometheus.yml");
     std::fs::write(
         &config,
@@ -96,13 +99,13 @@ fn start_prometheus(dir: &Path, target: SocketAddr) -> Result<(Prometheus, Socke
     let child = Command::new("prometheus")
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-        .arg(format!("--web.listen-address={free}"))
+        .arg(format!("--web.listen-address={server}"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(dir.join("log"))?)
         .spawn()
         .context("the Debian package prometheus is installed by `cargo xtask setup`")?;
-    Ok((Prometheus(child), free))
+    Ok((Prometheus(child), server))
 }
 
 fn get(server: SocketAddr, path: &str) -> Result<Value> {
@@ -131,6 +134,14 @@ fn wait_for(server: SocketAddr, query: &str, wanted: &str) -> Result<()> {
 
 #[test]
 fn a_real_prometheus_scrapes_and_sees_what_moves() -> Result<()> {
+    // Threads and processes that start inside stay inside.
+    Netns::new()?.inside(|| {
+        ip("link set lo up")?;
+        scraped()
+    })
+}
+
+fn scraped() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (handle, port) = channel(Arc::new(|| {}));

@@ -37,7 +37,7 @@ fn good(n: u32, slot: u8, port: u16) -> Result<Encapsulated> {
 }
 
 fn send(fleet: &Fleet, packet: &Encapsulated) -> Result<()> {
-    let to = fleet.hosts[0].netns.mac("eth0")?;
+    let to = fleet.crew.node(1).netns.mac("eth0")?;
     Ok(send_frame(&fleet.client, "eth0", to, &packet.packet(&PROBE))?)
 }
 
@@ -67,24 +67,24 @@ fn keys_rotate_under_traffic_without_loss_and_old_ones_are_dropped() -> Result<(
     ensure!(toll.datagrams.0 > 1000 && toll.echoed > 1000, "{toll:?}");
     // The traffic went through the tunnel, in both directions of every pair.
     for n in 1..=3 {
-        fleet.wait_metric(n, DECAPSULATED, |packets| packets > 100.0)?;
+        fleet.crew.wait_metric(n, DECAPSULATED, |packets| packets > 100.0)?;
     }
     let line = fleet.daemon(1).ctl(&["services"])?;
     ensure!(line.contains("keys: 0: signs, 0: verify"), "{line}");
 
     let tag = drops("encap_tag");
-    let before = fleet.wait_metric(1, &tag, |_| true)?;
+    let before = fleet.crew.wait_metric(1, &tag, |_| true)?;
     for port in 30_000..30_000 + EACH {
         // Key 0 signed under label 0 in the beginning, where key 2 is now; key 1 under label 1, where nothing is.
         send(&fleet, &good(0, 0, port)?)?;
         send(&fleet, &good(1, 1, port)?)?;
     }
-    fleet.wait_metric(1, &tag, |drops| drops >= before + f64::from(2 * EACH))?;
-    let delivered = fleet.wait_metric(1, DELIVERED, |_| true)?;
+    fleet.crew.wait_metric(1, &tag, |drops| drops >= before + f64::from(2 * EACH))?;
+    let delivered = fleet.crew.wait_metric(1, DELIVERED, |_| true)?;
     send(&fleet, &good(2, 0, 40_000)?)?;
-    let now = fleet.wait_metric(1, DELIVERED, |packets| packets > delivered)?;
+    let now = fleet.crew.wait_metric(1, DELIVERED, |packets| packets > delivered)?;
     ensure!(now == delivered + 1.0, "{delivered} and one: {now}");
-    ensure!(fleet.wait_metric(1, &tag, |_| true)? == before + f64::from(2 * EACH), "each once");
+    ensure!(fleet.crew.wait_metric(1, &tag, |_| true)? == before + f64::from(2 * EACH), "each once");
     Ok(())
 }
 
@@ -110,12 +110,12 @@ fn forged_encapsulation_is_dropped_and_counted_by_reason() -> Result<()> {
         let mut fleet = Fleet::new("fforge", 2, hook)?;
         fleet.start_all(FLOWS)?;
         // The harness: what is not spoilt arrives.
-        let start = fleet.wait_metric(1, DELIVERED, |_| true)?;
+        let start = fleet.crew.wait_metric(1, DELIVERED, |_| true)?;
         for port in 20_000..20_000 + EACH {
             send(&fleet, &good(0, 0, port)?)?;
         }
         let all = start + f64::from(EACH);
-        fleet.wait_metric(1, DELIVERED, |packets| packets >= all).context("good packets")?;
+        fleet.crew.wait_metric(1, DELIVERED, |packets| packets >= all).context("good packets")?;
 
         for (what, reason, spoil) in FORGED {
             let before: Vec<f64> =
@@ -127,7 +127,10 @@ fn forged_encapsulation_is_dropped_and_counted_by_reason() -> Result<()> {
             }
             let at = REASONS.iter().position(|r| *r == reason).context("a reason")?;
             let wanted = before[at] + f64::from(EACH);
-            fleet.wait_metric(1, &drops(reason), |drops| drops >= wanted).with_context(|| format!("{hook}: {what}"))?;
+            fleet
+                .crew
+                .wait_metric(1, &drops(reason), |drops| drops >= wanted)
+                .with_context(|| format!("{hook}: {what}"))?;
             for (slot, of) in REASONS.iter().enumerate() {
                 let want = before[slot] + if slot == at { f64::from(EACH) } else { 0.0 };
                 let found = fleet.daemon(1).metric(&drops(of)).context("a metric")?;
@@ -137,14 +140,14 @@ fn forged_encapsulation_is_dropped_and_counted_by_reason() -> Result<()> {
             ensure!(delivered == all, "{hook}: {what}: {delivered} packets reached the endpoint, of {all} good ones");
         }
         // To an address that is not this node's it is no encapsulation: no tunnel takes it, and no endpoint gets it.
-        let taken = fleet.wait_metric(1, DECAPSULATED, |_| true)?;
+        let taken = fleet.crew.wait_metric(1, DECAPSULATED, |_| true)?;
         let mut elsewhere = good(0, 0, 20_000)?;
         elsewhere.outer.1 = Ipv4Addr::new(10, 9, 0, 77);
         send(&fleet, &elsewhere)?;
         send(&fleet, &good(0, 0, 20_001)?)?;
-        fleet.wait_metric(1, DELIVERED, |packets| packets > all)?;
-        ensure!(fleet.wait_metric(1, DECAPSULATED, |_| true)? == taken + 1.0, "{hook}: only the good one");
-        ensure!(fleet.wait_metric(1, DELIVERED, |_| true)? == all + 1.0, "{hook}: only the good one");
+        fleet.crew.wait_metric(1, DELIVERED, |packets| packets > all)?;
+        ensure!(fleet.crew.wait_metric(1, DECAPSULATED, |_| true)? == taken + 1.0, "{hook}: only the good one");
+        ensure!(fleet.crew.wait_metric(1, DELIVERED, |_| true)? == all + 1.0, "{hook}: only the good one");
     }
     Ok(())
 }

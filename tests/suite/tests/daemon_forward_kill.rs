@@ -32,7 +32,7 @@ fn a_plane_that_is_taken_away_is_seen() -> Result<()> {
     let traffic = fleet.traffic(6, 4)?;
     fleet.daemon(1).process.sigkill()?;
     let program = bascule_lab::bascule::binary()?;
-    fleet.hosts[0].netns.tool(&program.display().to_string(), &["clean"])?;
+    fleet.crew.node(1).netns.tool(&program.display().to_string(), &["clean"])?;
     ensure!(fleet.links(1)?.is_empty());
     let opened = fleet.fresh(16)?;
     let toll = traffic.finish()?;

@@ -19,7 +19,7 @@ fn probe(name: &str) -> String {
     format!("bascule_forward_probe{{device=\"eth0\",probe=\"{name}\"}}")
 }
 
-fn conditions(fleet: &mut Fleet, n: usize) -> Result<Vec<String>> {
+fn conditions(fleet: &mut Fleet, n: u16) -> Result<Vec<String>> {
     let (_, body) = fleet.daemon(n).get("/services")?;
     let page: Value = serde_json::from_str(&body)?;
     let said = page["conditions"].as_array().context("conditions")?;
@@ -27,8 +27,8 @@ fn conditions(fleet: &mut Fleet, n: usize) -> Result<Vec<String>> {
 }
 
 /// The probe fails: metric, condition and command line say so.
-fn fails(fleet: &mut Fleet, n: usize, name: &str, words: &str) -> Result<()> {
-    fleet.wait_metric(n, &probe(name), |ok| ok == 0.0)?;
+fn fails(fleet: &mut Fleet, n: u16, name: &str, words: &str) -> Result<()> {
+    fleet.crew.wait_metric(n, &probe(name), |ok| ok == 0.0)?;
     let said = conditions(fleet, n)?;
     ensure!(said.iter().any(|c| c.starts_with("eth0: ") && c.contains(words)), "{name}: {said:?}");
     let table = fleet.daemon(n).ctl(&["services"])?;
@@ -37,9 +37,9 @@ fn fails(fleet: &mut Fleet, n: usize, name: &str, words: &str) -> Result<()> {
     Ok(())
 }
 
-fn passes(fleet: &mut Fleet, n: usize, names: &[&str]) -> Result<()> {
+fn passes(fleet: &mut Fleet, n: u16, names: &[&str]) -> Result<()> {
     for name in names {
-        fleet.wait_metric(n, &probe(name), |ok| ok == 1.0)?;
+        fleet.crew.wait_metric(n, &probe(name), |ok| ok == 1.0)?;
     }
     Ok(())
 }
@@ -50,21 +50,21 @@ fn probes_of_a_device_end_as_conditions_and_metrics_and_never_as_a_dead_node() -
     for (file, value) in
         [("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "0"), ("net/ipv4/conf/eth0/rp_filter", "0")]
     {
-        fleet.hosts[0].netns.sysctl(file, value)?;
+        fleet.crew.node(1).netns.sysctl(file, value)?;
     }
     fleet.start_all(FLOWS)?;
     passes(&mut fleet, 1, &["native_xdp", "headroom", "tcx", "tc_order", "rp_filter", "ip_forward"])?;
     let nothing = wait_for(SOON, "nothing to say", || conditions(&mut fleet, 1).ok()?.is_empty().then_some(()));
     nothing.with_context(|| format!("{:?}", conditions(&mut fleet, 1)))?;
 
-    fleet.hosts[0].netns.sysctl("net/ipv4/conf/eth0/rp_filter", "1")?;
+    fleet.crew.node(1).netns.sysctl("net/ipv4/conf/eth0/rp_filter", "1")?;
     fails(&mut fleet, 1, "rp_filter", "rp_filter of eth0 is strict")?;
-    fleet.hosts[0].netns.sysctl("net/ipv4/conf/eth0/rp_filter", "2")?;
-    fleet.hosts[0].netns.sysctl("net/ipv4/ip_forward", "0")?;
+    fleet.crew.node(1).netns.sysctl("net/ipv4/conf/eth0/rp_filter", "2")?;
+    fleet.crew.node(1).netns.sysctl("net/ipv4/ip_forward", "0")?;
     fails(&mut fleet, 1, "ip_forward", "net.ipv4.ip_forward is 0")?;
     passes(&mut fleet, 1, &["rp_filter"])?;
 
-    let netns = fleet.hosts[0].netns.clone();
+    let netns = fleet.crew.node(1).netns.clone();
     let index = netns.ifindex("eth0")?;
     let foreign = netns.run(move || foreign_tcx(index, TcAttachType::Egress))?;
     fails(&mut fleet, 1, "tc_order", "before ours may end the egress chain")?;
@@ -80,10 +80,10 @@ fn probes_of_a_device_end_as_conditions_and_metrics_and_never_as_a_dead_node() -
     tallies.set(slot, PerCpuValues::try_from(more)?, 0)?;
     fails(&mut fleet, 1, "headroom", "leaves no room before a frame")?;
     let on_tc = "bascule_forward_device{device=\"eth0\",egress=\"tcx\",ingress=\"tcx\"}";
-    fleet.wait_metric(1, on_tc, |is| is == 1.0)?;
+    fleet.crew.wait_metric(1, on_tc, |is| is == 1.0)?;
     ensure!(fleet.fresh(8)? == 8, "and traffic goes on, by tc");
     // The chain of arriving frames is looked at as well, now that we stand there.
-    let netns = fleet.hosts[0].netns.clone();
+    let netns = fleet.crew.node(1).netns.clone();
     let _foreign = netns.run(move || foreign_tcx(index, TcAttachType::Ingress))?;
     fails(&mut fleet, 1, "tc_order", "before ours may end the ingress chain")
 }
@@ -95,7 +95,7 @@ fn a_device_without_native_xdp_says_so_and_a_configured_way_is_not_asked_for_ano
     passes(&mut fleet, 1, &["tcx", "tc_order"])?;
     ensure!(fleet.daemon(1).metric(&probe("native_xdp")).is_none(), "nobody asked for XDP");
     // A bridge in the place of the card: no driver of that kind has XDP.
-    let netns = &fleet.hosts[1].netns;
+    let netns = &fleet.crew.node(2).netns;
     for words in ["link add br0 type bridge", "link set br0 up"] {
         netns.tool("ip", &words.split(' ').collect::<Vec<_>>())?;
     }
@@ -104,7 +104,7 @@ fn a_device_without_native_xdp_says_so_and_a_configured_way_is_not_asked_for_ano
     config["forwarding"]["interfaces"] = json!(["br0"]);
     fleet.daemon(2).rewrite(&config)?;
     let line = "bascule_forward_probe{device=\"br0\",probe=\"native_xdp\"}";
-    fleet.wait_metric(2, line, |ok| ok == 0.0)?;
+    fleet.crew.wait_metric(2, line, |ok| ok == 0.0)?;
     let said = conditions(&mut fleet, 2)?;
     ensure!(said.iter().any(|c| c == "br0: xdp: the driver has none"), "{said:?}");
     ensure!(fleet.daemon(2).metric(&probe("tcx")).is_none(), "eth0 carries nothing any more");
@@ -128,7 +128,7 @@ fn replies_to_hosts_inside_are_left_alone() -> Result<()> {
     };
     let reverse = "bascule_forward_verdicts_total{verdict=\"reply_reverse\"}";
     ensure!(direct(21_000)?.to_string() == "10.9.0.1:7100", "private ranges are inside by default");
-    ensure!(fleet.wait_metric(1, reverse, |_| true)? == 0.0);
+    ensure!(fleet.crew.wait_metric(1, reverse, |_| true)? == 0.0);
     let (_, body) = fleet.daemon(1).get("/services")?;
     ensure!(
         serde_json::from_str::<Value>(&body)?["inside"].as_array().context("inside")?.contains(&json!("10.0.0.0/8"))
@@ -143,7 +143,7 @@ fn replies_to_hosts_inside_are_left_alone() -> Result<()> {
     });
     outside?;
     ensure!(direct(21_001)?.to_string() == format!("{FLEET_VIP}:7000"), "what the map is for");
-    fleet.wait_metric(1, reverse, |replies| replies == 1.0)?;
+    fleet.crew.wait_metric(1, reverse, |replies| replies == 1.0)?;
 
     // A start sweeps what nobody names: these it names.
     fleet.daemon(1).process.sigkill()?;
@@ -164,7 +164,7 @@ fn another_size_of_the_map_of_flows_takes_effect_at_once_and_loses_nothing() -> 
             let config = fleet.config(1, flows);
             fleet.daemon(1).rewrite(&config)?;
             let capacity = "bascule_forward_map_capacity{map=\"flows\"}";
-            fleet.wait_metric(1, capacity, |size| size == f64::from(flows))?;
+            fleet.crew.wait_metric(1, capacity, |size| size == f64::from(flows))?;
             fleet.wait_on(1)?;
             let pins = fleet.pins(1)?;
             let count = |prefix: &str| pins.iter().filter(|name| name.starts_with(prefix)).count();
@@ -180,7 +180,7 @@ fn another_size_of_the_map_of_flows_takes_effect_at_once_and_loses_nothing() -> 
 }
 
 /// Services beside the fleet's own, each with one fault.
-fn faulty(fleet: &Fleet, n: usize) -> Value {
+fn faulty(fleet: &Fleet, n: u16) -> Value {
     let mut config = fleet.config(n, FLOWS);
     let endpoint = |port: u16| json!([{ "name": "x", "address": "10.9.0.1", "port": port, "node": "n1" }]);
     let services = config["services"].as_array_mut().expect("services");
@@ -201,12 +201,12 @@ fn every_counter_of_forwarding_is_moved_by_its_fault() -> Result<()> {
     let mut fleet = Fleet::new("fcount", 2, "tc")?;
     for n in 1..=2 {
         let config = faulty(&fleet, n);
-        fleet.start_with(n, &config)?;
+        fleet.crew.start(n, &config)?;
     }
     for n in 1..=2 {
         fleet.wait_on(n)?;
     }
-    fleet.hosts[0].netns.tool("nft", &["add table inet t; add chain inet t in { type filter hook input priority 0; }; add rule inet t in tcp dport 7111 drop"])?;
+    fleet.crew.node(1).netns.tool("nft", &["add table inet t; add chain inet t in { type filter hook input priority 0; }; add rule inet t in tcp dport 7111 drop"])?;
     // Either node is the home of a flow with a chance of one half: of 16 all miss one of them once in 32,768 runs.
     let traffic = fleet.traffic(16, 16)?;
     let tcp = |service: &str, event: &str| {
@@ -228,17 +228,17 @@ fn every_counter_of_forwarding_is_moved_by_its_fault() -> Result<()> {
         &tcp("audit", "syn"),
         &tcp("audit", "syn_ack"),
     ] {
-        fleet.wait_metric(1, line, |count| count > 0.0)?;
+        fleet.crew.wait_metric(1, line, |count| count > 0.0)?;
     }
 
     // Passive evidence: an endpoint that refuses, and one that does not answer, whatever a check would say.
     let refused = connect(&fleet, 7010).expect_err("nobody listens");
     ensure!(refused.kind() == std::io::ErrorKind::ConnectionRefused, "{refused}: the RST comes from the VIP");
-    fleet.wait_metric(1, &tcp("closed", "reset"), |resets| resets >= 1.0)?;
+    fleet.crew.wait_metric(1, &tcp("closed", "reset"), |resets| resets >= 1.0)?;
     ensure!(connect(&fleet, 7011).is_err());
-    fleet.wait_metric(1, &tcp("mute", "syn"), |syns| syns >= 1.0)?;
-    ensure!(fleet.wait_metric(1, &tcp("mute", "syn_ack"), |_| true)? == 0.0);
-    fleet.wait_metric(1, "bascule_forward_map_entries{map=\"half_open\"}", |entries| entries > 0.0)?;
+    fleet.crew.wait_metric(1, &tcp("mute", "syn"), |syns| syns >= 1.0)?;
+    ensure!(fleet.crew.wait_metric(1, &tcp("mute", "syn_ack"), |_| true)? == 0.0);
+    fleet.crew.wait_metric(1, "bascule_forward_map_entries{map=\"half_open\"}", |entries| entries > 0.0)?;
 
     let refused = "bascule_forward_drops_total{reason=\"source_range\"}";
     ensure!(connect(&fleet, 7012).is_err());
@@ -251,7 +251,7 @@ fn every_counter_of_forwarding_is_moved_by_its_fault() -> Result<()> {
     for word in [33_333u16, 7001, 0, 1, 0, 1, 0x5010, 1024, 0, 0] {
         segment.extend(word.to_be_bytes());
     }
-    let to = fleet.hosts[0].netns.mac("eth0")?;
+    let to = fleet.crew.node(1).netns.mac("eth0")?;
     for _ in 0..8 {
         send_frame(&fleet.client, "eth0", to, &ipv4(6, (Ipv4Addr::new(10, 9, 0, 200), FLEET_VIP), 64, &segment))?;
     }
@@ -261,15 +261,15 @@ fn every_counter_of_forwarding_is_moved_by_its_fault() -> Result<()> {
     by_either?;
 
     // An endpoint less: its rows move. A node that nobody finds: what is for it is dropped.
-    let moved = fleet.wait_metric(1, "bascule_forward_rows_moved_total", |_| true)?;
+    let moved = fleet.crew.wait_metric(1, "bascule_forward_rows_moved_total", |_| true)?;
     let mut config = faulty(&fleet, 1);
     let nodes = config["forwarding"]["nodes"].as_array_mut().context("nodes")?;
     nodes.push(json!({ "name": "n9", "id": 9, "addresses": ["10.9.0.99"] }));
     let endpoints = &mut config["services"][0]["endpoints"];
     *endpoints = json!([{ "name": "e9", "address": "10.9.0.99", "port": 7100, "node": "n9" }]);
     fleet.daemon(1).rewrite(&config)?;
-    fleet.wait_metric(1, "bascule_forward_rows_moved_total", |rows| rows > moved)?;
-    fleet.wait_metric(1, "bascule_forward_drops_total{reason=\"unresolved\"}", |drops| drops > 0.0)?;
+    fleet.crew.wait_metric(1, "bascule_forward_rows_moved_total", |rows| rows > moved)?;
+    fleet.crew.wait_metric(1, "bascule_forward_drops_total{reason=\"unresolved\"}", |drops| drops > 0.0)?;
     let said = conditions(&mut fleet, 1)?;
     ensure!(said.iter().any(|c| c.contains("no way to the node at 10.9.0.99")), "{said:?}");
     drop(traffic.finish()?);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bascule::net::tcp::{Dial, Hops, Key, Listener, Options, Read, Stream};
 use bascule_core::types::LinkId;
-use bascule_suite::fence::{Netns, Wire};
+use bascule_suite::fence::{Netns, Wire, give_address};
 use bascule_suite::net::{PATIENCE, Pair, index, ip, wait_for};
 
 const PORT: u16 = 1790;
@@ -165,7 +165,7 @@ impl Routed {
             ip(&format!("link set c0 netns {there}"))?;
             ip("link set b1 up")?;
             ip("addr add 10.9.1.1/24 dev b1")?;
-            ip("addr add 2001:db8:1::1/64 dev b1 nodad")?;
+            give_address("2001:db8:1::1/64", "b1")?;
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
             std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
             Ok(())
@@ -173,7 +173,7 @@ impl Routed {
         let c0 = c.inside(|| {
             ip("link set c0 up")?;
             ip("addr add 10.9.1.2/24 dev c0")?;
-            ip("addr add 2001:db8:1::2/64 dev c0 nodad")?;
+            give_address("2001:db8:1::2/64", "c0")?;
             ip("route add default via 10.9.1.1")?;
             ip("-6 route add default via 2001:db8:1::1")?;
             index("c0")
@@ -278,12 +278,12 @@ fn twin(pair: &Pair) -> Result<Netns> {
         ip(&format!("link set t0 netns {there}"))?;
         ip("link set a1 up")?;
         ip("addr add 10.9.0.4/24 dev a1")?;
-        ip("addr add 2001:db8::4/64 dev a1 nodad")
+        give_address("2001:db8::4/64", "a1")
     })?;
     twin.inside(|| {
         ip("link set t0 up")?;
         ip("addr add 10.9.0.2/24 dev t0")?;
-        ip("addr add 2001:db8::2/64 dev t0 nodad")
+        give_address("2001:db8::2/64", "t0")
     })?;
     wait_for("the twin", || Ok(pair.a.inside(|| ip("link show a1"))?.contains("state UP").then_some(())))?;
     Ok(twin)
@@ -295,7 +295,7 @@ fn source_and_interface_are_honoured() -> Result<()> {
     let twin = twin(&pair)?;
     pair.a.inside(|| {
         ip("addr add 10.9.0.3/24 dev a0")?;
-        ip("addr add 2001:db8::3/64 dev a0 nodad")
+        give_address("2001:db8::3/64", "a0")
     })?;
     for (source, remote) in [("10.9.0.3", "10.9.0.2"), ("2001:db8::3", "2001:db8::2")] {
         let v6 = remote.contains(':');

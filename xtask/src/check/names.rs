@@ -83,7 +83,8 @@ fn has_test(source: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "#[test]\n#[should_panic]\nfn one() {}\n\nfn helper() {}\n\n#[tokio::test]\nasync fn three() {}\n";
+    const SOURCE: &str =
+        "#[test]\n#[should_panic]\nfn one() {}\n\nfn helper() {}\n\n#[tokio::test]\nasync fn three() {}\n";
 
     fn wrong(page: &str) -> Vec<(usize, String)> {
         violations(page, |file| (file == "a/b.rs").then(|| SOURCE.to_owned())).1

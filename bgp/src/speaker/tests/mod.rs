@@ -6,12 +6,10 @@ mod scripted;
 mod sequences;
 
 use core::net::{IpAddr, Ipv4Addr};
-use core::time::Duration;
 
-use crate::config::{ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, RemoteAs, SpeakerConfig, Transport};
+use crate::config::{NeighborConfig, SpeakerConfig};
 use crate::io::Route;
 use crate::time::Instant;
-use crate::wire::{Family, FamilySet};
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -20,24 +18,7 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn neighbor(last: u8) -> NeighborConfig {
-    NeighborConfig {
-        name: format!("n{last}"),
-        address: address(last),
-        port: 179,
-        remote_as: RemoteAs::External,
-        local_as: None,
-        mode: Mode::Active,
-        families: FamilySet::EMPTY.with(Family::Ipv4),
-        hold_time: 90,
-        connect_retry: Duration::from_secs(5),
-        send_hold: None,
-        graceful_restart: None,
-        max_prefix: None,
-        max_prefix_action: MaxPrefixAction::Warn,
-        bfd: false,
-        export: ExportPolicy::default(),
-        transport: Transport::default(),
-    }
+    NeighborConfig::external(format!("n{last}"), address(last))
 }
 
 /// AS 65000 + `last`, identifier 192.0.2.`last`.

@@ -25,7 +25,8 @@ const AS_TRANS: u32 = 23456;
 /// What the BGP room is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bgp {
-    /// The speaker; its router id is a placeholder until [`Self::choose_router_id`] when none is given.
+    /// The speaker. Without a router id in the file it has the one that the node's name stands for, which is valid, until
+    /// [`Self::choose_router_id`] finds an address that says more.
     pub speaker: SpeakerConfig,
     /// The file names the router id.
     pub router_id_given: bool,

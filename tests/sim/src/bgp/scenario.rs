@@ -1,11 +1,10 @@
 //! What a seed decides beforehand: two configurations, the path between them, and when what goes wrong.
 
 use core::net::{IpAddr, Ipv4Addr};
-use core::time::Duration;
 
 use bascule_bgp::config::{
     ExportAction, ExportPolicy, MaxPrefixAction, Mode, NeighborConfig, NextHopMode, RemoteAs, RouteAttributes,
-    SpeakerConfig, Transport,
+    SpeakerConfig,
 };
 use bascule_bgp::wire::{Family, FamilySet};
 
@@ -143,22 +142,16 @@ fn configs(rng: &mut Rng, hold_time: u16, bfd: bool) -> [SpeakerConfig; 2] {
         asn: asns[node],
         router_id: Ipv4Addr::new(10, 0, 0, ids[node]),
         neighbors: vec![NeighborConfig {
-            name: "peer".to_owned(),
-            address: address(1 - node),
-            port: 179,
             remote_as: if internal { RemoteAs::Internal } else { RemoteAs::External },
-            local_as: None,
             mode,
             families,
             hold_time,
-            connect_retry: Duration::from_secs(5),
-            send_hold: None,
             graceful_restart,
             max_prefix: Some(1000),
             max_prefix_action: MaxPrefixAction::Reset,
             bfd,
             export: policy(node, None),
-            transport: Transport::default(),
+            ..NeighborConfig::external("peer", address(1 - node))
         }],
     };
     [config(0, modes.0, graceful[0]), config(1, modes.1, graceful[1])]

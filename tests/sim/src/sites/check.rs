@@ -1,30 +1,13 @@
 //! The invariants, seen from outside: from tables in force and from what the world knows, never from what a machine thinks.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use bascule_core::site::state::message::Cursor;
 
 use super::host::{Host, LOCAL, SPREAD, vip};
 use super::link::SEC;
 use super::scene::{Class, Scene};
-
-/// A broken invariant.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// Which.
-    pub rule: &'static str,
-    /// When, in the world's nanoseconds.
-    pub at: u64,
-    /// What was seen.
-    pub text: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {:.3} s: {}", self.rule, self.at as f64 / 1e9, self.text)
-    }
-}
+use crate::violation::Violation;
 
 /// What is true of the world.
 #[derive(Clone, Debug)]

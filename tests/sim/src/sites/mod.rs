@@ -16,10 +16,11 @@ pub mod path;
 pub mod scene;
 pub mod wan;
 
-use check::Violation;
 use mutant::Mutant;
 use scene::{Class, Scene};
 use wan::{Outcome, World};
+
+use crate::violation::Violation;
 
 /// Runs one seed.
 pub fn run_seed(seed: u64, class: Option<Class>, mutant: Option<Mutant>, trace: bool) -> (Class, Outcome) {

@@ -30,8 +30,8 @@ fn bringers(yard: &Yard, pod: &Pod) -> Result<Vec<u8>> {
             "{vip}: replies of both"
         );
         for reply in replies {
-            let from = |node: &&crate::yard::Node| node.port.mac().0 == reply.source_mac;
-            let node = yard.nodes.iter().position(|node| from(&node)).context("a reply of no node")?;
+            let from = |node: &&crate::yard::CrewNode| node.port.mac().0 == reply.source_mac;
+            let node = yard.crew.nodes.iter().position(|node| from(&node)).context("a reply of no node")?;
             bringers.push(u8::try_from(node + 1)?);
         }
     }

@@ -74,7 +74,7 @@ fn sctp_arrives(yard: &Yard, pod: &Pod, family: usize, via: u8) -> Result<()> {
 fn delegate(name: &str, hook: Hook) -> Result<()> {
     let mut yard = Yard::new(name, 2, hook)?;
     let pod = yard.pod(2)?;
-    for node in &yard.nodes {
+    for node in &yard.crew.nodes {
         proxy(&node.netns, &pod)?;
     }
     let services = ["tcp", "udp", "sctp"].map(|protocol| delegated(&yard, protocol, &pod)).concat();

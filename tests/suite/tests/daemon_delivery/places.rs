@@ -11,7 +11,7 @@ use crate::yard::{ENDPOINT_PORT, Hook, PORT, Pod, VIPS, Yard};
 /// the others are known by number.
 fn all_serve(yard: &Yard, pods: &[&Pod]) -> Result<()> {
     let wanted: std::collections::BTreeSet<u8> = pods.iter().map(|pod| pod.number).collect();
-    for via in 1..=u8::try_from(yard.nodes.len())? {
+    for via in 1..=u8::try_from(yard.crew.nodes.len())? {
         yard.via(via)?;
         for vip in VIPS {
             let address = vip.parse()?;
@@ -40,7 +40,7 @@ fn masquerade(yard: &Yard, services: &[Value]) -> Result<()> {
     let program = bascule_lab::bascule::binary()?.display().to_string();
     let config = file.path().display().to_string();
     let script = tool(None, &program, &["render", "masquerade", "--config", &config], None)?;
-    for node in &yard.nodes {
+    for node in &yard.crew.nodes {
         tool(Some(&node.netns), "nft", &["-f", "-"], Some(&script))?;
     }
     Ok(())

@@ -9,10 +9,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bascule_lab::bascule::Bascule;
-use bascule_lab::forward::{BenchPrograms, Sinks};
-use bascule_lab::{Bridge, BridgeOptions, Lab, Netns, Port, tool, wait_for};
+use bascule_lab::forward::{Crew, stands, write_secret};
+pub(crate) use bascule_lab::forward::{CrewNode, Hook};
+use bascule_lab::{Netns, tool};
 use serde_json::{Value, json};
 
 use crate::talk::Server;
@@ -28,20 +29,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 /// A start: the kernel verifies 400,000 instructions for each node, in this test's share of a machine that does other things too.
 const START: Duration = Duration::from_secs(90);
 
-/// Where ingress is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hook {
-    Tc,
-    Xdp,
-}
-
-/// A node.
-pub(crate) struct Node {
-    pub(crate) netns: Netns,
-    pub(crate) port: Port,
-    pub(crate) daemon: Option<Bascule>,
-}
-
 /// A namespace with servers in it.
 pub(crate) struct Pod {
     pub(crate) netns: Netns,
@@ -51,18 +38,15 @@ pub(crate) struct Pod {
     _server: Server,
 }
 
-/// The whole; the lab last, so that it goes after all that stands in it.
+/// The whole.
 pub(crate) struct Yard {
-    pub(crate) nodes: Vec<Node>,
     pub(crate) client: Netns,
     pub(crate) router: Netns,
-    pub(crate) hook: Hook,
+    hook: Hook,
     /// Encapsulation over IPv6.
     pub(crate) over_v6: bool,
     pods: u8,
-    _passing: Option<BenchPrograms>,
-    _lan: Bridge,
-    lab: Lab,
+    pub(crate) crew: Crew,
 }
 
 /// `ip ARGS` in a namespace.
@@ -105,49 +89,40 @@ pub(crate) fn cable(near: &Netns, device: &str, far: &Netns, net: [&str; 2], end
 impl Yard {
     /// `count` nodes without daemons.
     pub(crate) fn new(name: &str, count: u8, hook: Hook) -> Result<Self> {
-        let lab = Lab::new(name)?;
-        let lan = lab.bridge("lan", &BridgeOptions::default())?;
-        let (router, _) = lab.host("router", &lan, &["10.9.0.254/24".parse()?, "fd09::fe/64".parse()?])?;
-        let client = lab.netns("client")?;
+        let mut crew = Crew::on_lan(name, hook)?;
+        let (router, _) = crew.lab().host("router", crew.lan(), &["10.9.0.254/24".parse()?, "fd09::fe/64".parse()?])?;
+        let client = crew.lab().netns("client")?;
         cable(&router, "eth1", &client, ["10.8.0", "fd08"], [254, 2])?;
         router.forward()?;
-        let mut passing = if hook == Hook::Xdp { Some(BenchPrograms::load(1)?) } else { None };
-        let mut nodes = Vec::new();
         for n in 1..=count {
-            let addresses = [format!("10.9.0.{n}/24").parse()?, format!("fd09::{n:x}/64").parse()?];
-            let (netns, port) = lab.host(&format!("n{n}"), &lan, &addresses)?;
+            crew.add(n.into(), &[format!("10.9.0.{n}/24").parse()?, format!("fd09::{n:x}/64").parse()?])?;
+            let netns = &crew.node(n.into()).netns;
             netns.forward()?;
             netns.route(4, "default via 10.9.0.254")?;
             netns.route(6, "default via fd09::fe")?;
-            if let Some(passing) = &mut passing {
-                // XDP sees what no card has finished yet, and sends only where a program stands at the other end.
-                lan.netns().tool("ethtool", &["-K", port.name(), "tx", "off"])?;
-                passing.attach(lan.netns(), port.name(), Sinks::Pass)?;
-            }
             ip(&router, &format!("route add 10.{}.0.0/16 via 10.9.0.{n}", 20 + n))?;
             ip(&router, &format!("-6 route add fd20:{n}::/32 via fd09::{n:x}"))?;
-            nodes.push(Node { netns, port, daemon: None });
         }
-        let yard = Self { nodes, client, router, hook, over_v6: false, pods: 0, _passing: passing, _lan: lan, lab };
+        let yard = Self { client, router, hook, over_v6: false, pods: 0, crew };
         yard.via(1)?;
         Ok(yard)
     }
 
     /// Node `n`, from 1.
-    pub(crate) fn node(&self, n: u8) -> &Node {
-        &self.nodes[usize::from(n) - 1]
+    pub(crate) fn node(&self, n: u8) -> &CrewNode {
+        self.crew.node(n.into())
     }
 
     /// The daemon of node `n`.
     pub(crate) fn daemon(&self, n: u8) -> &Bascule {
-        self.node(n).daemon.as_ref().expect("the daemon was started")
+        self.crew.daemon(n.into())
     }
 
     /// A pod behind a veth of node `n`.
     pub(crate) fn pod(&mut self, n: u8) -> Result<Pod> {
         self.pods += 1;
         let k = self.pods;
-        let netns = self.lab.netns(&format!("pod{k}"))?;
+        let netns = self.crew.lab().netns(&format!("pod{k}"))?;
         cable(
             &self.node(n).netns,
             &format!("v{k}"),
@@ -162,7 +137,7 @@ impl Yard {
     pub(crate) fn bridged_pod(&mut self, n: u8) -> Result<Pod> {
         self.pods += 1;
         let k = self.pods;
-        let netns = self.lab.netns(&format!("pod{k}"))?;
+        let netns = self.crew.lab().netns(&format!("pod{k}"))?;
         let (v4, v6) = (format!("10.{}.{k}", 20 + n), format!("fd20:{n}:{k}"));
         let node = &self.node(n).netns;
         ip_all(
@@ -199,7 +174,7 @@ impl Yard {
     pub(crate) fn far(&mut self) -> Result<Pod> {
         self.pods += 1;
         let k = self.pods;
-        let netns = self.lab.netns(&format!("far{k}"))?;
+        let netns = self.crew.lab().netns(&format!("far{k}"))?;
         cable(&self.router, &format!("f{k}"), &netns, [&format!("10.7.{k}"), &format!("fd07:{k}")], [1, 2])?;
         self.serve(netns, [format!("10.7.{k}.2"), format!("fd07:{k}::2")])
     }
@@ -231,13 +206,12 @@ impl Yard {
 
     /// The configuration of node `n`.
     pub(crate) fn config(&self, n: u8, services: &[Value]) -> Result<Value> {
-        let keys = self.lab.directory().join("forward.keys");
+        let keys = self.crew.lab().directory().join("forward.keys");
         if !keys.exists() {
             let key = "00112233445566778899aabbccddeeff";
-            std::fs::write(&keys, format!("0:{key}\nflow:{key}{key}\n"))?;
-            std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+            write_secret(&keys, &format!("0:{key}\nflow:{key}{key}\n"))?;
         }
-        let nodes: Vec<Value> = (1..=self.nodes.len())
+        let nodes: Vec<Value> = (1..=self.crew.nodes.len())
             .map(|n| {
                 let mut addresses = [format!("10.9.0.{n}"), format!("fd09::{n:x}")];
                 if self.over_v6 {
@@ -246,10 +220,9 @@ impl Yard {
                 json!({ "name": format!("n{n}"), "id": n, "addresses": addresses })
             })
             .collect();
-        let hook = if self.hook == Hook::Tc { "tc" } else { "xdp" };
         Ok(json!({
             "node": format!("n{n}"),
-            "forwarding": { "nodes": nodes, "keyFile": keys, "hook": hook },
+            "forwarding": { "nodes": nodes, "keyFile": keys, "hook": self.hook.word() },
             "services": services,
         }))
     }
@@ -261,56 +234,27 @@ impl Yard {
 
     /// As [`Yard::apply`], with a change to each node's configuration.
     pub(crate) fn apply_with(&mut self, services: &[Value], change: impl Fn(&mut Value)) -> Result<()> {
-        for n in 1..=u8::try_from(self.nodes.len())? {
+        for n in 1..=u8::try_from(self.crew.nodes.len())? {
             let mut config = self.config(n, services)?;
             change(&mut config);
-            let node = &self.nodes[usize::from(n) - 1];
-            match &node.daemon {
-                Some(daemon) => daemon.rewrite(&config)?,
-                None => {
-                    let daemon = Bascule::start(&self.lab, &node.netns, &config)?;
-                    self.nodes[usize::from(n) - 1].daemon = Some(daemon);
-                }
-            }
+            self.crew.tell(n.into(), &config)?;
         }
         let wanted: Vec<&Value> = services.iter().filter(|service| service["delivery"] != "none").collect();
-        for n in 1..=u8::try_from(self.nodes.len())? {
+        for n in 1..=u8::try_from(self.crew.nodes.len())? {
             self.wait(n, &wanted)?;
         }
         Ok(())
     }
 
-    /// What node `n` says of its data plane.
-    pub(crate) fn page(&self, n: u8) -> Option<Value> {
-        let (status, body) = self.daemon(n).get("/services").ok()?;
-        (status == 200).then(|| serde_json::from_str(&body).ok())?
-    }
-
     /// Programs stand, the tables are those of `services`, every node and every endpoint here is found.
     fn wait(&self, n: u8, services: &[&Value]) -> Result<()> {
-        let mut last = Value::Null;
-        let on = wait_for(START, "the data plane", || {
-            last = self.page(n)?;
-            let found = last["conditions"].as_array()?.iter().filter_map(Value::as_str);
-            let lost =
-                found.filter(|c| c.contains("no way to") || c.contains("network namespace of the endpoint")).count();
-            let there = last["balance"]["services"].as_array()?;
-            let same = |wanted: &&Value| {
-                there.iter().any(|s| {
-                    let names = |list: &Value| -> Vec<String> {
-                        let all = list["endpoints"].as_array().into_iter().flatten();
-                        all.filter_map(|e| e["name"].as_str().map(str::to_owned)).collect()
-                    };
-                    s["name"] == wanted["name"] && s["nodes"]["rows"].as_u64() > Some(0) && names(s) == names(wanted)
-                })
-            };
-            (last["on"] == true && last["devices"][0]["device"] == "eth0" && lost == 0 && services.iter().all(same))
-                .then_some(())
-        });
-        let tail = || self.daemon(n).process.tail();
-        on.with_context(|| format!("n{n}: {last:#}\n{}", tail()))?;
+        let page = self.crew.wait_page(n.into(), START, "the data plane", |page| {
+            let lost = |c: &Value| c.as_str().is_some_and(|c| c.contains("network namespace of the endpoint"));
+            let found = page["conditions"].as_array().is_some_and(|said| !said.iter().any(lost));
+            stands(page) && found && services.iter().all(|wanted| has_tables(page, wanted))
+        })?;
         let wanted = if self.hook == Hook::Tc { "tcx" } else { "xdp" };
-        ensure!(last["devices"][0]["ingress"] == wanted, "{last:#}");
+        ensure!(page["devices"][0]["ingress"] == wanted, "{page:#}");
         Ok(())
     }
 
@@ -333,7 +277,7 @@ impl Yard {
     /// What every node counted, for the message of a failure.
     pub(crate) fn counted(&self) -> String {
         let mut text = String::new();
-        for n in 1..=u8::try_from(self.nodes.len()).unwrap_or(u8::MAX) {
+        for n in 1..=u8::try_from(self.crew.nodes.len()).unwrap_or(u8::MAX) {
             let Ok((_, body)) = self.daemon(n).get("/metrics") else { continue };
             let lines = body.lines().filter(|l| l.starts_with("bascule_forward_") && !l.ends_with(" 0"));
             let lines: Vec<&str> = lines.filter(|l| l.contains("drops") || l.contains("verdicts")).collect();
@@ -341,4 +285,15 @@ impl Yard {
         }
         text
     }
+}
+
+/// The tables of a service are those of the configuration `wanted`.
+fn has_tables(page: &Value, wanted: &Value) -> bool {
+    let names = |list: &Value| -> Vec<String> {
+        let all = list["endpoints"].as_array().into_iter().flatten();
+        all.filter_map(|e| e["name"].as_str().map(str::to_owned)).collect()
+    };
+    let same =
+        |s: &Value| s["name"] == wanted["name"] && s["nodes"]["rows"].as_u64() > Some(0) && names(s) == names(wanted);
+    page["balance"]["services"].as_array().is_some_and(|there| there.iter().any(same))
 }

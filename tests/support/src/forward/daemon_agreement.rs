@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::DaemonSite;
-use super::daemons::{DaemonNode, SOON};
+use super::crew::CrewNode;
+use super::daemons::SOON;
 use super::entries::address;
-use crate::bascule::Bascule;
-use crate::{LabError, Result, wait_for};
+use crate::Result;
 
 impl DaemonSite {
     /// Waits until every daemon that can be asked says the same: who lives, which endpoints take new flows, no node without a way.
@@ -14,27 +14,18 @@ impl DaemonSite {
     /// # Errors
     /// When they do not in time; what the last one said is in the error.
     pub fn wait_agreement(&self) -> Result<()> {
-        for node in self.nodes.iter().filter(|node| !node.frozen) {
-            let Some(daemon) = &node.daemon else { continue };
-            let mut last = Value::Null;
-            let agreed = wait_for(SOON, "the daemons to agree", || {
-                last = services(daemon)?;
-                self.agrees(&last).then_some(())
-            });
-            if let Err(error) = agreed {
-                let why = format!("{error}: {last:#}\n{}", daemon.process.tail());
-                return Err(LabError::answer(format!("node {}", node.id), why));
-            }
+        for node in self.asked().filter(|node| node.daemon.is_some()) {
+            self.crew.wait_page(node.id, SOON, "the daemons to agree", |said| self.agrees(said))?;
         }
         Ok(())
     }
 
     fn agrees(&self, said: &Value) -> bool {
         let service = &said["balance"]["services"][0];
-        let lives = |node: &DaemonNode| node.daemon.is_some() && !node.frozen;
+        let lives = |node: &CrewNode| node.daemon.is_some() && !self.frozen.contains(&node.id);
         let up = |id: u16| said["nodes"].as_array()?.iter().find(|n| n["id"] == id)?["up"].as_bool();
-        let nodes = self.nodes.iter().all(|node| up(node.id) == Some(lives(node)));
-        let reached = |id: u16| self.nodes.iter().any(|node| node.id == id && lives(node));
+        let nodes = self.crew.nodes.iter().all(|node| up(node.id) == Some(lives(node)));
+        let reached = |id: u16| self.crew.nodes.iter().any(|node| node.id == id && lives(node));
         let shown = service["endpoints"].as_array().cloned().unwrap_or_default();
         let listed = self.backends.iter().enumerate().filter(|(_, b)| b.listed);
         let serving = listed.clone().all(|(number, b)| {
@@ -42,7 +33,7 @@ impl DaemonSite {
             found.is_some_and(|e| e["serving"] == (!b.draining && reached(b.node)))
         });
         let conditions = said["conditions"].as_array().cloned().unwrap_or_default();
-        let no_way = |node: &DaemonNode| {
+        let no_way = |node: &CrewNode| {
             let way = format!("no way to the node at {}:", address(node.id));
             lives(node) && conditions.iter().any(|c| c.as_str().is_some_and(|c| c.starts_with(&way)))
         };
@@ -53,12 +44,6 @@ impl DaemonSite {
             && nodes
             && serving
             && shown.len() == listed.count()
-            && !self.nodes.iter().any(no_way)
+            && !self.crew.nodes.iter().any(no_way)
     }
-}
-
-/// What `GET /services` says.
-pub(super) fn services(daemon: &Bascule) -> Option<Value> {
-    let (status, body) = daemon.get("/services").ok()?;
-    (status == 200).then(|| serde_json::from_str(&body).ok())?
 }

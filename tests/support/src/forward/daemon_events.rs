@@ -26,12 +26,12 @@ fn nobody(done: Result<()>) -> Outcome {
 pub const ALL: &[Event<DaemonSite>] = &[
     ("the VIP moves to another owner", |site| nobody(site.hand_over(2))),
     ("its owner freezes", |site| {
-        site.freeze(2, true)?;
+        site.freeze(2, true);
         site.wait_owner(&[1, 3])?;
         nobody(site.wait_agreement())
     }),
     ("the frozen one goes on", |site| {
-        site.freeze(2, false)?;
+        site.freeze(2, false);
         nobody(site.wait_agreement())
     }),
     ("the owner dies", owner_dies),
@@ -74,11 +74,11 @@ pub const ALL: &[Event<DaemonSite>] = &[
     }),
     ("the daemon of a node with backends is killed and starts again", |site| nobody(site.restart(12))),
     ("the daemon of a node with backends freezes", |site| {
-        site.freeze(11, true)?;
+        site.freeze(11, true);
         nobody(site.wait_agreement())
     }),
     ("it goes on", |site| {
-        site.freeze(11, false)?;
+        site.freeze(11, false);
         nobody(site.wait_agreement())
     }),
     ("a node with backends dies", |site| {
@@ -95,11 +95,11 @@ pub const ALL: &[Event<DaemonSite>] = &[
 pub const SHORT: &[Event<DaemonSite>] = &[
     ("the VIP moves to another owner", |site| nobody(site.hand_over(2))),
     ("its owner freezes", |site| {
-        site.freeze(2, true)?;
+        site.freeze(2, true);
         nobody(site.wait_owner(&[1, 3]).map(drop))
     }),
     ("the frozen one goes on, all flows are spread over every node", |site| {
-        site.freeze(2, false)?;
+        site.freeze(2, false);
         site.wait_agreement()?;
         nobody(site.spread(&EVERY_NODE))
     }),

@@ -3,6 +3,7 @@
 //! Balancers (nodes 1 to 3, no endpoints) own the VIP in turn by VRRP; homes (11 to 13) carry two pods each. The router gives the VIP
 //! either to whoever answers ARP for it, or spreads its flows over nodes, whoever owns it.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -10,15 +11,14 @@ use bascule_ebpf_common::forward::DEFAULT_TUNNEL_PORT;
 use serde_json::Value;
 
 use super::Hook;
-use super::daemon_agreement::services;
+use super::crew::{Crew, CrewNode};
 use super::daemon_config::{DAEMON_VIP, GROUP, Keys, Listed, file, name};
-use super::entries::{LAN, SERVICE_PORT, address};
-use super::ground::{CLIENT_NET, Ground, pod_addresses, pod_net};
+use super::entries::{LAN, SERVICE_PORT, address, net};
+use super::ground::{CLIENT_NET, Ground, Outside, behind_router, pod_addresses, pod_net};
 use super::ledger::{Class, Counted, Ledger, classes};
 use super::survive::Stage;
 use super::wires::cable;
 use crate::audit::AuditServer;
-use crate::bascule::Bascule;
 use crate::command::ip;
 use crate::{LabError, Netns, Port, Result, wait_for};
 
@@ -43,30 +43,17 @@ pub(super) struct Backend {
     pub(super) listed: bool,
 }
 
-/// A node with its daemon.
-pub struct DaemonNode {
-    /// Its id.
-    pub id: u16,
-    /// Its namespace.
-    pub netns: Netns,
-    /// Its port on the LAN.
-    pub port: Port,
-    /// Its daemon; None while it is dead.
-    pub daemon: Option<Bascule>,
-    /// It is stopped and cannot be asked.
-    pub(super) frozen: bool,
-    pods: u8,
-}
-
 /// The whole.
 pub struct DaemonSite {
-    /// Balancers, then homes.
-    pub nodes: Vec<DaemonNode>,
     pub(super) backends: Vec<Backend>,
+    /// Stopped: they cannot be asked.
+    pub(super) frozen: BTreeSet<u16>,
     hook: Hook,
     keys: Keys,
     ledger: Ledger,
-    ground: Ground,
+    outside: Outside,
+    /// Balancers, then homes.
+    pub crew: Crew,
 }
 
 impl DaemonSite {
@@ -75,19 +62,25 @@ impl DaemonSite {
     /// # Errors
     /// When a part of it cannot be made, or the daemons do not come to agree.
     pub fn new(name: &str, hook: Hook) -> Result<Self> {
-        let mut ground = Ground::new(name, hook)?;
+        let ground = Ground::new(name, hook == Hook::Xdp)?;
+        let outside = Outside::new(&ground)?;
+        let mut crew = Crew::new(ground);
         let ids = || BALANCERS.into_iter().chain(HOMES);
-        let nodes: Vec<DaemonNode> = ids().map(|id| node(&mut ground, id)).collect::<Result<_>>()?;
-        for node in nodes.iter().map(|node| (&node.netns, Some(node.id))).chain([(&ground.router, None)]) {
+        for id in ids() {
+            crew.add(id, &[net(address(id), 24)])?;
+            behind_router(&crew.node(id).netns)?;
+        }
+        for node in crew.nodes.iter().map(|node| (&node.netns, Some(node.id))).chain([(&outside.router, None)]) {
             // What a CNI does with routes: every node reaches every pod.
             for home in HOMES.into_iter().filter(|home| Some(*home) != node.1) {
                 node.0.route(4, &format!("{} via {}", pod_net(home), address(home)))?;
             }
         }
-        let ports: Vec<&Port> = nodes.iter().map(|node| &node.port).collect();
-        let ledger = Ledger::start(&ground.lan, &ports, &daemon_classes())?;
-        let keys = Keys::write(&ground.lab)?;
-        let mut site = Self { nodes, backends: Vec::new(), hook, keys, ledger, ground };
+        let ports: Vec<&Port> = crew.nodes.iter().map(|node| &node.port).collect();
+        let ledger = Ledger::start(&crew.ground.lan, &ports, &daemon_classes())?;
+        let keys = Keys::write(&crew.ground.lab)?;
+        let (backends, frozen) = (Vec::new(), BTreeSet::new());
+        let mut site = Self { backends, frozen, hook, keys, ledger, outside, crew };
         for home in HOMES {
             for _ in 0..PODS {
                 site.add_pod(home)?;
@@ -105,29 +98,16 @@ impl DaemonSite {
         Ok(site)
     }
 
-    /// The node with this id.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn node(&mut self, id: u16) -> &mut DaemonNode {
-        self.nodes.iter_mut().find(|node| node.id == id).expect("a node of the layout")
-    }
-
-    fn daemon(&mut self, id: u16) -> Result<&mut Bascule> {
-        self.node(id).daemon.as_mut().ok_or_else(|| LabError::answer(name(id), "its daemon does not run"))
-    }
-
     /// Adds a pod with a server to a home; [`DaemonSite::reload`] makes it known. Gives its number.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn add_pod(&mut self, home: u16) -> Result<u32> {
         let number = u32::try_from(self.backends.len()).unwrap_or(u32::MAX);
-        let pod = self.ground.lab.netns(&format!("pod{number}"))?;
-        let node = self.node(home);
-        node.pods += 1;
-        let (gateway, address) = pod_addresses(home, node.pods);
-        cable(&node.netns, &format!("v{}", node.pods), gateway, &pod, address)?;
+        let pod = self.crew.ground.lab.netns(&format!("pod{number}"))?;
+        let index = u8::try_from(self.backends.iter().filter(|b| b.node == home).count() + 1).unwrap_or(u8::MAX);
+        let (gateway, address) = pod_addresses(home, index);
+        cable(&self.crew.node(home).netns, &format!("v{index}"), gateway, &pod, address)?;
         let server = AuditServer::start(&pod, number, SERVICE_PORT)?;
         self.backends.push(Backend { _netns: pod, server, address, node: home, draining: false, listed: true });
         Ok(number)
@@ -164,6 +144,11 @@ impl DaemonSite {
         Ok(self.backend(number)?.node)
     }
 
+    /// Nodes that are not frozen.
+    pub(super) fn asked(&self) -> impl Iterator<Item = &CrewNode> {
+        self.crew.nodes.iter().filter(|node| !self.frozen.contains(&node.id))
+    }
+
     /// Balancers whose daemon runs.
     pub fn living(&self) -> Vec<u16> {
         self.balancers(true)
@@ -175,7 +160,8 @@ impl DaemonSite {
     }
 
     fn balancers(&self, living: bool) -> Vec<u16> {
-        let chosen = self.nodes.iter().filter(|node| BALANCERS.contains(&node.id) && node.daemon.is_some() == living);
+        let lives = |node: &&CrewNode| BALANCERS.contains(&node.id) && node.daemon.is_some() == living;
+        let chosen = self.crew.nodes.iter().filter(lives);
         chosen.map(|node| node.id).collect()
     }
 
@@ -193,7 +179,7 @@ impl DaemonSite {
             draining: b.draining,
         };
         let listed: Vec<Listed> = self.backends.iter().enumerate().filter(|(_, b)| b.listed).map(listed).collect();
-        let ids: Vec<u16> = self.nodes.iter().map(|node| node.id).collect();
+        let ids: Vec<u16> = self.crew.nodes.iter().map(|node| node.id).collect();
         file(id, &ids, &BALANCERS, &listed, self.hook, &self.keys)
     }
 
@@ -203,10 +189,7 @@ impl DaemonSite {
     /// When it cannot be started.
     pub fn start(&mut self, id: u16) -> Result<()> {
         let file = self.file(id);
-        let netns = self.node(id).netns.clone();
-        let daemon = Bascule::start(&self.ground.lab, &netns, &file)?;
-        self.node(id).daemon = Some(daemon);
-        Ok(())
+        self.crew.start(id, &file)
     }
 
     /// Cuts a node off and kills its daemon: as when its power fails.
@@ -214,7 +197,7 @@ impl DaemonSite {
     /// # Errors
     /// When its port or process is gone.
     pub fn kill(&mut self, id: u16) -> Result<()> {
-        let node = self.node(id);
+        let node = self.crew.node_mut(id);
         node.port.set_up(false)?;
         if let Some(mut daemon) = node.daemon.take() {
             daemon.process.sigkill()?;
@@ -227,7 +210,7 @@ impl DaemonSite {
     /// # Errors
     /// When it does not come back.
     pub fn boot(&mut self, id: u16) -> Result<()> {
-        let node = self.node(id);
+        let node = self.crew.node_mut(id);
         node.netns.forget_pins();
         if node.netns.has_address("eth0", DAEMON_VIP.into()) {
             node.netns.delete_address("eth0", DAEMON_VIP.into())?;
@@ -242,24 +225,21 @@ impl DaemonSite {
     /// # Errors
     /// When it does not come back.
     pub fn restart(&mut self, id: u16) -> Result<()> {
-        self.daemon(id)?.process.sigkill()?;
+        self.crew.daemon_mut(id).process.sigkill()?;
         self.start(id)?;
         self.wait_agreement()
     }
 
     /// Stops a daemon (SIGSTOP), or lets it go on.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn freeze(&mut self, id: u16, frozen: bool) -> Result<()> {
-        self.node(id).frozen = frozen;
-        let process = &self.daemon(id)?.process;
+    pub fn freeze(&mut self, id: u16, frozen: bool) {
+        let process = &self.crew.daemon(id).process;
         if frozen {
             process.stop();
+            self.frozen.insert(id);
         } else {
             process.cont();
+            self.frozen.remove(&id);
         }
-        Ok(())
     }
 
     /// Gives every daemon the files as they should be now. Returns when all agree.
@@ -267,7 +247,7 @@ impl DaemonSite {
     /// # Errors
     /// When a file cannot be written, or they do not come to agree.
     pub fn reload(&mut self) -> Result<()> {
-        for node in self.nodes.iter().filter(|node| !node.frozen) {
+        for node in self.asked() {
             if let Some(daemon) = &node.daemon {
                 daemon.rewrite(&self.file(node.id))?;
             }
@@ -281,7 +261,7 @@ impl DaemonSite {
     /// When it does not.
     pub fn hand_over(&mut self, to: u16) -> Result<()> {
         let owner = self.wait_owner(&BALANCERS)?;
-        self.daemon(owner)?.ctl(&["move", GROUP, "--to", &name(to)])?;
+        self.crew.daemon(owner).ctl(&["move", GROUP, "--to", &name(to)])?;
         self.wait_owner(&[to]).map(drop)
     }
 
@@ -290,9 +270,9 @@ impl DaemonSite {
     /// # Errors
     /// When none does in time.
     pub fn wait_owner(&self, among: &[u16]) -> Result<u16> {
-        let asked = || self.nodes.iter().filter(|node| among.contains(&node.id) && !node.frozen);
+        let asked = || self.asked().filter(|node| among.contains(&node.id));
         let active =
-            |node: &&DaemonNode| node.daemon.as_ref().is_some_and(|d| d.role(GROUP).as_deref() == Some("active"));
+            |node: &&CrewNode| node.daemon.as_ref().is_some_and(|d| d.role(GROUP).as_deref() == Some("active"));
         wait_for(SOON, &format!("one of {among:?} to own the VIP"), || asked().find(active).map(|node| node.id))
     }
 
@@ -301,7 +281,7 @@ impl DaemonSite {
     /// # Errors
     /// When it refuses.
     pub fn by_arp(&mut self) -> Result<()> {
-        ip(&self.ground.router, &format!("route flush exact {DAEMON_VIP}/32")).map(drop)
+        ip(&self.outside.router, &format!("route flush exact {DAEMON_VIP}/32")).map(drop)
     }
 
     /// The router spreads all flows anew over these nodes.
@@ -309,13 +289,13 @@ impl DaemonSite {
     /// # Errors
     /// When it refuses.
     pub fn spread(&mut self, nodes: &[u16]) -> Result<()> {
-        self.ground.spread(DAEMON_VIP, nodes)
+        self.outside.spread(DAEMON_VIP, nodes)
     }
 }
 
 impl Stage for DaemonSite {
     fn client(&self) -> &Netns {
-        &self.ground.client
+        &self.outside.client
     }
 
     fn target(&self) -> SocketAddrV4 {
@@ -332,9 +312,8 @@ impl Stage for DaemonSite {
 
     fn describe(&self) -> Result<String> {
         let mut text = String::new();
-        for node in &self.nodes {
-            let said = node.daemon.as_ref().filter(|_| !node.frozen).and_then(services);
-            let Some(said) = said else { continue };
+        for node in self.asked() {
+            let Some(said) = self.crew.page(node.id) else { continue };
             let counted = |what: &str| {
                 let all = said[what].as_array().cloned().unwrap_or_default();
                 let some = all.iter().filter(|pair| pair[1].as_u64().is_some_and(|n| n > 0));
@@ -367,9 +346,4 @@ fn daemon_classes() -> Vec<Class> {
         all.push(("checks", format!("ip saddr {net} ip daddr {LAN} tcp sport {port}")));
     }
     all
-}
-
-fn node(ground: &mut Ground, id: u16) -> Result<DaemonNode> {
-    let (netns, port) = ground.node(id)?;
-    Ok(DaemonNode { id, netns, port, daemon: None, frozen: false, pods: 0 })
 }

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::fleet::{Fleet, Toll};
+use super::fleet::Fleet;
+use super::fleet_traffic::Toll;
 use crate::{LabError, Result, Stamp, sleep_until};
 
 /// The sizes of the map of flows that starts take in turn.
@@ -77,35 +78,35 @@ impl Dice {
 /// # Errors
 /// When the fleet does not come up or traffic does not begin.
 pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> Result<KillReport> {
-    let count = fleet.hosts.len();
+    let count = fleet.crew.nodes.len();
     let mut dice = Dice::new(plan.seed);
     let mut sizes = vec![0; count];
     fleet.start_all(SIZES[0])?;
-    let before: Vec<Vec<u32>> = (1..=count).map(|n| link_ids(fleet, n)).collect::<Result<_>>()?;
+    let before: Vec<Vec<u32>> = fleet.ids().map(|n| link_ids(fleet, n)).collect::<Result<_>>()?;
     if let Some(odd) = before.iter().find(|ids| ids.len() != 2) {
         return Err(LabError::answer("links of a device", format!("not one per hook: {odd:?}")));
     }
     let traffic = fleet.traffic(plan.traffic.0, plan.traffic.1)?;
     // How long an upgrade takes, under this very traffic.
     let mut longest = Duration::ZERO;
-    for n in 1..=count {
+    for n in fleet.ids() {
         longest = longest.max(upgrade(fleet, n, &mut sizes)?);
     }
     let (mut links, mut refused) = (Vec::new(), (0, 0));
     let mut events = vec![(Stamp::now(), "the first upgrades".to_owned())];
     for kill in 0..plan.kills {
-        let n = 1 + dice.below(count);
+        let n = fleet.ids().nth(dice.below(count)).expect("one of them");
         let point = longest.mul_f64(dice.part() * BEYOND);
-        sizes[n - 1] = 1 - sizes[n - 1];
-        fleet.hosts[n - 1].daemon = None;
+        sizes[index(n)] = 1 - sizes[index(n)];
+        fleet.crew.node_mut(n).daemon = None;
         let begun = Stamp::now();
         events.push((begun, format!("start of n{n}")));
-        fleet.start(n, SIZES[sizes[n - 1]])?;
+        fleet.start(n, SIZES[sizes[index(n)]])?;
         sleep_until(begun + point);
         events.push((fleet.daemon(n).process.sigkill()?, format!("kill {kill} of n{n}")));
         let now = link_ids(fleet, n)?;
-        if now != before[n - 1] {
-            links.push(format!("kill {kill} of n{n} after {point:?}: {now:?}, before {:?}", before[n - 1]));
+        if now != before[index(n)] {
+            links.push(format!("kill {kill} of n{n} after {point:?}: {now:?}, before {:?}", before[index(n)]));
         }
         let opened = if plan.fresh > 0 { fleet.fresh(plan.fresh)? } else { 0 };
         refused = (refused.0 + plan.fresh - opened, refused.1 + plan.fresh);
@@ -114,11 +115,11 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
     }
     events.push((Stamp::now(), "the last upgrades".to_owned()));
     let (mut leftovers, mut traces) = (Vec::new(), Vec::new());
-    for n in 1..=count {
+    for n in fleet.ids() {
         upgrade(fleet, n, &mut sizes)?;
         let now = link_ids(fleet, n)?;
-        if now != before[n - 1] {
-            links.push(format!("the last start of n{n}: {now:?}, before {:?}", before[n - 1]));
+        if now != before[index(n)] {
+            links.push(format!("the last start of n{n}: {now:?}, before {:?}", before[index(n)]));
         }
         traces.push(format!("n{n}: {}", fleet.drops(n)?));
         leftovers.extend(surplus(&fleet.pins(n)?).into_iter().map(|pin| format!("n{n}: {pin}")));
@@ -131,17 +132,21 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
     Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, links, refused, toll, traces, leftovers })
 }
 
+fn index(n: u16) -> usize {
+    usize::from(n) - 1
+}
+
 /// An undisturbed upgrade of node `n`; how long it took to stand.
-fn upgrade(fleet: &mut Fleet, n: usize, sizes: &mut [usize]) -> Result<Duration> {
-    sizes[n - 1] = 1 - sizes[n - 1];
-    fleet.hosts[n - 1].daemon = None;
+fn upgrade(fleet: &mut Fleet, n: u16, sizes: &mut [usize]) -> Result<Duration> {
+    sizes[index(n)] = 1 - sizes[index(n)];
+    fleet.crew.node_mut(n).daemon = None;
     let begun = Stamp::now();
-    fleet.start(n, SIZES[sizes[n - 1]])?;
+    fleet.start(n, SIZES[sizes[index(n)]])?;
     fleet.wait_on(n)?;
     Ok(Stamp::now().since(begun))
 }
 
-fn link_ids(fleet: &Fleet, n: usize) -> Result<Vec<u32>> {
+fn link_ids(fleet: &Fleet, n: u16) -> Result<Vec<u32>> {
     Ok(fleet.links(n)?.iter().map(|link| link.id).collect())
 }
 

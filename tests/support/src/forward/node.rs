@@ -41,6 +41,16 @@ pub enum Hook {
     Tc,
 }
 
+impl Hook {
+    /// As `forwarding.hook` has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
 /// What the verifier made of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramSize {

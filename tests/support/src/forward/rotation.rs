@@ -33,7 +33,7 @@ pub fn rotate(fleet: &mut Fleet, old: u32, slot: u8, dice: &mut Dice) -> Result<
     let steps: [Vec<(u8, &str)>; 3] = [vec![(slot, &a), (other, &b)], vec![(other, &b), (slot, &a)], vec![(other, &b)]];
     let mut report = RotationReport::default();
     for step in steps {
-        for n in 1..=fleet.hosts.len() {
+        for n in fleet.ids() {
             fleet.write_keys(n, &step)?;
             let labels: BTreeSet<u64> = step.iter().map(|(label, _)| u64::from(*label)).collect();
             fleet.wait_keys(n, step[0].0.into(), &labels)?;

@@ -17,7 +17,7 @@ use super::entries::{
     ADDRESS, ENDPOINT_BASES, MTU, ROWS, SERVICE, SERVICE_PORT, TCP, VIP, address, config, minutes, nodes_table,
     service, tag_key,
 };
-use super::ground::{CLIENT_NET, Ground, pod_addresses, pod_net};
+use super::ground::{CLIENT_NET, Ground, Outside, pod_addresses, pod_net};
 use super::ledger::{Counted, Ledger, classes};
 use super::table::{homes, push};
 use super::wires::{cable, nsid};
@@ -84,6 +84,7 @@ pub struct Site {
     /// What programs counted that are gone.
     fallen: Vec<Tallies>,
     ledger: Ledger,
+    outside: Outside,
     ground: Ground,
 }
 
@@ -93,14 +94,15 @@ impl Site {
     /// # Errors
     /// When a part of it cannot be made or a program is refused.
     pub fn new(name: &str, layout: Layout) -> Result<Self> {
-        let mut ground = Ground::new(name, layout.hook)?;
+        let mut ground = Ground::new(name, layout.hook == Hook::Xdp)?;
+        let outside = Outside::new(&ground)?;
         let ids: Vec<u16> = (1..=layout.balancers).chain(11..11 + layout.homes).collect();
         let members: Vec<Member> = ids.iter().map(|id| member(&mut ground, *id)).collect::<Result<_>>()?;
         let ports: Vec<&Port> = members.iter().map(|member| &member.port).collect();
         let ledger = Ledger::start(&ground.lan, &ports, &classes(VIP, CLIENT_NET, DEFAULT_TUNNEL_PORT))?;
         let (rows, epoch, servers, fallen) = (Vec::new(), 0, 0, Vec::new());
-        let (client, router) = (ground.client.clone(), ground.router.clone());
-        let mut site = Self { members, client, router, layout, rows, epoch, servers, fallen, ledger, ground };
+        let (client, router) = (outside.client.clone(), outside.router.clone());
+        let mut site = Self { members, client, router, layout, rows, epoch, servers, fallen, ledger, outside, ground };
         for home in site.homes() {
             for _ in 0..layout.pods {
                 site.add_pod(home)?;
@@ -334,7 +336,7 @@ impl Site {
     /// # Errors
     /// When the router refuses.
     pub fn spread(&mut self, balancers: &[u16]) -> Result<()> {
-        self.ground.spread(VIP, balancers)
+        self.outside.spread(VIP, balancers)
     }
 
     /// What the programs of every living node counted, in words.

@@ -9,40 +9,16 @@
 mod act;
 mod answer;
 mod io;
+mod steps;
 
 use core::time::Duration;
 use std::collections::VecDeque;
 
 pub use io::{Answer, KubeConfig, Object, Record, Request, Version, WallMicros, Watched};
 
-use super::pace::Pace;
-use super::{CloseReason, Condition, Holding, Output, RequestId, SICK_WAIT, STALL, Standing};
-use crate::time::{Instant, TimerTable};
-use crate::types::Term;
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Timer {
-    /// Next look or renewal.
-    Next,
-    /// The lease of another becomes free.
-    Free,
-    /// The fence of our own claim closes.
-    Hold,
-    /// The answer is overdue.
-    Answer,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum State {
-    /// Not taking part.
-    Idle,
-    /// Owning nothing.
-    Candidate,
-    /// Owning.
-    Active(Holding),
-    /// Given up by choice, not yet confirmed closed.
-    Closing(Holding),
-}
+use super::seat::Seat;
+use super::{Holding, SICK_WAIT, Standing};
+use crate::time::Instant;
 
 /// What is known of the Lease.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -62,12 +38,10 @@ enum Purpose {
     Release,
 }
 
-/// The request under way.
+/// What the request under way is for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Pending {
-    id: RequestId,
+pub struct Asked {
     purpose: Purpose,
-    sent: Instant,
     /// What a write carries.
     record: Option<Record>,
     /// It is a Create.
@@ -78,12 +52,10 @@ struct Pending {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct KubeLease {
     config: KubeConfig,
-    state: State,
-    standing: Standing,
+    seat: Seat<Request, Asked>,
     known: Known,
     /// Content of the last record seen, kept when the Lease vanishes: its duration still binds.
     last_duration: Duration,
-    pending: Option<Pending>,
     /// Renewals whose fate is unknown, with the time before they were sent: found in the record, each is a proof.
     doubtful: VecDeque<(Record, Instant)>,
     /// A Create went out whose fate is unknown. Unlike an Update it succeeds late as well, after a Lease of another came and went: a record
@@ -91,19 +63,10 @@ pub struct KubeLease {
     doubtful_create: bool,
     /// `known` may be outdated: read before the next write.
     unsure: bool,
-    watching: bool,
-    /// Told to stop: what is under way is brought to an end.
-    stopping: bool,
     /// The store asked for patience until then.
     quiet: Instant,
-    condition: Condition,
     /// Wall clock minus `now`, in microseconds.
     wall: i64,
-    ids: u64,
-    term: u64,
-    pace: Pace,
-    timers: TimerTable<Timer>,
-    outputs: VecDeque<Output<Request>>,
 }
 
 /// Renewals in doubt that are remembered: more than fit between two answers (`Timing::request` is at least a ninth of the hold).
@@ -113,33 +76,15 @@ impl KubeLease {
     /// A machine that does not take part yet.
     pub fn new(config: KubeConfig) -> Self {
         Self {
-            state: State::Idle,
-            standing: Standing::default(),
+            seat: Seat::new(config.timing, config.seed, config.term),
             known: Known::Nothing,
             last_duration: Duration::ZERO,
-            pending: None,
             doubtful: VecDeque::new(),
             doubtful_create: false,
             unsure: false,
-            watching: false,
-            stopping: false,
             quiet: Instant::ZERO,
-            condition: Condition::Unknown,
             wall: 0,
-            ids: 0,
-            term: config.term.0,
-            pace: Pace::new(config.seed),
-            timers: TimerTable::default(),
-            outputs: VecDeque::new(),
             config,
-        }
-    }
-
-    /// The claim that stands, if any.
-    pub fn holding(&self) -> Option<Holding> {
-        match self.state {
-            State::Active(holding) => Some(holding),
-            State::Idle | State::Candidate | State::Closing(_) => None,
         }
     }
 
@@ -151,177 +96,27 @@ impl KubeLease {
         }
     }
 
-    /// How the API server answers.
-    pub const fn condition(&self) -> Condition {
-        self.condition
-    }
-
     /// What the wall clock says at `now`: for the record only.
     pub fn handle_wall_clock(&mut self, wall: WallMicros, now: Instant) {
         self.wall = wall.0.saturating_sub(micros(now));
-    }
-
-    /// Takes part from now on.
-    pub fn handle_start(&mut self, now: Instant) {
-        self.stopping = false;
-        if self.state == State::Idle {
-            self.state = State::Candidate;
-            self.unsure = true;
-            self.look_at(now);
-            self.act(now);
-        }
-    }
-
-    /// This node may own, or may not.
-    pub fn handle_standing(&mut self, standing: Standing, now: Instant) {
-        self.expire(now);
-        self.standing = standing;
-        if standing == Standing::Barred {
-            self.close(CloseReason::Barred);
-        }
-        self.act(now);
-    }
-
-    /// Gives up and takes no more part.
-    pub fn handle_stop(&mut self, now: Instant) {
-        self.expire(now);
-        self.stopping = true;
-        self.close(CloseReason::Stopped);
-        let ends_itself = |p: &Pending| matches!(p.purpose, Purpose::Acquire | Purpose::Release);
-        if self.state == State::Candidate && !self.pending.as_ref().is_some_and(ends_itself) {
-            self.idle();
-        }
-    }
-
-    /// The driver has closed what [`Output::Close`] named: nothing of it answers any more.
-    pub fn handle_closed(&mut self, term: Term, now: Instant) {
-        match self.state {
-            State::Closing(holding) if holding.term == term => {}
-            State::Idle | State::Candidate | State::Active(_) | State::Closing(_) => return,
-        }
-        self.state = State::Candidate;
-        self.unsure = true;
-        self.look_later(now);
-        if self.pending.is_none() {
-            self.release(now);
-        }
-        if self.stopping && self.pending.is_none() {
-            self.idle();
-        }
-        self.act(now);
-    }
-
-    /// Takes no part any more, and owes nothing: the driver drops the watch.
-    pub fn is_stopped(&self) -> bool {
-        self.state == State::Idle
-    }
-
-    fn is_barred(&self) -> bool {
-        self.stopping || self.standing == Standing::Barred
-    }
-
-    /// The answer to a request.
-    pub fn handle_answer(&mut self, id: RequestId, answer: Answer, now: Instant) {
-        self.expire(now);
-        if self.pending.as_ref().is_none_or(|pending| pending.id != id) {
-            return;
-        }
-        let Some(pending) = self.pending.take() else { return };
-        self.timers.stop(Timer::Answer);
-        self.take_answer(pending, answer, now);
-        self.act(now);
-    }
-
-    /// Word of the watch.
-    pub fn handle_watch(&mut self, watched: Watched, now: Instant) {
-        self.expire(now);
-        self.take_watched(watched, now);
-        self.act(now);
-    }
-
-    /// Something may be due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(late) = self.poll_timeout().map(|due| now.since(due)).filter(|late| *late >= STALL) {
-            self.outputs.push_back(Output::Stalled(late));
-        }
-        self.expire(now);
-        if self.timers.get(Timer::Answer).is_some_and(|at| at <= now) {
-            self.timers.stop(Timer::Answer);
-            if let Some(pending) = self.pending.take() {
-                self.unanswered(pending, super::Failure::Lost, now);
-            }
-        }
-        self.act(now);
-    }
-
-    /// When to call [`Self::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
-    }
-
-    /// What is owed, in order.
-    pub fn poll_output(&mut self) -> Option<Output<Request>> {
-        self.outputs.pop_front()
-    }
-
-    /// A deadline that has passed is over, before anything else is looked at: no answer extends it.
-    fn expire(&mut self, now: Instant) {
-        match self.state {
-            State::Active(holding) if now >= holding.deadline => self.lose(CloseReason::Expired, now),
-            State::Idle | State::Candidate | State::Active(_) | State::Closing(_) => {}
-        }
-    }
-
-    /// The claim ended by itself: there is nothing to release.
-    fn lose(&mut self, reason: CloseReason, now: Instant) {
-        let State::Active(Holding { term, .. }) = self.state else { return };
-        self.state = State::Candidate;
-        self.timers.stop(Timer::Hold);
-        self.doubtful.clear();
-        self.unsure = true;
-        self.outputs.push_back(Output::Close { term, reason });
-        self.look_at(now);
-    }
-
-    /// Gives up by choice.
-    fn close(&mut self, reason: CloseReason) {
-        let State::Active(holding) = self.state else { return };
-        self.state = State::Closing(holding);
-        self.timers.stop(Timer::Hold);
-        self.doubtful.clear();
-        self.outputs.push_back(Output::Close { term: holding.term, reason });
-    }
-
-    fn idle(&mut self) {
-        self.state = State::Idle;
-        self.pending = None;
-        self.watching = false;
-        self.timers.clear();
-    }
-
-    fn set_condition(&mut self, condition: Condition) {
-        if self.condition != condition {
-            self.condition = condition;
-            self.outputs.push_back(Output::Condition(condition));
-        }
     }
 
     /// When the lease may be acquired, if ever without a change.
     fn free_at(&self) -> Option<Instant> {
         let at = match &self.known {
             Known::Nothing => return None,
-            Known::Absent(since) => *since + self.last_duration.max(self.config.timing.duration),
+            Known::Absent(since) => *since + self.last_duration.max(self.seat.timing.duration),
             Known::Object(object, _) if object.record.holder.is_empty() => Instant::ZERO,
             Known::Object(object, _) if self.is_ours(&object.record) && !self.doubtful_create => Instant::ZERO,
             Known::Object(object, since) => {
                 let stated = object.record.duration;
-                *since + if stated.is_zero() { self.config.timing.duration } else { stated }
+                *since + if stated.is_zero() { self.seat.timing.duration } else { stated }
             }
         };
-        if self.is_barred() {
+        if self.seat.is_barred() {
             return None;
         }
-        match (self.standing, &self.known) {
+        match (self.seat.standing, &self.known) {
             (Standing::Barred, _) => None,
             (Standing::Sick, Known::Object(_, since)) => Some(at.max(*since) + SICK_WAIT),
             (Standing::Sick, Known::Absent(_) | Known::Nothing) => Some(at + SICK_WAIT),
@@ -337,10 +132,6 @@ impl KubeLease {
     /// Written under this claim.
     fn is_of(&self, holding: &Holding, record: &Record) -> bool {
         self.is_ours(record) && u64::from(record.transitions) == holding.epoch
-    }
-
-    fn look_at(&mut self, at: Instant) {
-        self.timers.set(Timer::Next, at);
     }
 }
 

@@ -9,19 +9,22 @@
 //! [`timing::CLOCK_RATE_PPM`]) do; a deadline that has passed is never extended, the lease is acquired anew under a new term; what is given
 //! up by choice is closed first and released afterwards.
 //!
-//! Contract of both: call `handle_*` with a `now` that never goes back, on the clock of the fence (CLOCK_BOOTTIME, which runs on through
+//! Contract of both ([`LeaseElector`]): call `handle_*` with a `now` that never goes back, on the clock of the fence (CLOCK_BOOTTIME, which runs on through
 //! suspend); then take `poll_output` until `None`, carrying out in order; then come back at `poll_timeout`. Answers that have arrived
 //! are handed in before `handle_timeout`. What a hypervisor does that stops the guest's clock with the guest, no machine can see.
 
+mod elector;
 pub mod etcd;
 pub mod kube;
 mod pace;
+mod seat;
 #[cfg(test)]
 mod tests;
 pub mod timing;
 
 use core::time::Duration;
 
+pub use elector::LeaseElector;
 use serde::Serialize;
 
 use crate::time::Instant;
@@ -144,7 +147,18 @@ impl Failure {
             Self::Denied => Condition::Denied,
         }
     }
+
+    /// How long the store asks to be left alone, as far as a candidate has patience.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Throttled { retry_after } => retry_after.unwrap_or_default().min(QUIET_MAX),
+            Self::Unavailable | Self::Denied | Self::Lost => Duration::ZERO,
+        }
+    }
 }
+
+/// Longest patience that a candidate has with a server that asks for it.
+const QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// What this node may do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]

@@ -3,7 +3,7 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL,
-    ShimHead, Table, Tally,
+    Service, ShimHead, Table, Tally,
 };
 
 use super::deliver::{End, clamp, note_end, rewrite};
@@ -28,6 +28,28 @@ struct Known {
     marked: bool,
 }
 
+/// A reply, translated.
+struct Reply {
+    frame: Vec<u8>,
+    ip: Ip,
+    ifindex: u32,
+    now: Clock,
+    service: Service,
+    kind: Kind,
+}
+
+/// The flow of a packet between a client's address and port and an endpoint's.
+fn key(client: (VipKey, u16), endpoint: (VipKey, u16), protocol: u8) -> FlowKey {
+    FlowKey {
+        client: client.0,
+        endpoint: endpoint.0,
+        client_port: client.1,
+        endpoint_port: endpoint.1,
+        protocol,
+        pad: [0; 3],
+    }
+}
+
 impl State {
     /// Handles one frame that is about to leave on `ifindex`.
     pub fn egress(&mut self, frame: &[u8], ifindex: u32, now: Clock) -> Output {
@@ -50,14 +72,7 @@ impl State {
     fn reply(&mut self, frame: &[u8], ip: Ip, ifindex: u32, now: Clock) -> Output {
         let next = Output::new(Verdict::Pass, frame.to_vec());
         let (Some(own), Some(client)) = (port_at(frame, ip.l4), port_at(frame, ip.l4 + 2)) else { return next };
-        let key = FlowKey {
-            client: ip.destination,
-            endpoint: ip.source,
-            client_port: client,
-            endpoint_port: own,
-            protocol: ip.protocol,
-            pad: [0; 3],
-        };
+        let key = key((ip.destination, client), (ip.source, own), ip.protocol);
         let Some(service) = self.answered(&key).and_then(|known| self.services.get(&known.service).copied()) else {
             return next;
         };
@@ -88,28 +103,20 @@ impl State {
         }
         rewrite(&mut out, &ip, End::Source, &address_bytes(&known.vip), known.port);
         self.count(known.by);
-        let job = Job {
-            frame: out,
-            ip,
-            ifindex,
-            now,
-            slot: known.service,
-            hash: self.hash(&service, &key.client, key.client_port),
-            service,
-            client: key.client,
-            client_port: key.client_port,
-            kind,
-        };
-        self.back(job, &known)
+        self.back(Reply { frame: out, ip, ifindex, now, service, kind }, &key, &known)
     }
 
     /// To the client: straight, or through the node on which it asked.
-    fn back(&mut self, job: Job, known: &Known) -> Output {
-        let wanted = known.marked || job.service.returns == RETURN_VIA_INGRESS;
+    fn back(&mut self, reply: Reply, key: &FlowKey, known: &Known) -> Output {
+        let Reply { frame, ip, ifindex, now, service, kind } = reply;
+        let wanted = known.marked || service.returns == RETURN_VIA_INGRESS;
         // A dead node emits nothing: then straight is all there is.
         if !wanted || known.ingress == self.config.node || !self.live(known.ingress) {
-            return Output::new(Verdict::Pass, job.frame);
+            return Output::new(Verdict::Pass, frame);
         }
+        let (client, client_port) = (key.client, key.client_port);
+        let (slot, hash) = (known.service, self.hash(&service, &client, client_port));
+        let job = Job { frame, ip, ifindex, now, slot, service, client, client_port, hash, kind };
         let head = ShimHead {
             flags: SHIM_FINAL,
             service: job.service.number,
@@ -167,14 +174,7 @@ impl State {
         let error = if ip.v6 { matches!(kind, 1..=4) } else { matches!(kind, 3 | 11 | 12) };
         let Some(quoted) = ip::read_any(&frame[..ip.end], ip.l4 + 8).filter(|_| error) else { return next };
         let (Some(client), Some(own)) = (port_at(frame, quoted.l4), port_at(frame, quoted.l4 + 2)) else { return next };
-        let key = FlowKey {
-            client: quoted.source,
-            endpoint: quoted.destination,
-            client_port: client,
-            endpoint_port: own,
-            protocol: quoted.protocol,
-            pad: [0; 3],
-        };
+        let key = key((quoted.source, client), (quoted.destination, own), quoted.protocol);
         if quoted.rest() || ip.destination != quoted.source || !matches!(quoted.protocol, TCP | UDP) {
             return next;
         }
@@ -186,19 +186,7 @@ impl State {
         let (outer, inner) = (address_bytes(&outer), address_bytes(&known.vip));
         translate_error(&mut out, &ip, &quoted, (End::Source, &outer), (End::Destination, &inner, known.port));
         self.count(Tally::IcmpError);
-        let job = Job {
-            frame: out,
-            ip,
-            ifindex,
-            now,
-            slot: known.service,
-            hash: self.hash(&service, &key.client, key.client_port),
-            service,
-            client: key.client,
-            client_port: key.client_port,
-            kind: Kind::Answer,
-        };
-        self.back(job, &known)
+        self.back(Reply { frame: out, ip, ifindex, now, service, kind: Kind::Answer }, &key, &known)
     }
 }
 

@@ -1,39 +1,14 @@
-//! What is sent, and when.
+//! What is sent.
 
 use core::time::Duration;
 
-use super::super::{Output, RequestId};
-use super::io::{Record, Request, Version, WallMicros};
-use super::{Known, KubeLease, Pending, Purpose, State, Timer, micros};
+use super::super::Holding;
+use super::io::{Record, Request, WallMicros};
+use super::{Asked, Known, KubeLease, Purpose, micros};
 use crate::time::Instant;
 
 impl KubeLease {
-    /// Sends what is due, one request at a time, and arms the timers for the rest.
-    pub(super) fn act(&mut self, now: Instant) {
-        if self.pending.is_some() {
-            // Its answer, or the lack of one, says what is next.
-            self.timers.stop(Timer::Next);
-            self.timers.stop(Timer::Free);
-            return;
-        }
-        match self.state {
-            State::Idle | State::Closing(_) => {
-                self.timers.stop(Timer::Next);
-                self.timers.stop(Timer::Free);
-            }
-            State::Active(_) => {
-                self.timers.stop(Timer::Free);
-                match self.timers.get(Timer::Next) {
-                    Some(at) if at > now => {}
-                    Some(_) | None => self.renew(now),
-                }
-            }
-            State::Candidate => self.try_for_it(now),
-        }
-    }
-
-    fn renew(&mut self, now: Instant) {
-        let State::Active(holding) = self.state else { return };
+    pub(super) fn renew(&mut self, holding: &Holding, now: Instant) {
         match (&self.known, self.unsure) {
             (Known::Object(object, _), false) => {
                 let record = Record { renewed: self.stamp(now), duration: self.duration(), ..object.record.clone() };
@@ -50,19 +25,8 @@ impl KubeLease {
         }
     }
 
-    fn try_for_it(&mut self, now: Instant) {
-        self.timers.stop(Timer::Free);
-        let look = self.timers.get(Timer::Next);
-        if look.is_some_and(|at| at <= now) {
-            self.send(Purpose::Look, Request::Get, None, now);
-            return;
-        }
-        let Some(free) = self.free_at().filter(|_| !self.unsure) else { return };
-        let due = free.max(self.quiet);
-        if due > now {
-            self.timers.set(Timer::Free, due);
-            return;
-        }
+    /// The lease is free: one more claim of it.
+    pub(super) fn acquire(&mut self, now: Instant) {
         let (request, record) = match &self.known {
             Known::Object(object, _) => {
                 // A claim of our own that ran out counts as one more, like that of anybody else.
@@ -96,25 +60,12 @@ impl KubeLease {
         self.send(Purpose::Release, Request::Update { version, record: record.clone() }, Some(record), now);
     }
 
-    /// Watches from this version on, unless it does.
-    pub(super) fn watch(&mut self, version: Version, now: Instant) {
-        if !self.watching {
-            self.watching = true;
-            self.ids += 1;
-            self.outputs.push_back(Output::Send {
-                id: RequestId(self.ids),
-                request: Request::Watch(version),
-                deadline: now + self.config.timing.duration,
-            });
-        }
-    }
-
     /// When a candidate looks again: seldom while a watch tells it, and as client-go does without one.
     pub(super) fn look_later(&mut self, now: Instant) {
-        let timing = self.config.timing;
-        let wait = if self.watching { timing.duration } else { timing.renew };
-        let wait = self.pace.spread(wait);
-        self.look_at(now + wait);
+        let timing = self.seat.timing;
+        let wait = if self.seat.watching { timing.duration } else { timing.renew };
+        let wait = self.seat.pace.spread(wait);
+        self.seat.look_at(now + wait);
     }
 
     fn record(&self, transitions: u32, now: Instant) -> Record {
@@ -130,7 +81,7 @@ impl KubeLease {
     }
 
     fn duration(&self) -> Duration {
-        self.config.timing.duration
+        self.seat.timing.duration
     }
 
     /// Later than the record's, whatever the wall clock does: a renewal must not look like the record it renews.
@@ -142,23 +93,16 @@ impl KubeLease {
         WallMicros(micros(now).saturating_add(self.wall).max(before.saturating_add(1)))
     }
 
-    fn send(&mut self, purpose: Purpose, request: Request, record: Option<Record>, now: Instant) {
-        self.ids += 1;
-        let id = RequestId(self.ids);
-        let deadline = now + self.config.timing.request;
+    pub(super) fn send(&mut self, purpose: Purpose, request: Request, record: Option<Record>, now: Instant) {
         let creates = matches!(request, Request::Create(_));
-        self.pending = Some(Pending { id, purpose, sent: now, record, creates });
-        self.timers.stop(Timer::Next);
-        self.timers.stop(Timer::Free);
-        self.timers.set(Timer::Answer, deadline);
-        self.outputs.push_back(Output::Send { id, request, deadline });
+        self.seat.send(Asked { purpose, record, creates }, request, now);
     }
 
     /// A release ends the participation of a machine that was told to stop; one that is barred goes on looking.
     pub(super) fn released(&mut self, now: Instant) {
         self.unsure = true;
-        if self.stopping {
-            self.idle();
+        if self.seat.stopping {
+            self.seat.idle();
         } else {
             self.look_later(now);
         }

@@ -1,9 +1,9 @@
 //! Both electors: by hand in milliseconds, on virtual stores from a seed, and in every order of events that a model checker finds.
 
+mod contract;
 mod etcd_machine;
 mod kube_machine;
 mod model;
-
 mod mutants;
 mod simulate;
 mod stores;
@@ -11,10 +11,11 @@ mod world;
 
 use core::time::Duration;
 
+use super::elector::Steps;
 use super::etcd::{self, EtcdLease};
 use super::kube::{self, KubeLease};
 use super::timing::{Timing, WIRE_MARGIN, hold_max};
-use super::{CloseReason, Condition, Failure, Output, RequestId, SICK_WAIT, Standing};
+use super::{CloseReason, Condition, Failure, LeaseElector, Output, RequestId, SICK_WAIT, Standing};
 use crate::time::Instant;
 use crate::types::Term;
 

@@ -6,9 +6,9 @@
 
 use stateright::{Checker as _, HasDiscoveries, Model, Property, UniformChooser};
 
+use super::contract::{Mutant, Store as _};
 use super::kube::{KubeConfig, Object, Record, Request, Version, WallMicros};
 use super::stores::ApiServer;
-use super::world::{Mutant, Store as _};
 use super::*;
 
 /// A message on its way.

@@ -1,8 +1,9 @@
 //! Planted bugs: what the world must find, or it proves nothing. Each is one of a driver, beside machines as they are shipped.
 
+use super::contract::Mutant;
 use super::simulate::{FAULTS, timing_etcd, timing_kube};
 use super::stores::{ApiServer, Etcd};
-use super::world::{Mutant, World};
+use super::world::World;
 use super::*;
 
 /// The first seed that shows two owners.

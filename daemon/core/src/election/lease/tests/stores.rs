@@ -1,68 +1,8 @@
 //! A virtual API server and a virtual etcd.
 
+use super::contract::{Ans, Mutant, Req, Store};
 use super::kube::{KubeConfig, Object, Record, Version};
-use super::world::{Ans, Machine, Mutant, Req, Store};
 use super::*;
-
-impl Machine for KubeLease {
-    type Request = kube::Request;
-    type Answer = kube::Answer;
-    type Watched = kube::Watched;
-    fn start(&mut self, now: Instant) {
-        self.handle_start(now);
-    }
-    fn stop(&mut self, now: Instant) {
-        self.handle_stop(now);
-    }
-    fn answer(&mut self, id: RequestId, answer: kube::Answer, now: Instant) {
-        self.handle_answer(id, answer, now);
-    }
-    fn watched(&mut self, watched: kube::Watched, now: Instant) {
-        self.handle_watch(watched, now);
-    }
-    fn closed(&mut self, term: Term, now: Instant) {
-        self.handle_closed(term, now);
-    }
-    fn timeout(&mut self, now: Instant) {
-        self.handle_timeout(now);
-    }
-    fn poll_timeout(&self) -> Option<Instant> {
-        KubeLease::poll_timeout(self)
-    }
-    fn poll_output(&mut self) -> Option<Output<kube::Request>> {
-        KubeLease::poll_output(self)
-    }
-}
-
-impl Machine for EtcdLease {
-    type Request = etcd::Request;
-    type Answer = etcd::Answer;
-    type Watched = etcd::Watched;
-    fn start(&mut self, now: Instant) {
-        self.handle_start(now);
-    }
-    fn stop(&mut self, now: Instant) {
-        self.handle_stop(now);
-    }
-    fn answer(&mut self, id: RequestId, answer: etcd::Answer, now: Instant) {
-        self.handle_answer(id, answer, now);
-    }
-    fn watched(&mut self, watched: etcd::Watched, now: Instant) {
-        self.handle_watch(watched, now);
-    }
-    fn closed(&mut self, term: Term, now: Instant) {
-        self.handle_closed(term, now);
-    }
-    fn timeout(&mut self, now: Instant) {
-        self.handle_timeout(now);
-    }
-    fn poll_timeout(&self) -> Option<Instant> {
-        EtcdLease::poll_timeout(self)
-    }
-    fn poll_output(&mut self) -> Option<Output<etcd::Request>> {
-        EtcdLease::poll_output(self)
-    }
-}
 
 /// One Lease object.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -1,0 +1,156 @@
+//! The steps of the elector on an etcd lease.
+
+use core::time::Duration;
+
+use super::super::elector::{LeaseElector, Steps};
+use super::super::seat::{Pending, Seat, State};
+use super::super::{Condition, Failure, Holding, SICK_WAIT, Standing};
+use super::io::{Answer, Request, Watched};
+use super::{EtcdLease, Known, LOOK, Purpose};
+use crate::time::Instant;
+
+impl LeaseElector for EtcdLease {}
+
+impl Steps for EtcdLease {
+    type Request = Request;
+    type Answer = Answer;
+    type Watched = Watched;
+    type Purpose = Purpose;
+
+    fn seat(&self) -> &Seat<Request, Purpose> {
+        &self.seat
+    }
+
+    fn seat_mut(&mut self) -> &mut Seat<Request, Purpose> {
+        &mut self.seat
+    }
+
+    fn doubt(&mut self) {
+        self.known = Known::Nothing;
+    }
+
+    /// It runs out by itself. The entry may still be ours, and is then taken over with a new lease.
+    fn abandon(&mut self) {
+        self.lease = None;
+    }
+
+    fn release_closed(&mut self, now: Instant) {
+        self.drop_lease();
+        self.seat.look_at(now);
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.act(now);
+    }
+
+    fn take_answer(&mut self, pending: Pending<Purpose>, answer: Answer, now: Instant) {
+        if let Answer::Failed(failure) = answer {
+            self.unanswered(pending, failure, now);
+            return;
+        }
+        self.seat.set_condition(Condition::Reachable);
+        self.seat.pace.succeeded();
+        match (pending.purpose, answer) {
+            (Purpose::Look | Purpose::Campaign, Answer::Key(entry, revision)) => self.take_key(entry, revision, now),
+            (Purpose::Grant, Answer::Lease(id, ttl)) if !ttl.is_zero() => self.take_grant(id, ttl, pending.sent, now),
+            (Purpose::Campaign, Answer::Won(revision)) => self.take_win(revision, now),
+            (Purpose::KeepAlive, Answer::Lease(_, ttl)) => self.take_proof(ttl, pending.sent, now),
+            (Purpose::KeepAlive, Answer::NoLease) => self.take_proof(Duration::ZERO, pending.sent, now),
+            (Purpose::Campaign, Answer::NoLease) => {
+                self.lease = None;
+                self.seat.look_at(now);
+            }
+            (Purpose::Revoke, _) => self.revoked(now),
+            // An answer to another question than was asked.
+            (Purpose::Look | Purpose::Grant | Purpose::Campaign | Purpose::KeepAlive, _) => {
+                self.unanswered(pending, Failure::Unavailable, now);
+            }
+        }
+    }
+
+    fn unanswered(&mut self, pending: Pending<Purpose>, failure: Failure, now: Instant) {
+        self.seat.set_condition(failure.condition());
+        let asked = failure.patience();
+        match (pending.purpose, self.seat.state) {
+            // It runs out by itself.
+            (Purpose::Revoke, _) => self.revoked(now),
+            (_, State::Active(holding)) => {
+                let wait = self.seat.pace.failed(self.seat.timing.renew);
+                let left = holding.deadline.since(now) / 2;
+                self.seat.look_at(now + asked.min(left).max(wait));
+            }
+            (_, State::Candidate) => {
+                self.known = Known::Nothing;
+                self.lease = None;
+                let wait = self.seat.pace.failed(LOOK);
+                self.seat.look_at(now + asked.max(wait));
+            }
+            (_, State::Idle | State::Closing(_)) => {}
+        }
+    }
+
+    fn take_watched(&mut self, watched: Watched, now: Instant) {
+        match (watched, self.seat.state) {
+            (Watched::Ended, _) => {
+                self.seat.watching = false;
+                if self.seat.state == State::Candidate {
+                    self.look_later(now);
+                }
+            }
+            // Another's, or by hand: whoever holds asks before it believes, for this may be old news.
+            (Watched::Put(entry), State::Active(_)) if self.is_current(&entry) => {}
+            (Watched::Put(_) | Watched::Deleted, State::Active(_)) => {
+                self.known = Known::Nothing;
+                self.seat.look_at(now);
+            }
+            (Watched::Put(entry), State::Candidate) => self.known = Known::Held(entry),
+            (Watched::Deleted, State::Candidate) => {
+                self.known = Known::Absent(now);
+                self.seat.look_at(now);
+            }
+            (Watched::Put(_) | Watched::Deleted, State::Idle | State::Closing(_)) => {}
+        }
+    }
+
+    fn keep(&mut self, _holding: Holding, now: Instant) {
+        if self.is_due(now) {
+            match (self.lease, &self.known) {
+                (Some(lease), Known::Held(_)) => {
+                    self.seat.send(Purpose::KeepAlive, Request::KeepAlive(lease.id), now);
+                }
+                _ => self.seat.send(Purpose::Look, Request::Look, now),
+            }
+        }
+    }
+
+    fn try_for_it(&mut self, now: Instant) {
+        if let Some(spent) = self.spent.front().filter(|_| self.seat.is_barred() || self.lease.is_none()) {
+            let revoke = Request::Revoke(*spent);
+            self.seat.send(Purpose::Revoke, revoke, now);
+            return;
+        }
+        if self.seat.stopping {
+            self.seat.idle();
+            return;
+        }
+        if !self.is_due(now) {
+            return;
+        }
+        let free = match &self.known {
+            Known::Absent(since) => Some((0, *since)),
+            Known::Held(entry) if entry.holder == self.config.identity => Some((entry.revision, Instant::ZERO)),
+            Known::Nothing | Known::Held(_) => None,
+        };
+        match (free.filter(|_| !self.seat.is_barred()), self.lease) {
+            (Some((_, since)), _) if self.seat.standing == Standing::Sick && now < since + SICK_WAIT => {
+                self.seat.look_at(since + SICK_WAIT);
+            }
+            (Some((over, _)), Some(lease)) => {
+                let holder = self.config.identity.clone();
+                self.seat.send(Purpose::Campaign, Request::Campaign { holder, lease: lease.id, over }, now);
+            }
+            (Some(_), None) => self.seat.send(Purpose::Grant, Request::Grant(self.seat.timing.duration), now),
+            (None, _) => self.seat.send(Purpose::Look, Request::Look, now),
+        }
+    }
+}

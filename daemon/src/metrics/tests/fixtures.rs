@@ -1,0 +1,148 @@
+//! Snapshots of every room.
+
+use bascule_bgp::session::State as Session;
+use bascule_bgp::speaker::{Speaker, SpeakerStatus};
+use bascule_core::bfd::config::PeerConfig;
+use bascule_core::bfd::status::BfdStatus;
+use bascule_core::node::config::FencePolicy;
+use bascule_core::node::status::{GateStatus, GroupStatus};
+use bascule_core::types::{Family as Af, Term};
+
+use super::*;
+
+pub(super) fn group(name: &str) -> GroupStatus {
+    GroupStatus {
+        name: name.into(),
+        addresses: vec!["10.9.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap()],
+        families: vec![Af::V4, Af::V6],
+        interface: Some("eth0".into()),
+        vrid: 51,
+        role: Role::Backup,
+        term: Term(3),
+        owner: Some("10.9.0.2".parse().unwrap()),
+        owner_priority: Some(206),
+        since_seconds: 1.5,
+        fence_margin_seconds: None,
+        priority: 254,
+        healthy: true,
+        draining: false,
+        condition: None,
+        announce: bascule_core::node::config::Announce::L2,
+        route: bascule_core::announce::route::Want::Withdraw,
+        adverts_sent: 0,
+        adverts_heard: 0,
+    }
+}
+
+pub(super) fn status(groups: Vec<GroupStatus>) -> NodeStatus {
+    NodeStatus {
+        node: "n1".into(),
+        fence_policy: FencePolicy::Required,
+        fence_ready: true,
+        fence_error: None,
+        drained: false,
+        ready: false,
+        groups,
+        anycast: vec![],
+        gates: vec![GateStatus { name: "api-local".into(), up: false, detail: "connect: refused".into() }],
+    }
+}
+
+/// One session, never up.
+pub(super) fn sessions() -> BfdStatus {
+    let now = bascule_core::time::Instant::ZERO;
+    let mut bfd = bascule_core::bfd::Bfd::new(1);
+    let peer = PeerConfig::new("10.9.0.254", std::net::IpAddr::from([10, 9, 0, 254]));
+    bfd.handle_input(bascule_core::bfd::io::Input::Config(vec![peer]), now);
+    bfd.status(now)
+}
+
+/// A forwarding room in which every count and state is another number.
+pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
+    use bascule_core::balance::Balancer;
+    use bascule_core::balance::io::{ServiceSlot, Table};
+    use bascule_core::balance::status::{EndpointStatus, ServiceStatus};
+    use bascule_core::service::{Delivery, Protocol, ServiceKey};
+
+    use crate::handle::forward::{
+        CheckView, EndpointTraffic, Fill, ForwardStatus, Hook, NodeView, Probe, ProbeKind, ServiceTraffic, Standing,
+    };
+    let (service, endpoint) = ("dns".to_owned(), "e1".to_owned());
+    let mut balance = Balancer::default().status();
+    (balance.counts.builds, balance.counts.swaps, balance.counts.rows_moved) = (21, 22, 23);
+    balance.counts.rows_forgotten = 25;
+    balance.slab_used = 24;
+    balance.services.push(ServiceStatus {
+        name: service.clone(),
+        key: ServiceKey { vip: "10.9.0.100".parse().unwrap(), port: 53, protocol: Protocol::Udp },
+        number: 1,
+        slot: ServiceSlot(1),
+        delivery: Delivery::Direct,
+        nodes: Table::default(),
+        endpoint_table: Table::default(),
+        waiting: 0,
+        forgotten: 0,
+        all_unready: false,
+        starved: false,
+        draining: false,
+        endpoints: vec![EndpointStatus {
+            name: endpoint.clone(),
+            address: "10.1.0.1".parse().unwrap(),
+            port: 5353,
+            node: None,
+            slot: None,
+            weight: 1,
+            state: "ready",
+            serving: true,
+        }],
+    });
+    let probes = vec![Probe { probe: ProbeKind::NativeXdp, trouble: None }];
+    let (ingress, egress) = (Hook::Xdp, Hook::Tcx);
+    let standing = Standing { ifindex: 2, device: "eth0".into(), ingress, egress, reasons: Vec::new(), probes };
+    ForwardStatus {
+        on: true,
+        devices: vec![standing],
+        nodes: vec![NodeView { name: "n2".into(), id: 2, this: false, up: true }],
+        balance: Some(balance),
+        services: vec![ServiceTraffic { service: service.clone(), packets: 2, bytes: 3, new_flows: 4, orphans: 5 }],
+        endpoints: vec![EndpointTraffic {
+            service: service.clone(),
+            endpoint: endpoint.clone(),
+            packets: 6,
+            bytes: 7,
+            replies: 8,
+            reply_bytes: 9,
+            syns: 10,
+            syn_acks: 11,
+            resets: 12,
+        }],
+        checks: vec![CheckView { service, endpoint, up: true, detail: String::new(), passed: 13, failed: 14 }],
+        drops: vec![("encap_tag", 15)],
+        verdicts: vec![("flow_hit", 16)],
+        hops: vec![17, 18],
+        flows: Fill { entries: 19, capacity: 524_288 },
+        ..ForwardStatus::default()
+    }
+}
+
+/// A neighbor that is being dialled, with totals of its own.
+pub(super) fn speaker() -> SpeakerStatus {
+    use bascule_bgp::config::{NeighborConfig, SpeakerConfig};
+    use bascule_bgp::io::Input;
+    use bascule_bgp::wire::Family;
+    let now = bascule_bgp::time::Instant::ZERO;
+    let mut speaker = Speaker::new(1, now);
+    let tor = NeighborConfig::external("tor1", [10, 0, 0, 1].into());
+    let config = SpeakerConfig { asn: 65001, router_id: [10, 0, 0, 11].into(), neighbors: vec![tor] };
+    speaker.handle_input(Input::Config(Box::new(config)), now);
+    speaker.handle_timeout(now + Duration::from_secs(1));
+    let mut status = speaker.status(now);
+    let tor = &mut status.neighbors[0];
+    tor.session.state = Session::Connect;
+    tor.session.counters.sent.update = 5;
+    tor.session.counters.notifications_received.insert("2/2".into(), 4);
+    tor.session.counters.malformed = 6;
+    tor.prefixes_out = vec![(Family::Ipv4, 12)];
+    tor.queue_depth = 3;
+    status
+}

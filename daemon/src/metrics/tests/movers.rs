@@ -1,0 +1,230 @@
+//! What moves each family.
+
+use std::net::IpAddr;
+
+use bascule_bgp::event::Event as BgpEvent;
+use bascule_bgp::session::State as Session;
+use bascule_core::bfd::io::BfdEvent;
+use bascule_core::bfd::status::{BfdStatus, DiscardCount};
+use bascule_core::node::status::{AnycastStatus, GroupStatus};
+use bascule_core::types::{Mac, Term};
+use bascule_core::wire::bfd::{Diag, State};
+
+use super::fixtures::{group, plane, sessions, speaker, status};
+use super::*;
+
+/// What each family needs to move, and the sample that must then hold.
+pub(super) type Mover = (&'static catalog::Family, &'static str, f64, fn(&Metrics));
+
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 100));
+
+fn event(name: &str) -> Event {
+    let group = "api".to_owned();
+    match name {
+        "role" => Event::Role {
+            group,
+            from: Role::Backup,
+            to: Role::Active,
+            reason: Reason::ActiveDown,
+            term: Term(4),
+            owner: None,
+        },
+        "takeover" => Event::Takeover {
+            group,
+            term: Term(4),
+            reason: Reason::ActiveDown,
+            detect: Some(0.31),
+            claim: None,
+            announce: 0.0015,
+        },
+        "rival" => Event::Rival { group, address: Some(VIP), mac: Some(Mac([2; 6])), source: None, first: false },
+        "one_way" => Event::OneWay { group, source: None },
+        "fence_closed" => Event::FenceClosed { group, term: Term(4) },
+        "restored" => Event::AddressRestored { group, address: VIP },
+        "refused" => Event::Refused { channel: "peer", source: VIP, error: "bad tag".into(), first: false },
+        "bfd" => Event::Bfd(BfdEvent {
+            peer: "tor".into(),
+            remote: VIP,
+            from: State::Up,
+            to: State::Down,
+            diag: Diag::DETECTION_EXPIRED,
+            remote_state: State::Down,
+            remote_diag: Diag::NONE,
+            detection: Some(0.15),
+            lateness: Some(0.0015),
+        }),
+        "late" => Event::AdvertLateness { group, seconds: 0.004 },
+        other => panic!("no event {other}"),
+    }
+}
+
+pub(super) const MOVERS: &[Mover] = &[
+    (&catalog::VIP_HELD, r#"bascule_vip_held{group="api",vip="2001:db8::100"}"#, 1.0, |m| {
+        m.update(&status(vec![GroupStatus { role: Role::Active, ..group("api") }]));
+    }),
+    (&catalog::ELECTION_ROLE, r#"bascule_election_role{group="api",role="active"}"#, 1.0, |m| {
+        m.update(&status(vec![GroupStatus { role: Role::Active, ..group("api") }]));
+    }),
+    (&catalog::TRANSITIONS, r#"bascule_vip_transitions_total{group="api",reason="active_down"}"#, 1.0, |m| {
+        m.observe(&event("role"));
+    }),
+    (&catalog::FAILOVER, r#"bascule_failover_seconds_bucket{phase="announce",le="0.002"}"#, 1.0, |m| {
+        m.observe(&event("takeover"));
+    }),
+    (&catalog::FENCE_MARGIN, r#"bascule_fence_margin_seconds{group="api"}"#, 0.25, |m| {
+        let held = GroupStatus { role: Role::Active, fence_margin_seconds: Some(0.25), ..group("api") };
+        m.update(&status(vec![held]));
+    }),
+    (&catalog::FENCE_CLOSED, r#"bascule_fence_closed_total{group="api"}"#, 1.0, |m| m.observe(&event("fence_closed"))),
+    (&catalog::FENCE_DROPS, r#"bascule_fence_drops_total{reason="answer"}"#, 7.0, |m| {
+        m.fence_drops(&[("answer", 7), ("deliver", 0)]);
+    }),
+    (&catalog::GARP_SENT, r#"bascule_garp_sent_total{kind="first"}"#, 2.0, |m| m.frame_sent(FrameKind::First, 2)),
+    (&catalog::RIVAL_CLAIMS, r#"bascule_rival_claims_total{group="api"}"#, 1.0, |m| m.observe(&event("rival"))),
+    (&catalog::ONE_WAY, r#"bascule_one_way_total{group="api"}"#, 1.0, |m| m.observe(&event("one_way"))),
+    (&catalog::ADDRESS_RESTORED, r#"bascule_address_restored_total{group="api"}"#, 1.0, |m| {
+        m.observe(&event("restored"));
+    }),
+    (&catalog::ADVERTS_SENT, r#"bascule_adverts_sent_total{group="api"}"#, 12.0, |m| {
+        m.update(&status(vec![GroupStatus { adverts_sent: 12, ..group("api") }]));
+    }),
+    (&catalog::ADVERTS_HEARD, r#"bascule_adverts_heard_total{group="api"}"#, 13.0, |m| {
+        m.update(&status(vec![GroupStatus { adverts_heard: 13, ..group("api") }]));
+    }),
+    (&catalog::REFUSED, r#"bascule_refused_total{channel="peer"}"#, 1.0, |m| m.observe(&event("refused"))),
+    (&catalog::ADVERT_LATENESS, r#"bascule_advert_lateness_seconds_bucket{le="0.005"}"#, 1.0, |m| {
+        m.observe(&event("late"));
+    }),
+    (&catalog::LOOP_LAG, "bascule_loop_lag_seconds_count", 1.0, |m| m.loop_lag(Duration::from_millis(3))),
+    (&catalog::HEALTH_STATE, r#"bascule_health_state{gate="api-local"}"#, 1.0, |m| {
+        let mut status = status(vec![]);
+        status.gates[0].up = true;
+        m.update(&status);
+    }),
+    (&catalog::BFD_STATE, r#"bascule_bfd_state{peer="10.9.0.254"}"#, 1.0, |m| m.update_bfd(Some(&sessions()))),
+    (&catalog::BFD_TRANSITIONS, r#"bascule_bfd_transitions_total{peer="tor",to="down"}"#, 1.0, |m| {
+        m.observe(&event("bfd"));
+    }),
+    (&catalog::BFD_PACKETS, r#"bascule_bfd_packets_total{direction="received"}"#, 8.0, |m| {
+        m.update_bfd(Some(&BfdStatus { received: 8, ..sessions() }));
+    }),
+    (&catalog::BFD_DISCARDS, r#"bascule_bfd_discards_total{reason="ttl"}"#, 3.0, |m| {
+        let discards = vec![DiscardCount { reason: "ttl", count: 3 }];
+        m.update_bfd(Some(&BfdStatus { discards, ..sessions() }));
+    }),
+    (&catalog::BFD_LATENESS, r#"bascule_bfd_detection_lateness_seconds_bucket{le="0.002"}"#, 1.0, |m| {
+        m.observe(&event("bfd"));
+    }),
+    (&catalog::ROUTE_WANTED, r#"bascule_route_wanted{group="dns",vip="10.9.0.53"}"#, 1.0, |m| {
+        let dns = AnycastStatus {
+            name: "dns".into(),
+            addresses: vec![IpAddr::from([10, 9, 0, 53])],
+            healthy: true,
+            installed: true,
+            route: Want::Announce,
+            since_seconds: 1.0,
+            condition: None,
+        };
+        m.update(&NodeStatus { anycast: vec![dns], ..status(vec![]) });
+    }),
+    (&catalog::BGP_SESSION_STATE, r#"bascule_bgp_session_state{peer="tor1"}"#, 2.0, |m| m.update_bgp(Some(&speaker()))),
+    (&catalog::BGP_TRANSITIONS, r#"bascule_bgp_transitions_total{peer="tor1",to="idle"}"#, 1.0, |m| {
+        let (neighbor, reason) = ("tor1".to_owned(), "hold time expired".to_owned());
+        m.observe_bgp(&BgpEvent::State { neighbor, from: Session::Established, to: Session::Idle, reason });
+    }),
+    (&catalog::BGP_MESSAGES, r#"bascule_bgp_messages_total{direction="sent",peer="tor1",type="update"}"#, 5.0, |m| {
+        m.update_bgp(Some(&speaker()))
+    }),
+    (
+        &catalog::BGP_NOTIFICATIONS,
+        r#"bascule_bgp_notifications_total{code="2",direction="received",peer="tor1",subcode="2"}"#,
+        4.0,
+        |m| m.update_bgp(Some(&speaker())),
+    ),
+    (&catalog::BGP_MALFORMED, r#"bascule_bgp_malformed_updates_total{peer="tor1"}"#, 6.0, |m| {
+        m.update_bgp(Some(&speaker()));
+    }),
+    (&catalog::BGP_PREFIXES, r#"bascule_bgp_prefixes{direction="sent",family="ipv4",peer="tor1"}"#, 12.0, |m| {
+        m.update_bgp(Some(&speaker()))
+    }),
+    (&catalog::BGP_QUEUE_DEPTH, r#"bascule_bgp_queue_depth{peer="tor1"}"#, 3.0, |m| m.update_bgp(Some(&speaker()))),
+    (&catalog::BGP_READY_TO_WIRE, r#"bascule_bgp_ready_to_wire_seconds_bucket{le="0.002"}"#, 1.0, |m| {
+        let latency = Duration::from_micros(1500);
+        m.observe_bgp(&BgpEvent::Sent { neighbor: "tor1".into(), announced: 1, withdrawn: 0, latency });
+    }),
+    (&catalog::FORWARD_ON, r#"bascule_forward_on"#, 1.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_DEVICE, r#"bascule_forward_device{device="eth0",egress="tcx",ingress="xdp"}"#, 1.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_PROBE, r#"bascule_forward_probe{device="eth0",probe="native_xdp"}"#, 1.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_PACKETS, r#"bascule_forward_service_packets_total{service="dns"}"#, 2.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_BYTES, r#"bascule_forward_service_bytes_total{service="dns"}"#, 3.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_FLOWS, r#"bascule_forward_service_new_flows_total{service="dns"}"#, 4.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_SERVICE_ORPHANS, r#"bascule_forward_service_orphans_total{service="dns"}"#, 5.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (
+        &catalog::FORWARD_ENDPOINT_PACKETS,
+        r#"bascule_forward_endpoint_packets_total{direction="received",endpoint="e1",service="dns"}"#,
+        8.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (
+        &catalog::FORWARD_ENDPOINT_BYTES,
+        r#"bascule_forward_endpoint_bytes_total{direction="sent",endpoint="e1",service="dns"}"#,
+        7.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (
+        &catalog::FORWARD_ENDPOINT_TCP,
+        r#"bascule_forward_endpoint_tcp_total{endpoint="e1",event="reset",service="dns"}"#,
+        12.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (&catalog::FORWARD_ENDPOINT_READY, r#"bascule_forward_endpoint_ready{endpoint="e1",service="dns"}"#, 1.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (
+        &catalog::FORWARD_CHECKS,
+        r#"bascule_forward_checks_total{endpoint="e1",result="failed",service="dns"}"#,
+        14.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (&catalog::FORWARD_NODE_UP, r#"bascule_forward_node_up{node="n2"}"#, 1.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_DROPS, r#"bascule_forward_drops_total{reason="encap_tag"}"#, 15.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_VERDICTS, r#"bascule_forward_verdicts_total{verdict="flow_hit"}"#, 16.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_HOPS, r#"bascule_forward_hops_total{nodes="1"}"#, 18.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_TABLES, r#"bascule_forward_tables_total{work="swapped"}"#, 22.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_ROWS_FORGOTTEN, r#"bascule_forward_rows_forgotten_total"#, 25.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_MAP_ENTRIES, r#"bascule_forward_map_entries{map="rows"}"#, 24.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::FORWARD_MAP_CAPACITY, r#"bascule_forward_map_capacity{map="flows"}"#, 524288.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
+    (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
+    (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
+    (
+        &catalog::BUILD_INFO,
+        concat!(r#"bascule_build_info{node="n1",version=""#, env!("CARGO_PKG_VERSION"), r#""}"#),
+        1.0,
+        |_| {},
+    ),
+];

@@ -1,0 +1,164 @@
+//! What goes from site to site: datagrams, streams and their sessions, and what the sites owe.
+
+use bascule_core::site::state::message::{Cursor, Message};
+
+use super::super::host::{Out, SINGLE, id};
+use super::super::lease::TTL;
+use super::super::link::{MS, SEC};
+use super::super::mutant::Mutant;
+use super::{Event, World};
+
+impl World {
+    pub(super) fn deliver(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Datagram { to, from, flow, bytes } => {
+                if let Some(host) = &mut self.hosts[to] {
+                    let at = host.at(now);
+                    if let Some(path) = host.paths.get_mut(&from) {
+                        path.handle_packet(flow, &bytes, at);
+                    }
+                }
+            }
+            Event::Stream { conn, to, from, bytes } => {
+                let pair = (to.min(from), to.max(from));
+                if self.streams.get(&pair).is_some_and(|s| s.0 == conn)
+                    && let Some(host) = &mut self.hosts[to]
+                {
+                    let at = host.at(now);
+                    host.state.handle_bytes(id(from), &bytes, at);
+                }
+            }
+            Event::Connected { a, b } => {
+                let whole = self.relays && self.hosts[a].is_some() && self.hosts[b].is_some();
+                if !whole || self.truth.cut[a][b] || self.truth.cut[b][a] {
+                    self.refuse(a, b);
+                    self.refuse(b, a);
+                    return;
+                }
+                if self.streams.contains_key(&(a, b)) {
+                    return;
+                }
+                self.order += 1;
+                let _new = self.streams.insert((a, b), (self.order, now, [now; 2]));
+                for (site, other) in [(a, b), (b, a)] {
+                    if let Some(host) = &mut self.hosts[site] {
+                        let at = host.at(now);
+                        host.state.handle_connected(id(other), at);
+                    }
+                }
+            }
+            Event::Refused { from, to } => self.refuse(from, to),
+        }
+    }
+
+    fn refuse(&mut self, from: usize, to: usize) {
+        if self.streams.contains_key(&(from.min(to), from.max(to))) {
+            return;
+        }
+        let now = self.now;
+        if let Some(host) = &mut self.hosts[from] {
+            let at = host.at(now);
+            host.state.handle_disconnected(id(to), at);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) {
+        self.held.retain(|(from, to, _)| (from.min(to), from.max(to)) != (&a.min(b), &a.max(b)));
+        if self.streams.remove(&(a.min(b), a.max(b))).is_some() {
+            self.refuse(a, b);
+            self.refuse(b, a);
+        }
+    }
+
+    pub(super) fn drain(&mut self) {
+        for site in 0..self.scene.sites {
+            let now = self.now;
+            let Some(out) = self.hosts[site].as_mut().map(|h| h.drain(now)) else { continue };
+            for out in out {
+                self.owe(site, out);
+            }
+        }
+    }
+
+    fn owe(&mut self, site: usize, out: Out) {
+        let now = self.now;
+        match out {
+            Out::Log(text) => self.log(site, &text),
+            Out::Datagram(to, flow, bytes) => {
+                if self.links[site][to].loses(now) {
+                    return;
+                }
+                let wait = self.delay[site][to] * self.slower + self.rng.below(MS);
+                if self.noise && self.rng.chance(300) {
+                    let mut forged = bytes.clone();
+                    let (index, late) = (self.rng.index(forged.len()), self.rng.below(3 * SEC));
+                    self.put(now + wait + late, Event::Datagram { to, from: site, flow, bytes: bytes.clone() });
+                    forged[index] ^= 1 << self.rng.below(8);
+                    self.put(now + wait, Event::Datagram { to, from: site, flow, bytes: forged });
+                }
+                self.put(now + wait, Event::Datagram { to, from: site, flow, bytes });
+            }
+            Out::Stream(to, bytes) => self.stream(site, to, bytes),
+            Out::Dial(to) => {
+                let wait = self.delay[site][to] * self.slower * 3;
+                let (a, b) = (site.min(to), site.max(to));
+                self.put(now + wait, Event::Connected { a, b });
+            }
+            Out::Close(to) => {
+                if self.streams.remove(&(site.min(to), site.max(to))).is_some() {
+                    let wait = self.delay[site][to];
+                    self.put(now + wait, Event::Refused { from: to, to: site });
+                }
+            }
+            Out::Claim => {
+                if self.majority(site) && self.lease.ask(site, now) {
+                    let Some(host) = &mut self.hosts[site] else { return };
+                    host.holds = Some(now + TTL);
+                    let at = host.at(now);
+                    host.policy.handle_lease(SINGLE, Some(id(site)), at);
+                }
+            }
+            Out::Release => {
+                if self.majority(site) {
+                    self.lease.give(site, now);
+                }
+                if let Some(host) = &mut self.hosts[site] {
+                    host.holds = None;
+                    let at = host.at(now);
+                    host.policy.handle_lease(SINGLE, None, at);
+                }
+            }
+        }
+    }
+
+    pub(super) fn stream(&mut self, site: usize, to: usize, mut bytes: Vec<u8>) {
+        let message = Message::parse(&bytes).ok();
+        match (self.mutant, message) {
+            (Some(Mutant::DeltaLost), Some(Message::Delta { .. })) => {
+                self.deltas += 1;
+                if self.deltas.is_multiple_of(3) {
+                    return;
+                }
+            }
+            (Some(Mutant::ReadUnsaid), Some(Message::Hello { own, .. })) => {
+                bytes = Message::Hello { own, read: Cursor::default() }.encode();
+            }
+            _ => {}
+        }
+        let (a, b) = (site.min(to), site.max(to));
+        let cut = self.truth.cut[a][b] || self.truth.cut[b][a];
+        // A lost segment is sent again: the stream stalls, in order.
+        let stall = if self.links[site][to].loses(self.now) { 200 * MS } else { 0 };
+        let wait = self.delay[a][b] * self.slower + stall;
+        let Some((conn, _, last)) = self.streams.get_mut(&(a, b)) else { return };
+        if cut {
+            // Sent again until it arrives or the session breaks.
+            return self.held.push((site, to, bytes));
+        }
+        let way = &mut last[usize::from(site == b)];
+        *way = (self.now + wait).max(*way + 1);
+        let (conn, at) = (*conn, *way);
+        self.put(at, Event::Stream { conn, to, from: site, bytes });
+    }
+}

@@ -1,0 +1,116 @@
+//! The world's own rhythm: streams over cut links break, what the data path sees, who is asked about others, leases.
+
+use bascule_core::site::path::io::Carriage;
+
+use super::super::host::{LOCAL, SINGLE, SPREAD, id};
+use super::super::lease::TTL;
+use super::super::link::{MS, SEC};
+use super::super::mutant::Mutant;
+use super::{CONNECTIONS, PATIENCE, World};
+
+impl World {
+    pub(super) fn tick(&mut self, tick: u64) {
+        let now = self.now;
+        // Streams over cut links break.
+        let dead: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|((a, b), (_, since, _))| {
+                (self.truth.cut[*a][*b] || self.truth.cut[*b][*a]) && now - since >= PATIENCE
+            })
+            .map(|(pair, _)| *pair)
+            .collect();
+        dead.into_iter().for_each(|(a, b)| self.disconnect(a, b));
+        if tick.is_multiple_of(500 * MS) {
+            for host in self.hosts.iter_mut().flatten() {
+                host.say(now);
+                host.refresh(now);
+            }
+        }
+        if tick.is_multiple_of(SEC) {
+            self.observe();
+            self.others();
+        }
+        self.leases();
+    }
+
+    /// The site reaches a member that has a majority. Members are sites 0 and 1 and the witness.
+    pub(super) fn majority(&self, site: usize) -> bool {
+        let way = |from: usize, to: usize| {
+            let open = from == to || !(self.truth.cut[from][to] || self.truth.cut[to][from]);
+            open && self.truth.alive[from] && self.truth.alive[to]
+        };
+        let witness = |of: usize| self.witness[of] && self.truth.alive[of];
+        let (both, first, second) = (way(0, 1), witness(0), witness(1));
+        (way(site, 0) && (both || first)) || (way(site, 1) && (both || second)) || (witness(site) && (first || second))
+    }
+
+    /// Ten seconds of handshakes, in the proportions of the tables in force.
+    fn observe(&mut self) {
+        let sites = self.scene.sites;
+        for site in 0..sites {
+            for other in 0..sites {
+                let serves = self.truth.serves(site, other);
+                let Some(host) = &mut self.hosts[site] else { continue };
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most fifty")]
+                let new = (host.share(SPREAD, other) * CONNECTIONS) as u32;
+                let seen = self.fails.entry((site, other)).or_default();
+                let decay = |n: u32| n - n.div_ceil(10);
+                seen.handshakes = decay(seen.handshakes) + new;
+                seen.failed = decay(seen.failed) + if serves { 0 } else { new };
+                host.observe(other, SPREAD, *seen, self.now);
+                host.observe(other, LOCAL, *seen, self.now);
+            }
+        }
+    }
+
+    /// Who has a session with others asks them for what it does not reach.
+    fn others(&mut self) {
+        for site in 0..self.scene.sites {
+            for lost in (0..self.scene.sites).filter(|o| *o != site) {
+                let helpers = (0..self.scene.sites).filter(|h| *h != site && *h != lost);
+                let answers: Vec<bool> = helpers
+                    .filter(|h| self.streams.contains_key(&(site.min(*h), site.max(*h))))
+                    .filter_map(|h| {
+                        let path = self.hosts[h].as_ref()?.paths.get(&lost)?;
+                        Some(path.status().carriage == Carriage::Up)
+                    })
+                    .collect();
+                let reach = (!answers.is_empty()).then(|| answers.contains(&true));
+                if let Some(host) = &mut self.hosts[site] {
+                    host.policy.handle_others(id(lost), reach);
+                }
+            }
+        }
+    }
+
+    fn leases(&mut self) {
+        let now = self.now;
+        for site in 0..self.scene.sites {
+            let majority = self.majority(site);
+            let holder = self.lease.holder(now);
+            let renewed =
+                majority && holder == Some(site) && self.hosts[site].as_ref().is_some_and(|h| h.holds.is_some());
+            if renewed {
+                let _held = self.lease.ask(site, now);
+            }
+            let outlived = self.mutant == Some(Mutant::LeaseOutlived);
+            let Some(host) = &mut self.hosts[site] else { continue };
+            let at = host.at(now);
+            if renewed {
+                host.holds = Some(now + TTL);
+            } else if host.holds.is_some_and(|until| now >= until) {
+                if outlived {
+                    host.holds = Some(now + TTL);
+                } else {
+                    host.holds = None;
+                    host.policy.handle_lease(SINGLE, None, at);
+                }
+            }
+            host.policy.handle_authority(majority, at);
+            if majority && host.holds.is_none() {
+                host.policy.handle_lease(SINGLE, holder.map(id), at);
+            }
+        }
+    }
+}
