@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::DaemonSite;
-use super::daemons::{DaemonNode, SOON};
+use super::daemons::{DaemonNode, HOMES, SOON};
 use super::entries::address;
 use crate::bascule::Bascule;
 use crate::{LabError, Result, wait_for};
 
 impl DaemonSite {
-    /// Waits until every daemon that can be asked says the same: who lives, which endpoints take new flows, no node without a way.
+    /// Waits until every daemon that can be asked says the same: what each node is worth, which endpoints take new flows, no node without a way.
     ///
     /// # Errors
     /// When they do not in time; what the last one said is in the error.
@@ -32,8 +32,14 @@ impl DaemonSite {
     fn agrees(&self, said: &Value) -> bool {
         let service = &said["balance"]["services"][0];
         let lives = |node: &DaemonNode| node.daemon.is_some() && !node.frozen;
-        let up = |id: u16| said["nodes"].as_array()?.iter().find(|n| n["id"] == id)?["up"].as_bool();
-        let nodes = self.nodes.iter().all(|node| up(node.id) == Some(lives(node)));
+        // A frozen daemon's endpoints vouch for its programs; a balancer has none.
+        let worth = |node: &DaemonNode| match lives(node) {
+            true => "up",
+            false if node.frozen && HOMES.contains(&node.id) => "vouched",
+            false => "dead",
+        };
+        let state = |id: u16| said["nodes"].as_array()?.iter().find(|n| n["id"] == id)?["state"].as_str();
+        let nodes = self.nodes.iter().all(|node| state(node.id) == Some(worth(node)));
         let reached = |id: u16| self.nodes.iter().any(|node| node.id == id && lives(node));
         let shown = service["endpoints"].as_array().cloned().unwrap_or_default();
         let listed = self.backends.iter().enumerate().filter(|(_, b)| b.listed);
