@@ -105,7 +105,8 @@ fn ordinary_route() -> bool {
     ebpf_route::detect().is_ok_and(|route| route.name == "rustup nightly")
 }
 
-fn on_path(program: &str) -> bool {
+/// Is a program of this name in a folder of PATH?
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
