@@ -171,7 +171,7 @@ fn drills() -> Result<Vec<Drill>> {
         Drill {
             name: "dataplane",
             shows: "cost of a packet, nftables and haproxy beside it, SYN floods at both hooks, tables of 1,000 services",
-            minutes: 40,
+            minutes: 50,
             parts: vec![
                 part("cost", Built("dataplane"), "--scene cost --runs 10"),
                 part("udp", Built("dataplane"), "--scene udp --runs 10"),

@@ -3,6 +3,8 @@
 //! This binary decides in which order things run and what counts as a failure. What is measured, and how, is left to
 //! the crates it starts (bascule-suite, bascule-sim, bascule-bench).
 
+mod apiserver;
+mod apiserver_place;
 mod bench;
 mod check;
 mod docs;
@@ -30,7 +32,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Install what is missing: Debian packages and bpf-linker. Every other verb does it by itself.
+    /// Install what is missing: Debian packages, bpf-linker, the tests' API server. Every other verb does it by itself.
     Setup,
     /// Three daemons on one LAN lose their owner in every way; prints a table of client gaps.
     Demo {

@@ -1,4 +1,4 @@
-//! What the other verbs stand on: Debian packages and bpf-linker. Installs only what is missing, says so before it
+//! What the other verbs stand on: Debian packages, bpf-linker, and the API server of the tests. Installs only what is missing, says so before it
 //! does it, and leaves no daemon of a freshly installed package running.
 
 use std::fs;
@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apiserver;
 use crate::ebpf_route::{self, LINKER_VERSION};
 use crate::sh;
 
@@ -16,8 +17,8 @@ use crate::sh;
 const BUILD_PACKAGES: &[&str] =
     &["rustc-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
-/// For the lab: the peers (VRRP, then BGP), the tools that make networks and faults, promtool with a real Prometheus, and what the data
-/// plane is measured beside.
+/// For the lab: the peers (VRRP, then BGP), the tools that make networks and faults, promtool with a real Prometheus, what the data
+/// plane is measured beside, and the store of an API server.
 const LAB_PACKAGES: &[&str] = &[
     "keepalived",
     "bird2",
@@ -33,6 +34,7 @@ const LAB_PACKAGES: &[&str] = &[
     "iproute2",
     "prometheus",
     "haproxy",
+    "etcd-server",
 ];
 
 /// The LLVM that the linker is built against moves together with the Debian packages above.
@@ -43,10 +45,18 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// `cargo xtask setup`: as the other verbs do it, and a word when there was nothing to do.
 pub(crate) fn verb() -> Result<()> {
-    if !install()? {
+    let installed = install()?;
+    if !api_server()? && !installed {
         println!("setup: nothing is missing");
     }
     Ok(())
+}
+
+/// For the verbs that run tests: a build of minutes that a demo does not need. Returns whether something was built.
+pub(crate) fn api_server() -> Result<bool> {
+    // A turn of its own: a build of minutes must not hold up the verbs that do without it.
+    let _turn = one_at_a_time("kube-apiserver.lock")?;
+    apiserver::ensure()
 }
 
 /// Everything a verb needs before it builds: packages, then the linker.
@@ -57,7 +67,7 @@ pub(crate) fn all() -> Result<()> {
 /// Returns whether something was installed.
 fn install() -> Result<bool> {
     let started = Instant::now();
-    let _turn = one_at_a_time()?;
+    let _turn = one_at_a_time("setup.lock")?;
     let ordinary = ordinary_route();
     let wanted = if ordinary { LAB_PACKAGES.to_vec() } else { [BUILD_PACKAGES, LAB_PACKAGES].concat() };
     let packages = packages(&wanted)?;
@@ -82,11 +92,11 @@ pub(crate) fn ebpf() -> Result<()> {
 }
 
 /// Two verbs started at once must not both call apt-get or cargo install.
-fn one_at_a_time() -> Result<fs::File> {
+fn one_at_a_time(lock: &str) -> Result<fs::File> {
     let dir = sh::cache_dir()?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let file = fs::File::create(dir.join("setup.lock")).context("cannot create the lock file of setup")?;
-    file.lock().context("cannot lock setup.lock")?;
+    let file = fs::File::create(dir.join(lock)).with_context(|| format!("cannot create the lock file {lock}"))?;
+    file.lock().with_context(|| format!("cannot lock {lock}"))?;
     Ok(file)
 }
 
@@ -95,7 +105,8 @@ fn ordinary_route() -> bool {
     ebpf_route::detect().is_ok_and(|route| route.name == "rustup nightly")
 }
 
-fn on_path(program: &str) -> bool {
+/// Is a program of this name in a folder of PATH?
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::sh::{self, End};
 use crate::tally::{Reader, Tally};
-use crate::{check, setup};
+use crate::{apiserver, check, setup};
 
 /// A single test binary that runs longer than this is stuck: the whole budget is 25 minutes.
 const BINARY_LIMIT: Duration = Duration::from_secs(600);
@@ -94,12 +94,19 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     if let Err(error) = setup::all() {
         run.fail(format!("setup: {error:#}"));
     }
+    let api_server = wanted(Stage::Functional) || wanted(Stage::Timing);
+    if api_server && let Err(error) = setup::api_server() {
+        run.fail(format!("setup: {error:#}"));
+    }
     run.say("build");
     let binaries = run.build()?;
     for stage in [Stage::Unit, Stage::Sim, Stage::Doc, Stage::Functional, Stage::Timing, Stage::Check] {
         if wanted(stage) {
             run.stage(stage, &binaries);
         }
+    }
+    if api_server {
+        println!("\nAPI server of the tests: {}", apiserver::describe());
     }
     run.close();
     Ok(run.sum.failed == 0)

@@ -95,7 +95,7 @@ fn rotating(args: &Args, hook: &'static str, report: &mut Report) -> Result<()> 
     }
     report.at_least(&scene, "packets through the tunnel", tunnelled, "packets", 1000.0, runs);
     report.at_most(&scene, "packets with a tag that was not accepted", refused, "packets", 0.0, runs);
-    toll(&scene, &traffic.finish(), runs, report);
+    toll(&scene, &traffic.finish()?, runs, report);
     Ok(())
 }
 
@@ -103,6 +103,11 @@ fn toll(scene: &str, toll: &Toll, runs: usize, report: &mut Report) {
     for text in &toll.broken {
         eprintln!("flow {text}");
     }
+    if toll.void() {
+        eprintln!("void: {} packets were dropped by full queues of the lab", toll.queue_drops);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    report.note(scene, "packets that full queues of the lab dropped", toll.queue_drops as f64, "packets", runs);
     report.note(scene, "datagrams sent", count(toll.datagrams.0), "datagrams", runs);
     report.at_most(scene, "datagrams lost", count(toll.datagrams.1), "datagrams", 0.0, runs);
     report.at_most(scene, "TCP flows broken", count(toll.broken.len()), "flows", 0.0, runs);

@@ -3,12 +3,14 @@
 //! Not XDP live frames: each such run changes the kernel's dispatcher and waits for it, 30 ms or so, and a flood that is sent in bursts
 //! small enough for the queues is thousands of runs.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bascule_lab::Netns;
+use bascule_lab::{Netns, Stamp, sleep_until};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, SockaddrLike, bind, socket};
+use nix::time::{ClockId, clock_gettime};
 
 use super::frames::{ETHERNET, add, fold};
 
@@ -22,11 +24,29 @@ const IP_CHECK: usize = ETHERNET + 10;
 const IP_SOURCE: usize = ETHERNET + 12;
 const TCP_SOURCE: usize = ETHERNET + 20;
 const TCP_CHECK: usize = ETHERNET + 36;
+/// Time from burst to burst.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Frames in one burst at most. A burst must fit the queues between veths (netdev_max_backlog: 1000, ring of a veth: 256), or it is the
+/// queue that is measured.
+const BURST: usize = 200;
 
 /// Sends frames out of one device.
 pub struct Sender {
     fd: OwnedFd,
-    device: LinkAddr,
+    frames: Vec<Vec<u8>>,
+}
+
+/// What became of a flood at its source.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// SYNs that left.
+    pub sent: u32,
+    /// SYNs that the device's queue refused; they were made anew.
+    pub refused: u32,
+    /// From the first to the last.
+    pub spent: Duration,
+    /// Processor time of the thread that sent.
+    pub busy: Duration,
 }
 
 impl Sender {
@@ -40,6 +60,7 @@ impl Sender {
             .context("packet socket")?;
         let raw = libc::sockaddr_ll {
             sll_family: u16::try_from(libc::AF_PACKET).expect("a small constant"),
+            // None: it hears nothing.
             sll_protocol: 0,
             sll_ifindex: netns.ifindex(name)?.cast_signed(),
             sll_hatype: 0,
@@ -50,20 +71,83 @@ impl Sender {
         let length = libc::socklen_t::try_from(size_of_val(&raw)).expect("twenty bytes");
         // SAFETY: `raw` is a whole sockaddr_ll of family AF_PACKET and `length` is its size.
         let device = unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) }.context("sockaddr_ll")?;
-        Ok(Self { fd, device })
+        bind(fd.as_raw_fd(), &device).with_context(|| format!("the packet socket on {name}"))?;
+        Ok(Self { fd, frames: vec![Vec::new(); BURST] })
     }
 
-    /// Sends one frame; false: the queue was full.
+    /// Sends `count` SYNs at `rate` a second. What a late burst left out is made up for, at twice the rate at most: if the machine has no
+    /// time for all, it takes longer.
     ///
     /// # Errors
     /// When the device is gone.
-    pub fn send(&self, frame: &[u8]) -> Result<bool> {
-        match sendto(self.fd.as_raw_fd(), frame, &self.device, MsgFlags::empty()) {
-            Ok(_) => Ok(true),
-            Err(Errno::ENOBUFS) => Ok(false),
-            Err(error) => Err(error).context("sendto"),
+    pub fn flood(&mut self, syns: &mut Syns, count: u32, rate: u32) -> Result<Sent> {
+        let (begun, before) = (Stamp::now(), thread_time()?);
+        let (mut sent, mut refused, mut next) = (0, 0, begun);
+        while sent < count {
+            let burst = usize::try_from(due(Stamp::now().since(begun), rate, sent).min(count - sent))?;
+            let left = self.burst(syns, burst)?;
+            sent += u32::try_from(left)?;
+            refused += u32::try_from(burst - left)?;
+            next = (next + PAUSE).max(Stamp::now());
+            sleep_until(next);
         }
+        Ok(Sent { sent, refused, spent: Stamp::now().since(begun), busy: thread_time()?.saturating_sub(before) })
     }
+
+    /// Sends the next `count` SYNs; how many of them the queue took.
+    fn burst(&mut self, syns: &mut Syns, count: usize) -> Result<usize> {
+        for frame in &mut self.frames[..count] {
+            frame.clear();
+            frame.extend_from_slice(syns.make());
+        }
+        let (mut first, mut taken) = (0, 0);
+        while first < count {
+            match send(self.fd.as_fd(), &self.frames[first..count]) {
+                Ok(some) => {
+                    taken += some;
+                    first += some;
+                }
+                // The first of them was refused.
+                Err(Errno::ENOBUFS) => first += 1,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("sendmmsg"),
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// SYNs of the next burst, `elapsed` after the first, if `sent` have left: what `rate` a second asks for until the burst after it, as far
+/// as that is no more than twice a burst's share.
+fn due(elapsed: Duration, rate: u32, sent: u32) -> u32 {
+    let asked = |time: Duration| time.as_nanos() * u128::from(rate) / 1_000_000_000;
+    let most = (asked(PAUSE) * 2).clamp(1, BURST as u128);
+    let due = asked(elapsed + PAUSE).saturating_sub(u128::from(sent));
+    u32::try_from(due.min(most)).expect("no more than a burst")
+}
+
+/// Processor time of the calling thread so far.
+fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// Sends frames by a bound packet socket, in one call; how many of them it took, one at least.
+fn send(socket: BorrowedFd<'_>, frames: &[Vec<u8>]) -> nix::Result<usize> {
+    let mut pieces: Vec<libc::iovec> = frames
+        .iter()
+        .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
+        .collect();
+    let message = |piece: &mut libc::iovec| {
+        // SAFETY: no name and no control data: zero is what the fields are for that.
+        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (piece, 1);
+        message
+    };
+    let mut messages: Vec<libc::mmsghdr> = pieces.iter_mut().map(message).collect();
+    let count = libc::c_uint::try_from(messages.len()).expect("a burst");
+    // SAFETY: `messages` are as many as is said, and what they point to lives until the end of the call; frames are only read.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+    Errno::result(sent).map(|sent| usize::try_from(sent).expect("no error is below zero"))
 }
 
 /// One SYN after another, each from another tuple.
@@ -109,9 +193,20 @@ impl Syns {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::super::frames::{SYN, tcp4};
-    use super::Syns;
+    use super::{BURST, Syns, due};
+
+    #[test]
+    fn a_late_sender_makes_up_for_it_at_twice_the_rate() {
+        let after = |ms, sent| due(Duration::from_millis(ms), 50_000, sent);
+        assert_eq!([after(0, 0), after(1, 50), after(2, 150), after(1, 150)], [50, 50, 0, 0]);
+        // Ten bursts late: two at a time, until nothing is owed.
+        assert_eq!([after(10, 50), after(11, 150), after(20, 1049), after(20, 1050)], [100, 100, 1, 0]);
+        assert_eq!((due(Duration::ZERO, 10, 0), due(Duration::from_millis(99), 10, 0)), (0, 1));
+        assert_eq!(due(Duration::from_secs(1), 10_000_000, 0), u32::try_from(BURST).unwrap());
+    }
 
     #[test]
     fn every_syn_is_a_whole_packet_of_its_own() {

@@ -1,11 +1,12 @@
 //! Puts the process together: rooms, queues, threads, and the order in which they begin and end.
 //!
 //! Start: configuration, admin socket (it also proves that no second daemon runs here), fence, leftovers of a crashed run, links, BGP room,
-//! loop. The leftover addresses go before the fence forgets what it guarded: until then it is what keeps them silent.
+//! loop; BFD with nodes of the data plane once this node forwards. The leftover addresses go before the fence forgets what it guarded: until then it is what keeps them silent.
 //! End: the loop gives everything away, routes first; then the BGP sessions are closed, then the addresses go, then the fence.
 
 mod bgp;
 mod forward;
+mod sessions;
 mod tasks;
 
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ use crate::metrics::Metrics;
 use crate::net::netlink::Netlink;
 use crate::net::rt::{self, EventFd};
 use crate::{admin, announce, logging, systemd};
+
+use sessions::Sessions;
 
 /// SCHED_FIFO priority of the loop: above ordinary real-time work, below the kernel's own threads (50 is where they start).
 const RT_PRIORITY: u8 = 49;
@@ -97,7 +100,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (bgp_events, bgp_events_rx) = mpsc::channel(announce::EVENT_QUEUE);
     let former = bgp::former_run(&loaded, bgp::still_forwarding(&anycast, &stood));
     let room_ports = |orders| announce::Ports { handle: room_port, orders, wishes, bfd, events: bgp_events };
-    let forward = forward::spawn(forward_port, links.clone())?;
+    let (forward, decided) = forward::spawn(forward_port, links.clone())?;
     let mut room = bgp::Room::spawn(random_seed()?, &loaded, links, former, room_ports)?;
 
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
@@ -114,15 +117,17 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     // Links first: a group that is told of its interface a moment too late would report that it has none.
     tasks::tell_links(first_events, &world_tx).await?;
     world_tx.config(loaded.node.clone()).await?;
-    world_tx.bfd(loaded.bfd.clone()).await?;
+    let sessions = Sessions::new(world_tx.clone(), *decided.borrow());
+    sessions.config(&loaded).await?;
     if loaded.forwarding.is_none() {
         remove_forwarding();
     }
     forward.config(&loaded).await;
+    tokio::spawn(sessions.clone().begin(decided));
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let rooms = tasks::Rooms { world: world_tx.clone(), bgp: room.sender.clone(), forward };
+    let rooms = tasks::Rooms { world: world_tx.clone(), sessions, bgp: room.sender.clone(), forward };
     tokio::spawn(tasks::reload(path, loaded, rooms, metrics));
     systemd::notify_ready();
     let watched = node.clone();

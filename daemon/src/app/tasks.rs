@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::bgp::RoomSender;
 use super::forward::{self, ForwardSender};
+use super::sessions::Sessions;
 use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
 use crate::dataplane::Forwarded;
@@ -243,6 +244,7 @@ fn session(from: State, to: State, remote: State) -> Option<forward::Session> {
 /// Whoever must hear of a new configuration.
 pub(super) struct Rooms {
     pub(super) world: WorldSender,
+    pub(super) sessions: Sessions,
     pub(super) bgp: RoomSender,
     pub(super) forward: ForwardSender,
 }
@@ -319,7 +321,7 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, rooms: &Rooms, m
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
     rooms.world.config(next.node.clone()).await.ok()?;
-    rooms.world.bfd(next.bfd.clone()).await.ok()?;
+    rooms.sessions.config(&next).await.ok()?;
     rooms.world.forwarded(forward::frames(&next)).await.ok()?;
     rooms.forward.config(&next).await;
     // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.

@@ -112,6 +112,10 @@ struct Node {
     id: u16,
     this: bool,
     up: bool,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    why: String,
 }
 
 #[derive(Deserialize)]
@@ -206,6 +210,9 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     let devices = if devices.is_empty() { "none".to_owned() } else { devices.join(", ") };
     let nodes: Vec<String> = page.nodes.iter().map(node).collect();
     let Fill { entries, capacity } = page.flows;
+    for Node { name, why, .. } in page.nodes.iter().filter(|node| !node.this && !node.why.is_empty()) {
+        text.push_str(&format!("! {name}: {why}\n"));
+    }
     text.push_str(&format!("devices: {devices}\nnodes: {}\nflows here: {entries} of {capacity}\n", nodes.join(", ")));
     if let Some(Keys { signs, verify }) = &page.keys {
         let verify: Vec<String> = verify.iter().map(|label| format!("{label}:")).collect();
@@ -271,10 +278,12 @@ fn endpoint_row(page: &Page, service: &Service, endpoint: &Endpoint) -> Vec<Stri
 }
 
 fn node(node: &Node) -> String {
-    let said = match (node.this, node.up) {
-        (true, _) => " (this)",
-        (false, true) => "",
-        (false, false) => " (down)",
+    let said = match (node.this, node.up, node.state.as_str()) {
+        (true, _, _) => " (this)",
+        (false, _, "vouched") => " (down, forwards)",
+        (false, _, "dead") => " (dead)",
+        (false, true, _) => "",
+        (false, false, _) => " (down)",
     };
     format!("{} = {}{said}", node.id, node.name)
 }
@@ -409,7 +418,9 @@ mod tests {
             "! forwarding cannot be started: no bpffs\nforwarding is off on this node\n"
         );
         let on = r#"{"on":true,"conditions":[],"devices":[{"device":"eth0","ingress":"xdp","egress":"tcx"}],
-            "nodes":[{"name":"a","id":1,"this":true,"up":true},{"name":"b","id":2,"this":false,"up":false}],
+            "nodes":[{"name":"a","id":1,"this":true,"up":true},{"name":"b","id":2,"this":false,"up":false},
+            {"name":"c","id":3,"this":false,"up":false,"state":"vouched","why":"its endpoints answer"},
+            {"name":"d","id":4,"this":false,"up":false,"state":"dead","why":"no endpoint answered"}],
             "balance":{"services":[{"name":"web","key":{"vip":"10.9.0.100","port":443,"protocol":"tcp"},"delivery":"direct",
             "draining":false,"starved":false,"endpoints":[{"name":"e1","address":"10.0.0.1","port":8443,"node":"a","weight":1,
             "state":"ready","serving":true}]}]},"services":[{"service":"web","packets":12,"newFlows":3}],
@@ -419,7 +430,8 @@ mod tests {
         let text = services(on).unwrap();
         for part in [
             "eth0 (xdp in, tcx out)",
-            "1 = a (this), 2 = b (down)",
+            "1 = a (this), 2 = b (down), 3 = c (down, forwards), 4 = d (dead)\n",
+            "! c: its endpoints answer\n! d: no endpoint answered\n",
             "2 of 524288",
             "10.9.0.100:443/tcp",
             "1/1 ready",

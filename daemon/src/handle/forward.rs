@@ -285,8 +285,12 @@ pub struct NodeView {
     pub id: u16,
     /// It is this one.
     pub this: bool,
-    /// Packets are sent to it.
+    /// Its daemon is heard, or no BFD session says otherwise.
     pub up: bool,
+    /// What it is worth: `up`, `vouched` (no new flows, its programs forward those it has) or `dead` (packets skip it).
+    pub state: &'static str,
+    /// Why, in words; empty: nothing is wrong.
+    pub why: &'static str,
 }
 
 /// Labels of the tag keys in force: what tells the steps of a rotation apart.

@@ -48,6 +48,8 @@ pub(super) const DIRECTIONS: [&str; 2] = ["sent", "received"];
 pub(super) const TCP_EVENTS: [&str; 3] = ["syn", "syn_ack", "reset"];
 /// The values of `forward_checks_total{result}`.
 pub(super) const RESULTS_OF_CHECKS: [&str; 2] = ["passed", "failed"];
+/// The values of `forward_witnesses_total{result}`.
+pub(super) const RESULTS_OF_WITNESSES: [&str; 2] = ["answered", "silent"];
 /// The values of `forward_tables_total{work}`.
 pub(super) const TABLE_WORK: [&str; 2] = ["computed", "swapped"];
 /// The values of `config_reload_total{result}`.
@@ -221,8 +223,16 @@ families! {
         "Checks of endpoints by this node that passed and failed. A single failure changes nothing: rise and fall decide.",
         "every check";
     FORWARD_NODE_UP = Gauge "forward_node_up" ["node"],
-        "1 while packets are sent to the node. Without a BFD session of its name it is taken to be up.",
+        "1 while the node's daemon is heard, and the node takes new flows. Without a BFD session of its name it is taken to be up.",
         "a node that dies, with BFD";
+    FORWARD_NODE_DEAD = Gauge "forward_node_dead" ["node"],
+        "1 while packets skip the node: its daemon is not heard and none of its endpoints answers. 0 with forward_node_up 0: its daemon \
+         is gone, and its programs forward the flows that it has.",
+        "a node that dies, with BFD";
+    FORWARD_WITNESSES = Counter "forward_witnesses_total" ["result"],
+        "Endpoints that were asked out of turn whether their node lives, because its daemon was not heard: how many answered within \
+         200 ms, how many were silent.",
+        "a node that dies, or a daemon that does";
     FORWARD_DROPS = Counter "forward_drops_total" ["reason"],
         "Packets for VIPs, and encapsulation, that the programs dropped, by reason.",
         "forged encapsulation, no ready endpoint, a source outside the ranges, a node without a way";

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use bascule_core::balance::absent::NodeState;
+
 use crate::handle::forward::ForwardStatus;
 
-use super::catalog::{DIRECTIONS, RESULTS_OF_CHECKS, TABLE_WORK, TCP_EVENTS};
+use super::catalog::{DIRECTIONS, RESULTS_OF_CHECKS, RESULTS_OF_WITNESSES, TABLE_WORK, TCP_EVENTS};
 use super::register::Families;
 use super::{Metrics, absent, advance};
 
@@ -43,6 +45,7 @@ impl Metrics {
         }
         for node in before.nodes.difference(&now.nodes) {
             absent(f.forward_node_up.remove_label_values(&[node]));
+            absent(f.forward_node_dead.remove_label_values(&[node]));
         }
         for endpoint in before.endpoints.difference(&now.endpoints) {
             absent(f.forward_endpoint_ready.remove_label_values(endpoint));
@@ -94,6 +97,10 @@ fn counters(f: &Families, status: &ForwardStatus) {
         for (work, count) in TABLE_WORK.iter().zip([balance.counts.builds, balance.counts.swaps]) {
             advance(&f.forward_tables.with_label_values(&[work]), count);
         }
+        let witnesses = [balance.counts.witnesses_answered, balance.counts.witnesses_silent];
+        for (result, count) in RESULTS_OF_WITNESSES.iter().zip(witnesses) {
+            advance(&f.forward_witnesses.with_label_values(&[result]), count);
+        }
         advance(&f.forward_rows_moved, balance.counts.rows_moved);
         advance(&f.forward_rows_forgotten, balance.counts.rows_forgotten);
     }
@@ -111,7 +118,9 @@ fn states(f: &Families, status: &ForwardStatus, now: &mut Shown) {
         }
     }
     for node in &status.nodes {
+        let dead = node.state == NodeState::Dead.as_str();
         f.forward_node_up.with_label_values(&[node.name.as_str()]).set(f64::from(u8::from(node.up)));
+        f.forward_node_dead.with_label_values(&[node.name.as_str()]).set(f64::from(u8::from(dead)));
         now.nodes.insert(node.name.clone());
     }
     let mut maps = vec![

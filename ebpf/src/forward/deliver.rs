@@ -1,12 +1,14 @@
 //! Delivery at this node: the destination becomes the endpoint's, the encapsulation goes, the stack takes over.
 
+use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{Endpoint, PacketDrop, Tally};
 
+use crate::encap::low_word;
 use crate::local;
 use crate::maps;
 use crate::mss;
-use crate::packet::{Change, Packet, Sum, difference, difference16, forgotten};
-use crate::parse::IPPROTO_UDP;
+use crate::packet::{Change, Packet, Sum, corrected, difference, difference16, forgotten, halves16};
+use crate::parse::{IPPROTO_UDP, Ip};
 use crate::request::Request;
 use crate::verdict::Verdict;
 
@@ -50,12 +52,23 @@ fn translate<P: Packet>(packet: &P, request: &mut Request, endpoint: &Endpoint) 
     let pseudo = difference(&ip.destination, &endpoint.address);
     let plain = difference16(request.found.service.port, endpoint.port);
     packet.fix_transport(checksum, Change { pseudo, plain, udp, v6 })?;
-    packet.store(ip.transport() + 2, &endpoint.port, Sum::Stays)?;
-    if forgotten(&ip.v6) {
-        return packet.store(ip.at() + 24, &endpoint.address, Sum::Stays);
+    if !P::CALLS || request.found.service.port != endpoint.port {
+        packet.store(ip.transport() + 2, &endpoint.port, Sum::Stays)?;
     }
-    packet.fix_ip(ip.at() + 10, pseudo)?;
-    packet.store(ip.at() + 16, &crate::encap::low_word(&endpoint.address), Sum::Stays)
+    readdress(packet, ip, &endpoint.address, Sum::Stays)
+}
+
+/// Gives the packet's IP header the destination `address`. Over IPv6 that `sum`s, if nothing above makes up for it.
+#[inline(always)]
+pub(crate) fn readdress<P: Packet>(packet: &P, ip: &Ip, address: &VipKey, sum: Sum) -> Option<()> {
+    if forgotten(&ip.v6) {
+        return packet.store(ip.at() + 24, address, sum);
+    }
+    // Checksum, source and destination stand side by side: one store.
+    let old: u16 = packet.read(ip.at() + 10)?;
+    let checksum = corrected(old, u64::from(difference(&ip.destination, address)));
+    let ([a, b], [c, d]) = (halves16(low_word(&ip.source)), halves16(low_word(address)));
+    packet.store(ip.at() + 10, &[checksum, a, b, c, d], Sum::Stays)
 }
 
 #[inline(always)]

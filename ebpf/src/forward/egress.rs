@@ -19,7 +19,9 @@ use bascule_ebpf_common::forward::{Config, RETURN_VIA_INGRESS, Tally};
 
 use crate::local::flow_key;
 use crate::maps;
+use crate::packet::forgotten;
 use crate::verdict::{self, Verdict};
+pub(crate) use frame::Leaving;
 use frame::{Kind, Packet, Ports};
 use lookup::Found;
 
@@ -44,24 +46,35 @@ fn judge(ctx: &TcContext) -> Verdict {
     if config.node == 0 || skb(ctx).tc_index == FINISHED {
         return Verdict::Pass;
     }
-    let Some(packet) = frame::parse(ctx) else { return Verdict::Pass };
-    match packet.kind {
-        Kind::Whole | Kind::First => reply(ctx, config, &packet),
-        Kind::Later => fragment::follow(ctx, config, &packet),
-        Kind::Error => error::back(ctx, config, &packet),
+    let Some(work) = maps::work() else { return Verdict::Pass };
+    let leaving = &mut work.leaving;
+    if frame::parse(ctx, leaving).is_none() {
+        return Verdict::Pass;
+    }
+    match forgotten(&leaving.packet.kind) {
+        Kind::Whole | Kind::First => reply(ctx, config, leaving),
+        Kind::Later => fragment::follow(ctx, config, &leaving.packet),
+        Kind::Error => error::back(ctx, config, &leaving.packet),
     }
 }
 
 /// A packet with ports: the flow table knows it, or the half-open table, or it can only be a reply.
 #[inline(always)]
-fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
-    let Some(ports) = frame::ports(ctx, packet) else { return Verdict::Pass };
+fn reply(ctx: &TcContext, config: &Config, leaving: &mut Leaving) -> Verdict {
+    if frame::ports(ctx, leaving).is_none() {
+        return Verdict::Pass;
+    }
+    let (packet, ports) = (&leaving.packet, forgotten(&leaving.ports));
     // A SYN opens a connection of the endpoint's own; it answers nobody.
     if ports.flags & (SYN | ACK) == SYN {
         return Verdict::Pass;
     }
     let key = flow_key(&packet.destination, &packet.source, (ports.destination, ports.source), packet.protocol);
-    let Some(found) = lookup::find(&key, ports.flags) else { return Verdict::Pass };
+    leaving.found = match lookup::find(&key, ports.flags) {
+        Some(found) => found,
+        None => return Verdict::Pass,
+    };
+    let found = forgotten(&leaving.found);
     maps::tally(found.by);
     note(ctx, packet, &ports, &found);
     let Some(service) = maps::SERVICES.get(u32::from(found.service)) else { return Verdict::Pass };
@@ -70,7 +83,7 @@ fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
     }
     if ports.flags & (SYN | ACK) == SYN | ACK {
         let limit = if packet.family == 4 { service.mss4 } else { service.mss6 };
-        if mss::clamp(ctx, packet.l4, limit) {
+        if mss::clamp(ctx, packet.l4(), limit) {
             maps::tally(Tally::MssClamped);
         }
     }
@@ -82,7 +95,7 @@ fn reply(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
         return Verdict::Pass;
     }
     let hash = via::hash(config, service, &packet.destination, &found, ports.destination, packet.protocol);
-    via::send(ctx, config, packet, ports.header, service, hash, through)
+    via::send(ctx, config, packet, usize::from(ports.header), service, hash, through)
 }
 
 /// Counts the reply for its endpoint.
@@ -95,7 +108,7 @@ fn note(ctx: &TcContext, packet: &Packet, ports: &Ports, found: &Found) {
     // SAFETY: a valid per-CPU value; programs of one CPU's softirq level do not interleave on it.
     unsafe {
         (*stats).replies += u64::from(packets);
-        (*stats).reply_bytes += u64::from(skb.len.wrapping_sub(packet.l3 as u32));
+        (*stats).reply_bytes += u64::from(skb.len.wrapping_sub(packet.l3() as u32));
         if ports.flags & (SYN | ACK) == SYN | ACK {
             (*stats).syn_acks += 1;
         }

@@ -25,9 +25,9 @@ pub(crate) enum Entry {
     Foreign,
 }
 
-/// Looks a packet up under the key in the work, and notes it in the entry that it belongs to.
+/// Looks a packet up under the key in the work, and, if it `NOTES`, notes it in the entry that it belongs to.
 #[inline(always)]
-pub(crate) fn look(request: &Request) -> Entry {
+pub(crate) fn look<const NOTES: bool>(request: &Request) -> Entry {
     let Some(flow) = maps::FLOWS.get_ptr_mut(&request.work.key) else { return Entry::Free };
     // SAFETY: a valid map value. Other CPUs may write it: at worst one of two flag bits or time stamps is lost.
     let flow = unsafe { &mut *flow };
@@ -46,6 +46,9 @@ pub(crate) fn look(request: &Request) -> Entry {
     }
     if flow.flags & FLOW_CLOSING != 0 {
         return Entry::Closed;
+    }
+    if !NOTES {
+        return Entry::Own;
     }
     if flow.seen_s != now {
         flow.seen_s = now;

@@ -2,7 +2,6 @@
 
 use core::ffi::{c_long, c_void};
 
-use aya_ebpf::helpers::generated::bpf_loop;
 use bascule_ebpf_common::forward::{
     BUCKET_ORPHAN, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, ShimHead, Tally,
 };
@@ -10,15 +9,15 @@ use bascule_ebpf_common::forward::{
 use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
-use crate::flow::{self, Entry};
-use crate::local::{self, MAX_CANDIDATES, OWN};
+use crate::flow;
+use crate::local::{self, MAX_CANDIDATES};
 use crate::maps;
 use crate::packet::{Packet, forgotten};
 use crate::parse::IPPROTO_TCP;
 use crate::request::{Request, alive};
 use crate::rows::{self, Place};
+use crate::search::{self, Search};
 use crate::service::Kind;
-use crate::socket::{self, Socket};
 use crate::verdict::Verdict;
 
 /// What the step decided. Every way writes every field: of one left out the compiler makes a register never written, which the verifier
@@ -51,7 +50,7 @@ pub(crate) enum Way {
 
 impl Step {
     #[inline(always)]
-    fn deliver(slot: u16, why: Tally) -> Self {
+    pub(crate) fn deliver(slot: u16, why: Tally) -> Self {
         Self { way: Way::Deliver, id: slot, why: why as u16, then: 0 }
     }
 
@@ -61,12 +60,12 @@ impl Step {
     }
 
     #[inline(always)]
-    fn recover() -> Self {
+    pub(crate) fn recover() -> Self {
         Self { way: Way::Recover, ..Self::drop(PacketDrop::NoEndpoint) }
     }
 
     #[inline(always)]
-    fn drop(reason: PacketDrop) -> Self {
+    pub(crate) fn drop(reason: PacketDrop) -> Self {
         Self { way: Way::Drop, id: 0, why: reason as u16, then: 0 }
     }
 
@@ -100,45 +99,35 @@ pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
 }
 
 /// Decides; the packet is only read.
+///
+/// What is decided goes by way of the map: what follows is verified once, and not once for each way that leads to it.
 #[inline(always)]
 pub(crate) fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    let mut step = Step::recover();
-    look(request, &mut step);
-    if step.way == Way::Recover && matches!(request.work.kind, Kind::Tcp(_)) && !may_open(request) {
-        recover(packet, request, &mut step);
+    let mut open = !look(request);
+    if open && matches!(request.work.kind, Kind::Tcp(_)) && !may_open(request) {
+        open = !recover(packet, request);
     }
-    if step.way == Way::Recover {
-        elsewhere(request, &mut step);
+    if open {
+        elsewhere(request);
     }
-    // By way of the map: what follows is verified once, and not once for each way that leads to it.
-    request.work.step = step;
     forgotten(&request.work.step)
 }
 
 /// The tables: a known flow, or one that may be opened. A function of its own, as `recover` is: what each looks up would not fit into the
-/// stack beside what its callers hold.
+/// stack beside what its callers hold. It says whether that decides. (With nothing to give it may end with a pointer into its frame in the
+/// register of results, which the verifier refuses.)
 #[inline(never)]
-fn look(request: &mut Request, step: &mut Step) {
-    *step = in_tables(request);
+fn look(request: &mut Request) -> bool {
+    let step = in_tables(request);
+    request.work.step = step;
+    step.way != Way::Recover
 }
 
 #[inline(always)]
 fn in_tables(request: &mut Request) -> Step {
-    local::gather(request);
-    local::start_key(request);
-    request.work.free = MAX_CANDIDATES;
-    request.work.half = MAX_CANDIDATES;
-    request.work.closed = MAX_CANDIDATES;
-    request.work.foreign = 0;
-    request.work.collided = false;
-    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), step: Step::recover() };
-    // A loop in the code would be verified once for every way through it; the helper's callback is verified once.
-    // SAFETY: the callback takes the `Search` that it is given.
-    unsafe {
-        bpf_loop(u32::from(MAX_CANDIDATES), in_table as *mut c_void, (&raw mut search).cast(), 0);
-    }
-    if search.step.way != Way::Recover {
-        return search.step;
+    let step = search::tables::<true>(request);
+    if step.way != Way::Recover {
+        return step;
     }
     // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it, else it may be new.
     let half = request.work.half != MAX_CANDIDATES;
@@ -180,50 +169,6 @@ fn in_tables(request: &mut Request) -> Step {
     Step::deliver(slot, Tally::FlowNew)
 }
 
-/// A look at one candidate after another: what the callbacks are given, and what they say.
-struct Search<P> {
-    packet: P,
-    request: *mut Request<'static>,
-    step: Step,
-}
-
-/// Looks candidate `index` up in the flow and half-open tables, and notes what it could be; 1 ends the search.
-extern "C" fn in_table(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `in_tables` gives a live `Search` of a live request.
-    let search = unsafe { &mut *search.cast::<Search<()>>() };
-    // SAFETY: as above.
-    let request = unsafe { &mut *search.request };
-    let index = index as u8;
-    if index >= request.work.candidates {
-        return 1;
-    }
-    let Some(target) = local::target(request, index) else { return 0 };
-    let target = local::aim_key(request, &target);
-    let entry = flow::look(request);
-    if entry == Entry::Own {
-        search.step = Step::deliver(target.slot, Tally::FlowHit);
-        return 1;
-    }
-    let first_ready = target.ready && request.work.free == MAX_CANDIDATES;
-    if entry == Entry::Foreign {
-        request.work.foreign |= 1 << (index & 7);
-        // It would have been taken: the rows behind the own one may stand in for it.
-        request.work.collided |= first_ready && index < OWN;
-        local::widen(request);
-        return 0;
-    }
-    if first_ready && (index < OWN || request.work.collided) {
-        request.work.free = index;
-    }
-    if request.work.half == MAX_CANDIDATES && flow::half_open(request) {
-        request.work.half = index;
-    }
-    if request.work.closed == MAX_CANDIDATES && entry == Entry::Closed {
-        request.work.closed = index;
-    }
-    0
-}
-
 /// May the packet open a flow here?
 #[inline(always)]
 fn may_open(request: &Request) -> bool {
@@ -235,60 +180,18 @@ fn may_open(request: &Request) -> bool {
     opens && chain.flags & SHIM_REMOTE == 0
 }
 
-/// Enters the flow of the key in the work, and delivers.
-#[inline(always)]
-fn enter(request: &mut Request, slot: u16, why: Tally) -> Step {
-    if flow::enter(request, slot) { Step::deliver(slot, why) } else { Step::drop(PacketDrop::FlowTable) }
-}
-
-/// Finds a TCP flow that the tables do not know: an endpoint's socket does, or it carries a SYN cookie.
+/// Finds a TCP flow that the tables do not know: an endpoint's socket does, or it carries a SYN cookie. It says whether that decides.
 #[inline(never)]
-fn recover<P: Packet>(packet: &P, request: &mut Request, step: &mut Step) {
-    *step = by_sockets(packet, request);
-}
-
-#[inline(always)]
-fn by_sockets<P: Packet>(packet: &P, request: &mut Request) -> Step {
-    let mut search = Search {
-        packet: core::ptr::from_ref(packet),
-        request: core::ptr::from_mut(request).cast(),
-        step: Step::recover(),
-    };
-    // SAFETY: the callback takes the `Search` that it is given.
-    unsafe {
-        bpf_loop(u32::from(OWN), by_socket::<P> as *mut c_void, (&raw mut search).cast(), 0);
-    }
-    search.step
-}
-
-/// Asks the sockets of candidate `index`; 1 ends the search.
-extern "C" fn by_socket<P: Packet>(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `by_sockets` gives a live `Search` of a live packet and request.
-    let search = unsafe { &mut *search.cast::<Search<*const P>>() };
-    // SAFETY: as above.
-    let (packet, request) = unsafe { (&*search.packet, &mut *search.request) };
-    let index = index as u8;
-    // The socket that would answer there is another VIP's.
-    if request.work.foreign >> (index & 7) & 1 != 0 {
-        return 0;
-    }
-    let Some(target) = local::target(request, index) else { return 0 };
-    let aimed = local::aim_key(request, &target);
-    let why = match socket::find(packet, request, &target) {
-        Socket::Knows => Tally::SocketHit,
-        Socket::Listens if flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
-            Tally::CookieHit
-        }
-        Socket::Listens | Socket::None => return 0,
-    };
-    search.step = enter(request, aimed.slot, why);
-    1
+fn recover<P: Packet>(packet: &P, request: &mut Request) -> bool {
+    let step = search::sockets::<P, true>(packet, request);
+    request.work.step = step;
+    step.way != Way::Recover
 }
 
 /// Nobody here knows the packet. A function of its own, as the others.
 #[inline(never)]
-fn elsewhere(request: &mut Request, step: &mut Step) {
-    *step = ask_on(request);
+fn elsewhere(request: &mut Request) {
+    request.work.step = ask_on(request);
 }
 
 /// The next node of the chain, a look at the own table, the end.
@@ -308,11 +211,7 @@ fn ask_on(request: &mut Request) -> Step {
     }
     // The first candidate at which no other VIP holds the tuple: the socket that would answer there is that VIP's.
     request.work.free = MAX_CANDIDATES;
-    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), step: Step::recover() };
-    // SAFETY: the callback takes the `Search` that it is given.
-    unsafe {
-        bpf_loop(u32::from(MAX_CANDIDATES), unheld as *mut c_void, (&raw mut search).cast(), 0);
-    }
+    Search::new((), request).run(u32::from(MAX_CANDIDATES), unheld);
     if request.work.free == MAX_CANDIDATES {
         return Step::drop(PacketDrop::NoEndpoint);
     }
@@ -364,11 +263,7 @@ fn ahead(request: &mut Request) -> Step {
     let ids = rows::current(row, service.drain_minutes).0;
     let lives = service.protocol == IPPROTO_TCP && !request.work.kind.opens();
     request.work.glance = Glance { ids, first: 0, then: 0 };
-    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), step: Step::recover() };
-    // SAFETY: the callback takes the `Search` that it is given.
-    unsafe {
-        bpf_loop(if lives { 3 } else { 1 }, look_at as *mut c_void, (&raw mut search).cast(), 0);
-    }
+    Search::new((), request).run(if lives { 3 } else { 1 }, look_at);
     let (first, then) = (forgotten(&request.work.glance.first), forgotten(&request.work.glance.then));
     if first == 0 {
         return Step::drop(PacketDrop::NoEndpoint);

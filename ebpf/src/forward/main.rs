@@ -21,6 +21,7 @@ mod packet;
 mod parse;
 mod request;
 mod rows;
+mod search;
 mod service;
 mod slow;
 mod socket;

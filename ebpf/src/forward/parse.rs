@@ -8,11 +8,11 @@ use crate::packet::{ETHERNET, Packet, copy};
 
 /// EtherTypes (IEEE 802 numbers).
 pub(crate) const ETH_IPV4: u16 = 0x0800;
-const ETH_VLAN: u16 = 0x8100;
+pub(crate) const ETH_VLAN: u16 = 0x8100;
 pub(crate) const ETH_IPV6: u16 = 0x86dd;
-const ETH_QINQ: u16 = 0x88a8;
-/// VLAN tags read over: a customer's and a provider's.
-const MAX_TAGS: usize = 2;
+pub(crate) const ETH_QINQ: u16 = 0x88a8;
+/// VLAN tags read over: a customer's and a provider's; a third is nobody's.
+pub(crate) const MAX_TAGS: usize = 2;
 
 /// IP protocol numbers (IANA).
 pub(crate) const IPPROTO_TCP: u8 = 6;

@@ -4,6 +4,7 @@ use bascule_ebpf_common::forward::{
     Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, SHIM_LOOKAHEAD, Shim, ShimHead, is_site,
 };
 
+use crate::egress::Leaving;
 use crate::encap::{Onward, Outer4, Outer6};
 use crate::home::{Glance, Step};
 use crate::maps;
@@ -77,6 +78,8 @@ pub(crate) struct Work {
     pub(crate) key: FlowKey,
     /// Room for what is built of it.
     pub(crate) build: Build,
+    /// What was read from a packet that leaves.
+    pub(crate) leaving: Leaving,
 }
 
 /// Keys, values and headers under construction, one at a time.

@@ -216,3 +216,83 @@ fn datagrams_reach_the_endpoint_of_their_home_through_either_node() -> Result<()
     ensure!(flows.contains("10.9.0.1:7100"), "{flows}");
     Ok(())
 }
+
+/// Loading all programs takes a second, on a machine with twenty busy threads ten.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// The other node's session, as the daemon says, and the devices that carry its programs. In this order: what stands when a session is up
+/// stood before.
+fn session_and_devices(daemon: &Bascule) -> Option<(bool, Value)> {
+    let (_, bfd) = daemon.get("/bfd").ok()?;
+    let bfd: Value = serde_json::from_str(&bfd).ok()?;
+    Some((bfd["peers"][0]["state"] == "up", page(daemon)?))
+}
+
+fn session_with(n: usize) -> Value {
+    json!({ "peers": [{ "address": format!("10.9.0.{n}"), "transmitInterval": "100ms", "receiveInterval": "100ms" }] })
+}
+
+/// Without it the others would send packets for flows to a node that has no programs yet.
+#[test]
+fn a_node_that_boots_has_no_session_before_its_programs_stand() -> Result<()> {
+    let mut cluster = Cluster::new("fwdb", 2)?;
+    let mut files = Vec::new();
+    for n in 1..=2usize {
+        let mut file = config(&cluster.lab, n, 2)?;
+        file["bfd"] = session_with(3 - n);
+        // Its tables wait for the first word of a check that nobody answers: 3 s and more, in which a session would long be up.
+        file["services"][0]["check"] = json!({ "tcp": { "port": CHECK_PORT }, "interval": "5s", "timeout": "3s" });
+        file["services"][0]["endpoints"][1]["address"] = json!("10.9.0.250");
+        files.push(file);
+    }
+    let _e1 = cluster.hosts[0].netns.run(|| TcpListener::bind(("0.0.0.0", CHECK_PORT)))?;
+    cluster.start(1, &files[0])?;
+    cluster.start(2, &files[1])?;
+    let mut early = None;
+    let up = wait_for(BOOT, "the session", || {
+        let (up, page) = session_and_devices(cluster.daemon(2))?;
+        let stands = page["devices"].as_array().is_some_and(|devices| !devices.is_empty());
+        (up && !stands).then(|| early = Some(page));
+        up.then_some(())
+    });
+    up.with_context(|| cluster.daemon(2).process.tail())?;
+    ensure!(early.is_none(), "a session before the programs: {early:#?}");
+    let begun = "BFD with nodes of the data plane begins";
+    ensure!(cluster.daemon(2).process.log().contains(begun), "{}", cluster.daemon(2).process.tail());
+
+    // Programs of a former run forward: nobody has to wait for the next daemon's.
+    cluster.daemon(2).process.sigkill()?;
+    cluster.start(2, &files[1])?;
+    let up =
+        wait_for(BOOT, "the session of the next daemon", || session_and_devices(cluster.daemon(2))?.0.then_some(()));
+    up.with_context(|| cluster.daemon(2).process.tail())?;
+    ensure!(!cluster.daemon(2).process.log().contains(begun), "{}", cluster.daemon(2).process.tail());
+    Ok(())
+}
+
+#[test]
+fn a_node_that_cannot_forward_says_so_and_has_sessions_all_the_same() -> Result<()> {
+    let mut cluster = Cluster::new("fwdc", 2)?;
+    // A bridge has no native XDP, and no other way is allowed.
+    let netns = cluster.hosts[1].netns.clone();
+    tool(Some(&netns), "ip", &["link", "add", "br0", "type", "bridge"], None)?;
+    for n in 1..=2usize {
+        let mut file = config(&cluster.lab, n, 2)?;
+        file["bfd"] = session_with(3 - n);
+        if n == 2 {
+            file["forwarding"]["interfaces"] = json!(["br0"]);
+            file["forwarding"]["hook"] = json!("xdp");
+        }
+        cluster.start(n, &file)?;
+    }
+    let mut last = None;
+    let up = wait_for(BOOT, "the session", || {
+        last = session_and_devices(cluster.daemon(2));
+        last.as_ref()?.0.then_some(())
+    });
+    up.with_context(|| cluster.daemon(2).process.tail())?;
+    let (_, page) = last.context("a page")?;
+    ensure!(page["devices"].as_array().is_some_and(Vec::is_empty), "{page:#}");
+    ensure!(page["conditions"].to_string().contains("br0"), "the condition was there first: {page:#}");
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use anyhow::{Context, Result, ensure};
 use bascule_core::service::keys::{Purpose, derive};
 use bascule_lab::forward::{
-    Dice, Encapsulated, FLEET_FLOW_KEY, FLEET_NUMBER, FLEET_VIP, Fleet, rotate, send_frame, tag_key,
+    Dice, Encapsulated, FLEET_FLOW_KEY, FLEET_NUMBER, FLEET_VIP, Fleet, rotate, send_frame, tag_key, unless_void,
 };
 
 const FLOWS: u32 = 16_384;
@@ -54,13 +54,15 @@ const REASONS: [&str; 5] = ["encap_peer", "encap_format", "encap_tag", "encap_ne
 /// Two whole rotations, there and back, over nodes that are a step apart at every moment; then the old keys are worth nothing.
 #[test]
 fn keys_rotate_under_traffic_without_loss_and_old_ones_are_dropped() -> Result<()> {
-    let mut fleet = Fleet::new("frot", 3, "auto")?;
-    fleet.start_all(FLOWS)?;
-    let traffic = fleet.traffic(6, 20)?;
-    let mut dice = Dice::new(1);
-    let steps = rotate(&mut fleet, 0, 0, &mut dice)?.steps + rotate(&mut fleet, 1, 1, &mut dice)?.steps;
-    ensure!(steps == 2 * 3 * 3, "three files on three nodes, twice: {steps}");
-    let toll = traffic.finish();
+    let (mut fleet, toll) = unless_void(|| {
+        let mut fleet = Fleet::new("frot", 3, "auto")?;
+        fleet.start_all(FLOWS)?;
+        let traffic = fleet.traffic(6, 20)?;
+        let mut dice = Dice::new(1);
+        let steps = rotate(&mut fleet, 0, 0, &mut dice)?.steps + rotate(&mut fleet, 1, 1, &mut dice)?.steps;
+        ensure!(steps == 2 * 3 * 3, "three files on three nodes, twice: {steps}");
+        Ok((fleet, traffic.finish()?))
+    })?;
     ensure!(toll.broken.is_empty() && toll.datagrams.1 == 0, "{toll:?}");
     ensure!(toll.datagrams.0 > 1000 && toll.echoed > 1000, "{toll:?}");
     // The traffic went through the tunnel, in both directions of every pair.

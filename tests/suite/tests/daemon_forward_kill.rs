@@ -1,29 +1,26 @@
 //! Daemons killed at any point of an upgrade while traffic runs through their programs: nothing is lost, nothing is left.
 
 use anyhow::{Result, ensure};
-use bascule_lab::forward::{Fleet, KillPlan, kills};
+use bascule_lab::forward::{Fleet, KillPlan, kills, unless_void};
 
 /// The drill `forward-kills` has 200.
 const KILLS: u32 = 10;
 
 #[test]
 fn ten_kills_during_upgrades_lose_no_packet_and_leave_no_link() -> Result<()> {
-    let mut fleet = Fleet::new("fkill", 2, "auto")?;
-    let plan = KillPlan { seed: 1, kills: KILLS, traffic: (6, 20), fresh: 4 };
-    let report = kills(&mut fleet, plan, |line| println!("{line}"))?;
-    println!("{report:#?}");
-    ensure!(report.links.is_empty(), "{:?}", report.links);
-    ensure!(report.leftovers.is_empty(), "{:?}", report.leftovers);
-    let toll = report.toll;
+    let (_, toll) = unless_void(|| {
+        let mut fleet = Fleet::new("fkill", 2, "auto")?;
+        let plan = KillPlan { seed: 1, kills: KILLS, traffic: (6, 20), fresh: 4 };
+        let report = kills(&mut fleet, plan, |line| println!("{line}"))?;
+        println!("{report:#?}");
+        ensure!(report.links.is_empty(), "{:?}", report.links);
+        ensure!(report.leftovers.is_empty(), "{:?}", report.leftovers);
+        ensure!(report.refused.0 == 0, "{} of {} new connections did not open", report.refused.0, report.refused.1);
+        Ok(((), report.toll))
+    })?;
     ensure!(toll.broken.is_empty(), "{:?}", toll.broken);
-    ensure!(
-        toll.datagrams.0 > 1000 && toll.datagrams.1 == 0,
-        "{} of {} datagrams lost",
-        toll.datagrams.1,
-        toll.datagrams.0
-    );
+    ensure!(toll.datagrams.0 > 1000 && toll.datagrams.1 == 0, "{toll:?}");
     ensure!(toll.echoed > 1000, "{} records", toll.echoed);
-    ensure!(report.refused.0 == 0, "{} of {} new connections did not open", report.refused.0, report.refused.1);
     Ok(())
 }
 
@@ -38,7 +35,7 @@ fn a_plane_that_is_taken_away_is_seen() -> Result<()> {
     fleet.crew.node(1).netns.tool(&program.display().to_string(), &["clean"])?;
     ensure!(fleet.links(1)?.is_empty());
     let opened = fleet.fresh(16)?;
-    let toll = traffic.finish();
+    let toll = traffic.finish()?;
     ensure!(toll.datagrams.1 > 0, "{toll:?}");
     ensure!(opened < 16, "half of the new connections come by the node without programs: {opened}");
     Ok(())

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{Lab, LabError, Netns, Process, Result, wait_for};
+use crate::{Lab, LabError, Netns, Process, Result, http, wait_for};
 
 /// Where bpffs is by convention (the daemon mounts nothing).
 const BPFFS: &str = "/sys/fs/bpf";
@@ -193,30 +193,8 @@ fn get(socket: &Path, path: &str) -> Result<(u16, String)> {
         Ok(answer)
     };
     let answer: Vec<u8> = talk().map_err(LabError::io(format!("GET {path} on {}", socket.display())))?;
-    parse(&answer).ok_or_else(|| LabError::answer(format!("GET {path}"), String::from_utf8_lossy(&answer).into_owned()))
-}
-
-/// Status and body of an HTTP/1.1 answer that ended with its connection (RFC 9112), also of a chunked one (7.1).
-fn parse(answer: &[u8]) -> Option<(u16, String)> {
-    let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&answer[..split]).ok()?.to_ascii_lowercase();
-    let code = head.split(' ').nth(1)?.parse().ok()?;
-    let mut rest = &answer[split + 4..];
-    let mut body = Vec::new();
-    if head.contains("transfer-encoding: chunked") {
-        loop {
-            let line = rest.windows(2).position(|w| w == b"\r\n")?;
-            let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).ok()?.split(';').next()?, 16).ok()?;
-            if size == 0 {
-                break;
-            }
-            body.extend(rest.get(line + 2..line + 2 + size)?);
-            rest = rest.get(line + 2 + size + 2..)?;
-        }
-    } else {
-        body.extend(rest);
-    }
-    Some((code, String::from_utf8_lossy(&body).into_owned()))
+    http::parse(&answer)
+        .ok_or_else(|| LabError::answer(format!("GET {path}"), String::from_utf8_lossy(&answer).into_owned()))
 }
 
 /// Mounts bpffs where a machine has none yet, as systemd does elsewhere. It stays: it is the machine's, not a lab's.
@@ -239,18 +217,4 @@ pub(crate) fn mount_bpffs() -> Result<()> {
         result = mount().map_err(LabError::io(format!("bpffs on {BPFFS}")));
     });
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn answers_of_both_framings() {
-        let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-        assert_eq!(parse(plain), Some((200, "{}".to_owned())));
-        let chunked = b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x=y\r\nd\r\n0\r\n\r\n";
-        assert_eq!(parse(chunked), Some((503, "abcd".to_owned())));
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\n"), None);
-    }
 }

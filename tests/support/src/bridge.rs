@@ -123,6 +123,7 @@ impl Bridge {
             lines.push(format!("addr add {address} dev {link} {nodad}"));
         }
         ip_batch(node, &lines)?;
+        node.settled(link)?;
         let (ifindex, mac) = (self.netns().ifindex(&name)?, node.mac(link)?);
         self.record(ifindex, PortKind::Host(mac));
         let (node, link) = (node.name().to_owned(), link.to_owned());

@@ -6,6 +6,7 @@
 //!
 //! Needs root, iproute2 and nftables. Synchronous: threads, no async runtime.
 
+pub mod apiserver;
 pub mod audit;
 pub mod bascule;
 mod bridge;
@@ -15,18 +16,19 @@ mod error;
 mod fault;
 pub mod forward;
 mod group;
+mod http;
 pub mod keepalived;
 mod lab;
 mod leftovers;
 mod netns;
 mod probe;
 mod process;
+pub mod queues;
 mod report;
 mod responder;
 pub mod router;
 mod sched;
 mod sniffer;
-pub mod softnet;
 mod tcp_probe;
 mod time;
 mod udp_probe;
@@ -43,7 +45,7 @@ pub use probe::{Gap, Lateness, Probe, Record};
 pub use process::{Process, ProcessBuilder, SchedClass};
 pub use report::{Report, Row, Samples};
 pub use responder::Responder;
-pub use sched::fifo;
+pub use sched::{fifo, fifo_threads};
 pub use sniffer::{Dual, Sniffer};
 pub use tcp_probe::TcpProber;
 pub use time::{Stamp, sleep_until, wait_for};

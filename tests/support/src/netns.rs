@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
 use crate::command::{ip, tool};
-use crate::{LabError, Mac, Result};
+use crate::{LabError, Mac, Result, wait_for};
 
 /// A named network namespace. Clones are handles on the same one; the last handle removes it.
 #[derive(Debug, Clone)]
@@ -122,7 +123,24 @@ impl Netns {
     /// Those of `ip addr add`.
     pub fn add_address(&self, link: &str, address: ipnet::IpNet) -> Result<()> {
         let nodad = if address.addr().is_ipv6() { "nodad" } else { "" };
-        ip(self, &format!("addr add {address} dev {link} {nodad}")).map(drop)
+        ip(self, &format!("addr add {address} dev {link} {nodad}"))?;
+        if address.addr().is_ipv6() { self.settled(link) } else { Ok(()) }
+    }
+
+    /// Waits until every address of the link can be used. addrconf ends the tentative time of an IPv6 address, and adds its local route,
+    /// from a work queue, also without duplicate detection: until then bind(), connect() and sendmsg() with it fail.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] after ten seconds: the link is down.
+    pub(crate) fn settled(&self, link: &str) -> Result<()> {
+        let what = format!("the addresses of {link} to settle");
+        wait_for(Duration::from_secs(10), &what, || {
+            let local = ip(self, &format!("-6 route show table local dev {link} type local")).ok()?;
+            let local: Vec<&str> = local.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+            let addresses = self.addresses(link).ok()?;
+            let mut v6 = addresses.iter().filter(|net| net.addr().is_ipv6());
+            v6.all(|net| local.contains(&net.addr().to_string().as_str())).then_some(())
+        })
     }
 
     /// Deletes an address by hand, whatever its prefix length is.

@@ -69,7 +69,8 @@ fn has_test(source: &str, name: &str) -> bool {
     let name = name.rsplit("::").next().unwrap_or(name);
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let is_it = |line: &str| {
-        let rest = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("fn ").unwrap_or("");
+        let rest = line.strip_prefix("pub ").unwrap_or(line);
+        let rest = rest.strip_prefix("async ").unwrap_or(rest).strip_prefix("fn ").unwrap_or("");
         rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(['(', '<']))
     };
     lines.iter().enumerate().filter(|(_, line)| is_it(line)).any(|(at, _)| {
@@ -82,7 +83,8 @@ fn has_test(source: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "#[test]\n#[should_panic]\nfn one() {}\n\nfn helper() {}\n";
+    const SOURCE: &str =
+        "#[test]\n#[should_panic]\nfn one() {}\n\nfn helper() {}\n\n#[tokio::test]\nasync fn three() {}\n";
 
     fn wrong(page: &str) -> Vec<(usize, String)> {
         violations(page, |file| (file == "a/b.rs").then(|| SOURCE.to_owned())).1
@@ -92,6 +94,7 @@ mod tests {
     fn a_named_test_that_exists_is_accepted() {
         assert_eq!(wrong("| 5.1 | `a/b.rs` | `a/b.rs::one` |"), []);
         assert_eq!(wrong("`a/b.rs::tests::one`"), []);
+        assert_eq!(wrong("`a/b.rs::three`"), []);
     }
 
     #[test]

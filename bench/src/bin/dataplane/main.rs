@@ -38,6 +38,9 @@ struct Args {
     /// SYNs of the flood.
     #[arg(long, default_value_t = flood::SYNS)]
     syns: u32,
+    /// SYNs a second, on both sides.
+    #[arg(long, default_value_t = flood::RATE)]
+    rate: u32,
     /// Flows with a packet every 2 s.
     #[arg(long, default_value_t = survive::PACED)]
     flows: usize,
@@ -60,7 +63,7 @@ fn main() -> Result<ExitCode> {
             Scene::Cost => cost::measure(&mut report, args.runs),
             Scene::Udp => versus::udp(&mut report, args.runs),
             Scene::Tcp => versus::tcp(&mut report, args.runs),
-            Scene::Flood => flood::measure(&mut report, hook, args.syns),
+            Scene::Flood => flood::measure(&mut report, hook, args.syns, args.rate),
             Scene::Survive => survive::measure(&mut report, hook, args.flows),
             Scene::SurviveDaemons => survive::measure_daemons(&mut report, hook, args.flows),
         };

@@ -133,7 +133,8 @@ impl Arena {
             Balancer::Routed => Ok(()),
             Balancer::Nftables => {
                 self.balancer.tool("nft", &["-f", &configuration("nftables.nft")?])?;
-                Ok(())
+                // Or connections that wait fill its table (platform.md).
+                Ok(self.balancer.sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1")?)
             }
             Balancer::Haproxy => {
                 self.balancer.tool("ip", &["addr", "add", &format!("{VIP}/32"), "dev", "lo"])?;

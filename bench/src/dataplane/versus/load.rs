@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Question and answer of a connection: one record of the audit.
 const QUESTION: usize = 16;
 /// Before counting begins: slow start is over, every thread runs.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(super) const SETTLE: Duration = Duration::from_millis(200);
 
 /// Takes bulk transfers and counts their bytes.
 pub struct Discard {

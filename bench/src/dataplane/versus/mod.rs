@@ -3,11 +3,11 @@
 mod arena;
 mod load;
 mod place;
+mod tcp;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::audit::{Flows, Load};
 use bascule_lab::forward::{BenchPrograms, Control, Hook};
 use bascule_lab::{Netns, Report, Samples, Stamp, sleep_until, wait_for};
 
@@ -15,29 +15,17 @@ use super::frames::{addressed, client, packet, udp4};
 use super::stats::lower95;
 
 pub use arena::{Arena, BULK, Balancer, ECHO, VIP};
+pub use tcp::tcp;
 
 /// Bound of Show 4 (i).
 const UDP_FACTOR: f64 = 1.5;
-/// Bounds of Show 4 (ii): not below nftables, ahead of haproxy.
-const TCP_FACTOR: f64 = 1.0;
 /// UDP flows, and packets of one run.
 const UDP_FLOWS: u32 = 1024;
 const UDP_PACKETS: u32 = 1_000_000;
 /// UDP payload of a 64-byte frame.
 const UDP_PAYLOAD: usize = 22;
-/// Of each measurement over TCP.
-const TIME: Duration = Duration::from_millis(1500);
-/// Connections at once while connections are counted, kept connections while requests are, streams of bulk.
-const WORKERS: usize = 32;
-const KEPT: usize = 64;
-const STREAMS: usize = 4;
-/// A measurement that ended later than this was cut off from the processor: its round is void (platform.md: stalls of 40-600 ms).
-const ALLOWANCE: Duration = Duration::from_millis(100);
 const UDP_KINDS: [Balancer; 4] =
     [Balancer::Nftables, Balancer::SentOn, Balancer::Local(Hook::Xdp), Balancer::Local(Hook::Tc)];
-const TCP_KINDS: [Balancer; 5] =
-    [Balancer::Routed, Balancer::Nftables, Balancer::Haproxy, Balancer::Local(Hook::Tc), Balancer::Local(Hook::Xdp)];
-
 /// What every kind reached in every round, in the order of the kinds.
 type Rounds = Vec<Vec<f64>>;
 
@@ -112,73 +100,6 @@ fn settled(backends: &[Netns]) -> Result<u64> {
         last = now;
         same.then_some(now)
     })?)
-}
-
-/// What is measured over TCP.
-const METRICS: [(&str, &str); 3] = [("connections", "1/s"), ("requests", "1/s"), ("throughput", "Gbit/s")];
-
-/// Connections, requests and bits per second through one balancing node.
-///
-/// # Errors
-/// When the ground cannot be made or a connection fails.
-pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
-    let mut rounds: [Rounds; METRICS.len()] = Default::default();
-    let mut void = 0;
-    while rounds[0].len() < runs {
-        let mut round: [Vec<f64>; METRICS.len()] = Default::default();
-        let mut late = Duration::ZERO;
-        for kind in TCP_KINDS {
-            let (values, behind) = tcp_once(kind).with_context(|| kind.name())?;
-            round.iter_mut().zip(values).for_each(|(all, value)| all.push(value));
-            late = late.max(behind);
-        }
-        eprintln!("tcp: run {} of {runs}: {round:.1?}, late by {late:?}", rounds[0].len() + 1);
-        if late > ALLOWANCE && void < runs {
-            void += 1;
-            continue;
-        }
-        rounds.iter_mut().zip(round).for_each(|(all, one)| all.push(one));
-    }
-    report.note("TCP", "void rounds", void as f64, "", runs);
-    for ((metric, unit), rounds) in METRICS.iter().zip(&rounds) {
-        let ours = Balancer::Local(Hook::Tc);
-        let bounds = [(ours, Balancer::Nftables, TCP_FACTOR), (ours, Balancer::Haproxy, TCP_FACTOR)];
-        let beside = [
-            (ours, Balancer::Routed),
-            (Balancer::Local(Hook::Xdp), Balancer::Nftables),
-            (Balancer::Nftables, Balancer::Routed),
-        ];
-        rows(report, metric, unit, &TCP_KINDS, rounds, &bounds, &beside)?;
-    }
-    Ok(())
-}
-
-/// The three metrics, and how late the latest of them was.
-fn tcp_once(kind: Balancer) -> Result<([f64; METRICS.len()], Duration)> {
-    let arena = Arena::new(kind)?;
-    let _clients = place::Place::Clients.take()?;
-    let mut late = Duration::ZERO;
-    let mut timed = |measure: &dyn Fn() -> Result<(f64, Duration)>| -> Result<f64> {
-        let (value, behind) = measure()?;
-        late = late.max(behind);
-        Ok(value)
-    };
-    let connections = timed(&|| load::connections(&arena.client, arena.target(ECHO), WORKERS, TIME))?;
-    let requests = timed(&|| {
-        let (paced, every) = (0, TIME);
-        let load = Load { target: arena.target(ECHO), paced, every, full_speed: KEPT, window: 1 };
-        let flows = Flows::start(&arena.client, load)?;
-        let open = flows.wait_open(Duration::from_secs(10))?;
-        ensure!(open == KEPT, "{open} of {KEPT} connections opened");
-        let (begun, before) = (Stamp::now(), flows.echoed());
-        sleep_until(begun + TIME);
-        let (answered, spent) = (flows.echoed() - before, Stamp::now().since(begun));
-        let audit = flows.finish();
-        ensure!(audit.broken(&[]).is_empty(), "{}", audit.describe(&[]));
-        Ok((answered as f64 / spent.as_secs_f64(), spent.saturating_sub(TIME)))
-    })?;
-    let throughput = timed(&|| load::bulk(&arena.client, arena.target(BULK), STREAMS, TIME, &arena.sinks))?;
-    Ok(([connections, requests, throughput / 1e9], late))
 }
 
 /// Medians of every kind, and for every pair how many times the second the first reached, round by round.

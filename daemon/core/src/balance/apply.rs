@@ -34,7 +34,7 @@ impl Balancer {
             }
         }
         self.drop_found(now);
-        self.vouch(now);
+        self.review_absent(now);
         if nodes_changed {
             self.mark_all(now);
         }

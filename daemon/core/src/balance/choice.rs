@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::absent::Absence;
 use super::damping::State;
 use super::maglev::{self, Member};
 use super::service::Service;
@@ -15,22 +16,22 @@ pub(super) struct Nodes {
     /// Name of this node.
     pub(super) this: String,
     pub(super) by_name: BTreeMap<String, NodeSpec>,
-    /// Names of those that cannot be reached: nothing is heard of their daemons.
-    pub(super) down: BTreeSet<String>,
-    /// Of those, the ones with an endpoint that passes its check: the daemon is gone, its programs forward.
-    pub(super) vouched: BTreeSet<String>,
+    /// Those whose daemons are not heard, by name.
+    pub(super) absent: BTreeMap<String, Absence>,
+    /// Number of the last inquiry.
+    pub(super) inquiries: u32,
     /// What an operator took out of use.
     pub(super) drained: BTreeSet<DrainTarget>,
 }
 
 impl Nodes {
     pub(super) fn is_up(&self, name: &str) -> bool {
-        self.by_name.contains_key(name) && (name == self.this || !self.down.contains(name))
+        self.by_name.contains_key(name) && (name == self.this || self.absent.get(name).is_none_or(|a| a.is_up()))
     }
 
     /// Are its flows out of reach? A node whose daemon hangs, crashed, or is being replaced takes no new flows and keeps those it has.
     pub(super) fn is_dead(&self, name: &str) -> bool {
-        !self.is_up(name) && !self.vouched.contains(name)
+        !self.is_up(name) && self.absent.get(name).is_none_or(|a| a.is_dead())
     }
 
     pub(super) fn is_draining(&self, name: &str) -> bool {

@@ -33,6 +33,8 @@ pub(super) enum State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Damped {
     pub(super) state: State,
+    /// How long its checks take when they pass; `None`: none has.
+    pub(super) takes: Option<Duration>,
     falls: u32,
     last_fall: Instant,
 }
@@ -40,7 +42,12 @@ pub(super) struct Damped {
 impl Damped {
     /// Starts in `state`.
     pub(super) fn new(state: State) -> Self {
-        Self { state, falls: 0, last_fall: Instant::ZERO }
+        Self { state, takes: None, falls: 0, last_fall: Instant::ZERO }
+    }
+
+    /// A check passed within this time. A single slow one says more about the machine than about the endpoint: it may double the figure.
+    pub(super) fn answered_within(&mut self, took: Duration) {
+        self.takes = Some(self.takes.map_or(took, |before| took.min(before * 2)));
     }
 
     /// Takes a conclusion; true when the state changed.

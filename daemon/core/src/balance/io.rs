@@ -1,12 +1,15 @@
 //! What goes into the balancer and what comes out of it.
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::absent::NodeState;
 use super::rows::Row;
+use crate::health::ProbeKind;
 use crate::service::{Affinity, Delivery, EndpointId, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec};
 
 /// Slot of a service (or of a VIP's address entry) on this node, 1..=8191.
@@ -281,6 +284,17 @@ pub enum Action {
         /// The endpoint.
         id: ReverseId,
     },
+    /// Ask an endpoint once, now, whatever its check's schedule says; owed back through [`super::Balancer::handle_witness`], once.
+    Ask {
+        /// To be given back with the answer.
+        inquiry: u32,
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// The question: its check's.
+        probe: ProbeKind,
+        /// No answer by then is none.
+        timeout: Duration,
+    },
     /// Everything is put that shall be: keys, addresses, sources, endpoints, nodes and reverse entries that were not put since the start
     /// are left from a former run and must go. Comes once.
     Sweep,
@@ -333,6 +347,15 @@ pub enum Report {
         service: ServiceKey,
         /// New connections go to those that were ready last.
         kept: bool,
+    },
+    /// What a node is worth has changed.
+    Node {
+        /// Name of the node.
+        node: String,
+        /// Worth now.
+        state: NodeState,
+        /// In words; empty: its daemon is heard.
+        why: &'static str,
     },
     /// An endpoint changes its mind too often: it is held unready for a while.
     Flapping {

@@ -5,13 +5,14 @@
 //! note what changed: tables are rebuilt at the expiry that follows ([`SETTLE`]), so that what happens together is one change, on every
 //! node the same whatever the order of its parts. Only the death of a node is told to the driver at once: packets skip a dead node.
 //!
-//! A node that cannot be reached takes no new flows. It is dead, and out of reach for those it has, only if no endpoint on it passes its
-//! check either: the programs of a node forward while its daemon is frozen, gone or being replaced.
+//! A node whose daemon is not heard takes no new flows. It is dead, and out of reach for those it has, only if none of its endpoints answers
+//! either, which are asked at once ([`absent`]): the programs of a node forward while its daemon is frozen, gone or being replaced.
 //!
 //! The same inputs at the same times make the same homes on every node: names, weights and history decide, never ids, slots or the order
 //! of a list. A node that starts without tables knows no history. It takes it that the others served without it until now, which is what
 //! they remember of its rows; so it finds the flows that they took meanwhile.
 
+pub mod absent;
 mod apply;
 mod build;
 mod choice;
@@ -125,45 +126,15 @@ impl Balancer {
             self.room.owe(Action::Report(io::Report::Flapping { service, endpoint }));
         }
         self.mark(endpoint.service, now);
-        self.vouch(now);
+        self.review_absent(now);
     }
 
-    /// A node (by name) is reachable or is not. Nodes are reachable until they are said not to be; this node always is.
-    pub fn handle_node(&mut self, node: &str, up: bool, now: Instant) {
-        let changed = if up { self.nodes.down.remove(node) } else { self.nodes.down.insert(node.to_owned()) };
-        if !changed || !self.nodes.by_name.contains_key(node) {
-            return;
+    /// How long a check took that an endpoint passed.
+    pub fn handle_answer_time(&mut self, endpoint: &EndpointId, took: Duration) {
+        let service = self.services.get_mut(&endpoint.service);
+        if let Some(damped) = service.and_then(|service| service.health.get_mut(&endpoint.endpoint)) {
+            damped.answered_within(took);
         }
-        self.nodes.vouched = self.vouched();
-        self.tell_nodes();
-        for service in self.services.values_mut() {
-            service.urgent |= !up;
-        }
-        self.mark_all(now);
-    }
-
-    /// Checks said something new: does it change what unreachable nodes are worth?
-    fn vouch(&mut self, now: Instant) {
-        let vouched = self.vouched();
-        if vouched != self.nodes.vouched {
-            self.nodes.vouched = vouched;
-            self.tell_nodes();
-            self.mark_all(now);
-        }
-    }
-
-    /// Unreachable nodes with an endpoint that passes its check.
-    fn vouched(&self) -> BTreeSet<String> {
-        if self.nodes.down.is_empty() {
-            return BTreeSet::new();
-        }
-        let vouches = |service: &Service, node: &str| {
-            let mut there =
-                service.spec.endpoints.iter().filter(|e| e.check.is_some() && e.node.as_deref() == Some(node));
-            there.any(|e| matches!(service.state(&e.name), State::Ready | State::Held(_)))
-        };
-        let down = self.nodes.down.iter();
-        down.filter(|node| self.services.values().any(|service| vouches(service, node))).cloned().collect()
     }
 
     /// An operator takes something out of use, or puts it back. Kept until the end of the process, over configurations.
@@ -181,16 +152,13 @@ impl Balancer {
 
     /// A deadline passed.
     pub fn handle_expire(&mut self, now: Instant) {
-        let mut due = if self.settled.is_some_and(|at| at <= now) {
-            self.settled = None;
-            std::mem::take(&mut self.dirty)
-        } else {
-            BTreeSet::new()
-        };
+        let settled = self.settled.take_if(|at| *at <= now).is_some();
+        let mut due = if settled { std::mem::take(&mut self.dirty) } else { BTreeSet::new() };
         while let Some((at, key)) = self.agenda.first().copied().filter(|(at, _)| *at <= now) {
             let _there = self.agenda.remove(&(at, key));
             let _new = due.insert(key);
         }
+        self.expire_absent(now);
         if self.room.expire(now) {
             due.extend(self.services.iter().filter(|(_, s)| s.starved).map(|(key, _)| *key));
         }
@@ -208,7 +176,7 @@ impl Balancer {
     /// Next time [`Self::handle_expire`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let agenda = self.agenda.first().map(|(at, _)| *at);
-        [self.settled, agenda, self.room.poll_timeout()].into_iter().flatten().min()
+        [self.settled, agenda, self.room.poll_timeout(), self.absent_timeout()].into_iter().flatten().min()
     }
 
     fn mark(&mut self, key: ServiceKey, now: Instant) {

@@ -22,6 +22,10 @@ pub struct Counts {
     pub rows_moved: u64,
     /// Rows that forgot a living home before its time was over: connections there are lost to them.
     pub rows_forgotten: u64,
+    /// Endpoints that were asked whether their node lives, and answered.
+    pub witnesses_answered: u64,
+    /// Endpoints that were asked, and did not.
+    pub witnesses_silent: u64,
 }
 
 /// The whole.

@@ -1,10 +1,11 @@
 //! Checks of endpoints: which are due, and what their results come to. Every node checks every endpoint by itself, so that all of them
-//! make the same tables without asking each other.
+//! make the same tables without asking each other. Also questions out of turn, when the balancer doubts a node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use bascule_core::balance::Health;
-use bascule_core::health::{Gate, GateConfig};
+use bascule_core::balance::{Balancer, Health};
+use bascule_core::health::{Gate, GateConfig, ProbeKind};
 use bascule_core::service::{EndpointId, ServiceSpec};
 use bascule_core::time::Instant;
 use tokio::sync::mpsc;
@@ -14,12 +15,22 @@ use crate::health;
 /// Results that may wait: a probe that ends meanwhile waits with its own.
 const RESULTS: usize = 256;
 
-/// The result of one check.
+/// What an endpoint was asked for.
 #[derive(Debug)]
-pub(super) struct Checked {
-    endpoint: EndpointId,
+enum Asked {
+    /// By its check.
+    Check(EndpointId),
+    /// As a witness, in this inquiry.
+    Witness(u32),
+}
+
+/// What came of one question.
+#[derive(Debug)]
+pub(super) struct Answer {
+    asked: Asked,
     ok: bool,
     detail: String,
+    took: Duration,
 }
 
 /// One endpoint's check.
@@ -44,14 +55,14 @@ impl Check {
 
 pub(super) struct Checks {
     all: BTreeMap<EndpointId, Check>,
-    sender: mpsc::Sender<Checked>,
-    results: mpsc::Receiver<Checked>,
+    sender: mpsc::Sender<Answer>,
+    answers: mpsc::Receiver<Answer>,
 }
 
 impl Checks {
     pub(super) fn new() -> Self {
-        let (sender, results) = mpsc::channel(RESULTS);
-        Self { all: BTreeMap::new(), sender, results }
+        let (sender, answers) = mpsc::channel(RESULTS);
+        Self { all: BTreeMap::new(), sender, answers }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&EndpointId, &Check)> {
@@ -96,35 +107,51 @@ impl Checks {
     /// Starts what is due; each check runs beside the room.
     pub(super) fn start_due(&mut self, now: Instant) {
         for (id, check) in &mut self.all {
-            if !check.gate.start_due(now) {
-                continue;
+            if check.gate.start_due(now) {
+                let (kind, timeout) = (check.gate.config().probe.clone(), check.gate.config().timeout);
+                start(&self.sender, Asked::Check(id.clone()), kind, timeout);
             }
-            let (kind, timeout) = (check.gate.config().probe.clone(), check.gate.config().timeout);
-            let (endpoint, sender) = (id.clone(), self.sender.clone());
-            tokio::spawn(async move {
-                let (ok, detail) = health::probe(&kind, timeout).await;
-                // The room is gone: so is the question.
-                let _ended = sender.send(Checked { endpoint, ok, detail }).await;
-            });
         }
     }
 
-    /// The next result. Never ends: this side holds a sender, too.
-    pub(super) async fn result(&mut self) -> Option<Checked> {
-        self.results.recv().await
+    /// Asks a witness; its answer comes as any other.
+    pub(super) fn ask(&self, inquiry: u32, probe: ProbeKind, timeout: Duration) {
+        start(&self.sender, Asked::Witness(inquiry), probe, timeout);
     }
 
-    /// What a result comes to, when it is news.
-    pub(super) fn handle_result(&mut self, result: Checked) -> Option<(EndpointId, Health)> {
-        let check = self.all.get_mut(&result.endpoint)?;
-        if result.ok {
+    /// The next answer. Never ends: this side holds a sender, too.
+    pub(super) async fn answer(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+
+    /// Tells the balancer what an answer comes to.
+    pub(super) fn handle_answer(&mut self, answer: Answer, balancer: &mut Balancer, now: Instant) {
+        let Answer { asked, ok, detail, took } = answer;
+        let id = match asked {
+            Asked::Witness(inquiry) => return balancer.handle_witness(inquiry, ok, now),
+            Asked::Check(id) => id,
+        };
+        let Some(check) = self.all.get_mut(&id) else { return };
+        if ok {
             check.passed += 1;
+            balancer.handle_answer_time(&id, took);
         } else {
             check.failed += 1;
         }
-        let up = check.gate.handle_result(result.ok, &result.detail)?;
-        let EndpointId { endpoint, .. } = &result.endpoint;
-        tracing::info!(service = check.service, endpoint, up, detail = result.detail, "endpoint changed");
-        Some((result.endpoint, if up { Health::Ready } else { Health::Unready }))
+        if let Some(up) = check.gate.handle_result(ok, &detail) {
+            tracing::info!(service = check.service, endpoint = id.endpoint, up, detail, "endpoint changed");
+            balancer.handle_endpoint_health(&id, if up { Health::Ready } else { Health::Unready }, now);
+        }
     }
+}
+
+fn start(sender: &mpsc::Sender<Answer>, asked: Asked, probe: ProbeKind, timeout: Duration) {
+    let sender = sender.clone();
+    tokio::spawn(async move {
+        let begin = tokio::time::Instant::now();
+        let (ok, detail) = health::probe(&probe, timeout).await;
+        let took = begin.elapsed();
+        // The room is gone: so is the question.
+        let _ended = sender.send(Answer { asked, ok, detail, took }).await;
+    });
 }

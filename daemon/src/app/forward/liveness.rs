@@ -55,6 +55,13 @@ impl Liveness {
         self.watched = watched;
     }
 
+    /// Sessions begin only now: those that were never heard of are waited for from here on.
+    pub(super) fn begin(&mut self, now: Instant) {
+        for until in self.awaited.values_mut() {
+            *until = now + PATIENCE;
+        }
+    }
+
     /// A session came up or ended.
     pub(super) fn heard(&mut self, remote: IpAddr, session: Session, now: Instant) {
         if session != Session::Up {
@@ -143,6 +150,14 @@ mod tests {
         // Its session is gone: nobody says that it is down.
         liveness.configure(nodes.iter(), &[peer(2), peer(3)], at(11));
         assert!(liveness.is_up(&nodes[0]));
+    }
+
+    #[test]
+    fn patience_counts_from_when_sessions_begin() {
+        let mut liveness = Liveness::default();
+        liveness.configure([node(1)].iter(), &[peer(1)], at(0));
+        liveness.begin(at(8));
+        assert!(!liveness.expire(at(17)) && liveness.expire(at(18)));
     }
 
     #[test]

@@ -18,19 +18,20 @@ use bascule_core::node::io::LinkInfo;
 use bascule_core::service::Delivery;
 use bascule_core::time::Instant;
 use bascule_core::types::LinkId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::config::{Forwarding, Loaded};
-use crate::dataplane::Forwarded;
+use crate::dataplane::forward::ForwardOptions;
+use crate::dataplane::{self, Forwarded};
 use crate::handle::forward::{ForwardPort, ForwardRequest};
 use crate::net::netlink::Ways;
 
 use checks::Checks;
 pub(super) use liveness::Session;
-use plane::Plane;
+use plane::{Plane, Question};
 
 /// Orders that may wait for the room. Whoever gives one waits meanwhile.
 const ORDER_QUEUE: usize = 64;
@@ -89,8 +90,17 @@ pub(super) fn frames(loaded: &Loaded) -> BTreeSet<Forwarded> {
 }
 
 /// Starts the room on its thread; it ends when the sender is dropped. Programs and maps stay as they are.
-pub(super) fn spawn(port: ForwardPort, links: Vec<LinkInfo>) -> Result<ForwardSender> {
+///
+/// The second part becomes true when it is decided whether this node forwards: the programs stand (those of a former run count, which
+/// forward while this one starts), or they cannot, and a condition says why, or there is no data plane. Until then nobody must
+/// be led to send packets here.
+pub(super) fn spawn(port: ForwardPort, links: Vec<LinkInfo>) -> Result<(ForwardSender, watch::Receiver<bool>)> {
     let (sender, orders) = mpsc::channel(ORDER_QUEUE);
+    let stand = dataplane::forward::stands(&ForwardOptions::default().pin_root).unwrap_or_else(|error| {
+        debug!(%error, "no look for programs of a former run");
+        false
+    });
+    let (decided, told) = watch::channel(stand);
     let (opened, opening) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("bascule-forward".to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -104,16 +114,17 @@ pub(super) fn spawn(port: ForwardPort, links: Vec<LinkInfo>) -> Result<ForwardSe
             };
             drop(opened.send(Ok(())));
             let links = links.into_iter().map(|link| (link.id, link)).collect();
-            Room { orders, port, ways, links, plane: Plane::default(), checks: Checks::new() }.run().await;
+            Room { orders, port, decided, ways, links, plane: Plane::default(), checks: Checks::new() }.run().await;
         });
     })?;
     opening.recv().context("the forwarding room ended before it began")??;
-    Ok(ForwardSender { orders: sender })
+    Ok((ForwardSender { orders: sender }, told))
 }
 
 struct Room {
     orders: mpsc::Receiver<Order>,
     port: ForwardPort,
+    decided: watch::Sender<bool>,
     ways: Ways,
     links: BTreeMap<LinkId, LinkInfo>,
     plane: Plane,
@@ -142,10 +153,8 @@ impl Room {
                     None => return,
                 },
                 Some(request) = self.port.requests.recv() => self.answer(request),
-                Some(result) = self.checks.result() => {
-                    if let Some((endpoint, health)) = self.checks.handle_result(result) {
-                        self.plane.balancer.handle_endpoint_health(&endpoint, health, now());
-                    }
+                Some(answer) = self.checks.answer() => {
+                    self.checks.handle_answer(answer, &mut self.plane.balancer, now());
                 }
                 heard = self.ways.changed(), if stale.is_none() => {
                     if let Err(error) = heard {
@@ -172,7 +181,13 @@ impl Room {
             }
             self.checks.start_due(now);
             self.plane.turn(now, &self.links);
+            for Question { inquiry, probe, timeout } in self.plane.questions.drain(..) {
+                self.checks.ask(inquiry, probe, timeout);
+            }
             self.port.set_trouble(self.plane.problem.as_deref());
+            if self.plane.is_decided() && self.decided.send_if_modified(|decided| !std::mem::replace(decided, true)) {
+                self.plane.sessions_begin(now);
+            }
             if stale.is_some_and(|at| at <= tokio::time::Instant::now()) {
                 stale = None;
                 self.plane.resolve(&mut self.ways).await;

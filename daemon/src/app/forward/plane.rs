@@ -7,6 +7,7 @@ use std::time::Duration;
 use bascule_core::balance::Balancer;
 use bascule_core::balance::io::Action;
 use bascule_core::bfd::config::PeerConfig;
+use bascule_core::health::ProbeKind;
 use bascule_core::node::io::LinkInfo;
 use bascule_core::service::NodeSpec;
 use bascule_core::time::Instant;
@@ -21,7 +22,7 @@ use super::{Said, inside};
 use crate::clock;
 use crate::config::{Forwarding, Hook as Wanted};
 use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Place, Wish};
-use crate::handle::forward::{Probe, ProbeKind, Standing};
+use crate::handle::forward::{self, Probe, Standing};
 use crate::net::netlink::{Ways, Whereabouts};
 
 /// From one try to the next to open the plane, and to put the programs on a device that refused them.
@@ -29,6 +30,13 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// A frame of ours could not be made longer on a device with XDP.
 const NO_HEADROOM: &str = "xdp: the driver leaves no room before a frame: XDP has given way to tc";
+
+/// A witness to ask.
+pub(super) struct Question {
+    pub(super) inquiry: u32,
+    pub(super) probe: ProbeKind,
+    pub(super) timeout: Duration,
+}
 
 #[derive(Default)]
 pub(super) struct Plane {
@@ -38,6 +46,10 @@ pub(super) struct Plane {
     /// The former runs' entries are swept: everything that shall be is in the maps.
     swept: bool,
     settled: bool,
+    /// Devices were asked to carry the programs, with whatever outcome; or none shall.
+    stood: bool,
+    /// Endpoints to ask out of turn.
+    pub(super) questions: Vec<Question>,
     pub(super) standings: BTreeMap<u32, Standing>,
     /// Devices that refused, and what they said.
     refused: BTreeMap<u32, String>,
@@ -92,6 +104,7 @@ impl Plane {
     ) {
         if config.is_none() {
             self.problem = None;
+            self.stood = true;
         }
         self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
         self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
@@ -191,6 +204,11 @@ impl Plane {
         std::mem::take(&mut self.asks_ways)
     }
 
+    /// Is it settled, once after the start, whether this node forwards?
+    pub(super) fn is_decided(&self) -> bool {
+        self.stood || self.problem.is_some()
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.balancer.poll_timeout()
     }
@@ -208,6 +226,10 @@ impl Plane {
             match &action {
                 Action::Report(report) => tell(report),
                 Action::PutNode(_) | Action::PutEndpoint { .. } => self.asks_ways = true,
+                Action::Ask { inquiry, probe, timeout, .. } => {
+                    let (inquiry, probe, timeout) = (*inquiry, probe.clone(), *timeout);
+                    self.questions.push(Question { inquiry, probe, timeout });
+                }
                 Action::Sweep => {
                     self.swept = true;
                     self.look = true;
@@ -255,7 +277,7 @@ impl Plane {
                         standing.reasons.push(NO_HEADROOM.to_owned());
                         standing
                             .probes
-                            .push(Probe { probe: ProbeKind::Headroom, trouble: Some(NO_HEADROOM.to_owned()) });
+                            .push(Probe { probe: forward::ProbeKind::Headroom, trouble: Some(NO_HEADROOM.to_owned()) });
                     }
                     let (ingress, egress) = (standing.ingress.as_str(), standing.egress.as_str());
                     let reasons = standing.reasons.join("; ");
@@ -273,6 +295,7 @@ impl Plane {
             }
         }
         self.refused = refused;
+        self.stood = true;
         let gone: Vec<u32> = self.standings.keys().filter(|ifindex| !wanted.contains(ifindex)).copied().collect();
         for ifindex in gone {
             self.standings.remove(&ifindex);
@@ -300,8 +323,8 @@ impl Plane {
     pub(super) fn tick(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
         let now = Instant::from_nanos(clock::boot_ns());
         // Only here, when no order waits: loading the programs may take longer than the patience, and what sessions said meanwhile is
-        // in the queue.
-        if self.liveness.expire(now) {
+        // in the queue. Sessions begin when it is decided that this node forwards.
+        if self.is_decided() && self.liveness.expire(now) {
             self.tell_nodes(now);
         }
         if self.forward.is_none() && self.config.is_some() && self.retry.is_some_and(|at| at <= now) {
@@ -335,6 +358,11 @@ impl Plane {
             let without = self.without_xdp.clone();
             self.standings.retain(|ifindex, _| !without.contains(ifindex));
         }
+    }
+
+    /// Sessions that waited for this node begin now.
+    pub(super) fn sessions_begin(&mut self, now: Instant) {
+        self.liveness.begin(now);
     }
 
     /// A BFD session came up or ended.

@@ -1,5 +1,6 @@
 //! The snapshot of the room for people and metrics.
 
+use bascule_core::balance::absent::NodeState;
 use bascule_core::balance::io::Report;
 use bascule_core::balance::status::BalanceStatus;
 use bascule_ebpf_common::forward::{PacketDrop, Tally};
@@ -22,11 +23,16 @@ impl Room {
         status.nodes = self
             .plane
             .nodes()
-            .map(|(node, up)| NodeView {
-                name: node.name.clone(),
-                id: node.id,
-                this: Some(node.name.as_str()) == this,
-                up,
+            .map(|(node, up)| {
+                let (state, why) = self.plane.balancer.node_state(&node.name);
+                NodeView {
+                    name: node.name.clone(),
+                    id: node.id,
+                    this: Some(node.name.as_str()) == this,
+                    up,
+                    state: state.as_str(),
+                    why,
+                }
             })
             .collect();
         status.checks = self
@@ -105,5 +111,10 @@ pub(super) fn tell(report: &Report) {
         Report::Flapping { service, endpoint } => {
             warn!(%service, endpoint, "held unready: it changes its mind too often")
         }
+        Report::Node { node, state: NodeState::Up, .. } => info!(node, "the node is up"),
+        Report::Node { node, state: NodeState::Vouched, why } => {
+            warn!(node, why, "the node takes no new flows: its programs forward those it has");
+        }
+        Report::Node { node, state: NodeState::Dead, why } => warn!(node, why, "the node is dead: packets skip it"),
     }
 }

@@ -145,8 +145,8 @@ impl Known {
                 maps.peers.remove_reverse(&at)?;
                 self.reverse.remove(&(at.address.addr, at.port, at.protocol));
             }
-            // Rows that are free are written by whoever is given them next; reports are for people; the caller sweeps, flows too.
-            Action::FreeRows { .. } | Action::Report(_) | Action::Sweep => {}
+            // Rows that are free are written by whoever is given them next; reports are for people; the caller asks, and sweeps, flows too.
+            Action::FreeRows { .. } | Action::Report(_) | Action::Ask { .. } | Action::Sweep => {}
         }
         Ok(())
     }

@@ -26,6 +26,15 @@ pub(super) fn pinned_devices(root: &Path) -> Result<BTreeSet<u32>, ForwardError>
     Ok(found)
 }
 
+/// Do programs of a former run stand on a device of this network namespace?
+///
+/// # Errors
+/// When the folder of pins cannot be read.
+pub fn stands(pin_root: &Path) -> Result<bool, ForwardError> {
+    let devices = pinned_devices(&sets::root(pin_root)?)?;
+    Ok(super::super::link::all()?.iter().any(|link| devices.contains(&link.ifindex)))
+}
+
 /// Takes forwarding off every device of this network namespace and removes its pins.
 pub(in crate::dataplane) fn clean(pin_root: &Path, report: &mut CleanReport) -> Result<(), ForwardError> {
     let root = sets::root(pin_root)?;

@@ -41,6 +41,7 @@ use bascule_ebpf_common::forward::{DEFAULT_FLOWS, FORWARD_STAMP};
 pub use apply::{Path, Place};
 pub use attach::Wish;
 pub(super) use clean::clean;
+pub use clean::stands;
 pub use error::ForwardError;
 pub use read::probes;
 pub use stats::Tallies;

@@ -71,6 +71,7 @@ pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
     let mut balance = Balancer::default().status();
     (balance.counts.builds, balance.counts.swaps, balance.counts.rows_moved) = (21, 22, 23);
     balance.counts.rows_forgotten = 25;
+    (balance.counts.witnesses_answered, balance.counts.witnesses_silent) = (26, 27);
     balance.slab_used = 24;
     balance.services.push(ServiceStatus {
         name: service.clone(),
@@ -102,7 +103,10 @@ pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
     ForwardStatus {
         on: true,
         devices: vec![standing],
-        nodes: vec![NodeView { name: "n2".into(), id: 2, this: false, up: true }],
+        nodes: vec![
+            NodeView { name: "n2".into(), id: 2, this: false, up: true, state: "up", why: "" },
+            NodeView { name: "n3".into(), id: 3, this: false, up: false, state: "dead", why: "" },
+        ],
         balance: Some(balance),
         services: vec![ServiceTraffic { service: service.clone(), packets: 2, bytes: 3, new_flows: 4, orphans: 5 }],
         endpoints: vec![EndpointTraffic {

@@ -7,8 +7,9 @@ use bascule_ebpf_common::forward::{Config, FlowKey, RETURN_VIA_INGRESS, Tally};
 
 use super::frame::{self, Packet, TCP, UDP};
 use super::lookup::{self, Found};
-use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM, address, v4};
+use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM, address};
 use super::via;
+use crate::encap::low_word;
 use crate::maps;
 use crate::packet::{Change, Packet as _, Skb, Sum, corrected, difference, difference16, fold16};
 use crate::verdict::Verdict;
@@ -63,8 +64,8 @@ pub(super) fn back(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict
 
 #[inline(always)]
 fn quote(ctx: &TcContext, packet: &Packet) -> Option<Quote> {
-    let kind: u8 = ctx.load(packet.l4).ok()?;
-    let l3 = packet.l4 + HEADER;
+    let kind: u8 = ctx.load(packet.l4()).ok()?;
+    let l3 = packet.l4() + HEADER;
     if packet.family == 6 {
         // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
         if !matches!(kind, 1..=4) {
@@ -117,7 +118,7 @@ fn rewrite(ctx: &TcContext, packet: &Packet, quote: &Quote, port: u16, found: &F
         let new = corrected(old, u64::from(address_change));
         skb.store(at, &new, Sum::Changes)?;
         plain += u64::from(difference16(old, new));
-        skb.store(quote.l3 + IPV4_DESTINATION, &v4(&found.vip), Sum::Changes)?;
+        skb.store(quote.l3 + IPV4_DESTINATION, &low_word(&found.vip), Sum::Changes)?;
     } else {
         skb.store(quote.l3 + IPV6_DESTINATION, &found.vip, Sum::Changes)?;
     }
@@ -125,7 +126,7 @@ fn rewrite(ctx: &TcContext, packet: &Packet, quote: &Quote, port: u16, found: &F
     let endpoint = packet.source.addr == quote.destination.addr;
     let pseudo = if endpoint && packet.family == 6 { address_change } else { 0 };
     skb.fix_transport(
-        packet.l4 + CHECKSUM,
+        packet.l4() + CHECKSUM,
         Change { pseudo, plain: u32::from(fold16(plain)), udp: false, v6: packet.family == 6 },
     )?;
     if endpoint { address(ctx, packet, &found.vip) } else { Some(()) }

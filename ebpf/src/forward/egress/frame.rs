@@ -1,21 +1,28 @@
 //! Reading a frame that leaves: IPv4 with options and IPv6 with extension headers, down to the ports.
+//!
+//! What is read of it lies in this CPU's room, for two reasons: the start of a frame is fetched in one piece, linear or not; and the verifier
+//! knows nothing of what lies in a map, so that either family, every kind and each table that knows a flow is one way to what follows.
 
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 
-/// EtherTypes (IEEE 802 numbers).
-const ETH_IPV4: u16 = 0x0800;
-const ETH_IPV6: u16 = 0x86dd;
-const ETH_VLAN: u16 = 0x8100;
-const ETH_QINQ: u16 = 0x88a8;
-/// VLAN tags read over; a third is nobody's.
-const MAX_TAGS: usize = 2;
+use super::lookup::Found;
+use crate::packet::{ETHERNET, forgotten, opaque};
+use crate::parse::{
+    ETH_IPV4, ETH_IPV6, ETH_QINQ, ETH_VLAN, IPV4, IPV6, Ipv4Header, Ipv6Header, MAX_TAGS, TcpHeader, UdpHeader,
+};
 
 /// IP protocol numbers (IANA).
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
+/// Bytes fetched of a frame: Ethernet, two VLAN tags, IPv6 and TCP without options, to the next word.
+const HEAD: usize = 88;
+/// Bytes of the shortest frame with an IP header.
+const LEAST: usize = ETHERNET + IPV4;
 /// Extension headers and how many are walked.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -23,8 +30,56 @@ const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 const MAX_HEADERS: usize = 8;
 
+/// What is known of a frame that leaves.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Leaving {
+    head: Head,
+    pub(super) packet: Packet,
+    pub(super) ports: Ports,
+    pub(super) found: Found,
+}
+
+/// The start of a frame. Aligned: read by words.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Head {
+    bytes: [u8; HEAD],
+    /// How many of them the frame has.
+    length: usize,
+}
+
+impl Head {
+    /// Fetches it; false: the frame is shorter than an IP packet.
+    #[inline(always)]
+    fn fetch(&mut self, ctx: &TcContext) -> bool {
+        let length = opaque(ctx.len() as usize);
+        if length < LEAST {
+            return false;
+        }
+        let length = if length < HEAD { length } else { HEAD };
+        self.length = length;
+        // SAFETY: the program's context, and room for the bytes that are asked for.
+        unsafe {
+            bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, self.bytes.as_mut_ptr().cast::<c_void>(), length as u32) == 0
+        }
+    }
+
+    /// Reads a header.
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: usize) -> Option<T> {
+        let at = opaque(at);
+        if at > HEAD - size_of::<T>() || at + size_of::<T>() > self.length {
+            return None;
+        }
+        // SAFETY: inside the bytes that were fetched; alignment as in `crate::packet::Packet::read`.
+        Some(unsafe { *self.bytes.as_ptr().add(at).cast::<T>() })
+    }
+}
+
 /// What there is to do with a packet.
 #[derive(Clone, Copy, PartialEq)]
+#[repr(u8)]
 pub(super) enum Kind {
     /// TCP or UDP.
     Whole,
@@ -37,23 +92,45 @@ pub(super) enum Kind {
 }
 
 /// A packet.
+#[derive(Clone, Copy)]
+#[repr(C)]
 pub(super) struct Packet {
-    /// 4 or 6.
-    pub(super) family: u8,
-    /// Offset of the IP header in the frame.
-    pub(super) l3: usize,
-    /// Offset of the upper header.
-    pub(super) l4: usize,
     pub(super) source: VipKey,
     pub(super) destination: VipKey,
-    /// Upper protocol: TCP, UDP, ICMP, ICMPv6.
-    pub(super) protocol: u8,
     /// Identification of a fragmented datagram, network order (IPv4: in the low half).
     pub(super) id: u32,
+    /// Offset of the IP header in the frame.
+    start: u16,
+    /// Offset of the upper header.
+    upper: u16,
+    /// Checksum of the IPv4 header.
+    pub(super) checksum: u16,
+    /// 4 or 6.
+    pub(super) family: u8,
+    /// Upper protocol: TCP, UDP, ICMP, ICMPv6.
+    pub(super) protocol: u8,
     pub(super) kind: Kind,
+    /// TOS or traffic class.
+    pub(super) tos: u8,
+}
+
+impl Packet {
+    /// Offset of the IP header in the frame.
+    #[inline(always)]
+    pub(super) fn l3(&self) -> usize {
+        usize::from(self.start)
+    }
+
+    /// Offset of the upper header.
+    #[inline(always)]
+    pub(super) fn l4(&self) -> usize {
+        usize::from(self.upper)
+    }
 }
 
 /// The part of an upper header that is needed.
+#[derive(Clone, Copy)]
+#[repr(C)]
 pub(super) struct Ports {
     /// Network order.
     pub(super) source: u16,
@@ -62,43 +139,32 @@ pub(super) struct Ports {
     /// TCP flags; 0 for UDP.
     pub(super) flags: u8,
     /// Bytes of the header.
-    pub(super) header: usize,
+    pub(super) header: u8,
 }
 
-/// The IPv6 header (RFC 8200 section 3); the addresses lie where keys can lie.
-#[repr(C)]
-struct Ipv6 {
-    /// Version, traffic class, flow label, payload length, next header (6), hop limit.
-    head: [u8; 8],
-    source: VipKey,
-    destination: VipKey,
-}
-
-const _: () = assert!(size_of::<Ipv6>() == 40);
-
-/// Reads a frame; `None`: not TCP, UDP or ICMP over IP, or cut off.
+/// Reads a frame into `leaving`; `None`: not TCP, UDP or ICMP over IP, or cut off.
 #[inline(always)]
-pub(super) fn parse(ctx: &TcContext) -> Option<Packet> {
-    let mut at = 12;
-    let mut ethertype = word(ctx, at)?;
+pub(super) fn parse(ctx: &TcContext, leaving: &mut Leaving) -> Option<()> {
+    if !leaving.head.fetch(ctx) {
+        return None;
+    }
+    let mut at = ETHERNET - 2;
+    let mut ethertype = u16::from_be(leaving.head.read(at)?);
     for _ in 0..MAX_TAGS {
         if ethertype != ETH_VLAN && ethertype != ETH_QINQ {
             break;
         }
         at += 4;
-        ethertype = word(ctx, at)?;
+        ethertype = u16::from_be(leaving.head.read(at)?);
     }
-    let l3 = usize::from(forget(at as u16 + 2));
-    match ethertype {
-        ETH_IPV4 => ipv4(ctx, l3),
-        ETH_IPV6 => ipv6(ctx, l3),
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn word(ctx: &TcContext, at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(ctx.load(at).ok()?))
+    leaving.packet.start = at as u16 + 2;
+    let l3 = usize::from(forgotten(&leaving.packet.start));
+    leaving.packet = match ethertype {
+        ETH_IPV4 => ipv4(&leaving.head, l3)?,
+        ETH_IPV6 => ipv6(ctx, &leaving.head, l3)?,
+        _ => return None,
+    };
+    Some(())
 }
 
 /// Makes the verifier forget what it knows of a number, so that what follows is verified once and not once for every value.
@@ -113,41 +179,46 @@ pub(super) fn forget<T: Copy>(value: T) -> T {
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, l3: usize) -> Option<Packet> {
-    let h: [u8; 20] = ctx.load(l3).ok()?;
-    if h[0] >> 4 != 4 || h[0] & 0x0f < 5 {
+fn ipv4(head: &Head, l3: usize) -> Option<Packet> {
+    let h: Ipv4Header = head.read(l3)?;
+    if h.version_length >> 4 != 4 || h.version_length & 0x0f < 5 {
         return None;
     }
-    let fragment = u16::from_be_bytes([h[6], h[7]]);
+    let fragment = u16::from_be(h.fragment);
     Some(Packet {
+        source: VipKey::v4(h.source.to_ne_bytes()),
+        destination: VipKey::v4(h.destination.to_ne_bytes()),
+        id: u32::from(h.id),
+        start: l3 as u16,
+        upper: (l3 + usize::from(h.version_length & 0x0f) * 4) as u16,
+        checksum: h.checksum,
         family: 4,
-        l3,
-        l4: usize::from(forget((l3 + usize::from(h[0] & 0x0f) * 4) as u16)),
-        source: VipKey::v4([h[12], h[13], h[14], h[15]]),
-        destination: VipKey::v4([h[16], h[17], h[18], h[19]]),
-        protocol: h[9],
-        id: u32::from(u16::from_ne_bytes([h[4], h[5]])),
+        protocol: h.protocol,
         // 13 bits of offset, the bit before them says that more follow (RFC 791 section 3.1).
-        kind: kind(h[9], ICMP, fragment & 0x1fff != 0, fragment & 0x2000 != 0)?,
+        kind: kind(h.protocol, ICMP, fragment & 0x1fff != 0, fragment & 0x2000 != 0)?,
+        tos: h.tos,
     })
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext, l3: usize) -> Option<Packet> {
-    let h: Ipv6 = ctx.load(l3).ok()?;
-    if h.head[0] >> 4 != 6 {
+fn ipv6(ctx: &TcContext, head: &Head, l3: usize) -> Option<Packet> {
+    let h: Ipv6Header = head.read(l3)?;
+    let first = u32::from_be(h.head);
+    if first >> 28 != 6 {
         return None;
     }
-    let upper = walk(ctx, h.head[6], l3 + 40)?;
+    let upper = walk(ctx, h.next, l3 + IPV6)?;
     Some(Packet {
-        family: 6,
-        l3,
-        l4: upper.offset,
         source: h.source,
         destination: h.destination,
-        protocol: upper.protocol,
         id: upper.id,
+        start: l3 as u16,
+        upper: upper.offset as u16,
+        checksum: 0,
+        family: 6,
+        protocol: upper.protocol,
         kind: kind(upper.protocol, ICMPV6, upper.later, upper.more)?,
+        tos: (first >> 20) as u8,
     })
 }
 
@@ -215,21 +286,30 @@ pub(super) fn walk(ctx: &TcContext, first: u8, start: usize) -> Option<Upper> {
 /// Addresses and upper protocol of an IPv6 packet that is quoted at `l3`.
 #[inline(always)]
 pub(super) fn quoted_ipv6(ctx: &TcContext, l3: usize) -> Option<(VipKey, VipKey, Upper)> {
-    let h: Ipv6 = ctx.load(l3).ok()?;
-    if h.head[0] >> 4 != 6 {
+    let h: Ipv6Header = ctx.load(l3).ok()?;
+    if u32::from_be(h.head) >> 28 != 6 {
         return None;
     }
-    Some((h.source, h.destination, walk(ctx, h.head[6], l3 + 40)?))
+    Some((h.source, h.destination, walk(ctx, h.next, l3 + IPV6)?))
 }
 
-/// Ports and, of TCP, flags and length; `None`: the header is not there in full.
+/// Reads ports and, of TCP, flags and length; `None`: the header is not there in full.
 #[inline(always)]
-pub(super) fn ports(ctx: &TcContext, packet: &Packet) -> Option<Ports> {
-    if packet.protocol == UDP {
-        let h: [u16; 4] = ctx.load(packet.l4).ok()?;
-        return Some(Ports { source: h[0], destination: h[1], flags: 0, header: 8 });
-    }
-    let h: [u16; 10] = ctx.load(packet.l4).ok()?;
-    let [offset, flags] = h[6].to_ne_bytes();
-    Some(Ports { source: h[0], destination: h[1], flags, header: usize::from(offset >> 4) * 4 })
+pub(super) fn ports(ctx: &TcContext, leaving: &mut Leaving) -> Option<()> {
+    let l4 = leaving.packet.l4();
+    leaving.ports = if forgotten(&leaving.packet.protocol) == UDP {
+        let h: UdpHeader = upper(ctx, &leaving.head, l4)?;
+        Ports { source: h.ports.source, destination: h.ports.destination, flags: 0, header: 8 }
+    } else {
+        let h: TcpHeader = upper(ctx, &leaving.head, l4)?;
+        let header = (h.offset >> 4) * 4;
+        Ports { source: h.ports.source, destination: h.ports.destination, flags: h.flags, header }
+    };
+    Some(())
+}
+
+/// A header of what was fetched; behind more options or extension headers, of the frame.
+#[inline(always)]
+fn upper<T: Copy>(ctx: &TcContext, head: &Head, l4: usize) -> Option<T> {
+    if l4 > HEAD - size_of::<T>() { ctx.load(l4).ok() } else { head.read(l4) }
 }

@@ -16,7 +16,9 @@ const SECOND_NS: u64 = 1_000_000_000;
 const SOURCE_BITS: u32 = 32 + 128;
 
 /// What a reply becomes.
-pub(super) struct Found {
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Found {
     pub(super) vip: VipKey,
     /// Network order.
     pub(super) vip_port: u16,

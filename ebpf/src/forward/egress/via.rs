@@ -12,7 +12,7 @@ use bascule_ebpf_common::forward::{
 
 use super::frame::{Packet, UDP};
 use super::lookup::Found;
-use super::rewrite::v4;
+use crate::encap::low_word;
 use crate::maps;
 use crate::packet::{ETHERNET, Inner, Packet as _, Room, Skb, Sum, fold16};
 use crate::parse::{ETH_IPV4, ETH_IPV6, IPV4, Ipv4Header, Ipv6Header, Ports, UdpHeader};
@@ -105,12 +105,12 @@ pub(super) fn send(
         return Verdict::Drop(PacketDrop::Unresolved);
     }
     let Some(key) = maps::KEYS.get(u32::from(config.key_slot)) else { return Verdict::Drop(PacketDrop::Unresolved) };
-    let Some(tos) = traffic(ctx, packet) else { return Verdict::Pass };
+    let tos = packet.tos;
 
     let bytes = if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 };
-    let inner = skb.length() - packet.l3;
+    let inner = skb.length() - packet.l3();
     let segment = skb.segment();
-    let wire = if segment == 0 { inner } else { packet.l4 - packet.l3 + header + segment };
+    let wire = if segment == 0 { inner } else { packet.l4() - packet.l3() + header + segment };
     if wire + bytes > usize::from(node.mtu) {
         return Verdict::Drop(PacketDrop::TooBig);
     }
@@ -127,7 +127,7 @@ pub(super) fn send(
     };
     let shim = head.seal(key.key, hash, config.node, to);
     let room = Room { length: bytes as u8, v6 };
-    if skb.encapsulate(Inner { link: packet.l3, at: packet.l3, v6: packet.family == 6 }, room).is_none() {
+    if skb.encapsulate(Inner { link: packet.l3(), at: packet.l3(), v6: packet.family == 6 }, room).is_none() {
         return Verdict::Drop(PacketDrop::Headroom);
     }
     let udp = UdpHeader {
@@ -155,8 +155,8 @@ pub(super) fn send(
             ttl: HOPS,
             protocol: UDP,
             checksum: 0,
-            source: v4(own),
-            destination: v4(&node.address),
+            source: low_word(own),
+            destination: low_word(&node.address),
         };
         ip.checksum = checksum(&ip);
         skb.store(ETHERNET, &Outer4 { ip, udp, shim }, Sum::Changes)
@@ -180,13 +180,6 @@ fn mapped(key: &VipKey) -> bool {
 #[inline(always)]
 fn length(bytes: usize) -> u16 {
     (if bytes > 0xffff { 0xffff } else { bytes as u16 }).to_be()
-}
-
-/// TOS or traffic class.
-#[inline(always)]
-fn traffic(ctx: &TcContext, packet: &Packet) -> Option<u8> {
-    let head: [u8; 8] = ctx.load(packet.l3).ok()?;
-    Some(if packet.family == 4 { head[1] } else { head[0] << 4 | head[1] >> 4 })
 }
 
 /// The checksum of an IPv4 header whose own is zero.

@@ -41,6 +41,9 @@ pub(crate) struct Change {
 
 /// A packet at a hook.
 pub(crate) trait Packet {
+    /// A store is a call of a helper: one that changes nothing is worth a question.
+    const CALLS: bool;
+
     /// The program's context, for helpers.
     fn context(&self) -> *mut c_void;
 
@@ -148,6 +151,13 @@ pub(crate) fn same(a: &VipKey, b: &VipKey) -> bool {
 pub(crate) fn halves(key: &VipKey) -> [u64; 2] {
     let all = u128::from_ne_bytes(key.addr);
     [all as u64, (all >> 64) as u64]
+}
+
+/// A word as two half-words in the order in which they lie in memory.
+#[inline(always)]
+pub(crate) fn halves16(word: u32) -> [u16; 2] {
+    // The target is little-endian, as the object's name says.
+    [word as u16, (word >> 16) as u16]
 }
 
 /// A copy of an address, by words.

@@ -24,6 +24,8 @@ const BPF_F_IPV6: u64 = 1 << 7;
 pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
 
 impl Packet for Skb<'_> {
+    const CALLS: bool = true;
+
     #[inline(always)]
     fn context(&self) -> *mut c_void {
         self.raw().cast()
@@ -95,7 +97,8 @@ impl Packet for Skb<'_> {
                 return None;
             }
         }
-        if change.plain != 0 {
+        // All ones are a zero too: a port that stays what it is.
+        if change.plain != 0 && change.plain != 0xffff {
             self.fix_l4(offset, change.plain, zero)?;
         }
         Some(())

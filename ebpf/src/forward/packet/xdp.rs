@@ -11,6 +11,8 @@ use super::{Change, ETHERNET, Inner, Packet, Room, Sum, corrected, opaque};
 pub(crate) struct Xdp<'a>(pub(crate) &'a XdpContext);
 
 impl Packet for Xdp<'_> {
+    const CALLS: bool = false;
+
     #[inline(always)]
     fn context(&self) -> *mut c_void {
         self.0.as_ptr()

@@ -6,8 +6,9 @@
 use aya_ebpf::cty::c_int;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use bascule_ebpf_common::VipKey;
-use bascule_ebpf_common::forward::{Config, FragmentKey, PacketDrop, Tuple};
+use bascule_ebpf_common::forward::{Config, PacketDrop, Tuple};
 
+use super::fragment::key;
 use super::walk::Shape;
 use crate::egress::FINISHED;
 use crate::encap::{self, low_word};
@@ -142,17 +143,6 @@ fn way<P: Packet>(packet: &P, work: &Work) -> Way {
         vlan: 0,
         source_mac: [0; 6],
         next_mac: [0; 6],
-    }
-}
-
-#[inline(always)]
-fn key(work: &Work) -> FragmentKey {
-    FragmentKey {
-        source: work.ip.source,
-        destination: work.ip.destination,
-        id: work.fragment,
-        protocol: work.ip.protocol,
-        pad: [0; 3],
     }
 }
 

@@ -1,23 +1,19 @@
 //! ICMP to a VIP: echo, and errors about what an endpoint sent as the VIP. An error follows the flow inside it through the same chain.
 
-use core::ffi::{c_long, c_void};
-
-use aya_ebpf::helpers::generated::bpf_loop;
-use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, FLOW_CLOSING, HALF_ORPHAN, PacketDrop, Tally};
+use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, PacketDrop, Tally};
 
 use super::echo;
-use crate::clock;
 use crate::deliver;
 use crate::encap::low_word;
-use crate::home::{self, Way};
+use crate::home::{self, Step, Way};
 use crate::ingress;
-use crate::local::{self, MAX_CANDIDATES, OWN};
+use crate::local::{self, MAX_CANDIDATES};
 use crate::maps;
 use crate::packet::{Change, Packet, Sum, corrected, difference, difference16, fold16, same};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP, IPV4, IPV6, Ipv4Header, Ipv6Header, Ports};
 use crate::request::{Request, Work};
+use crate::search;
 use crate::service::{self, Kind};
-use crate::socket::{self, Socket};
 use crate::tunnel;
 use crate::verdict::Verdict;
 
@@ -122,133 +118,29 @@ fn quoted_upper<P: Packet>(packet: &P, at: usize, next: u8) -> Option<(u8, usize
 #[inline(always)]
 fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     request.work.chain.settle(request.config.node);
-    local::gather(request);
-    local::start_key(request);
-    request.work.foreign = 0;
-    request.work.half = MAX_CANDIDATES;
-    request.work.closed = MAX_CANDIDATES;
-    let mut search = Search { packet: (), request: core::ptr::from_mut(request).cast(), slot: NOBODY };
-    // A loop in the code would be verified once for every way through it; the helper's callback is verified once.
-    // SAFETY: the callback takes the `Search` that it is given.
-    unsafe {
-        bpf_loop(u32::from(MAX_CANDIDATES), in_table as *mut c_void, (&raw mut search).cast(), 0);
+    if request.work.ip.protocol == IPPROTO_UDP {
+        // The tables are asked as for a datagram of the flow.
+        request.work.kind = Kind::Udp;
     }
-    if search.slot != NOBODY {
-        return to(packet, request, search.slot as u16);
-    }
-    // As for the packets of the flow: whose SYN-ACK the client is about to answer, else who closed it.
-    let index = if request.work.half == MAX_CANDIDATES { request.work.closed } else { request.work.half };
-    if let Some(target) = local::target(request, index) {
-        return to(packet, request, target.slot);
-    }
-    if request.work.ip.protocol == IPPROTO_TCP {
-        let mut search =
-            Search { packet: core::ptr::from_ref(packet), request: core::ptr::from_mut(request).cast(), slot: NOBODY };
-        // SAFETY: as above.
-        unsafe {
-            bpf_loop(u32::from(OWN), by_socket::<P> as *mut c_void, (&raw mut search).cast(), 0);
-        }
-        if search.slot != NOBODY {
-            return to(packet, request, search.slot as u16);
+    let mut step = search::tables::<false>(request);
+    if step.way == Way::Recover {
+        // As for the packets of the flow: whose SYN-ACK the client is about to answer, else who closed it.
+        let index = if request.work.half == MAX_CANDIDATES { request.work.closed } else { request.work.half };
+        if let Some(target) = local::target(request, index) {
+            step = Step::deliver(target.slot, Tally::FlowHit);
         }
     }
-    let step = home::others(request);
+    if step.way == Way::Recover && request.work.ip.protocol == IPPROTO_TCP {
+        step = search::sockets::<P, false>(packet, request);
+    }
+    if step.way == Way::Recover {
+        step = home::others(request);
+    }
     match step.way {
+        Way::Deliver => to(packet, request, step.id),
         Way::Onward => home::pass_on(packet, request, step),
-        Way::Deliver | Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
+        Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
     }
-}
-
-/// No slot.
-const NOBODY: u32 = u32::MAX;
-
-/// A look at one candidate after another.
-struct Search<P> {
-    packet: P,
-    request: *mut Request<'static>,
-    /// Who has the flow.
-    slot: u32,
-}
-
-/// Looks candidate `index` up in the tables, and notes what it could be; 1 ends the search.
-extern "C" fn in_table(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `step` gives a live `Search` of a live request.
-    let search = unsafe { &mut *search.cast::<Search<()>>() };
-    // SAFETY: as above.
-    let request = unsafe { &mut *search.request };
-    let index = index as u8;
-    if index >= request.work.candidates {
-        return 1;
-    }
-    let Some(target) = local::target(request, index) else { return 0 };
-    let aimed = local::aim_key(request, &target);
-    match entered(request) {
-        Known::Open => {
-            search.slot = u32::from(aimed.slot);
-            return 1;
-        }
-        Known::Foreign => {
-            request.work.foreign |= 1 << (index & 7);
-            local::widen(request);
-        }
-        Known::Half if request.work.half == MAX_CANDIDATES => request.work.half = index,
-        Known::Closed if request.work.closed == MAX_CANDIDATES => request.work.closed = index,
-        Known::Half | Known::Closed | Known::No => {}
-    }
-    0
-}
-
-/// Asks the sockets of candidate `index`; 1 ends the search.
-extern "C" fn by_socket<P: Packet>(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `step` gives a live `Search` of a live packet and request.
-    let search = unsafe { &mut *search.cast::<Search<*const P>>() };
-    // SAFETY: as above.
-    let (packet, request) = unsafe { (&*search.packet, &mut *search.request) };
-    let index = index as u8;
-    if request.work.foreign >> (index & 7) & 1 != 0 {
-        return 0;
-    }
-    let Some(target) = local::target(request, index) else { return 0 };
-    let aimed = local::aim_key(request, &target);
-    if socket::find(packet, request, &target) != Socket::Knows {
-        return 0;
-    }
-    search.slot = u32::from(aimed.slot);
-    1
-}
-
-/// What the tables say of the flow under the key in the work.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
-    No,
-    Open,
-    Half,
-    Closed,
-    /// Another VIP holds the tuple.
-    Foreign,
-}
-
-#[inline(always)]
-fn entered(request: &Request) -> Known {
-    let (vip, port) = (&request.found.service.vip, request.found.service.port);
-    let tcp = request.work.ip.protocol == IPPROTO_TCP;
-    let mut known = Known::No;
-    // SAFETY: read at once; an entry that is replaced meanwhile does not match, or the error goes where its flow was.
-    if let Some(flow) = unsafe { maps::FLOWS.get(&request.work.key) } {
-        let idle = !tcp && clock::boot_s().wrapping_sub(flow.seen_s) > request.config.udp_idle_s;
-        let closed = flow.flags & FLOW_CLOSING != 0;
-        let own = same(&flow.vip, vip) && flow.vip_port == port;
-        if !idle && !closed {
-            return if own { Known::Open } else { Known::Foreign };
-        }
-        if own && closed {
-            known = Known::Closed;
-        }
-    }
-    // SAFETY: as above.
-    let half = unsafe { maps::HALF.get(&request.work.key) };
-    let half = half.filter(|half| half.endpoint & HALF_ORPHAN == 0);
-    if half.is_some_and(|half| same(&half.vip, vip) && half.vip_port == port) { Known::Half } else { known }
 }
 
 #[inline(always)]

@@ -8,11 +8,11 @@ use bascule_ebpf_common::forward::{
 };
 
 use crate::deliver;
-use crate::encap::{self, Onward, low_word};
+use crate::encap::{self, Onward};
 use crate::home::{self, Way};
 use crate::local;
 use crate::maps;
-use crate::packet::{Packet, Sum, difference};
+use crate::packet::{Packet, Sum};
 use crate::parse::Ports;
 use crate::request::{Request, Work};
 use crate::rows::Place;
@@ -28,8 +28,9 @@ const ID_MASK: u32 = 0x3fff;
 /// Nodes that a fragment may pass after the first one.
 const MAX_INDEX: u8 = 3;
 
+/// Under which the fragments of the packet in the work are remembered.
 #[inline(always)]
-fn key(work: &Work) -> FragmentKey {
+pub(super) fn key(work: &Work) -> FragmentKey {
     FragmentKey {
         source: work.ip.source,
         destination: work.ip.destination,
@@ -146,14 +147,7 @@ fn onward<P: Packet>(packet: &P, request: &mut Request, to: u16, tunnelled: bool
 fn deliver<P: Packet>(packet: &P, request: &Request, slot: u16) -> Verdict {
     maps::tally(Tally::FlowHit);
     if let Some(endpoint) = local::endpoint(slot) {
-        let ip = &request.work.ip;
-        let done = if ip.v6 {
-            packet.store(ip.at() + 24, &endpoint.address, Sum::Changes)
-        } else {
-            packet
-                .fix_ip(ip.at() + 10, difference(&ip.destination, &endpoint.address))
-                .and_then(|()| packet.store(ip.at() + 16, &low_word(&endpoint.address), Sum::Stays))
-        };
+        let done = deliver::readdress(packet, &request.work.ip, &endpoint.address, Sum::Changes);
         if done.is_none() {
             return Verdict::Drop(PacketDrop::Malformed);
         }

@@ -38,6 +38,8 @@ pub struct Load {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
+    /// Paced flows send nothing meanwhile.
+    held: AtomicBool,
     open: AtomicUsize,
     settled: AtomicUsize,
     echoed: AtomicU64,
@@ -92,6 +94,11 @@ impl Flows {
     /// Records that have come back so far.
     pub fn echoed(&self) -> u64 {
         self.shared.echoed.load(Ordering::Relaxed)
+    }
+
+    /// Lets paced flows send nothing (what is under way still comes back), or go on with their schedule from now.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Relaxed);
     }
 
     /// From now on flows on these servers may end or stand still: [`Flows::least`] and [`Flows::broken`] leave them out.
@@ -266,6 +273,10 @@ impl<'a> Client<'a> {
     /// Sends what the schedule asks for, once all flows are there.
     fn send_due(&mut self) {
         if self.shared.settled.load(Ordering::Relaxed) < self.total() || self.load.paced == 0 {
+            return;
+        }
+        if self.shared.held.load(Ordering::Relaxed) {
+            self.due = None;
             return;
         }
         let step = self.load.every / u32::try_from(self.load.paced).unwrap_or(u32::MAX);

@@ -4,12 +4,12 @@ use serde_json::Value;
 
 use super::DaemonSite;
 use super::crew::CrewNode;
-use super::daemons::SOON;
+use super::daemons::{HOMES, SOON};
 use super::entries::address;
 use crate::Result;
 
 impl DaemonSite {
-    /// Waits until every daemon that can be asked says the same: who lives, which endpoints take new flows, no node without a way.
+    /// Waits until every daemon that can be asked says the same: what each node is worth, which endpoints take new flows, no node without a way.
     ///
     /// # Errors
     /// When they do not in time; what the last one said is in the error.
@@ -22,9 +22,16 @@ impl DaemonSite {
 
     fn agrees(&self, said: &Value) -> bool {
         let service = &said["balance"]["services"][0];
-        let lives = |node: &CrewNode| node.daemon.is_some() && !self.frozen.contains(&node.id);
-        let up = |id: u16| said["nodes"].as_array()?.iter().find(|n| n["id"] == id)?["up"].as_bool();
-        let nodes = self.crew.nodes.iter().all(|node| up(node.id) == Some(lives(node)));
+        let frozen = |node: &CrewNode| self.frozen.contains(&node.id);
+        let lives = |node: &CrewNode| node.daemon.is_some() && !frozen(node);
+        // A frozen daemon's endpoints vouch for its programs; a balancer has none.
+        let worth = |node: &CrewNode| match lives(node) {
+            true => "up",
+            false if frozen(node) && HOMES.contains(&node.id) => "vouched",
+            false => "dead",
+        };
+        let state = |id: u16| said["nodes"].as_array()?.iter().find(|n| n["id"] == id)?["state"].as_str();
+        let nodes = self.crew.nodes.iter().all(|node| state(node.id) == Some(worth(node)));
         let reached = |id: u16| self.crew.nodes.iter().any(|node| node.id == id && lives(node));
         let shown = service["endpoints"].as_array().cloned().unwrap_or_default();
         let listed = self.backends.iter().enumerate().filter(|(_, b)| b.listed);

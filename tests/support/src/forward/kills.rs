@@ -124,7 +124,7 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
         traces.push(format!("n{n}: {}", fleet.drops(n)?));
         leftovers.extend(surplus(&fleet.pins(n)?).into_iter().map(|pin| format!("n{n}: {pin}")));
     }
-    let toll = traffic.finish();
+    let toll = traffic.finish()?;
     traces.extend(toll.lost_at.iter().map(|at| match events.iter().rfind(|(when, _)| when <= at) {
         Some((when, what)) => format!("a datagram was lost {:?} after {what}", at.since(*when)),
         None => "a datagram was lost before the first event".to_owned(),

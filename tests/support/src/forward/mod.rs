@@ -40,7 +40,7 @@ pub use daemon_events::{ALL, SHORT, survive_daemons};
 pub use daemons::DaemonSite;
 pub use entries::{SERVICE_PORT, VIP};
 pub use fleet::{FLEET_FLOW_KEY, FLEET_NUMBER, FLEET_VIP, Fleet};
-pub use fleet_traffic::{Toll, Traffic};
+pub use fleet_traffic::{Toll, Traffic, unless_void};
 pub use forge::{Encapsulated, ipv4, send_frame};
 pub use kills::{Dice, KillPlan, KillReport, kills};
 pub use ledger::{CLIENTS, Counted, ENCAPSULATION, OTHER};

@@ -12,8 +12,8 @@ use aya::programs::{LinkOrder, Program, ProgramFd, SchedClassifier, TcAttachType
 use aya::{Ebpf, EbpfLoader, Pod};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    Config, Endpoint, Flow, FlowKey, Half, Key, MAX_ROWS, MAX_SERVICES, Node, ReverseEntry, ReverseKey, Row, Service,
-    ServiceKey, TALLIES, Table,
+    Config, Endpoint, Flow, FlowKey, FragmentKey, Half, Key, MAX_ROWS, MAX_SERVICES, Node, ReverseEntry, ReverseKey,
+    Row, Service, ServiceKey, TALLIES, Table,
 };
 
 use super::error::{bpf, missing};
@@ -293,6 +293,14 @@ impl NodePrograms {
     /// When it cannot be read.
     pub fn half_open(&self) -> Result<usize> {
         self.count::<FlowKey, Half>("HALF")
+    }
+
+    /// Entries of the table of fragments.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn fragments(&self) -> Result<usize> {
+        self.count::<FragmentKey, u32>("FRAGMENTS")
     }
 
     /// What the verifier made of each program.

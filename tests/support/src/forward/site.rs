@@ -122,6 +122,11 @@ impl Site {
         &self.ground.lab
     }
 
+    /// The namespace of the switch between the nodes.
+    pub fn switch(&self) -> &Netns {
+        self.ground.lan.netns()
+    }
+
     /// What the nodes have sent so far, by class.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! From a configuration to tables, and nodes that come and go.
 
+use super::super::absent::NodeState;
 use super::super::io::{Action, Report};
 use super::super::{Limits, SETTLE};
 use super::world::{World, checked, config, endpoint, key, one_each, service};
@@ -51,7 +52,11 @@ fn a_dead_node_is_told_at_once_and_only_its_rows_move() {
     let before = world.node_rows(&key()).to_vec();
     world.taken();
     world.node("n3", false);
-    assert!(matches!(world.taken().as_slice(), [Action::PutNode(n)] if n.dead && n.spec.id == 3));
+    let taken = world.taken();
+    let [Action::PutNode(n), Action::Report(Report::Node { state: NodeState::Dead, .. })] = taken.as_slice() else {
+        panic!("{taken:?}");
+    };
+    assert!(n.dead && n.spec.id == 3);
     world.run_s(1);
     let after = world.node_rows(&key()).to_vec();
     assert!(after.iter().all(|r| r.home != 3));
@@ -188,6 +193,7 @@ fn a_full_slab_keeps_the_old_table_and_is_told_once() {
     assert_eq!(world.balancer.status().slab_used, 127 + 61, "127 of the first level, 61 of the second");
     let before = world.slot(&key()).nodes;
     world.node("n3", false);
+    world.reports.clear();
     world.run_s(5);
     assert_eq!(world.reports, [Report::SlabFull { service: key(), rows: 127 }]);
     assert_eq!(world.slot(&key()).nodes, before);

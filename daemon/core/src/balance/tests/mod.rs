@@ -1,5 +1,6 @@
 //! Tests of the balancer, against a driver that checks every promise of an action.
 
+mod absent;
 mod change;
 mod determinism;
 mod drain;

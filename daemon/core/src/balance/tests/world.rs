@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use super::super::absent::WITNESS_TIMEOUT;
 use super::super::io::{
     Action, Config, EndpointEntry, Health, NodeEntry, Recovered, RecoveredEndpoint, RecoveredService, Report,
     ReverseId, ServiceEntry, ServiceSlot, Table,
@@ -40,6 +41,8 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<u16, NodeEntry>,
     pub(super) reverse: BTreeMap<ReverseId, ServiceKey>,
     pub(super) reports: Vec<Report>,
+    /// Questions that nobody has answered yet: inquiry and endpoint.
+    pub(super) asked: Vec<(u32, EndpointId)>,
     pub(super) swept: u32,
     /// Actions since the last look.
     pub(super) log: Vec<Action>,
@@ -66,6 +69,7 @@ impl World {
             nodes: BTreeMap::new(),
             reverse: BTreeMap::new(),
             reports: Vec::new(),
+            asked: Vec::new(),
             swept: 0,
             log: Vec::new(),
             unlinked: Vec::new(),
@@ -89,6 +93,21 @@ impl World {
         let id = EndpointId { service, endpoint: endpoint.into() };
         self.balancer.handle_endpoint_health(&id, health, self.now);
         self.drive();
+    }
+
+    /// A check passed, and how long it took.
+    pub(super) fn passes(&mut self, service: ServiceKey, endpoint: &str, took: Duration) {
+        let id = EndpointId { service, endpoint: endpoint.into() };
+        self.balancer.handle_answer_time(&id, took);
+        self.health(service, endpoint, Health::Ready);
+    }
+
+    /// Every witness that was asked answers, or none does.
+    pub(super) fn witnesses(&mut self, answer: bool) {
+        for (inquiry, _) in std::mem::take(&mut self.asked) {
+            self.balancer.handle_witness(inquiry, answer, self.now);
+            self.drive();
+        }
     }
 
     pub(super) fn node(&mut self, node: &str, up: bool) {
@@ -272,6 +291,10 @@ impl World {
             }
             Action::RemoveReverse { id } => {
                 let _old = self.reverse.remove(&id).expect("an entry that was put");
+            }
+            Action::Ask { inquiry, endpoint, timeout, .. } => {
+                assert_eq!(timeout, WITNESS_TIMEOUT);
+                self.asked.push((inquiry, endpoint));
             }
             Action::Sweep => self.swept += 1,
             Action::Report(report) => self.reports.push(report),

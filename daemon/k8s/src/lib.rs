@@ -1,0 +1,29 @@
+//! Bascule's door to the Kubernetes API. What kube and k8s-openapi know stops here: the public items speak in `bascule-core`'s types and
+//! in plain ones of their own. A crate and not a room of the daemon, because the generics of kube are the slowest part of a build.
+//!
+//! [`Elector`] drives one [`bascule_core::election::lease::kube::KubeLease`]: it sends what the machine asks for, each request once and
+//! within its deadline, and hands out what the machine decides as [`Word`]s. It decides nothing itself.
+
+mod access;
+mod elector;
+mod record;
+mod request;
+mod watch;
+
+pub use access::Access;
+pub use elector::{Command, Elector, ElectorConfig, Word};
+
+/// Which Lease an elector stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaseName {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl std::fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

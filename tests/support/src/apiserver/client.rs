@@ -1,0 +1,66 @@
+//! A plain client of the API server: JSON over HTTP/1.1 over TLS, one request a connection, from inside its namespace.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+
+use crate::{LabError, Netns, Result, http};
+
+/// A request is answered within this time or not at all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Client {
+    netns: Netns,
+    server: SocketAddr,
+    tls: Arc<ClientConfig>,
+}
+
+impl Client {
+    pub(super) fn new(netns: &Netns, server: SocketAddr, ca: &Path) -> Result<Self> {
+        let wrong = |what: &str, error: &dyn std::fmt::Display| LabError::answer(what, error.to_string());
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(ca).map_err(|e| wrong("the lab's CA", &e))?;
+        roots.add(ca).map_err(|e| wrong("the lab's CA", &e))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|e| wrong("TLS", &e))?;
+        let tls = builder.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { netns: netns.clone(), server, tls: Arc::new(tls) })
+    }
+
+    /// Status and body; a body that is not JSON is given as a string.
+    pub(super) fn request(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+        let what = format!("{method} {path} on {}", self.server);
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: kubernetes\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nAccept: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = self.netns.run(|| self.talk(&format!("{head}{body}"))).map_err(LabError::io(what.clone()))?;
+        let (status, text) = http::parse(&answer)
+            .ok_or_else(|| LabError::answer(what, String::from_utf8_lossy(&answer).into_owned()))?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    fn talk(&self, request: &str) -> std::io::Result<Vec<u8>> {
+        let stream = TcpStream::connect_timeout(&self.server, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let name = ServerName::IpAddress(IpAddr::into(self.server.ip()));
+        let session = ClientConnection::new(self.tls.clone(), name).map_err(std::io::Error::other)?;
+        let mut stream = StreamOwned::new(session, stream);
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    }
+}
