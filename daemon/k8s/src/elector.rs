@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bascule_core::election::lease::kube::{Answer, KubeConfig, KubeLease, Request, Version, WallMicros, Watched};
 use bascule_core::election::lease::timing::Timing;
-use bascule_core::election::lease::{CloseReason, Condition, Failure, Output, RequestId, Standing};
+use bascule_core::election::lease::{CloseReason, Condition, Failure, LeaseElector, Output, RequestId, Standing};
 use bascule_core::time::Instant;
 use bascule_core::types::Term;
 use k8s_openapi::api::coordination::v1::Lease;
