@@ -98,8 +98,9 @@ mod tests {
         wanted.decided = true;
         assert_eq!(wanted.now(), loaded.bfd);
         // Without a data plane nobody waits.
-        let plain =
-            crate::config::parse("bfd: { peers: [{ address: 192.0.2.1 }] }\n", "b.yaml", dir.path(), "n1").unwrap();
+        let text = "vips: [{ name: api, addresses: [198.51.100.100], interface: eth0, vrid: 51, nodes: [n1] }]\n\
+             bfd: { peers: [{ address: 192.0.2.1 }] }\n";
+        let plain = crate::config::parse(text, "b.yaml", dir.path(), "n1").unwrap();
         let mut wanted = Wanted::default();
         wanted.take(&plain);
         assert_eq!(wanted.now(), plain.bfd);
