@@ -72,6 +72,7 @@ fn it_shows_services_and_traces_and_keeps_its_links_over_kill_and_stop() -> Resu
         let config = config(&cluster.lab, n, 2)?;
         cluster.start(n, &config)?;
     }
+    wait_on(cluster.daemon(2))?;
     let shown = wait_on(cluster.daemon(1))?;
     ensure!(shown["devices"][0]["ingress"] == "xdp" && shown["devices"][0]["egress"] == "tcx", "{shown:#}");
     let endpoints = &shown["balance"]["services"][0]["endpoints"];
