@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bascule_core::balance::io::{Report, ServiceSlot, Table};
+use bascule_core::balance::io::{Report as Told, ServiceSlot, Table};
 use bascule_core::balance::{Action, Balancer, Config, GRACE, Limits};
 use bascule_core::service::{
     Affinity, Delivery, EndpointSpec, NodeSpec, Protocol, Return, ServiceSpec, WhenAllFail, number_of,
@@ -82,7 +82,7 @@ impl Maps {
                     self.swaps += 1;
                 }
                 // The bench itself takes a node away.
-                Action::Report(Report::Node { .. }) => {}
+                Action::Report(Told::Node { .. }) => {}
                 Action::Report(report) => ensure!(false, "{report:?}"),
                 _ => {}
             }
