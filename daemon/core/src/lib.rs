@@ -11,6 +11,7 @@ pub mod election;
 pub mod fence;
 pub mod handover;
 pub mod health;
+pub mod intent;
 pub mod ipam;
 pub mod node;
 pub mod service;

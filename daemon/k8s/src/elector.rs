@@ -7,9 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bascule_core::election::lease::kube::{Answer, KubeConfig, KubeLease, Request, Version, WallMicros, Watched};
 use bascule_core::election::lease::timing::Timing;
-use bascule_core::election::lease::{CloseReason, Condition, Failure, LeaseElector, Output, RequestId, Standing};
+use bascule_core::election::lease::{Command, Condition, Failure, LeaseElector, Output, RequestId, Word};
 use bascule_core::time::Instant;
-use bascule_core::types::Term;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -40,57 +39,6 @@ pub struct ElectorConfig {
     pub timing: Timing,
     /// CLOCK_BOOTTIME, the clock of the fence.
     pub clock: fn() -> Instant,
-}
-
-/// What the elector is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// This node may own, or may not.
-    Standing(Standing),
-    /// What [`Word::Close`] of this term named is closed: nothing of it answers any more.
-    Closed(Term),
-    /// Give up and end.
-    Stop,
-}
-
-/// What the elector says, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub enum Word {
-    /// Own: write the fence with this term and deadline, then claim.
-    Claim {
-        /// Counts the claims of this elector.
-        term: Term,
-        /// `leaseTransitions`.
-        epoch: u64,
-        /// When the fence closes without a further proof.
-        deadline: Instant,
-    },
-    /// The fence of this term closes later.
-    Extend {
-        /// The claim.
-        term: Term,
-        /// When the fence closes without a further proof.
-        deadline: Instant,
-    },
-    /// Give up, then answer with [`Command::Closed`].
-    Close {
-        /// The claim.
-        term: Term,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// `holderIdentity` as far as is known; `None`: nobody.
-    Holder(Option<String>),
-    /// How the API server answers, with its own words when it does not do what it should.
-    Condition {
-        /// In one word.
-        condition: Condition,
-        /// For people.
-        detail: Option<String>,
-    },
-    /// The elector was held up for so long.
-    Stalled(Duration),
 }
 
 /// What was sent ends with its answer and the clients to go on with; `None` when its time is up.

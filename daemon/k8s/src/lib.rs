@@ -2,7 +2,7 @@
 //! in plain ones of their own. A crate and not a room of the daemon, because the generics of kube are the slowest part of a build.
 //!
 //! [`Elector`] drives one [`bascule_core::election::lease::kube::KubeLease`]: it sends what the machine asks for, each request once and
-//! within its deadline, and hands out what the machine decides as [`Word`]s. It decides nothing itself.
+//! within its deadline, and hands out what the machine decides as [`bascule_core::election::lease::Word`]s. It decides nothing itself.
 
 mod access;
 mod elector;
@@ -11,7 +11,7 @@ mod request;
 mod watch;
 
 pub use access::Access;
-pub use elector::{Command, Elector, ElectorConfig, Word};
+pub use elector::{Elector, ElectorConfig};
 
 /// Which Lease an elector stands on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::LeaseName;
 
 /// Which boot of which machine wrote the record; see `Record::instance`.
-pub(crate) const INSTANCE: &str = "bascule.io/holder-instance";
+pub(crate) const INSTANCE: &str = "bascule.dev/holder-instance";
 
 /// A Lease as the machine sees it. `None` when it names no version, which no server leaves out.
 pub(crate) fn object(lease: &Lease) -> Option<Object> {

@@ -11,7 +11,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use crate::health::GateConfig;
@@ -20,7 +20,7 @@ use crate::health::GateConfig;
 pub const MAX_NODE_ID: u16 = 0x0fff;
 
 /// Transport protocol of a service.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -92,7 +92,7 @@ pub enum Return {
 }
 
 /// Which packets of a client stay together.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Affinity {
     /// Those of a connection.

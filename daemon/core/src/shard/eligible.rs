@@ -3,17 +3,17 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Label of well-known meaning: load balancers outside leave the node alone. kubeadm and others set it on control-plane nodes.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Annotation of ours: `true` drains the node of VIPs. Cordoning does not: it says that no new pods shall come, and clusters are cordoned
 /// node by node during upgrades.
-pub const DRAIN_ANNOTATION: &str = "bascule.io/drain";
+pub const DRAIN_ANNOTATION: &str = "bascule.dev/drain";
 
 /// A condition of a node, as the API has it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum ConditionStatus {
     /// `True`.
     True,
@@ -25,7 +25,8 @@ pub enum ConditionStatus {
 }
 
 /// What is known of a node.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeFacts {
     /// Labels.
     pub labels: BTreeMap<String, String>,

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use axum::http::Method;
 use bascule_core::election::lease::kube::KubeConfig;
 use bascule_core::election::lease::timing::Timing;
-use bascule_core::election::lease::{CloseReason, Condition};
+use bascule_core::election::lease::{CloseReason, Command, Condition, Word};
 use bascule_core::types::Term;
-use bascule_k8s::{Access, Command, Elector, ElectorConfig, LeaseName, Word};
+use bascule_k8s::{Access, Elector, ElectorConfig, LeaseName};
 use serde_json::{Value, json};
 use server::{Mood, Server};
 use tokio::sync::mpsc;
@@ -159,7 +159,7 @@ async fn a_lone_node_claims_renews_and_releases() {
     let spec = server.spec();
     assert_eq!((spec["holderIdentity"].as_str(), spec["leaseDurationSeconds"].as_u64()), (Some("n1"), Some(9)));
     assert_eq!(spec["leaseTransitions"].as_u64(), Some(epoch));
-    let note = server.lock().lease.clone().unwrap()["metadata"]["annotations"]["bascule.io/holder-instance"].clone();
+    let note = server.lock().lease.clone().unwrap()["metadata"]["annotations"]["bascule.dev/holder-instance"].clone();
     assert_eq!(note.as_str(), Some("boot-of-n1"));
     // Nothing is released before the driver says that all is closed.
     node.tell(Command::Stop).await;

@@ -6,12 +6,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bascule_core::election::lease::CloseReason;
 use bascule_core::election::lease::kube::KubeConfig;
 use bascule_core::election::lease::timing::Timing;
+use bascule_core::election::lease::{CloseReason, Command, Word};
 use bascule_core::time::Instant;
 use bascule_core::types::Term;
-use bascule_k8s::{Access, Command, Elector, ElectorConfig, LeaseName, Word};
+use bascule_k8s::{Access, Elector, ElectorConfig, LeaseName};
 use bascule_lab::{Netns, wait_for};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};

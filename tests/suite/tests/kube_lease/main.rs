@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bascule_core::election::lease::timing::Timing;
-use bascule_core::election::lease::{CloseReason, Condition};
+use bascule_core::election::lease::{CloseReason, Condition, Word};
 use bascule_core::time::Instant;
-use bascule_k8s::Word;
 use bascule_lab::apiserver::ApiServer;
 use bascule_lab::{BridgeOptions, Direction, Filter, Lab, Netns, Port, wait_for};
 use candidate::{Candidate, LEASE, NAMESPACE, PATIENCE, Right, now};

@@ -21,11 +21,13 @@ mod seat;
 #[cfg(test)]
 mod tests;
 pub mod timing;
+mod word;
 
 use core::time::Duration;
 
 pub use elector::LeaseElector;
 use serde::Serialize;
+pub use word::{Command, Word};
 
 use crate::time::Instant;
 use crate::types::Term;

@@ -6,13 +6,14 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec};
 use crate::types::Family;
 
 /// One of `spec.ports`. `targetPort` is missing: slices carry the number that it stands for, pod by pod when it is a name.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct KubePort {
     /// Name; empty when there is only one port.
     pub name: String,
@@ -23,7 +24,8 @@ pub struct KubePort {
 }
 
 /// A Service of type LoadBalancer. `allocateLoadBalancerNodePorts` is missing: no node port is ever used.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct KubeService {
     /// Namespace.
     pub namespace: String,
@@ -48,7 +50,8 @@ pub struct KubeService {
 }
 
 /// One of a slice's ports. Those without a number ("all ports") are left out by the reader, as kube-proxy does.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SlicePort {
     /// Name, that of the Service's port.
     pub name: String,
@@ -59,7 +62,8 @@ pub struct SlicePort {
 }
 
 /// One of a slice's endpoints. Absent conditions are `None` and mean what discovery.k8s.io/v1 says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SliceEndpoint {
     /// The first of `addresses`; the others are the same endpoint by API.
     pub address: IpAddr,
@@ -74,7 +78,8 @@ pub struct SliceEndpoint {
 }
 
 /// An EndpointSlice of the service.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Slice {
     /// `addressType`; slices of names are left out by the reader.
     pub family: Family,

@@ -24,7 +24,7 @@ fn service() -> KubeService {
 
 fn policy() -> Policy {
     Policy {
-        classes: ["bascule.io/vip".to_owned()].into(),
+        classes: ["bascule.dev/vip".to_owned()].into(),
         unclassed: true,
         node: "n1".into(),
         delivery: Delivery::Direct,
@@ -90,7 +90,7 @@ fn conditions_of_endpoints() {
 #[test]
 fn load_balancer_class() {
     let class = |class: Option<&str>| KubeService { class: class.map(str::to_owned), ..service() };
-    assert!(translate(&class(Some("bascule.io/vip")), &[], &policy()).is_ok());
+    assert!(translate(&class(Some("bascule.dev/vip")), &[], &policy()).is_ok());
     let foreign = translate(&class(Some("io.cilium/bgp")), &[], &policy()).expect_err("foreign");
     assert_eq!(foreign.to_string(), "loadBalancerClass io.cilium/bgp is not ours");
     let only_classed = Policy { unclassed: false, ..policy() };

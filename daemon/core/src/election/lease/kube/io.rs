@@ -20,7 +20,7 @@ pub struct WallMicros(pub i64);
 pub struct Record {
     /// `holderIdentity`; empty: nobody's.
     pub holder: String,
-    /// Annotation `bascule.io/holder-instance`: which boot of which machine wrote it. A restarted daemon knows its own record by it, and a
+    /// Annotation `bascule.dev/holder-instance`: which boot of which machine wrote it. A restarted daemon knows its own record by it, and a
     /// clone with the same host name does not take it for its own.
     pub instance: Option<String>,
     /// `leaseDurationSeconds`; absent or not positive: zero.
