@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::Access;
 use crate::connection::Connection;
 use crate::request::{self, Said};
+use crate::tls;
 use crate::watch::Watching;
 
 /// What an elector must know.
@@ -97,7 +98,10 @@ impl Store<EtcdLease> for Members {
                 Some(connection) if connection.is_fresh(&access).await => connection,
                 _ => match Connection::open(&access, at.load(Ordering::Relaxed), patience).await {
                     Ok(connection) => connection,
-                    Err(why) => return (None, (Answer::Failed(Failure::Unavailable), Some(why))),
+                    Err(why) => {
+                        let failure = if tls::is_denial(&why) { Failure::Denied } else { Failure::Unavailable };
+                        return (None, (Answer::Failed(failure), Some(why)));
+                    }
                 },
             };
             at.store(connection.at, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::proto::{
     LeaseRevokeResponse, PutRequest, RANGE, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TXN, TxnRequest,
     TxnResponse,
 };
+use crate::tls;
 
 /// The answer, and for people what was wrong with it.
 pub(crate) type Said = (Answer, Option<String>);
@@ -112,7 +113,9 @@ pub(crate) fn entry(kv: &KeyValue) -> Entry {
 fn meaning(status: &Status) -> (Answer, String) {
     // Only what broke underneath has a cause; a status that was sent has none.
     if let Some(cause) = std::error::Error::source(status) {
-        return (Answer::Failed(Failure::Lost), chain(cause));
+        let text = chain(cause);
+        let failure = if tls::is_denial(&text) { Failure::Denied } else { Failure::Lost };
+        return (Answer::Failed(failure), text);
     }
     let answer = match status.code() {
         Code::NotFound => Answer::NoLease,

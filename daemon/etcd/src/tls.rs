@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
 
 use crate::TlsFiles;
 
@@ -42,6 +42,26 @@ impl Pem {
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// Does the other side refuse our certificate? With TLS 1.3 it says so after our handshake is done (RFC 8446 4.4.2.4, 6.2), so that its alert
+/// comes as the end of the HTTP/2 connection, of which only rustls's text is left.
+pub(crate) fn is_denial(text: &str) -> bool {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        UnknownCA, UnsupportedCertificate,
+    };
+    let alerts = [
+        AccessDenied,
+        BadCertificate,
+        CertificateExpired,
+        CertificateRequired,
+        CertificateRevoked,
+        CertificateUnknown,
+        UnknownCA,
+        UnsupportedCertificate,
+    ];
+    alerts.into_iter().any(|alert| text.contains(&rustls::Error::AlertReceived(alert).to_string()))
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, String> {
