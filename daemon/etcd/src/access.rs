@@ -97,10 +97,10 @@ pub enum AccessError {
     NoEndpoint,
     /// `https` without files.
     #[error("etcd endpoint {0}: https needs a CA, a certificate and a key")]
-    NoFiles(Endpoint),
+    NoFiles(String),
     /// `http` in spite of files: what they protect would go over the wire as it is.
     #[error("etcd endpoint {0}: TLS files are given, and this is not https")]
-    NotHttps(Endpoint),
+    NotHttps(String),
 }
 
 impl Access {
@@ -109,11 +109,11 @@ impl Access {
     /// # Errors
     /// When there is none, or files and schemes do not fit.
     pub fn new(endpoints: Vec<Endpoint>, tls: Option<TlsFiles>) -> Result<Self, AccessError> {
-        let misfit = endpoints.iter().find(|endpoint| endpoint.https != tls.is_some()).cloned();
+        let misfit = endpoints.iter().find(|endpoint| endpoint.https != tls.is_some());
         match (misfit, endpoints.is_empty()) {
             (_, true) => Err(AccessError::NoEndpoint),
-            (Some(endpoint), _) if endpoint.https => Err(AccessError::NoFiles(endpoint)),
-            (Some(endpoint), _) => Err(AccessError::NotHttps(endpoint)),
+            (Some(endpoint), _) if endpoint.https => Err(AccessError::NoFiles(endpoint.to_string())),
+            (Some(endpoint), _) => Err(AccessError::NotHttps(endpoint.to_string())),
             (None, false) => Ok(Self { endpoints, tls }),
         }
     }
@@ -156,10 +156,10 @@ mod tests {
         let file = PathBuf::from("x.pem");
         let files = Some(TlsFiles { ca: file.clone(), certificate: file.clone(), key: file });
         assert_eq!(Access::new(Vec::new(), None), Err(AccessError::NoEndpoint));
-        assert_eq!(Access::new(vec![safe.clone()], None), Err(AccessError::NoFiles(safe.clone())));
+        assert_eq!(Access::new(vec![safe.clone()], None), Err(AccessError::NoFiles(safe.to_string())));
         assert_eq!(
             Access::new(vec![safe.clone(), open.clone()], files.clone()),
-            Err(AccessError::NotHttps(open.clone()))
+            Err(AccessError::NotHttps(open.to_string()))
         );
         assert!(Access::new(vec![safe], files).is_ok() && Access::new(vec![open], None).is_ok());
     }
