@@ -101,9 +101,12 @@ fn without_the_api_the_lease_ends_and_vrrp_does_not_notice() -> Result<()> {
             |d: &bascule_lab::bascule::Bascule| d.group(VRRP_GROUP).map(|g| (g["role"].clone(), g["term"].clone()));
         (0..2).map(|index| seen(leased.daemon(index))).collect()
     };
-    leased.daemon(0).wait_role(PATIENCE, VRRP_GROUP, "active")?;
-    leased.daemon(1).wait_role(PATIENCE, VRRP_GROUP, "backup")?;
-    let before = roles(&mut leased);
+    // Whoever was up first: nobody preempts.
+    let before = wait_for(PATIENCE, "one owner and one Backup by VRRP", || {
+        let found = roles(&mut leased);
+        let of = |role: &str| found.iter().flatten().filter(|(seen, _)| seen == role).count();
+        (of("active") == 1 && of("backup") == 1).then_some(found)
+    })?;
 
     // The API is away for everybody: the addresses go after the hold of 2 s, and nobody takes them.
     leased.api.server.stop();

@@ -106,7 +106,7 @@ fn every_field_reaches_the_speaker_and_bfd() {
     let [bfd, ..] = &loaded.bfd[..] else { panic!("a BFD session") };
     assert_eq!((bfd.name.as_str(), bfd.local, bfd.multihop), ("tor1", Some([10, 0, 0, 11].into()), None));
     let vias: Vec<Announce> = loaded.node.groups.iter().map(|g| g.announce).collect();
-    assert_eq!(vias, [Announce::Both, Announce::L2]);
+    assert_eq!(vias, [Announce::Both, Announce::L2, Announce::L2]);
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn what_stands_in_the_way_closes_at_once_and_is_told() {
     rig.command(1, Command::Drain);
     gone(&mut rig, term, "initialize by stopped");
     rig.command(2, Command::Undrain);
-    assert_eq!(rig.take(), ["Drain", "backup by started", "tell Standing(Fit)", "done 2 ok"]);
+    assert_eq!(rig.take(), ["Drain", "done 2 ok", "Blocked", "backup by started", "tell Standing(Fit)"]);
 
     let (mut rig, term) = owner();
     rig.input(Input::InstallFailed { slot: Slot(0), error: "EPERM".into() });
@@ -229,7 +229,7 @@ fn a_stop_ends_with_the_word_that_all_is_closed() {
     assert_eq!(rig.take(), [format!("tell Closed({term:?})"), "stopped".into()]);
     let mut idle = candidate();
     idle.command(1, Command::Stop);
-    assert_eq!(idle.take(), ["initialize by stopped", "tell Stop", "done 1 ok", "stopped"]);
+    assert_eq!(idle.take(), ["done 1 ok", "initialize by stopped", "tell Stop", "stopped"]);
 }
 
 #[test]
