@@ -42,6 +42,7 @@ fn status() -> NodeStatus {
         addresses: vec![[10, 9, 0, 100].into()],
         families: vec![],
         interface: None,
+        lease: None,
         vrid: 51,
         role: Role::Active,
         term: Term(1),
