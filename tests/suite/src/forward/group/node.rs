@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bascule_core::balance::io::{RecoveredService, ServiceSlot, Table as Lies};
 use bascule_core::balance::rows::Row as BuiltRow;
 use bascule_core::balance::{Action, Balancer, Config, Health, Limits, Recovered};
-use bascule_core::balance::io::{RecoveredService, ServiceSlot, Table as Lies};
 use bascule_core::service::EndpointId;
 use bascule_core::time::Instant;
 use bascule_ebpf_common::forward::{NODE_DEAD, Row, Table, Tally};
