@@ -132,6 +132,7 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     *chain = Chain {
         index: 0,
         count: nodes.count,
+        place: 0,
         hops: nodes.hops,
         flags: 0,
         accept: false,
