@@ -11,6 +11,7 @@ use std::io::IsTerminal;
 
 use bascule_core::bfd::io::BfdEvent;
 use bascule_core::election::Reason;
+use bascule_core::election::lease::Condition;
 use bascule_core::node::event::Event;
 use bascule_core::wire::bfd::State;
 use thiserror::Error;
@@ -97,8 +98,24 @@ pub fn log_event(event: &Event) {
             warn!(%group, source = source.map(display), "yielded to an Active that cannot hear us");
         }
         Event::FenceClosed { group, term } => {
-            warn!(%group, term = term.0, "the fence closed: no advert left in time");
+            warn!(%group, term = term.0, "the fence closed: no advert left, or no lease was renewed, in time");
         }
+        Event::LeaseHolder { group, holder } => info!(%group, holder, "the lease has another holder"),
+        Event::LeaseStore { group, condition, detail } => {
+            let word = condition.as_str();
+            match condition {
+                Condition::Unknown | Condition::Reachable => {
+                    info!(%group, condition = word, detail, "the store of the lease answers");
+                }
+                Condition::Throttled | Condition::Unreachable => {
+                    warn!(%group, condition = word, detail, "the store of the lease does not answer as it should");
+                }
+                Condition::Denied => {
+                    error!(%group, condition = word, detail, "the store of the lease refuses us");
+                }
+            }
+        }
+        Event::LeaseStalled { group, seconds } => warn!(%group, seconds, "the elector was held up"),
         Event::AddressInUse { group, address, mac } => {
             error!(%group, %address, %mac, "a foreign host holds the address: no claim");
         }
@@ -218,7 +235,8 @@ const fn is_trouble(reason: Reason) -> bool {
         | Reason::Unhealthy
         | Reason::FenceUnavailable
         | Reason::AddressInUse
-        | Reason::InstallFailed => true,
+        | Reason::InstallFailed
+        | Reason::LeaseLost => true,
         Reason::Started
         | Reason::ActiveDown
         | Reason::PeerReleased
@@ -227,7 +245,8 @@ const fn is_trouble(reason: Reason) -> bool {
         | Reason::HigherPriority
         | Reason::Overtaken
         | Reason::Stopped
-        | Reason::Reconfigured => false,
+        | Reason::Reconfigured
+        | Reason::LeaseAcquired => false,
     }
 }
 

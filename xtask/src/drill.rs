@@ -200,6 +200,12 @@ fn drills() -> Result<Vec<Drill>> {
             parts: vec![part("all", Built("dual"), "--runs 220")],
         },
         Drill {
+            name: "lease",
+            shows: "200 faults of the owner of a VIP on a Lease: no frame of a second owner, take-over beside its bound",
+            minutes: 35,
+            parts: vec![part("all", Built("lease"), "--runs 200")],
+        },
+        Drill {
             name: "kills",
             shows: "100 SIGKILLs and restarts leak nothing",
             minutes: 10,

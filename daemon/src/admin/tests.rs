@@ -27,6 +27,7 @@ fn status() -> NodeStatus {
         families: vec![],
         interface: Some("eth0".into()),
         vrid: 51,
+        lease: None,
         role: Role::Active,
         term: Term(3),
         owner: None,

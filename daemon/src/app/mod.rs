@@ -5,6 +5,7 @@
 //! End: the loop gives everything away, routes first; then the BGP sessions are closed, then the addresses go, then the fence.
 
 mod bgp;
+mod electors;
 mod forward;
 mod sessions;
 mod tasks;
@@ -19,11 +20,12 @@ use bascule_core::announce::route::LINGER;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::io::Command;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Loaded};
 use crate::dataplane::{self, Fence, FenceOptions};
+use crate::driver::electors::ELECTOR_QUEUE;
 use crate::driver::world::{EVENT_QUEUE, ROUTE_QUEUE, WORK_QUEUE, WORLD_QUEUE};
 use crate::driver::{BFD_UPDATE_QUEUE, Driver, Ports};
 use crate::handle::{self, NodeHandle};
@@ -110,8 +112,13 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let reporter =
         tokio::spawn(tasks::report(events_rx, bgp_events_rx, node.publisher(), metrics.clone(), forward.clone()));
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
+    let (electors_tx, orders) = mpsc::channel(ELECTOR_QUEUE);
+    let (stores, stores_rx) = watch::channel(electors::Stores::of(&loaded));
+    let identity = electors::Identity::of(&loaded.node.node)?;
+    let mut electors = tokio::spawn(electors::run(orders, identity, stores_rx, world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
-    let ports = Ports { node: port, world, work, events, routes, bfd, wake, metrics: metrics.clone() };
+    let ports =
+        Ports { node: port, world, work, electors: electors_tx, events, routes, bfd, wake, metrics: metrics.clone() };
     let peer_port = loaded.peer_port;
     let driver = spawn_driver(fence, peer_port, ports)?;
     // Links first: a group that is told of its interface a moment too late would report that it has none.
@@ -127,7 +134,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let rooms = tasks::Rooms { world: world_tx.clone(), sessions, bgp: room.sender.clone(), forward };
+    let rooms = tasks::Rooms { world: world_tx.clone(), sessions, bgp: room.sender.clone(), forward, stores };
     tokio::spawn(tasks::reload(path, loaded, rooms, metrics));
     systemd::notify_ready();
     let watched = node.clone();
@@ -136,6 +143,11 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (ended, why) = until_stopped(&node, driver, &mut room).await;
     let how = if matches!(why, Why::Restart) { bgp::End::Restart } else { bgp::End::Stop };
     room.end(how, &name, ROOM_GRACE).await;
+    // What was owned is closed by now, and may be released.
+    if tokio::time::timeout(STOP_GRACE, &mut electors).await.is_err() {
+        warn!("a lease could not be released in time; it runs out");
+        electors.abort();
+    }
     // In this order: the loop is over, so nobody installs addresses any more; what it asked for last is carried out; then the fence goes.
     drop(world_tx);
     if tokio::time::timeout(STOP_GRACE, worker).await.is_err() {

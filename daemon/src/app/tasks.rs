@@ -8,14 +8,16 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use bascule_core::announce::route::Want;
 use bascule_core::bfd::config::PeerConfig;
+use bascule_core::election::lease::Word;
 use bascule_core::node::config::NodeConfig;
-use bascule_core::node::io::LinkInfo;
+use bascule_core::node::io::{ElectorId, LinkInfo};
 use bascule_core::wire::bfd::State;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::bgp::RoomSender;
+use super::electors::Stores;
 use super::forward::{self, ForwardSender};
 use super::sessions::Sessions;
 use crate::announce::{self, Order};
@@ -54,6 +56,11 @@ impl WorldSender {
 }
 
 impl WorldSender {
+    /// A loop that has ended needs no words any more.
+    pub(super) async fn word(&self, elector: ElectorId, word: Word) {
+        let _ended = self.send(World::Word(elector, word)).await;
+    }
+
     pub(super) async fn forwarded(&self, frames: BTreeSet<Forwarded>) -> Result<()> {
         let sent = self.send(World::Forwarded(frames)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
@@ -247,6 +254,7 @@ pub(super) struct Rooms {
     pub(super) sessions: Sessions,
     pub(super) bgp: RoomSender,
     pub(super) forward: ForwardSender,
+    pub(super) stores: watch::Sender<Stores>,
 }
 
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
@@ -317,6 +325,10 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, rooms: &Rooms, m
     }
     if next.admin != current.admin || next.log != current.log || next.peer_port != current.peer_port {
         warn!("changes of admin, log and peers.port take effect with the next start");
+    }
+    if next.kubernetes != current.kubernetes || next.etcd != current.etcd {
+        warn!("changes of kubernetes and etcd take effect for VIPs that join from now on");
+        rooms.stores.send_replace(Stores::of(&next));
     }
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");

@@ -120,7 +120,8 @@ pub(super) enum Verb {
     },
     /// Move a group to another node without a gap
     ///
-    /// May be asked on any node that has keys for the peer channel; the owner carries it out.
+    /// May be asked on any node that has keys for the peer channel; the owner carries it out. Refused for a group that a lease elects:
+    /// whoever asks first is given the lease, so no node can be promised; `drain` on the owner gives it away.
     Move {
         /// The group, by its name or by one of its addresses
         #[arg(value_name = "VIP")]

@@ -56,6 +56,8 @@ struct Group {
     addresses: Vec<String>,
     interface: Option<String>,
     vrid: u8,
+    #[serde(default)]
+    lease: Option<Lease>,
     role: String,
     term: u64,
     owner: Option<String>,
@@ -68,6 +70,20 @@ struct Group {
     condition: Option<String>,
     announce: String,
     route: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lease {
+    store: String,
+    name: String,
+    holder: Option<String>,
+    standing: String,
+    store_condition: String,
+    detail: Option<String>,
+    seconds_left: Option<f64>,
+    transitions: u64,
+    takeover_bound_seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +124,7 @@ pub(super) fn table(state: &str) -> Result<String, ClientError> {
         text.push_str(line.trim());
         text.push('\n');
     }
+    leases(&state, &mut text).expect("writing to memory does not fail");
     routes(&state, &mut text).expect("writing to memory does not fail");
     gates(&state, &mut text).expect("writing to memory does not fail");
     Ok(text)
@@ -142,7 +159,7 @@ fn row(g: &Group) -> Vec<String> {
             Some(priority) => format!("{owner} ({priority})"),
             None => owner.clone(),
         },
-        (None, false) => dash(),
+        (None, false) => g.lease.as_ref().and_then(|lease| lease.holder.clone()).unwrap_or_else(dash),
     };
     let fence = match (g.fence_margin_seconds, active) {
         (Some(margin), true) => format!("{margin:.3} s"),
@@ -154,16 +171,60 @@ fn row(g: &Group) -> Vec<String> {
         g.addresses.join("\n"),
         g.name.clone(),
         g.interface.clone().unwrap_or_else(dash),
-        g.vrid.to_string(),
+        if g.lease.is_some() { dash() } else { g.vrid.to_string() },
         g.role.clone(),
         owner,
         g.term.to_string(),
         ago(g.since_seconds),
         fence,
-        g.priority.to_string(),
+        if g.lease.is_some() { dash() } else { g.priority.to_string() },
         if g.healthy { "ok" } else { "sick" }.to_owned(),
         condition,
     ]
+}
+
+/// VIPs that a lease elects.
+fn leases(state: &State, text: &mut String) -> std::fmt::Result {
+    let leases: Vec<(&Group, &Lease)> = state.groups.iter().filter_map(|g| Some((g, g.lease.as_ref()?))).collect();
+    if leases.is_empty() {
+        return Ok(());
+    }
+    writeln!(text)?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(vec![
+        "GROUP",
+        "ELECTOR",
+        "LEASE",
+        "HOLDER",
+        "STORE",
+        "STANDING",
+        "LEFT",
+        "CLAIMS",
+        "TAKE-OVER WITHIN",
+    ]);
+    for (group, lease) in &leases {
+        table.add_row(vec![
+            group.name.clone(),
+            lease.store.clone(),
+            lease.name.clone(),
+            lease.holder.clone().unwrap_or_else(|| "-".to_owned()),
+            lease.store_condition.clone(),
+            lease.standing.clone(),
+            lease.seconds_left.map_or_else(|| "-".to_owned(), |left| format!("{left:.1} s")),
+            lease.transitions.to_string(),
+            format!("{:.1} s", lease.takeover_bound_seconds),
+        ]);
+    }
+    for line in table.lines() {
+        writeln!(text, "{}", line.trim())?;
+    }
+    for (group, lease) in leases {
+        if let Some(detail) = &lease.detail {
+            writeln!(text, "lease of {}: {detail}", group.name)?;
+        }
+    }
+    Ok(())
 }
 
 /// VIPs that are announced over BGP.

@@ -55,6 +55,28 @@ gate api-local   CLOSED   connect: refused
 }
 
 #[test]
+fn a_lease_has_a_table_of_its_own() {
+    let mut state = state();
+    state["groups"][1]["vrid"] = 0.into();
+    state["groups"][1]["owner"] = Value::Null;
+    state["groups"][1]["ownerPriority"] = Value::Null;
+    state["groups"][1]["lease"] = json!({
+        "store": "kubernetes", "name": "kube-system/plndr-cp-lock", "holder": "n2_bascule", "standing": "fit",
+        "storeCondition": "unreachable", "detail": "no answer in time", "secondsLeft": null, "transitions": 8,
+        "renewals": 3, "expired": 0, "lost": 0, "takeoverBoundSeconds": 21.016,
+    });
+    let expected = "\
+GROUP  ELECTOR     LEASE                      HOLDER      STORE        STANDING  LEFT  CLAIMS  TAKE-OVER WITHIN
+web    kubernetes  kube-system/plndr-cp-lock  n2_bascule  unreachable  fit       -     8       21.0 s
+lease of web: no answer in time
+";
+    let shown = status::table(&state.to_string()).unwrap();
+    assert!(shown.contains(expected), "\n{shown}");
+    let row = shown.lines().find(|line| line.starts_with("10.9.0.101")).expect("its row");
+    assert!(row.contains("eth0  -     backup  n2_bascule"), "{row}");
+}
+
+#[test]
 fn status_says_what_is_wrong() {
     let mut state = state();
     state["ready"] = false.into();

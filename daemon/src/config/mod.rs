@@ -7,9 +7,11 @@ mod bgp;
 mod check;
 mod checks;
 mod error;
+mod etcd;
 mod forwarding;
 mod gates;
 mod keys;
+mod kubernetes;
 mod model;
 mod nearest;
 mod read;
@@ -38,7 +40,9 @@ use bascule_core::node::config::NodeConfig;
 pub use bgp::Bgp;
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
+pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
+pub use kubernetes::Kubernetes;
 pub use reference::reference;
 pub use watch::watch;
 
@@ -64,6 +68,10 @@ pub struct Loaded {
     pub bfd: Vec<PeerConfig>,
     /// The data plane, when there is one, with its services.
     pub forwarding: Option<Forwarding>,
+    /// How the Kubernetes API is reached, when the file says so.
+    pub kubernetes: Option<Kubernetes>,
+    /// The etcd that holds leases, when the file names one.
+    pub etcd: Option<Etcd>,
     /// Files of authorities of gates, to be watched like the file itself.
     pub ca_files: Vec<PathBuf>,
     /// What is allowed but probably not meant, one line each.

@@ -10,7 +10,9 @@ use super::error::{ConfigErrors, Pos};
 use super::read::{At, Errors, Map};
 use super::schema::ROOT;
 use super::tree::Tree;
-use super::{Admin, Loaded, Log, LogFormat, bfd, bgp, forwarding, gates, keys, services, tree, values, vips};
+use super::{
+    Admin, Loaded, Log, LogFormat, bfd, bgp, etcd, forwarding, gates, keys, kubernetes, services, tree, values, vips,
+};
 
 /// What is needed beside the text.
 pub(super) struct Around<'a> {
@@ -51,7 +53,9 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let log = log(map);
     let peers = peers(map, around.base_dir, errors);
     let gates = gates::read(map, around.base_dir, errors);
-    let vips = vips::read(map, node.as_ref(), &gates, errors, warnings);
+    let etcd = etcd::read(map, around.base_dir);
+    let known = vips::Known { node: node.as_ref(), gates: &gates, etcd: etcd.as_ref().and_then(Option::as_ref) };
+    let vips = vips::read(map, &known, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);
     let of_neighbors = speaker.iter().flatten().flat_map(|s| s.bfd.clone()).collect();
@@ -65,7 +69,11 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         (true, read) => Some(read?.finish(services)?),
         (false, _) => None,
     };
+    let kubernetes = kubernetes::read(map, around.base_dir);
     let (groups, anycast) = vips?.finish()?;
+    if fence != FencePolicy::Required && groups.iter().any(|group| group.lease.is_some()) {
+        warnings.push("fence: a lease keeps its promise only with `required`: without the fence a stalled owner goes on answering".into());
+    }
     let (peers, speaker) = (peers?, speaker?);
     let ca_files = gates.iter().filter_map(|g| g.ca_file.clone()).collect();
     Some(Loaded {
@@ -85,6 +93,8 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         bfd,
         bgp: speaker.map(|s| s.bgp),
         forwarding,
+        kubernetes: kubernetes?,
+        etcd: etcd?,
         ca_files,
         warnings: Vec::new(),
     })

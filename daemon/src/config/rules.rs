@@ -101,6 +101,12 @@ fn pair(earlier: &Vip, vip: &Vip, errors: &Errors, warnings: &mut Vec<String>) {
             "give each VIP its own",
         );
     }
+    if let (Some(a), Some(b)) = (&earlier.lease, &vip.lease)
+        && a.value.store == b.value.store
+    {
+        let wrong = format!("{} is also the lease of {}", b.value.store, earlier.path);
+        errors.add(b.at, &b.path, wrong, "put the addresses into one VIP, or name another lease");
+    }
     let (link_a, link_b) = (earlier.link(), vip.link());
     let maybe_same = link_a.is_none() || link_b.is_none() || link_a == link_b;
     if let (Some(a), Some(b)) = (&earlier.vrid, &vip.vrid)

@@ -57,6 +57,8 @@ mod bfd;
 mod bgp;
 mod forwarding;
 mod gates;
+mod kubernetes;
+mod lease;
 mod services;
 
 use Absent::{Required, Value, Words};
@@ -98,6 +100,13 @@ pub(super) static ROOT: Section = Section {
         field("bgp", Kind::Section(&bgp::BGP), Words("no BGP"), "The BGP speaker."),
         field("gates", Sections(&gates::GATE), Value("[]"), "Health gates."),
         field("bfd", Kind::Section(&bfd::BFD), Words("no BFD"), "BFD sessions that no other section asks for."),
+        field(
+            "kubernetes",
+            Kind::Section(&kubernetes::KUBERNETES),
+            Words("the pod's ServiceAccount, where a VIP needs the API"),
+            "The Kubernetes API.",
+        ),
+        field("etcd", Kind::Section(&lease::ETCD), Words("required by `elector: etcd`"), "The etcd that holds leases."),
         field(
             "forwarding",
             Kind::Section(&forwarding::FORWARDING),
@@ -163,7 +172,7 @@ static PEERS: Section = Section {
 
 static VIP: Section = Section {
     path: "vips[]",
-    about: "Addresses that move together, and their virtual router. With `scope: owner` exactly one of `priority` and `nodes`; with `scope: all` only `name`, `addresses`, `announce: bgp` and `gates`.",
+    about: "Addresses that move together, and their virtual router or their lease. With VRRP `vrid` and exactly one of `priority` and `nodes`; with a lease nothing of the virtual router (`linkLocal`, `vrid`, `priority`, `nodes`, `advertInterval`, `preempt`, `strictRfc`, `unicastPeers`, `drainTime`); with `scope: all` only `name`, `addresses`, `announce: bgp` and `gates`.",
     fields: &[
         field("name", Text { what: "a name", right: NAME }, Required, "Unique name."),
         field(
@@ -185,9 +194,22 @@ static VIP: Section = Section {
             "Link that carries the addresses and the election.",
         ),
         field(
+            "ownership",
+            Word(&["available", "safe"]),
+            Words("by `elector`; without both `available`"),
+            "`available`: elected by VRRP, which needs nobody, and shows two owners for a bounded time while the network itself is split. `safe`: elected by a lease; never two owners, and none while its store is away.",
+        ),
+        field(
+            "elector",
+            Word(&["vrrp", "kubernetes", "etcd"]),
+            Words("by `ownership`: `vrrp` for `available`, `kubernetes` for `safe`"),
+            "Who elects: VRRP, a Lease of the Kubernetes API, or a lease of etcd.",
+        ),
+        field("lease", Kind::Section(&lease::LEASE), Words("its defaults"), "The lease, with a lease elector only."),
+        field(
             "vrid",
             Whole { min: 1, max: 255 },
-            Words("required with `scope: owner`"),
+            Words("required with VRRP"),
             "Virtual router id, unique on the interface, the same on all nodes.",
         ),
         field(

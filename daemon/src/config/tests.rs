@@ -67,7 +67,7 @@ fn carrier(section: &str, key: &str) -> String {
     };
     let extra = match section {
         "" => "@".to_owned(),
-        "admin" | "log" => format!("{section}: {{ @ }}"),
+        "admin" | "log" | "kubernetes" => format!("{section}: {{ @ }}"),
         "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
         "bfd.peers[]" if key == "minimumTtl" => "bfd: { peers: [{ address: 10.9.0.9, multihop: 3, @ }] }".to_owned(),
         "bfd.peers[]" => "bfd: { peers: [{ address: 10.9.0.9, @ }] }".to_owned(),
@@ -78,6 +78,11 @@ fn carrier(section: &str, key: &str) -> String {
         "gates[].grpc" => "gates: [{ name: g, grpc: { address: '127.0.0.1:1', @ } }]".to_owned(),
         "forwarding" | "forwarding.nodes[]" => return services::tests::carrier(section, key),
         services if services.starts_with("services") => return services::tests::carrier(section, key),
+        "etcd" => "etcd: { endpoints: ['http://10.0.0.11:2379'], @ }".to_owned(),
+        "vips[].lease" => {
+            return "vips:\n  - name: api\n    addresses: [10.9.0.100]\n    ownership: safe\n    lease: { @ }\n"
+                .to_owned();
+        }
         "vips[]" => "    @".to_owned(),
         "vips[].l2" => "    l2: { @ }".to_owned(),
         bgp if bgp.starts_with("bgp") => return bgp::tests::carrier(MINIMAL, bgp, key),
@@ -134,6 +139,13 @@ fn documented_ranges_are_the_ranges_that_hold() {
             match (section.path, field.key) {
                 ("bgp", key @ "asn") => carrier("bgp", key).replace("asn: 65001", &given).replace("@", "drainTime: 5s"),
                 ("vips[]", "vrid") => MINIMAL.replace("vrid: 51", &given),
+                // Times of a lease are bound by one another: the others are as far away as they may be.
+                ("vips[].lease", "duration") => carrier("vips[].lease", "duration")
+                    .replace('@', &format!("{given}, renewDeadline: 500ms, retryPeriod: 50ms")),
+                ("vips[].lease", "renewDeadline") => carrier("vips[].lease", "renewDeadline")
+                    .replace('@', &format!("duration: 1h, {given}, retryPeriod: 50ms")),
+                ("vips[].lease", "retryPeriod") => carrier("vips[].lease", "retryPeriod")
+                    .replace('@', &format!("duration: 1h, renewDeadline: 3599s, {given}")),
                 ("vips[]", "priority") => MINIMAL.replace("priority: 200", &given),
                 (path, key) => carrier(path, key).replace('@', &given),
             }
@@ -170,7 +182,7 @@ fn every_field_of_the_table_is_read_and_documented() {
     let dir = folder();
     let text = include_str!("full.yaml");
     let loaded = good(text, dir.path());
-    assert_eq!(loaded.node.groups.len(), 2);
+    assert_eq!(loaded.node.groups.len(), 3);
     let mut fields = Vec::new();
     given(&tree::read(text).expect("YAML"), "", &mut fields);
     let reference = reference();
@@ -188,6 +200,55 @@ fn every_field_of_the_table_is_read_and_documented() {
             assert!(errors.is_err(), "{path} is not read");
         }
     }
+}
+
+#[test]
+fn the_api_is_reached_by_a_file_or_by_the_service_account() {
+    let kubernetes = |extra: &str| good(&format!("{MINIMAL}{extra}"), Path::new("/etc/bascule")).kubernetes;
+    assert_eq!(kubernetes(""), None);
+    assert_eq!(kubernetes("kubernetes: {}\n"), Some(Kubernetes { kubeconfig: None }));
+    for (given, meant) in [("admin.conf", "/etc/bascule/admin.conf"), ("/etc/admin.conf", "/etc/admin.conf")] {
+        let kubeconfig = Some(meant.into());
+        assert_eq!(kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")), Some(Kubernetes { kubeconfig }));
+    }
+}
+
+/// What elects a VIP, in words.
+fn electors(text: &str) -> Vec<String> {
+    let loaded = good(text, Path::new("/"));
+    let word = |g: &GroupConfig| g.lease.as_ref().map_or("vrrp".into(), |l| format!("{} {}", l.store.word(), l.store));
+    loaded.node.groups.iter().map(word).collect()
+}
+
+#[test]
+fn ownership_and_elector_say_the_same_in_two_words() {
+    let vip = |words: &str| {
+        let vrrp = if words.contains("safe") || words.contains("kubernetes") { "" } else { ", vrid: 1, priority: 100" };
+        format!("vips:\n  - {{ name: a, addresses: [10.0.0.1]{vrrp}{words} }}\n")
+    };
+    for words in ["", ", ownership: available", ", elector: vrrp", ", ownership: available, elector: vrrp"] {
+        assert_eq!(electors(&vip(words)), ["vrrp"], "{words}");
+    }
+    for words in [", ownership: safe", ", elector: kubernetes", ", ownership: safe, elector: kubernetes"] {
+        assert_eq!(electors(&vip(words)), ["kubernetes kube-system/plndr-cp-lock"], "{words}");
+    }
+    let etcd = "etcd: { endpoints: ['http://10.0.0.1:2379'] }\n";
+    let text = format!("{etcd}{}", vip(", ownership: safe, elector: etcd, lease: { name: api }"));
+    assert_eq!(electors(&text), ["etcd /bascule/lease/kube-system/api"]);
+}
+
+#[test]
+fn a_lease_has_kube_vips_defaults_and_no_link_local() {
+    let text = "vips:\n  - { name: a, addresses: [\"2001:db8::1\"], ownership: safe }\n";
+    let group = &good(text, Path::new("/")).node.groups[0];
+    let timing = group.lease.as_ref().expect("a lease").timing;
+    assert_eq!(
+        (timing.duration(), timing.hold(), timing.renew()),
+        (Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2))
+    );
+    assert_eq!((group.vrid, group.owned().len()), (0, 1));
+    let warnings = good(&format!("fence: preferred\n{text}"), Path::new("/")).warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("fence: a lease keeps its promise only"), "{warnings:?}");
 }
 
 #[test]

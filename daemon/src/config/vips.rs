@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use bascule_core::announce::l2::AnnounceConfig;
-use bascule_core::node::config::{Announce, AnycastConfig, GroupConfig, WhenAllFail};
-use bascule_core::types::{Centis, Family, rank_priority};
+use bascule_core::node::config::{Announce, AnycastConfig, GroupConfig, LeaseConfig, WhenAllFail};
+use bascule_core::types::{Centis, Family, HEALTHY_MIN, rank_priority};
 
 mod anycast;
+mod lease;
 
 use super::error::Pos;
+use super::etcd::Etcd;
 use super::gates::Gate;
 use super::nearest::nearest;
 use super::read::{At, Errors, Items, Map};
@@ -33,6 +35,9 @@ pub(super) struct Vip {
     pub(super) link_local: Option<At<Ipv6Addr>>,
     pub(super) interface: Option<At<String>>,
     pub(super) vrid: Option<At<u8>>,
+    pub(super) lease: Option<At<LeaseConfig>>,
+    /// VRRP elects it: said, or not said otherwise.
+    by_vrrp: bool,
     pub(super) peers: Option<Items<IpAddr>>,
     announce: Option<At<&'static str>>,
     scope: Option<At<&'static str>>,
@@ -43,7 +48,7 @@ pub(super) struct Vip {
 /// What the core is told of a VIP.
 enum Made {
     /// By `scope: owner`.
-    Group(GroupConfig),
+    Group(Box<GroupConfig>),
     /// By `scope: all`.
     Anycast(AnycastConfig),
 }
@@ -57,7 +62,7 @@ impl Vips {
         let (mut groups, mut anycast) = (Vec::new(), Vec::new());
         for vip in self.0 {
             match vip.made? {
-                Made::Group(group) => groups.push(group),
+                Made::Group(group) => groups.push(*group),
                 Made::Anycast(vip) => anycast.push(vip),
             }
         }
@@ -101,7 +106,8 @@ impl Vip {
             return 0;
         }
         let addresses = self.addresses.as_ref().map_or(&[][..], |a| &a.items);
-        addresses.len() + usize::from(addresses.iter().any(|a| a.value.is_ipv6()))
+        // The link-local address of the IPv6 router comes on top.
+        addresses.len() + usize::from(self.lease.is_none() && addresses.iter().any(|a| a.value.is_ipv6()))
     }
 
     /// The link, where it is named.
@@ -110,14 +116,15 @@ impl Vip {
     }
 }
 
+/// What the rest of the file says that VIPs refer to.
+pub(super) struct Known<'a> {
+    pub(super) node: Option<&'a At<String>>,
+    pub(super) gates: &'a [Gate],
+    pub(super) etcd: Option<&'a Etcd>,
+}
+
 /// Reads the VIPs and applies every rule.
-pub(super) fn read(
-    file: &Map<'_>,
-    node: Option<&At<String>>,
-    gates: &[Gate],
-    errors: &Errors,
-    warnings: &mut Vec<String>,
-) -> Option<Vips> {
+pub(super) fn read(file: &Map<'_>, known: &Known<'_>, errors: &Errors, warnings: &mut Vec<String>) -> Option<Vips> {
     let carries = file.has("forwarding");
     if !file.has("vips") {
         if carries {
@@ -131,7 +138,7 @@ pub(super) fn read(
     if list.value.is_empty() && !carries {
         errors.add(list.at, &list.path, "the list is empty", "give at least one VIP");
     }
-    let vips: Vec<Vip> = list.value.iter().flatten().map(|m| vip(m, node, gates, errors, warnings)).collect();
+    let vips: Vec<Vip> = list.value.iter().flatten().map(|m| vip(m, known, errors, warnings)).collect();
     for vip in &vips {
         rules::within(vip, errors);
     }
@@ -140,7 +147,7 @@ pub(super) fn read(
     Some(Vips(vips))
 }
 
-fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors, warnings: &mut Vec<String>) -> Vip {
+fn vip(map: &Map<'_>, known: &Known<'_>, errors: &Errors, warnings: &mut Vec<String>) -> Vip {
     let mut vip = Vip {
         at: map.at,
         path: map.path.clone(),
@@ -149,6 +156,8 @@ fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors
         link_local: map.text("linkLocal", values::link_local),
         interface: map.text("interface", values::link_name),
         vrid: None,
+        lease: None,
+        by_vrrp: false,
         peers: map.texts("unicastPeers", values::unicast),
         announce: map.word_at("announce"),
         scope: map.word_at("scope"),
@@ -159,19 +168,27 @@ fn vip(map: &Map<'_>, node: Option<&At<String>>, gates: &[Gate], errors: &Errors
             let wrong = "all nodes cannot answer for one address by ARP and NDP";
             errors.add(scope.at, &scope.path, wrong, "set announce: bgp, or scope: owner");
         }
-        vip.made = anycast::read(map, &vip, gates, errors);
+        vip.made = anycast::read(map, &vip, known.gates, errors);
         return vip;
+    }
+    let elects = lease::read(map, known.etcd, errors);
+    match elects {
+        Some(lease::Elects::Vrrp) => vip.by_vrrp = true,
+        Some(lease::Elects::Lease(lease)) => vip.lease = Some(lease),
+        None => {}
     }
     vip.vrid = if map.has("vrid") {
         map.whole("vrid")
     } else {
-        map.wrong("vrid", "missing", "use 1 to 255");
+        if vip.by_vrrp {
+            map.wrong("vrid", "missing", "use 1 to 255");
+        }
         None
     };
     if let Some(addresses) = &vip.addresses {
         count(addresses, errors);
     }
-    vip.made = group(map, &vip, node, gates, errors, warnings).map(Made::Group);
+    vip.made = group(map, &vip, known, errors, warnings).map(|group| Made::Group(Box::new(group)));
     vip
 }
 
@@ -192,17 +209,23 @@ fn count(addresses: &Items<IpAddr>, errors: &Errors) {
 fn group(
     map: &Map<'_>,
     vip: &Vip,
-    node: Option<&At<String>>,
-    gates: &[Gate],
+    known: &Known<'_>,
     errors: &Errors,
     warnings: &mut Vec<String>,
 ) -> Option<GroupConfig> {
     // Everything is read before the first `?`, so that every error of this VIP is noted.
-    let priority = priority(map, node, errors, warnings);
+    let lease = vip.lease.as_ref().map(|lease| lease.value.clone());
+    let (priority, vrid) = match &lease {
+        // What belongs to VRRP means nothing.
+        Some(_) => (Some(HEALTHY_MIN), Some(0)),
+        None if vip.by_vrrp => (priority(map, known.node, errors, warnings), vip.vrid.as_ref().map(|v| v.value)),
+        // Who elects is not known: the error for that was noted.
+        None => (None, None),
+    };
     let interval = map.time("advertInterval");
     let (preempt, accept, strict_rfc) = (map.flag("preempt"), map.flag("accept"), map.flag("strictRfc"));
     let conflict_probe = map.flag("conflictProbe");
-    let gates = used_gates(map, gates, errors);
+    let gates = used_gates(map, known.gates, errors);
     let when_all_fail = map.word("whenAllFail");
     let l2 = if map.has("l2") { schedule(map, warnings) } else { Some(AnnounceConfig::default()) };
     if vip.announce.as_ref().is_some_and(|a| a.value == "bgp") {
@@ -220,7 +243,8 @@ fn group(
         addresses: vip.addresses.as_ref()?.items.iter().map(|a| a.value).collect(),
         link_local: vip.link_local.as_ref().map(|l| l.value),
         interface: vip.interface.as_ref().map(|i| i.value.clone()),
-        vrid: vip.vrid.as_ref()?.value,
+        lease,
+        vrid: vrid?,
         priority: priority?,
         interval: centis.expect("the table holds the interval within 10ms to 40950ms"),
         preempt: preempt?,

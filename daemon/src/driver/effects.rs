@@ -71,6 +71,7 @@ impl Driver {
                     }
                 }
                 Action::Routes(wishes) => self.routes.add(wishes),
+                Action::Elect { elector, order } => self.electors.add(elector, *order),
                 Action::Remove { slot, link, addresses } => self.ask_or_log(Work::Remove { slot, link, addresses }),
                 Action::Renew(held) => self.ask_or_log(Work::Renew(held)),
                 Action::Probe { gate, kind, timeout } => {

@@ -6,6 +6,7 @@
 
 mod bfd;
 mod effects;
+pub mod electors;
 mod routes;
 pub mod world;
 
@@ -28,6 +29,7 @@ use crate::net::raw::{NeighborSocket, PeerSocket, VrrpSocket};
 use crate::net::rt::{EventFd, Poller, boot_now};
 pub use bfd::BFD_UPDATE_QUEUE;
 use bfd::BfdRoom;
+use electors::{Ordered, Orders};
 use routes::Unsent;
 use world::{Routes, Told, Work, World};
 
@@ -54,6 +56,8 @@ pub struct Ports {
     pub world: mpsc::Receiver<World>,
     /// To the tasks.
     pub work: mpsc::Sender<Work>,
+    /// To the lease electors; a queue of [`electors::ELECTOR_QUEUE`].
+    pub electors: mpsc::Sender<Ordered>,
     /// To logs and readers.
     pub events: mpsc::Sender<Told>,
     /// To the BGP room, where there is one.
@@ -85,6 +89,7 @@ pub struct Driver {
     poller: Poller,
     ports: Ports,
     routes: Unsent,
+    electors: Orders,
     replies: HashMap<u64, oneshot::Sender<Result<String, String>>>,
     next_command: u64,
     events_dropped: u64,
@@ -131,6 +136,7 @@ impl Driver {
             bfd: BfdRoom::new(seed, ports.bfd.take()),
             poller,
             routes: Unsent::new(ports.routes.take()),
+            electors: Orders::new(ports.electors.clone()),
             ports,
             replies: HashMap::new(),
             next_command: 0,
@@ -184,6 +190,7 @@ impl Driver {
             }
         };
         self.expire(now);
+        self.electors.send();
         more |= self.routes.send();
         more | self.turn_bfd()
     }
@@ -299,6 +306,7 @@ impl Driver {
                 World::Removed(slot) => self.feed(Input::Removed(slot)),
                 World::Held(id, result) => self.feed(Input::Held { id, result }),
                 World::Released(id, result) => self.feed(Input::Released { id, result }),
+                World::Word(elector, word) => self.feed(Input::Word { elector, word }),
                 World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }),
             }
         }

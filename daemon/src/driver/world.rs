@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bascule_core::announce::route::RouteWish;
 use bascule_core::bfd::config::PeerConfig;
+use bascule_core::election::lease::Word;
 use bascule_core::health::ProbeKind;
 use bascule_core::node::config::NodeConfig;
 use bascule_core::node::event::Event;
-use bascule_core::node::io::LinkInfo;
+use bascule_core::node::io::{ElectorId, LinkInfo};
 use bascule_core::types::{LinkId, Slot};
 
 use crate::dataplane::Forwarded;
@@ -58,6 +59,8 @@ pub enum World {
     Held(u64, Result<(), String>),
     /// They are off it, or could not be taken off.
     Released(u64, Result<(), String>),
+    /// A lease elector says something.
+    Word(ElectorId, Word),
     /// A probe ended.
     Probed {
         /// Gate.

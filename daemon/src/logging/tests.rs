@@ -66,6 +66,7 @@ fn table() -> Vec<(Event, Option<&'static str>)> {
     let health = |healthy| Event::Health { group: group(), healthy, priority: 99 };
     let vrid = |active| Event::VridInUse { group: group(), vrid: 51, source: Some(ip()), active };
     let some = |text: &str| Some(text.to_owned());
+    let store = |condition| Event::LeaseStore { group: group(), condition, detail: some("403: forbidden") };
     vec![
         (role(Reason::ActiveDown), Some("INFO")),
         (role(Reason::FenceExpired), Some("WARN")),
@@ -84,6 +85,12 @@ fn table() -> Vec<(Event, Option<&'static str>)> {
         (rival(false), None),
         (Event::OneWay { group: group(), source: Some(ip()) }, Some("WARN")),
         (Event::FenceClosed { group: group(), term: Term(4) }, Some("WARN")),
+        (Event::LeaseHolder { group: group(), holder: some("cp2_bascule") }, Some("INFO")),
+        (store(Condition::Reachable), Some("INFO")),
+        (store(Condition::Unreachable), Some("WARN")),
+        (store(Condition::Throttled), Some("WARN")),
+        (store(Condition::Denied), Some("ERROR")),
+        (Event::LeaseStalled { group: group(), seconds: 0.2 }, Some("WARN")),
         (Event::AddressInUse { group: group(), address: ip(), mac: Mac([2; 6]) }, Some("ERROR")),
         (vrid(true), Some("ERROR")),
         (vrid(false), Some("INFO")),

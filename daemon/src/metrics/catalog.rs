@@ -52,6 +52,8 @@ pub(super) const RESULTS_OF_CHECKS: [&str; 2] = ["passed", "failed"];
 pub(super) const RESULTS_OF_WITNESSES: [&str; 2] = ["answered", "silent"];
 /// The values of `forward_tables_total{work}`.
 pub(super) const TABLE_WORK: [&str; 2] = ["computed", "swapped"];
+/// The values of `lease_renewals_total{result}`.
+pub(super) const RESULTS_OF_RENEWALS: [&str; 3] = ["extended", "expired", "lost"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
@@ -92,7 +94,7 @@ families! {
          Active without a fence. Swings between 1.75 and 2.75 advert intervals at rest; a scrape sees one point of it.",
         "a claim, then every advert";
     FENCE_CLOSED = Counter "fence_closed_total" ["group"],
-        "Claims that ended because no advert left before the fence's deadline. Counted when the process sees it: a process that died \
+        "Claims that ended because no advert left, or no lease was renewed, before the fence's deadline. Counted when the process sees it: a process that died \
          does not count its own.",
         "SIGSTOP, frozen cgroup or a stall of the owner past the fence";
     FENCE_DROPS = Counter "fence_drops_total" ["reason"],
@@ -113,6 +115,20 @@ families! {
     ADDRESS_RESTORED = Counter "address_restored_total" ["group"],
         "Addresses that somebody removed from the link and that were put back. Says nothing about who removed them.",
         "the address deleted by hand on the owner";
+    LEASE_CONDITION = Gauge "lease_condition" ["group", "condition"],
+        "1 for how the store of the group's lease answers this node (unknown, reachable, throttled, unreachable, denied), 0 for the \
+         others. The last request decides; a node that may not own asks seldom.",
+        "an API server or etcd that is away, slow or refuses";
+    LEASE_LEFT = Gauge "lease_seconds_left" ["group"],
+        "While this node owns by a lease: seconds until the fence closes without a further renewal, 0 while it does not own.",
+        "a claim, then every renewal";
+    LEASE_RENEWALS = Counter "lease_renewals_total" ["group", "result"],
+        "What renewing led to: extended, or the end of a claim because no proof came in time (expired) or the lease names somebody else \
+         (lost). A renewal that failed and was repeated in time counts once, as extended.",
+        "time; a store that is away; somebody who takes the lease";
+    LEASE_TRANSITIONS = Gauge "lease_transitions" ["group"],
+        "Claims of all nodes, as the last claim of this node counted them (leaseTransitions, or etcd's revision).",
+        "a claim by this node";
     ADVERTS_SENT = Counter "adverts_sent_total" ["group"],
         "Adverts handed to the link. The fence drops those of an expired claim (fence_drops_total).",
         "being Active";

@@ -7,6 +7,7 @@ mod bfd;
 mod bgp;
 mod catalog;
 mod forward;
+mod lease;
 mod register;
 
 use std::collections::BTreeSet;
@@ -43,6 +44,7 @@ struct Inner {
 struct Shown {
     vips: BTreeSet<(String, String)>,
     groups: BTreeSet<String>,
+    leases: BTreeSet<String>,
     gates: BTreeSet<String>,
     bfd_peers: BTreeSet<String>,
     bgp: bgp::Shown,
@@ -99,6 +101,9 @@ impl Metrics {
             | Event::Health { .. }
             | Event::AddressInUse { .. }
             | Event::VridInUse { .. }
+            | Event::LeaseHolder { .. }
+            | Event::LeaseStore { .. }
+            | Event::LeaseStalled { .. }
             | Event::InstallFailed { .. }
             | Event::Routes { .. }
             | Event::Handover { .. }
@@ -158,6 +163,10 @@ impl Metrics {
                 (true, Some(margin)) => f.fence_margin.with_label_values(&[name]).set(margin),
                 (true, None) => absent(f.fence_margin.remove_label_values(&[name])),
                 (false, _) => f.fence_margin.with_label_values(&[name]).set(0.0),
+            }
+            if let Some(lease) = &group.lease {
+                lease::update(f, name, lease);
+                now.leases.insert(name.to_owned());
             }
             advance(&f.adverts_sent.with_label_values(&[name]), group.adverts_sent);
             advance(&f.adverts_heard.with_label_values(&[name]), group.adverts_heard);
@@ -224,6 +233,9 @@ impl Metrics {
                 absent(f.election_role.remove_label_values(&[group.as_str(), role.as_str()]));
             }
             absent(f.fence_margin.remove_label_values(&[group]));
+        }
+        for group in before.leases.difference(&now.leases) {
+            lease::take_back(f, group);
         }
         for gate in before.gates.difference(&now.gates) {
             absent(f.health_state.remove_label_values(&[gate]));

@@ -75,6 +75,26 @@ fn states_of_what_is_gone_or_unknown_are_taken_back() {
 }
 
 #[test]
+fn a_lease_is_taken_back_with_its_group_and_with_its_elector() {
+    let metrics = Metrics::new("n1");
+    let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
+    let leased = GroupStatus { lease: Some(self::fixtures::lease()), ..group("api") };
+    for after in [vec![], vec![group("api")]] {
+        metrics.update(&status(vec![leased.clone()]));
+        assert!(
+            has("bascule_lease_condition{") && has("bascule_lease_seconds_left{") && has("bascule_lease_transitions{")
+        );
+        metrics.update(&status(after));
+        assert!(
+            !has("bascule_lease_condition{")
+                && !has("bascule_lease_seconds_left{")
+                && !has("bascule_lease_transitions{")
+        );
+        assert!(has("bascule_lease_renewals_total{"), "counters stay");
+    }
+}
+
+#[test]
 fn bfd_sessions_come_and_go_and_a_deaf_socket_is_not_ready() {
     let metrics = Metrics::new("n1");
     let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));

@@ -1,9 +1,11 @@
 //! Faults of the network: cuts, loss, and a node that claims what is not its own. Each is in force while its guard lives.
 
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipnet::IpNet;
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket};
 
 use crate::command::{nft, tool};
 use crate::{Bridge, Lab, LabError, Netns, Port, Result, Stamp};
@@ -160,33 +162,36 @@ impl PlantedOwner {
 /// # Errors
 /// When the frame cannot be sent.
 pub(crate) fn announce(netns: &Netns, link: &str, vip: IpAddr) -> Result<()> {
-    use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket};
-    use std::os::fd::AsRawFd;
-
     let mac = netns.mac(link)?.0;
-    let index = netns.ifindex(link)?.cast_signed();
+    let index = netns.ifindex(link)?;
     let frame = match vip {
         IpAddr::V4(vip) => gratuitous_arp(mac, vip),
         IpAddr::V6(vip) => unsolicited_na(mac, vip),
     };
     netns.run(|| {
-        let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
-            .map_err(LabError::errno("packet socket"))?;
-        let raw = libc::sockaddr_ll {
-            sll_family: u16::try_from(libc::AF_PACKET).expect("a small constant"),
-            sll_protocol: 0,
-            sll_ifindex: index,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        let length = libc::socklen_t::try_from(size_of_val(&raw)).expect("twenty bytes");
-        // SAFETY: `raw` is a whole sockaddr_ll of family AF_PACKET and `length` is its size.
-        let to = unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) }
-            .ok_or_else(|| LabError::answer("sockaddr_ll", "refused"))?;
-        sendto(fd.as_raw_fd(), &frame, &to, MsgFlags::empty()).map(drop).map_err(LabError::errno("sendto"))
+        let (socket, to) = packet_socket(index)?;
+        sendto(socket.as_raw_fd(), &frame, &to, MsgFlags::empty()).map(drop).map_err(LabError::errno("sendto"))
     })
+}
+
+/// A socket of the calling thread's namespace that sends whole frames, and the link with this index as where to.
+pub(crate) fn packet_socket(index: u32) -> Result<(OwnedFd, LinkAddr)> {
+    let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(LabError::errno("packet socket"))?;
+    let raw = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).expect("a small constant"),
+        sll_protocol: 0,
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&raw)).expect("twenty bytes");
+    // SAFETY: `raw` is a whole sockaddr_ll of family AF_PACKET and `length` is its size.
+    let to = unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) }
+        .ok_or_else(|| LabError::answer("sockaddr_ll", "refused"))?;
+    Ok((fd, to))
 }
 
 /// RFC 5227 3: request form, sender and target address the same.

@@ -7,6 +7,7 @@
 //! Needs root, iproute2 and nftables. Synchronous: threads, no async runtime.
 
 pub mod apiserver;
+mod asker;
 pub mod audit;
 pub mod bascule;
 mod bridge;
@@ -20,6 +21,7 @@ mod group;
 mod http;
 pub mod keepalived;
 mod lab;
+pub mod leased;
 mod leftovers;
 mod netns;
 pub mod pki;
@@ -36,6 +38,7 @@ mod time;
 mod udp_probe;
 mod wire;
 
+pub use asker::ArpAsker;
 pub use bridge::{Bridge, BridgeOptions, Port, Trunk};
 pub use command::tool;
 pub use error::{LabError, Result};

@@ -40,11 +40,15 @@ pub enum Reason {
     AddressInUse,
     /// The kernel refuses the addresses.
     InstallFailed,
+    /// The lease is this node's.
+    LeaseAcquired,
+    /// The lease names somebody else, or is gone.
+    LeaseLost,
 }
 
 impl Reason {
     /// Every reason, for metrics that must exist before they move.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Started,
         Self::ActiveDown,
         Self::PeerReleased,
@@ -61,6 +65,8 @@ impl Reason {
         Self::FenceUnavailable,
         Self::AddressInUse,
         Self::InstallFailed,
+        Self::LeaseAcquired,
+        Self::LeaseLost,
     ];
 
     /// The label.
@@ -82,6 +88,8 @@ impl Reason {
             Self::FenceUnavailable => "fence_unavailable",
             Self::AddressInUse => "address_in_use",
             Self::InstallFailed => "install_failed",
+            Self::LeaseAcquired => "lease_acquired",
+            Self::LeaseLost => "lease_lost",
         }
     }
 }

@@ -109,7 +109,7 @@ impl Group {
     }
 
     /// Puts the addresses on the link, unless the grant had them put there.
-    fn install(&mut self, now: Instant) {
+    pub(super) fn install(&mut self, now: Instant) {
         self.timers.stop(Timer::Prepared);
         let there = self.prepared.take().is_some_and(|p| p.installed);
         if let Some(link) = self.link.as_ref().map(|l| l.id) {

@@ -53,6 +53,10 @@ impl Node {
         let wanted = |g: &Group| g.config.name == vip || address.is_some_and(|a| g.config.owned().contains(&a));
         let known: Vec<&str> = self.groups.iter().map(|g| g.config.name.as_str()).collect();
         let refusal = match self.groups.iter().find(|g| wanted(g)) {
+            Some(g) if g.lease.is_some() => Some(format!(
+                "{} is elected by a lease: whoever asks first is given it, so no node can be chosen; `bascule drain` on its owner gives it away",
+                g.config.name
+            )),
             _ if self.config.keys.is_empty() => {
                 Some("no peer key is configured (peers.keyFile): a move needs one".to_owned())
             }

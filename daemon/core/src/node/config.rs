@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 
 use crate::announce::l2::AnnounceConfig;
+use crate::election::lease::timing::Timing;
 use crate::health::GateConfig;
 use crate::types::Centis;
 use crate::wire::peer::Keys;
@@ -86,7 +87,67 @@ pub enum WhenAllFail {
     Release,
 }
 
-/// One group: the addresses that move together, and their virtual router.
+/// Where the lease lies that elects a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Store {
+    /// A `coordination.k8s.io` Lease.
+    Kubernetes {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A key that goes with a lease of etcd.
+    Etcd {
+        /// The key.
+        key: String,
+    },
+}
+
+impl Store {
+    /// The word of the configuration.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Kubernetes { .. } => "kubernetes",
+            Self::Etcd { .. } => "etcd",
+        }
+    }
+}
+
+impl core::fmt::Display for Store {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Kubernetes { namespace, name } => write!(f, "{namespace}/{name}"),
+            Self::Etcd { key } => f.write_str(key),
+        }
+    }
+}
+
+/// What a take-over in etcd needs beyond the TTL: half a second until etcd looks for leases that ran out, the watch and two requests.
+const ETCD_TAKEOVER: Duration = Duration::from_millis(1500);
+
+/// The lease that elects a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseConfig {
+    /// Where it lies.
+    pub store: Store,
+    /// Its times.
+    pub timing: Timing,
+}
+
+impl LeaseConfig {
+    /// How long after the last renewal of a node that died another one owns, at the latest, while the store answers and, of etcd, its
+    /// leader survives (ADR 0009).
+    pub fn takeover_bound(&self) -> Duration {
+        let timing = &self.timing;
+        match self.store {
+            Store::Kubernetes { .. } => timing.kubernetes_takeover(timing.renew(), timing.request() * 2),
+            Store::Etcd { .. } => timing.duration() + ETCD_TAKEOVER,
+        }
+    }
+}
+
+/// One group: the addresses that move together, and their virtual router or their lease.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupConfig {
     /// Name, unique on the node.
@@ -97,6 +158,9 @@ pub struct GroupConfig {
     pub link_local: Option<Ipv6Addr>,
     /// Link by name; found by the subnet of the first address otherwise.
     pub interface: Option<String>,
+    /// The lease that elects; `None`: VRRP does. With one, what belongs to the virtual router means nothing: `vrid` (0) to `strict_rfc`,
+    /// `unicast_peers`, `link_local`, and `drain_time`, since what is given up is closed before it is released.
+    pub lease: Option<LeaseConfig>,
     /// Virtual router id, 1..=255.
     pub vrid: u8,
     /// Priority of this node while healthy, 100..=254.
@@ -133,6 +197,7 @@ impl GroupConfig {
             addresses,
             link_local: None,
             interface: None,
+            lease: None,
             vrid,
             priority: crate::types::HEALTHY_MIN,
             interval: Centis::new(10).expect("10 cs is in range"),
@@ -154,10 +219,11 @@ impl GroupConfig {
         self.addresses.iter().copied().filter(IpAddr::is_ipv4).collect()
     }
 
-    /// The addresses of the IPv6 virtual router as advertised: a link-local first (RFC 9568 section 5.2.9).
+    /// The addresses of the IPv6 virtual router as advertised: a link-local first (RFC 9568 section 5.2.9). A lease has no router, and so no
+    /// link-local.
     pub fn router_v6(&self) -> Vec<IpAddr> {
         let mut rest: Vec<IpAddr> = self.addresses.iter().copied().filter(IpAddr::is_ipv6).collect();
-        if rest.is_empty() {
+        if rest.is_empty() || self.lease.is_some() {
             return rest;
         }
         let derived = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0200, 0x5eff, 0xfe00, 0x0200 | u16::from(self.vrid));
@@ -175,6 +241,7 @@ impl GroupConfig {
     /// True when `other` can be reached from this configuration without leaving the election.
     pub fn updatable_to(&self, other: &Self) -> bool {
         self.name == other.name
+            && self.lease == other.lease
             && self.vrid == other.vrid
             && self.interface == other.interface
             && self.unicast_peers == other.unicast_peers

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::announce::route::Want;
 use crate::election::Reason;
+use crate::election::lease::Condition;
 use crate::types::{Mac, Role, Term};
 
 /// A state change or an observation worth a line.
@@ -146,6 +147,29 @@ pub enum Event {
         group: String,
         /// Why.
         condition: Option<String>,
+    },
+    /// The lease of a group names somebody else than before.
+    LeaseHolder {
+        /// Group.
+        group: String,
+        /// Who holds it, as far as is known; absent: nobody.
+        holder: Option<String>,
+    },
+    /// The store of a group's lease answers otherwise than before.
+    LeaseStore {
+        /// Group.
+        group: String,
+        /// How.
+        condition: Condition,
+        /// In its own words, when it does not do what it should.
+        detail: Option<String>,
+    },
+    /// The elector of a group was held up.
+    LeaseStalled {
+        /// Group.
+        group: String,
+        /// For so long.
+        seconds: f64,
     },
     /// A configuration is in force.
     ConfigApplied {

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 
 use super::config::{FencePolicy, GroupConfig, WhenAllFail};
 use super::event::Event;
-use super::io::{Action, FenceState, LinkInfo};
+use super::io::{Action, ElectorId, FenceState, LinkInfo};
+use super::lease::Tenure;
 use super::prepare::Prepared;
 use super::status::GroupStatus;
 use crate::announce::l2::Announcer;
@@ -47,6 +48,10 @@ pub(super) enum Timer {
     Retry,
     /// The foreign virtual router has been silent long enough.
     Foreign,
+    /// The fence of a claim on a lease closes without a further proof.
+    Lease,
+    /// Addresses that could not be taken off have ended by their lifetime.
+    Closed,
 }
 
 /// What the node knows and every group needs.
@@ -56,6 +61,8 @@ pub(super) struct Env<'a> {
     pub(super) fence: &'a FenceState,
     pub(super) keys: &'a Keys,
     pub(super) drained: bool,
+    /// The group or the process ends: electors are told to stop.
+    pub(super) ending: bool,
     /// How long routes are announced with GRACEFUL_SHUTDOWN when the node is drained.
     pub(super) route_drain: Duration,
     pub(super) links: &'a [LinkInfo],
@@ -86,7 +93,10 @@ pub(super) struct Group {
     pub(super) config: GroupConfig,
     pub(super) slot: Slot,
     pub(super) link: Option<LinkInfo>,
+    /// The virtual router. Where a lease elects it stays in Initialize, which sends nothing and heeds nothing.
     pub(super) vrrp: Vrrp,
+    /// Where a lease elects.
+    pub(super) lease: Option<Tenure>,
     pub(super) handover: Handover,
     pub(super) announcer: Announcer,
     pub(super) term: Term,
@@ -142,13 +152,22 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(config: GroupConfig, slot: Slot, seed: u64, env: &Env<'_>, now: Instant) -> Self {
+    /// `elector`: the name of its elector, should a lease elect.
+    pub(super) fn new(
+        config: GroupConfig,
+        slot: Slot,
+        elector: ElectorId,
+        seed: u64,
+        env: &Env<'_>,
+        now: Instant,
+    ) -> Self {
         let healthy = config.gates.is_empty();
         let vrrp = Vrrp::new(vrrp_config(&config, healthy, env));
         Self {
             handover: Handover::new(config.vrid, env.node.to_owned()),
             announcer: Announcer::new(config.l2, config.owned()),
             vrrp,
+            lease: config.lease.clone().map(|lease| Tenure::new(elector, lease)),
             slot,
             link: None,
             term: Term(0),
@@ -185,6 +204,19 @@ impl Group {
         }
     }
 
+    /// The role, whoever elects.
+    pub(super) fn role(&self) -> Role {
+        self.lease.as_ref().map_or_else(|| self.vrrp.role(), |lease| lease.role)
+    }
+
+    /// While Active and fenced: when the fence closes without a further proof.
+    pub(super) fn fence_deadline(&self) -> Option<Instant> {
+        match &self.lease {
+            Some(lease) => lease.deadline(),
+            None => self.vrrp.fence_deadline(),
+        }
+    }
+
     /// A number that nobody else can guess.
     pub(super) fn nonce(&mut self) -> u64 {
         use core::hash::Hasher as _;
@@ -210,9 +242,12 @@ impl Group {
         self.out.push_back(Action::Report(event));
     }
 
-    /// True when nothing is owed any more: not in the election, no stragglers, no addresses.
+    /// True when nothing is owed any more: not in the election, no stragglers, no addresses, and an elector has what it waits for.
     pub(super) fn at_rest(&self) -> bool {
-        self.vrrp.role() == Role::Initialize && self.timers.get(Timer::Drained).is_none() && self.installed.is_none()
+        self.role() == Role::Initialize
+            && self.timers.get(Timer::Drained).is_none()
+            && self.installed.is_none()
+            && self.lease.as_ref().is_none_or(Tenure::at_rest)
     }
 
     /// The other owner was first heard within the two seconds before `deadline` as somebody else than before.
@@ -238,6 +273,8 @@ impl Group {
             self.removing.clear();
             self.register(env, now);
         }
+        self.confirm_closed();
+        self.tell_standing(env);
     }
 
     /// Our own address of a family on the link: the source of adverts and the tie-break.
@@ -265,6 +302,7 @@ impl Group {
         let (group, priority) = (self.config.name.clone(), self.priority());
         self.report(Event::Health { group, healthy, priority });
         self.apply_vrrp(env, now);
+        // A lease has no peer to ask: its sick holder keeps what it has.
         let sick_owner = !healthy && self.vrrp.role() == Role::Active;
         if sick_owner && self.config.when_all_fail == WhenAllFail::Keep && !env.keys.is_empty() {
             self.start_handover(Wanted::Healthy, now);
@@ -317,11 +355,13 @@ impl Group {
         self.config.drain_time = Duration::ZERO;
         self.vrrp.stop(Reason::Reconfigured, true);
         self.drain_outputs(env, now);
+        self.lease_close(Role::Initialize, Reason::Reconfigured, env, now);
         self.finish_drain(env);
+        self.tell_standing(env);
     }
 
-    pub(super) fn status(&self, now: Instant) -> GroupStatus {
-        let active = self.vrrp.role() == Role::Active;
+    pub(super) fn status(&self, fenced: bool, now: Instant) -> GroupStatus {
+        let active = self.role() == Role::Active;
         let own = self.own_address(main_family(&self.config));
         let other = self.vrrp.owner();
         GroupStatus {
@@ -334,12 +374,13 @@ impl Group {
                 .collect(),
             interface: self.link.as_ref().map(|l| l.name.clone()),
             vrid: self.config.vrid,
-            role: self.vrrp.role(),
+            lease: self.lease.as_ref().map(|lease| lease.status(now)),
+            role: self.role(),
             term: self.term,
             owner: if active { own } else { other.map(|o| o.address) },
             owner_priority: if active { Some(self.priority()) } else { other.map(|o| o.priority) },
             since_seconds: now.since(self.since).as_secs_f64(),
-            fence_margin_seconds: self.vrrp.fence_deadline().map(|at| at.since(now).as_secs_f64()),
+            fence_margin_seconds: self.fence_deadline().filter(|_| fenced).map(|at| at.since(now).as_secs_f64()),
             priority: self.priority(),
             healthy: self.healthy,
             draining: self.timers.get(Timer::Drained).is_some(),

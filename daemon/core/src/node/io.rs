@@ -5,12 +5,13 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
-use super::config::NodeConfig;
+use super::config::{LeaseConfig, NodeConfig};
 use super::event::Event;
 use crate::announce::l2::FrameKind;
 use crate::announce::route::RouteWish;
+use crate::election::lease::{Command as ElectorCommand, Word};
 use crate::fence::FenceWrite;
-use crate::types::{LinkId, Mac, Slot};
+use crate::types::{LinkId, Mac, Slot, Term};
 
 /// A network link as the node needs to know it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +56,26 @@ pub enum Command {
     /// End with [`Action::Stopped`] for a run that follows at once: groups are given away as by `Stop`, but addresses and routes of
     /// anycast VIPs stay as they are.
     Restart,
+}
+
+/// Names a lease elector of this node. Words with an old one are ignored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ElectorId(pub u64);
+
+/// What is asked of a lease elector's driver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Run it from now on, with the standing `Fit`.
+    Start {
+        /// Whose, for logs.
+        group: String,
+        /// On what.
+        lease: LeaseConfig,
+        /// Its claims count from the term after this one.
+        term: Term,
+    },
+    /// Tell it. After `Stop` it ends by itself.
+    Tell(ElectorCommand),
 }
 
 /// Something happened in the world.
@@ -138,6 +159,13 @@ pub enum Input<'a> {
     },
     /// An advert of ours met a fence that another node's advert had closed.
     Deposed(Slot),
+    /// A lease elector says something.
+    Word {
+        /// Which.
+        elector: ElectorId,
+        /// What.
+        word: Word,
+    },
     /// A probe ended.
     Probed {
         /// Gate name.
@@ -238,6 +266,13 @@ pub enum Action {
     Routes(Vec<RouteWish>),
     /// Prolong the lifetime of these addresses, in one batch.
     Renew(Vec<(LinkId, IpAddr)>),
+    /// For the driver of a lease elector; what it says is fed as `Input::Word`. None may be lost.
+    Elect {
+        /// Which.
+        elector: ElectorId,
+        /// What.
+        order: Box<Order>,
+    },
     /// Run a probe, then feed `Input::Probed`.
     Probe {
         /// Gate name.

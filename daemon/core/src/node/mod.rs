@@ -19,6 +19,7 @@ pub mod config;
 pub mod event;
 mod group;
 pub mod io;
+pub mod lease;
 mod packets;
 mod part;
 mod prepare;
@@ -70,6 +71,8 @@ pub struct Node {
     /// Anycast VIPs, also those whose stanza is gone and that are still held.
     anycast: Vec<Anycast>,
     next_anycast: u64,
+    /// Names of lease electors, one for each group that ever was.
+    next_elector: u64,
     ledger: Ledger,
     /// Names or addresses changed: the ledger must be settled.
     routes_changed: bool,
@@ -97,6 +100,7 @@ impl Node {
             leaving: Vec::new(),
             anycast: Vec::new(),
             next_anycast: 0,
+            next_elector: 0,
             ledger: Ledger::default(),
             routes_changed: false,
             gates: Vec::new(),
@@ -154,6 +158,15 @@ impl Node {
             }
             Input::SendFailed { slot, .. } => self.at_slot(slot, now, |g, _, _| g.vrrp.advert_failed()),
             Input::Deposed(slot) => self.at_slot(slot, now, |g, env, now| g.handle_deposed(env, now)),
+            Input::Word { elector, word } => {
+                let mut word = Some(word);
+                self.each(now, |g, env, now| {
+                    let ours = g.lease.as_ref().is_some_and(|lease| lease.is(elector));
+                    if let Some(word) = word.take_if(|_| ours) {
+                        g.handle_word(word, env, now);
+                    }
+                });
+            }
             Input::Probed { gate, ok, detail } => self.handle_probed(&gate, ok, &detail, now),
             Input::Command { id, command } => self.handle_command(id, command, now),
         }
@@ -224,7 +237,8 @@ impl Node {
         };
         // Nobody asked for one.
         let fence_error = fence_error.filter(|_| self.config.fence != FencePolicy::Off);
-        let groups: Vec<_> = self.groups.iter().map(|g| g.status(now)).collect();
+        let fenced = self.env().fenced();
+        let groups: Vec<_> = self.groups.iter().map(|g| g.status(fenced, now)).collect();
         let fence_ok = fence_error.is_none() || self.config.fence != FencePolicy::Required;
         let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize)
             && self.anycast.iter().all(|a| self.drained || a.retired || a.is_ready());
@@ -259,13 +273,14 @@ impl Node {
             fence: &self.fence,
             keys: &self.config.keys,
             drained: self.drained || self.stopping,
+            ending: self.stopping,
             route_drain: self.config.route_drain,
             links: &self.links,
         };
         for group in &mut self.groups {
             f(group, &env, now);
         }
-        env.drained = true;
+        (env.drained, env.ending) = (true, true);
         for group in &mut self.leaving {
             f(group, &env, now);
         }

@@ -33,7 +33,7 @@ impl Node {
         let parsed = if ttl == HOP_LIMIT { Advert::parse(payload, src, dst) } else { Err(VrrpError::HopLimit { ttl }) };
         match parsed {
             Ok(advert) => self.on_link(link, now, |g, env, now| {
-                if g.config.vrid == advert.vrid {
+                if g.lease.is_none() && g.config.vrid == advert.vrid {
                     g.handle_advert(src, &advert, env, now);
                 }
             }),
@@ -73,7 +73,7 @@ impl Node {
         }
         match Message::parse(payload, &self.config.keys) {
             Ok(message) => self.on_link(link, now, |g, env, now| {
-                if g.config.vrid == message.vrid {
+                if g.lease.is_none() && g.config.vrid == message.vrid {
                     g.handle_peer(src, &message, env, now);
                 }
             }),

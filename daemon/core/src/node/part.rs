@@ -61,10 +61,11 @@ impl Group {
     /// Looks at everything that decides whether the group takes part, and brings it in or out.
     pub(super) fn evaluate(&mut self, env: &Env<'_>, now: Instant) {
         let link = self.find_link(env.links).cloned();
-        if self.link.as_ref().map(|l| l.id) != link.as_ref().map(|l| l.id) && self.vrrp.role() != Role::Initialize {
+        if self.link.as_ref().map(|l| l.id) != link.as_ref().map(|l| l.id) && self.role() != Role::Initialize {
             // The link was replaced under us: nothing of the old one can be trusted.
             self.vrrp.stop(Reason::LinkDown, false);
             self.drain_outputs(env, now);
+            self.lease_close(Role::Initialize, Reason::LinkDown, env, now);
         }
         let new_mac = matches!((&self.link, &link), (Some(old), Some(new)) if old.mac != new.mac);
         self.link = link;
@@ -79,7 +80,7 @@ impl Group {
         // A link that comes up with the node takes a moment (IPv6 duplicate detection alone a second): no news before that.
         let settles = self.begun + SETTLE;
         let early = now < settles
-            && self.vrrp.role() == Role::Initialize
+            && self.role() == Role::Initialize
             && self.link.is_some()
             && matches!(obstacle, Some((Reason::LinkDown, _)));
         if early {
@@ -95,14 +96,18 @@ impl Group {
             Some((reason, _)) => self.withdraw(reason, env, now),
             None => self.join(now),
         }
+        self.tell_standing(env);
         self.drain_outputs(env, now);
     }
 
     /// Leaves the election; the planned way when somebody may take over and we are still able to.
     fn withdraw(&mut self, reason: Reason, env: &Env<'_>, now: Instant) {
         self.timers.stop(Timer::Probe);
-        if self.vrrp.role() == Role::Initialize {
+        if self.role() == Role::Initialize {
             return;
+        }
+        if self.lease.is_some() {
+            return self.lease_close(Role::Initialize, reason, env, now);
         }
         let planned = matches!(reason, Reason::Stopped | Reason::Unhealthy);
         if planned && self.vrrp.role() == Role::Active && !env.keys.is_empty() {
@@ -119,10 +124,12 @@ impl Group {
 
     fn join(&mut self, now: Instant) {
         self.farewell = false;
-        if self.vrrp.role() != Role::Initialize || self.timers.get(Timer::Probe).is_some() {
+        if self.role() != Role::Initialize || self.timers.get(Timer::Probe).is_some() {
             return;
         }
-        if self.probed {
+        if self.probed && self.lease.is_some() {
+            self.lease_join(now);
+        } else if self.probed {
             self.vrrp.start(now);
         } else {
             self.probes = 0;
@@ -145,7 +152,7 @@ impl Group {
         }
         let mut routers = Vec::new();
         for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
-            if !list.is_empty() {
+            if !list.is_empty() && self.lease.is_none() {
                 routers.push((family, self.config.vrid));
             }
         }
@@ -153,10 +160,10 @@ impl Group {
         self.registered = Some(wanted);
         let write = FenceWrite::Register { slot, link: link.id, addresses, routers };
         self.out.push_back(Action::Fence(write));
-        if self.vrrp.role() == Role::Active {
+        if self.role() == Role::Active {
             // What the slot knew is forgotten: the claim goes on in it. A fence that became available under a running claim opens
             // for one window, which the advert that follows proves.
-            let deadline = self.vrrp.fence_deadline().unwrap_or(now + window(self.config.interval));
+            let deadline = self.fence_deadline().unwrap_or(now + window(self.config.interval));
             // Programs that were not there saw no silence.
             self.basis = Basis::Given;
             self.write_fence(env, FenceRole::Active, deadline, Instant::ZERO, self.handover.granted_to().is_some());

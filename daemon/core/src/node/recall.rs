@@ -48,7 +48,7 @@ impl Group {
 
     /// A probe for an address of ours: whoever sends it holds somebody else for its owner, or starts. Paced as the defence of it is.
     pub(super) fn handle_probe_by(&mut self, address: IpAddr, now: Instant) {
-        if self.vrrp.role() == Role::Active
+        if self.role() == Role::Active
             && self.claim.is_some_and(|c| c.announced)
             && self.handover.granted_to().is_none()
             && let Some(own) = self.link.as_ref().map(|l| l.mac)

@@ -107,7 +107,7 @@ impl Group {
             return;
         }
         self.relieve();
-        if self.vrrp.role() == Role::Active && self.handover.granted_to().is_none() {
+        if self.role() == Role::Active && self.handover.granted_to().is_none() {
             self.note_rival(Some(address), Some(mac), None, now);
             if let Some(own) = self.link.as_ref().map(|l| l.mac) {
                 let _answered = self.announcer.defend(own, address, now);
@@ -165,7 +165,7 @@ impl Group {
     pub(super) fn handle_install_failed(&mut self, error: &str, env: &Env<'_>, now: Instant) {
         self.report(Event::InstallFailed { group: self.config.name.clone(), error: error.to_owned() });
         self.give_up_grant(env);
-        if self.vrrp.role() == Role::Active {
+        if self.role() == Role::Active {
             self.setback = Some((Reason::InstallFailed, format!("addresses cannot be installed: {error}")));
             self.timers.set(Timer::Retry, now + RETRY);
             let retry = self.timers.get(Timer::Retry);
@@ -205,6 +205,8 @@ impl Group {
                     self.setback = None;
                     self.evaluate(env, now);
                 }
+                Timer::Lease => self.expire_lease(env, now),
+                Timer::Closed => self.addresses_ended(env, now),
                 Timer::Foreign => {
                     self.foreign = None;
                     let (group, vrid) = (self.config.name.clone(), self.config.vrid);
@@ -221,6 +223,11 @@ impl Group {
         let owner_heard = self.heard.is_some_and(|at| now.since(at) < self.vrrp.active_down_interval());
         if owner_heard {
             // The owner is the one that advertises: whoever answered, it is no conflict.
+            self.answered = None;
+        }
+        if let (PROBE_COUNT, Some((address, mac, _)), Some(lease)) = (self.probes, self.answered, self.lease.as_mut()) {
+            // It may be the holder's answer. The lease will say: whoever is given it knows that no holder is there.
+            lease.suspect(address, mac);
             self.answered = None;
         }
         if let (PROBE_COUNT, Some((address, mac, at))) = (self.probes, self.answered) {

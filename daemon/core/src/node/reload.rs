@@ -4,7 +4,7 @@ use super::Node;
 use super::SLOTS;
 use super::config::{GroupConfig, NodeConfig};
 use super::group::{Env, Group};
-use super::io::Action;
+use super::io::{Action, ElectorId};
 use super::route::Changes;
 use crate::health::Gate;
 use crate::time::Instant;
@@ -65,9 +65,9 @@ impl Node {
             let owned = group.config.owned();
             let contested = wanted.iter().any(|w| w.owned().iter().any(|a| owned.contains(a)));
             if contested {
-                group.abandon(&self.env(), now);
+                group.abandon(&Env { ending: true, ..self.env() }, now);
             } else {
-                let env = Env { drained: true, ..self.env() };
+                let env = Env { drained: true, ending: true, ..self.env() };
                 group.evaluate(&env, now);
             }
             self.leaving.push(group);
@@ -79,17 +79,27 @@ impl Node {
     fn add(&mut self, config: GroupConfig, now: Instant) {
         let used = |s: u32| self.groups.iter().chain(&self.leaving).any(|g| g.slot.0 == s);
         let Some(slot) = (0..SLOTS).find(|s| !used(*s)) else { return };
-        let group = Group::new(config, Slot(slot), self.seed.rotate_left(slot % 64) ^ now.as_nanos(), &self.env(), now);
+        self.next_elector += 1;
+        let elector = ElectorId(self.next_elector);
+        let group = Group::new(
+            config,
+            Slot(slot),
+            elector,
+            self.seed.rotate_left(slot % 64) ^ now.as_nanos(),
+            &self.env(),
+            now,
+        );
         self.groups.push(group);
     }
 
-    fn env(&self) -> Env<'_> {
+    pub(super) fn env(&self) -> Env<'_> {
         Env {
             node: &self.config.node,
             policy: self.config.fence,
             fence: &self.fence,
             keys: &self.config.keys,
             drained: self.drained || self.stopping,
+            ending: self.stopping,
             route_drain: self.config.route_drain,
             links: &self.links,
         }

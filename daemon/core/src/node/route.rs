@@ -146,7 +146,7 @@ impl Group {
         if !self.config.announce.routed() {
             return Want::Withdraw;
         }
-        match self.vrrp.role() {
+        match self.role() {
             Role::Active if self.claim.is_some_and(|c| c.announced) => {
                 if drained {
                     Want::Drain

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::config::{Announce, FencePolicy};
 use crate::announce::route::Want;
+use crate::election::lease::{Condition, Standing};
 use crate::types::{Family, Role, Term};
 
 /// The node.
@@ -44,8 +45,10 @@ pub struct GroupStatus {
     pub families: Vec<Family>,
     /// Link name, when found.
     pub interface: Option<String>,
-    /// VRID.
+    /// VRID; 0 where a lease elects.
     pub vrid: u8,
+    /// The lease that elects; absent: VRRP does.
+    pub lease: Option<LeaseStatus>,
     /// Role.
     pub role: Role,
     /// Last claim.
@@ -74,6 +77,36 @@ pub struct GroupStatus {
     pub adverts_sent: u64,
     /// Adverts heard from others since start.
     pub adverts_heard: u64,
+}
+
+/// The lease of a group.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseStatus {
+    /// Kind of store: `kubernetes`.
+    pub store: &'static str,
+    /// Namespace and name of the Lease.
+    pub name: String,
+    /// Who is named in it; absent: nobody, or it was not read yet.
+    pub holder: Option<String>,
+    /// What this node may do.
+    pub standing: Standing,
+    /// How the store answers.
+    pub store_condition: Condition,
+    /// The store's words, when it does not do what it should.
+    pub detail: Option<String>,
+    /// While this node owns: seconds until the fence closes without a further renewal.
+    pub seconds_left: Option<f64>,
+    /// Claims of all nodes, as this node's last claim counted them.
+    pub transitions: u64,
+    /// Renewals of this node's claims since start.
+    pub renewals: u64,
+    /// Claims of this node that ended since start because no proof came in time.
+    pub expired: u64,
+    /// Claims of this node that ended since start because the lease named somebody else, or was gone.
+    pub lost: u64,
+    /// Another node owns at the latest so many seconds after the last renewal of one that died, while the store answers.
+    pub takeover_bound_seconds: f64,
 }
 
 /// One VIP that every eligible node announces.

@@ -19,6 +19,7 @@ mod fence;
 mod handover;
 mod harness;
 mod health;
+mod lease;
 mod lifecycle;
 mod probe;
 mod receive;

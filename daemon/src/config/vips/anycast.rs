@@ -7,7 +7,10 @@ use super::super::read::{Errors, Map};
 use super::{Made, Vip, used_gates};
 
 /// Fields of an election, which there is none of.
-const ELECTION: [&str; 13] = [
+const ELECTION: [&str; 16] = [
+    "ownership",
+    "elector",
+    "lease",
     "linkLocal",
     "interface",
     "vrid",

@@ -4,8 +4,9 @@ use bascule_bgp::session::State as Session;
 use bascule_bgp::speaker::{Speaker, SpeakerStatus};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::bfd::status::BfdStatus;
+use bascule_core::election::lease::{Condition, Standing};
 use bascule_core::node::config::FencePolicy;
-use bascule_core::node::status::{GateStatus, GroupStatus};
+use bascule_core::node::status::{GateStatus, GroupStatus, LeaseStatus};
 use bascule_core::types::{Family as Af, Term};
 
 use super::*;
@@ -16,6 +17,7 @@ pub(super) fn group(name: &str) -> GroupStatus {
         addresses: vec!["10.9.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap()],
         families: vec![Af::V4, Af::V6],
         interface: Some("eth0".into()),
+        lease: None,
         vrid: 51,
         role: Role::Backup,
         term: Term(3),
@@ -31,6 +33,23 @@ pub(super) fn group(name: &str) -> GroupStatus {
         route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 0,
         adverts_heard: 0,
+    }
+}
+
+pub(super) fn lease() -> LeaseStatus {
+    LeaseStatus {
+        store: "kubernetes",
+        name: "kube-system/plndr-cp-lock".into(),
+        holder: Some("n2_bascule".into()),
+        standing: Standing::Fit,
+        store_condition: Condition::Denied,
+        detail: Some("403".into()),
+        seconds_left: Some(1.5),
+        transitions: 8,
+        renewals: 30,
+        expired: 2,
+        lost: 1,
+        takeover_bound_seconds: 4.5,
     }
 }
 

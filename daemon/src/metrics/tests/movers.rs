@@ -10,7 +10,7 @@ use bascule_core::node::status::{AnycastStatus, GroupStatus};
 use bascule_core::types::{Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
-use super::fixtures::{group, plane, sessions, speaker, status};
+use super::fixtures::{group, lease, plane, sessions, speaker, status};
 use super::*;
 
 /// What each family needs to move, and the sample that must then hold.
@@ -58,6 +58,10 @@ fn event(name: &str) -> Event {
     }
 }
 
+fn leased() -> NodeStatus {
+    status(vec![GroupStatus { lease: Some(lease()), ..group("api") }])
+}
+
 pub(super) const MOVERS: &[Mover] = &[
     (&catalog::VIP_HELD, r#"bascule_vip_held{group="api",vip="2001:db8::100"}"#, 1.0, |m| {
         m.update(&status(vec![GroupStatus { role: Role::Active, ..group("api") }]));
@@ -85,6 +89,14 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::ADDRESS_RESTORED, r#"bascule_address_restored_total{group="api"}"#, 1.0, |m| {
         m.observe(&event("restored"));
     }),
+    (&catalog::LEASE_CONDITION, r#"bascule_lease_condition{condition="denied",group="api"}"#, 1.0, |m| {
+        m.update(&leased())
+    }),
+    (&catalog::LEASE_LEFT, r#"bascule_lease_seconds_left{group="api"}"#, 1.5, |m| m.update(&leased())),
+    (&catalog::LEASE_RENEWALS, r#"bascule_lease_renewals_total{group="api",result="expired"}"#, 2.0, |m| {
+        m.update(&leased());
+    }),
+    (&catalog::LEASE_TRANSITIONS, r#"bascule_lease_transitions{group="api"}"#, 8.0, |m| m.update(&leased())),
     (&catalog::ADVERTS_SENT, r#"bascule_adverts_sent_total{group="api"}"#, 12.0, |m| {
         m.update(&status(vec![GroupStatus { adverts_sent: 12, ..group("api") }]));
     }),

@@ -34,7 +34,8 @@ impl World {
             Action::Remove { slot, addresses, .. } => self.ask_netlink(n, Netlink::Remove(slot, addresses)),
             Action::Renew(held) => self.ask_netlink(n, Netlink::Renew(held)),
             // No scenario has a VIP with routes: ownership is what is judged here.
-            Action::Hold { .. } | Action::Release { .. } | Action::Routes(_) => {}
+            // None has a lease either: `election/lease/tests` of the core has a world for those.
+            Action::Hold { .. } | Action::Release { .. } | Action::Routes(_) | Action::Elect { .. } => {}
             Action::Probe { gate, .. } => {
                 let (ok, generation) = (self.hosts[n].gate, self.hosts[n].generation);
                 let at = self.now + self.rng.between(MS, 20 * MS);
@@ -125,6 +126,7 @@ pub(super) fn point_of(action: &Action) -> Option<Point> {
         Action::Hold { .. }
         | Action::Release { .. }
         | Action::Routes(_)
+        | Action::Elect { .. }
         | Action::Renew(_)
         | Action::Probe { .. }
         | Action::Report(_)

@@ -2,7 +2,8 @@
 //!
 //! [`kube`] is the elector on a `coordination.k8s.io` Lease, with the meaning of client-go's and kube-vip's, so that a mixed roll-out has
 //! one owner. [`etcd`] is the one on an etcd lease. Both decide when to ask for what, and what the answer means for the fence; the driver
-//! owns sockets, TLS and the objects. The driver of [`kube`] is the crate `bascule-k8s`, that of [`etcd`] is `bascule-etcd`.
+//! owns sockets, TLS and the objects: `bascule-k8s` for [`kube`], `bascule-etcd` for [`etcd`]. [`crate::node`] makes fence, addresses and
+//! announcements of what they say.
 //!
 //! What both promise (ADR 0009): the fence's deadline is counted from before the request that proves the right to own was sent
 //! ([`timing::hold_max`]), so that it has passed before any other node can acquire, whatever delays, stalls or clocks (within
@@ -123,6 +124,22 @@ pub enum Condition {
     Unreachable,
     /// It refuses us (401, 403).
     Denied,
+}
+
+impl Condition {
+    /// Every condition, for gauges.
+    pub const ALL: [Self; 5] = [Self::Unknown, Self::Reachable, Self::Throttled, Self::Unreachable, Self::Denied];
+
+    /// The label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Reachable => "reachable",
+            Self::Throttled => "throttled",
+            Self::Unreachable => "unreachable",
+            Self::Denied => "denied",
+        }
+    }
 }
 
 /// Why a request did not do what it should.

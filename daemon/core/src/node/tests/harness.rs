@@ -1,6 +1,7 @@
 //! One node with a link and a fence, or several on one LAN; what they owe as short words.
 
 use super::config::GroupConfig;
+use super::io::Order;
 use super::*;
 use crate::fence::FenceWrite;
 use crate::wire::peer::Keys;
@@ -86,6 +87,10 @@ fn word(action: &Action, keys: &Keys) -> String {
                 wishes.iter().map(|w| format!("{} {} {}", w.want.as_str(), w.address, w.vip)).collect();
             words.join(", ")
         }
+        Action::Elect { order, .. } => match order.as_ref() {
+            Order::Start { lease, .. } => format!("start {}", lease.store),
+            Order::Tell(command) => format!("tell {command:?}"),
+        },
         Action::Probe { gate, .. } => format!("probe {gate}"),
         Action::Report(Event::Role { to, reason, .. }) => format!("{} by {}", to.as_str(), reason.as_str()),
         Action::Report(event) => {
@@ -148,7 +153,7 @@ impl Rig {
     }
 
     pub(super) fn role(&self) -> Role {
-        self.node.groups[0].vrrp.role()
+        self.node.groups[0].role()
     }
 
     fn drain(&mut self) {
@@ -282,6 +287,7 @@ impl Lan {
             Action::Fence(_)
             | Action::Renew(_)
             | Action::Routes(_)
+            | Action::Elect { .. }
             | Action::Probe { .. }
             | Action::Report(_)
             | Action::CommandDone { .. }

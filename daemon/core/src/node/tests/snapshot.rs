@@ -25,6 +25,7 @@ fn snapshot_of_an_owner_and_of_a_backup() {
             families: vec![Family::V4, Family::V6],
             interface: Some("eth0".into()),
             vrid: 51,
+            lease: None,
             role: Role::Active,
             term,
             owner: Some(ip(1)),
