@@ -226,7 +226,7 @@ impl Node {
         let fence_error = fence_error.filter(|_| self.config.fence != FencePolicy::Off);
         let groups: Vec<_> = self.groups.iter().map(|g| g.status(now)).collect();
         let fence_ok = fence_error.is_none() || self.config.fence != FencePolicy::Required;
-        let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize)
+        let taking_part = groups.iter().all(|g| self.drained || g.barred || g.role != Role::Initialize)
             && self.anycast.iter().all(|a| self.drained || a.retired || a.is_ready());
         NodeStatus {
             node: self.config.node.clone(),
