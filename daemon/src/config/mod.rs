@@ -10,6 +10,7 @@ mod error;
 mod forwarding;
 mod gates;
 mod keys;
+mod kubernetes;
 mod model;
 mod nearest;
 mod read;
@@ -39,6 +40,7 @@ pub use bgp::Bgp;
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use forwarding::{Forwarding, Hook};
+pub use kubernetes::Kubernetes;
 pub use reference::reference;
 pub use watch::watch;
 
@@ -64,6 +66,8 @@ pub struct Loaded {
     pub bfd: Vec<PeerConfig>,
     /// The data plane, when there is one, with its services.
     pub forwarding: Option<Forwarding>,
+    /// How the Kubernetes API is reached, when the file says so.
+    pub kubernetes: Option<Kubernetes>,
     /// Files of authorities of gates, to be watched like the file itself.
     pub ca_files: Vec<PathBuf>,
     /// What is allowed but probably not meant, one line each.

@@ -10,7 +10,9 @@ use super::error::{ConfigErrors, Pos};
 use super::read::{At, Errors, Map};
 use super::schema::ROOT;
 use super::tree::Tree;
-use super::{Admin, Loaded, Log, LogFormat, bfd, bgp, forwarding, gates, keys, services, tree, values, vips};
+use super::{
+    Admin, Loaded, Log, LogFormat, bfd, bgp, forwarding, gates, keys, kubernetes, services, tree, values, vips,
+};
 
 /// What is needed beside the text.
 pub(super) struct Around<'a> {
@@ -65,6 +67,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         (true, read) => Some(read?.finish(services)?),
         (false, _) => None,
     };
+    let kubernetes = kubernetes::read(map, around.base_dir);
     let (groups, anycast) = vips?.finish()?;
     let (peers, speaker) = (peers?, speaker?);
     let ca_files = gates.iter().filter_map(|g| g.ca_file.clone()).collect();
@@ -85,6 +88,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         bfd,
         bgp: speaker.map(|s| s.bgp),
         forwarding,
+        kubernetes: kubernetes?,
         ca_files,
         warnings: Vec::new(),
     })

@@ -57,6 +57,7 @@ mod bfd;
 mod bgp;
 mod forwarding;
 mod gates;
+mod kubernetes;
 mod services;
 
 use Absent::{Required, Value, Words};
@@ -98,6 +99,12 @@ pub(super) static ROOT: Section = Section {
         field("bgp", Kind::Section(&bgp::BGP), Words("no BGP"), "The BGP speaker."),
         field("gates", Sections(&gates::GATE), Value("[]"), "Health gates."),
         field("bfd", Kind::Section(&bfd::BFD), Words("no BFD"), "BFD sessions that no other section asks for."),
+        field(
+            "kubernetes",
+            Kind::Section(&kubernetes::KUBERNETES),
+            Words("the pod's ServiceAccount, where a VIP needs the API"),
+            "The Kubernetes API.",
+        ),
         field(
             "forwarding",
             Kind::Section(&forwarding::FORWARDING),
