@@ -110,18 +110,19 @@ impl Vip {
     }
 }
 
-/// Reads the VIPs and applies every rule.
+/// Reads the VIPs and applies every rule. `cluster`: Services of a cluster bring VIPs, too.
 pub(super) fn read(
     file: &Map<'_>,
     node: Option<&At<String>>,
     gates: &[Gate],
+    cluster: bool,
     errors: &Errors,
     warnings: &mut Vec<String>,
 ) -> Option<Vips> {
-    let carries = file.has("forwarding");
+    let carries = cluster || file.has("forwarding");
     if !file.has("vips") {
         if carries {
-            // A node that only balances, or only carries endpoints.
+            // A node that only balances, only carries endpoints, or owns what its cluster asks for.
             return Some(Vips(Vec::new()));
         }
         file.wrong("vips", "missing", "use a list of mappings");
@@ -237,6 +238,8 @@ fn group(
         },
         l2: l2?,
         drain_time: drain_time?.value,
+        shard: None,
+        barred: None,
     };
     Some(group)
 }

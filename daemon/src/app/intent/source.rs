@@ -1,0 +1,119 @@
+//! Where intents come from: the file of the last run at the start, then the API server, or a file that somebody else writes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bascule_core::intent::Intent;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::Merger;
+use crate::config::{self, Loaded, Source};
+use crate::intent::{Keeper, Origin, Seen, file};
+
+/// How long the first intent is waited for before the data plane goes on without: an API server answers within a second or is away. What a
+/// former run left forwards meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known at the start: the intent that the last run kept. A file that is none is told and kept aside.
+pub(in crate::app) fn begin(loaded: &Loaded) -> Option<Seen> {
+    let services = loaded.kubernetes.as_ref()?.services.as_ref()?;
+    let path = &services.intent_file;
+    match file::read(path) {
+        Ok(Some((intent, at))) => {
+            let (services, nodes) = (intent.services.len(), intent.nodes.len());
+            info!(file = %path.display(), services, nodes, "begins with the intent that is kept");
+            Some(Seen { intent: Arc::new(intent), origin: Origin::File, at })
+        }
+        Ok(None) => None,
+        Err(error) if services.source == Source::File => {
+            error!(%error, "the intent is not read");
+            None
+        }
+        Err(error) => {
+            match file::keep_aside(path) {
+                Ok(aside) => error!(%error, kept = %aside.display(), "the kept intent is of no use and is put aside"),
+                Err(kept) => error!(%error, %kept, "the kept intent is of no use, and stays where it is"),
+            }
+            None
+        }
+    }
+}
+
+/// Whatever brings intents.
+pub(in crate::app) struct Sources {
+    merger: Merger,
+    known: Option<Seen>,
+    /// What a reader of the API server tells, if there is one.
+    reader: Option<watch::Receiver<Option<Arc<Intent>>>>,
+}
+
+impl Sources {
+    pub(in crate::app) fn new(
+        merger: Merger,
+        known: Option<Seen>,
+        reader: Option<watch::Receiver<Option<Arc<Intent>>>>,
+    ) -> Self {
+        Self { merger, known, reader }
+    }
+
+    /// Brings intents until the loop has ended. What is asked of the file in force at the start holds.
+    pub(in crate::app) async fn run(self, loaded: Loaded) {
+        let Some(services) = loaded.kubernetes.and_then(|kubernetes| kubernetes.services) else { return };
+        if self.known.is_none() {
+            let merger = self.merger.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                // The loop has ended: so does the process.
+                let _ended = merger.go_on_without().await;
+            });
+        }
+        match (services.source, self.reader) {
+            (Source::File, _) => follow_file(&services.intent_file, &self.merger).await,
+            (Source::Api, Some(reader)) => {
+                let kept = self.known.map(|seen| seen.intent);
+                tokio::spawn(Keeper::new(services.intent_file, kept).run(reader.clone()));
+                follow_reader(reader, &self.merger).await;
+            }
+            (Source::Api, None) => warn!("there is no reader of the API server: the kept intent is all there is"),
+        }
+    }
+}
+
+async fn follow_reader(mut reader: watch::Receiver<Option<Arc<Intent>>>, merger: &Merger) {
+    reader.mark_changed();
+    while reader.changed().await.is_ok() {
+        let newest = reader.borrow_and_update().clone();
+        let Some(intent) = newest else { continue };
+        if merger.intent(Seen { intent, origin: Origin::Api, at: SystemTime::now() }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A file that somebody else writes. One that cannot be read is told; the last good intent stays in force.
+async fn follow_file(path: &Path, merger: &Merger) {
+    let mut changes = match config::watch(path, &[]) {
+        Ok(changes) => changes,
+        Err(error) => return error!(%error, file = %path.display(), "changes of the intent are not heard"),
+    };
+    loop {
+        let owned = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || file::read(&owned)).await;
+        match read {
+            Ok(Ok(Some((intent, at)))) => {
+                let seen = Seen { intent: Arc::new(intent), origin: Origin::File, at };
+                if merger.intent(seen).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Ok(None)) => warn!(file = %path.display(), "there is no intent yet"),
+            Ok(Err(error)) => error!(%error, "the intent is refused, the last good one stays"),
+            Err(error) => error!(%error, "the reader of the intent panicked"),
+        }
+        if changes.recv().await.is_none() {
+            return;
+        }
+    }
+}
