@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::LeaseName;
 use crate::access::{Access, Clients};
+use crate::exchange;
 use crate::request::{self, Done};
 use crate::watch::{self, Seen};
 
@@ -145,7 +146,7 @@ impl Elector {
                 Some(clients) => clients,
                 None => match access.clients().await {
                     Ok(clients) => clients,
-                    Err(error) => return (None, Done::failed(Failure::Unavailable, request::chain(&error))),
+                    Err(error) => return (None, Done::failed(Failure::Unavailable, exchange::chain(&error))),
                 },
             };
             let done = request::perform(&clients.requests, &name, base.as_ref(), &request).await;
