@@ -23,7 +23,10 @@ async fn with(
     answer: impl FnOnce(&crate::handle::intent::InForce, &bascule_core::node::status::NodeStatus) -> Response,
 ) -> Response {
     let Some(plan) = asked.handle.intent().get() else {
-        return no(StatusCode::NOT_FOUND, "Services of a cluster are left alone: there is no `kubernetes.services` section");
+        return no(
+            StatusCode::NOT_FOUND,
+            "Services of a cluster are left alone: there is no `kubernetes.services` section",
+        );
     };
     match snapshot(asked).await {
         Some(status) => answer(&plan, &status),

@@ -152,6 +152,8 @@ struct Page {
 #[serde(rename_all = "camelCase")]
 struct Cluster {
     source: Option<&'static str>,
+    /// Why the API server tells nothing new.
+    api: Option<String>,
     age_seconds: Option<f64>,
     services: usize,
     refused: std::collections::BTreeMap<&'static str, u64>,
@@ -165,7 +167,7 @@ fn cluster(asked: &Asked, status: &NodeStatus) -> Option<Cluster> {
     let view = plan.view(status);
     let (services, refused) = (plan.services(), plan.refused());
     let ClusterView { source, age_seconds, may_own, reasons, shards, .. } = view;
-    Some(Cluster { source, age_seconds, services, refused, may_own, reasons, shards })
+    Some(Cluster { source, api: asked.handle.intent().api(), age_seconds, services, refused, may_own, reasons, shards })
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {

@@ -204,12 +204,7 @@ impl Merger {
         Ok(())
     }
 
-    async fn tell_forwarding(
-        &self,
-        merged: &mut MutexGuard<'_, Merged>,
-        all: &Loaded,
-        before: &Plan,
-    ) -> Result<()> {
+    async fn tell_forwarding(&self, merged: &mut MutexGuard<'_, Merged>, all: &Loaded, before: &Plan) -> Result<()> {
         let keys = |plan: &Plan| plan.services.iter().map(|s| (s.key(), s.delivery)).collect::<Vec<_>>();
         if !merged.told || keys(before) != keys(&merged.plan) {
             self.rooms.world.forwarded(super::forward::frames(all)).await?;

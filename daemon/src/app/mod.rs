@@ -82,7 +82,12 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         // An error means that the sender is gone, which is the end too.
         let _ended = admin_stopped.await;
     };
-    let admin = tokio::spawn(admin::serve(listeners, node.clone(), tasks::scrape(metrics.clone(), node.intent().clone()), shutdown));
+    let admin = tokio::spawn(admin::serve(
+        listeners,
+        node.clone(),
+        tasks::scrape(metrics.clone(), node.intent().clone()),
+        shutdown,
+    ));
 
     let fence = open_fence(loaded.node.fence);
     let (netlink, mut net_events) = Netlink::start().context("opening netlink")?;
@@ -130,7 +135,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let merger = intent::Merger::new(merged, rooms);
     merger.begin().await?;
     tokio::spawn(sessions.begin(decided));
-    tokio::spawn(intent::Sources::new(merger.clone(), known, None).run(loaded.clone()));
+    tokio::spawn(intent::Sources::new(merger.clone(), known, node.intent().clone()).run(loaded.clone()));
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();

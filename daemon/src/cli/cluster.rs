@@ -13,6 +13,7 @@ use super::client::{Client, ClientError};
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cluster {
     source: Option<String>,
+    api: Option<String>,
     age_seconds: Option<f64>,
     services: usize,
     refused: std::collections::BTreeMap<String, u64>,
@@ -57,10 +58,17 @@ pub(super) fn shown<'a>(
         (Some(source), None) => format!("intent from {source}"),
         (None, _) => "no intent yet".to_owned(),
     };
-    let refused: Vec<String> =
-        cluster.refused.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| format!("{count} {reason}")).collect();
+    let refused: Vec<String> = cluster
+        .refused
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
     let refused = if refused.is_empty() { String::new() } else { format!("   not served: {}", refused.join(", ")) };
     writeln!(text, "\ncluster   {} services, {vips} VIPs   {source}{refused}", cluster.services)?;
+    if let Some(api) = &cluster.api {
+        writeln!(text, "the API server tells nothing new: {api}")?;
+    }
     if !cluster.may_own {
         for reason in &cluster.reasons {
             writeln!(text, "this node owns no VIPs of Services: {reason}")?;
@@ -108,11 +116,7 @@ pub(super) async fn rebalance(client: &Client, dry: bool) -> Result<String, Clie
     let mut text = String::new();
     for Move { shard, from, to } in moves {
         let name = format!("shard-{shard}");
-        let done = if dry {
-            Ok(String::new())
-        } else {
-            client.post("/move", json!({ "vip": name, "to": to })).await
-        };
+        let done = if dry { Ok(String::new()) } else { client.post("/move", json!({ "vip": name, "to": to })).await };
         let outcome = match done {
             Ok(_) => String::new(),
             Err(ClientError::Refused(why)) => format!(": {why}"),

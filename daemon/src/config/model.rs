@@ -54,7 +54,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let peers = peers(map, around.base_dir, errors);
     let gates = gates::read(map, around.base_dir, errors);
     let kubernetes = kubernetes::read(map, around.base_dir, errors);
-    let cluster = kubernetes.iter().flatten().any(|kubernetes| kubernetes.services.is_some());
+    let cluster = map.holds("kubernetes", "services");
     let vips = vips::read(map, node.as_ref(), &gates, cluster, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);

@@ -205,7 +205,10 @@ fn the_api_is_reached_by_a_file_or_by_the_service_account() {
     assert_eq!(kubernetes("kubernetes: {}\n"), Some(Kubernetes::default()));
     for (given, meant) in [("admin.conf", "/etc/bascule/admin.conf"), ("/etc/admin.conf", "/etc/admin.conf")] {
         let kubeconfig = Some(meant.into());
-        assert_eq!(kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")), Some(Kubernetes { kubeconfig, services: None }));
+        assert_eq!(
+            kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")),
+            Some(Kubernetes { kubeconfig, services: None })
+        );
     }
 }
 

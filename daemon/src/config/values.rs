@@ -106,7 +106,8 @@ pub(super) fn load_balancer_class(text: &str) -> Result<String, Wrong> {
 /// A label with its value, `KEY=VALUE`.
 pub(super) fn label(text: &str) -> Result<(String, String), Wrong> {
     let Some((key, value)) = text.split_once('=') else { return wrong(format!("{} has no =", shown(text))) };
-    let value = if value.is_empty() { String::new() } else { checked_name(value, |c| c.is_ascii_alphanumeric(), "-._")? };
+    let value =
+        if value.is_empty() { String::new() } else { checked_name(value, |c| c.is_ascii_alphanumeric(), "-._")? };
     Ok((label_key(key)?, value))
 }
 

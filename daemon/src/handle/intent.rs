@@ -34,12 +34,24 @@ pub struct InForce {
 #[derive(Clone, Default)]
 pub struct IntentHandle {
     shared: Arc<Mutex<Option<Arc<InForce>>>>,
+    /// Why the API server tells nothing new.
+    api: Arc<Mutex<Option<String>>>,
 }
 
 impl IntentHandle {
     /// The plan in force; `None`: Services of a cluster are left alone.
     pub fn get(&self) -> Option<Arc<InForce>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the API server tells nothing new; `None`: it does, or is not asked.
+    pub fn api(&self) -> Option<String> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The API server stands otherwise.
+    pub fn set_api(&self, trouble: Option<String>) {
+        *self.api.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Another plan is in force.

@@ -114,7 +114,8 @@ pub fn read(path: &Path) -> Result<Option<(Intent, SystemTime)>, FileError> {
         return Err(damaged(format!("it is larger than {FILE_MAX} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|_| damaged("it is not UTF-8".to_owned()))?;
-    let (head, body) = text.split_once('\n').ok_or_else(|| damaged("it has one line, and should have two".to_owned()))?;
+    let (head, body) =
+        text.split_once('\n').ok_or_else(|| damaged("it has one line, and should have two".to_owned()))?;
     let body = body.strip_suffix('\n').unwrap_or(body);
     let head: Head = serde_json::from_str(head).map_err(|e| damaged(format!("its first line: {e}")))?;
     if head.bascule != "intent" {

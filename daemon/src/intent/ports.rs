@@ -134,8 +134,11 @@ mod tests {
             probe.local_addr().unwrap().port()
         };
         let wanted = |endpoints| -> BTreeMap<String, HealthPort> {
-            [("shop/a".to_owned(), HealthPort { port: free, endpoints }), ("shop/b".to_owned(), HealthPort { port: taken, endpoints })]
-                .into()
+            [
+                ("shop/a".to_owned(), HealthPort { port: free, endpoints }),
+                ("shop/b".to_owned(), HealthPort { port: taken, endpoints }),
+            ]
+            .into()
         };
         let mut ports = Ports::default();
         ports.set(&wanted(2)).await;

@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bascule_core::election::lease::Condition;
 use bascule_core::intent::Intent;
+use bascule_k8s::{Access, ApiState, Reader, ReaderConfig};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::Merger;
 use crate::config::{self, Loaded, Source};
+use crate::handle::intent::IntentHandle;
 use crate::intent::{Keeper, Origin, Seen, file};
 
 /// How long the first intent is waited for before the data plane goes on without: an API server answers within a second or is away. What a
@@ -45,22 +48,18 @@ pub(in crate::app) fn begin(loaded: &Loaded) -> Option<Seen> {
 pub(in crate::app) struct Sources {
     merger: Merger,
     known: Option<Seen>,
-    /// What a reader of the API server tells, if there is one.
-    reader: Option<watch::Receiver<Option<Arc<Intent>>>>,
+    handle: IntentHandle,
 }
 
 impl Sources {
-    pub(in crate::app) fn new(
-        merger: Merger,
-        known: Option<Seen>,
-        reader: Option<watch::Receiver<Option<Arc<Intent>>>>,
-    ) -> Self {
-        Self { merger, known, reader }
+    pub(in crate::app) fn new(merger: Merger, known: Option<Seen>, handle: IntentHandle) -> Self {
+        Self { merger, known, handle }
     }
 
     /// Brings intents until the loop has ended. What is asked of the file in force at the start holds.
     pub(in crate::app) async fn run(self, loaded: Loaded) {
-        let Some(services) = loaded.kubernetes.and_then(|kubernetes| kubernetes.services) else { return };
+        let Some(kubernetes) = loaded.kubernetes else { return };
+        let Some(services) = kubernetes.services else { return };
         if self.known.is_none() {
             let merger = self.merger.clone();
             tokio::spawn(async move {
@@ -69,15 +68,38 @@ impl Sources {
                 let _ended = merger.go_on_without().await;
             });
         }
-        match (services.source, self.reader) {
-            (Source::File, _) => follow_file(&services.intent_file, &self.merger).await,
-            (Source::Api, Some(reader)) => {
-                let kept = self.known.map(|seen| seen.intent);
-                tokio::spawn(Keeper::new(services.intent_file, kept).run(reader.clone()));
-                follow_reader(reader, &self.merger).await;
-            }
-            (Source::Api, None) => warn!("there is no reader of the API server: the kept intent is all there is"),
+        if services.source == Source::File {
+            return follow_file(&services.intent_file, &self.merger).await;
         }
+        let access = kubernetes.kubeconfig.map_or(Access::InCluster, Access::Kubeconfig);
+        let reader = Reader::new(ReaderConfig::new(access));
+        let (intents, state) = (reader.intents(), reader.state());
+        // Like every task of the process it ends with it.
+        tokio::spawn(reader.run(std::future::pending()));
+        tokio::spawn(tell_state(state, self.handle));
+        let kept = self.known.map(|seen| seen.intent);
+        tokio::spawn(Keeper::new(services.intent_file, kept).run(intents.clone()));
+        follow_reader(intents, &self.merger).await;
+    }
+}
+
+/// One line for each change of how the API server stands. Its own words change more often and are no news by themselves.
+async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) {
+    let mut before = Condition::Unknown;
+    while state.changed().await.is_ok() {
+        let now = state.borrow_and_update().clone();
+        let well = matches!(now.condition, Condition::Unknown | Condition::Reachable);
+        let detail = now.detail.unwrap_or_default();
+        handle.set_api((!well).then(|| format!("{:?}: {detail}", now.condition)));
+        if now.condition != before {
+            if well {
+                info!("the API server tells of the cluster");
+            } else {
+                let condition = now.condition;
+                warn!(?condition, detail, "the API server tells nothing new of the cluster; the last intent stays");
+            }
+        }
+        before = now.condition;
     }
 }
 

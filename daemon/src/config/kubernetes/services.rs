@@ -64,7 +64,10 @@ impl ClusterServices {
         for shard in (0..self.shards).map(ShardId) {
             let vrid = identity(&self.cluster, shard).vrid;
             for group in groups.iter().filter(|group| group.vrid == vrid) {
-                let wrong = format!("{vrid} of VIP {} is also the VRID of shard {} of cluster {}", group.name, shard.0, self.cluster);
+                let wrong = format!(
+                    "{vrid} of VIP {} is also the VRID of shard {} of cluster {}",
+                    group.name, shard.0, self.cluster
+                );
                 at.wrong("kubernetes.cluster", wrong, "give the VIP another vrid, or the cluster another id");
             }
         }
@@ -108,8 +111,8 @@ pub(super) fn read(
         errors.add(delivery.at, &delivery.path, format!("{} needs the data plane", delivery.value), right);
     }
     if let (Some(returns), Some(delivery)) = (&returns, &delivery)
-        && (returns.value, delivery.value) != ("viaIngress", "direct")
         && returns.value == "viaIngress"
+        && delivery.value != "direct"
     {
         let wrong = "viaIngress needs replies that are rewritten here";
         errors.add(returns.at, &returns.path, wrong, "use return: direct, or delivery: direct");

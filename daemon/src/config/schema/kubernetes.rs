@@ -96,12 +96,7 @@ static SERVICES: Section = Section {
             Value("true"),
             "This node may be the one that gives addresses to Services and ids to nodes; of all that may, a Lease chooses.",
         ),
-        field(
-            "leaseNamespace",
-            Text { what: "a name", right: NAME },
-            Value("kube-system"),
-            "Namespace of that Lease.",
-        ),
+        field("leaseNamespace", Text { what: "a name", right: NAME }, Value("kube-system"), "Namespace of that Lease."),
         field(
             "intentFile",
             Text { what: "a path", right: "a path" },

@@ -28,6 +28,8 @@ pub(crate) const SHARDS: u8 = 6;
 pub(crate) struct Kube {
     pub(crate) yard: Yard,
     pub(crate) intent: Intent,
+    /// The way to an API server, when there is one: then the daemons ask it, and the intent here is only what the test expects.
+    pub(crate) kubeconfig: Option<PathBuf>,
     file: PathBuf,
 }
 
@@ -73,12 +75,13 @@ impl Kube {
     pub(crate) fn new(name: &str) -> Result<Self> {
         let yard = Yard::new(name, 3, Hook::Tc)?;
         let node = |n: u8| {
-            let node = NodeIntent { id: Some(n.into()), addresses: vec![[10, 9, 0, n].into()], ..NodeIntent::default() };
+            let node =
+                NodeIntent { id: Some(n.into()), addresses: vec![[10, 9, 0, n].into()], ..NodeIntent::default() };
             (format!("n{n}"), node)
         };
         let intent = Intent { services: vec![], nodes: (1..=3).map(node).collect() };
         let file = yard.crew.lab().directory().join("intent.json");
-        Ok(Self { yard, intent, file })
+        Ok(Self { yard, intent, kubeconfig: None, file })
     }
 
     /// The configuration of node `n`, with an intent file of its own where it does not watch the common one.
@@ -92,7 +95,7 @@ impl Kube {
         }
         let (source, file) =
             if api { ("api", directory.join(format!("kept-{n}.json"))) } else { ("file", self.file.clone()) };
-        Ok(json!({
+        let mut config = json!({
             "node": format!("n{n}"),
             "peers": { "keyFile": peer },
             "forwarding": { "keyFile": forward, "hook": "tc" },
@@ -100,7 +103,11 @@ impl Kube {
                 "cluster": "lab",
                 "services": { "source": source, "intentFile": file, "shards": SHARDS, "drain": "60s" },
             },
-        }))
+        });
+        if let Some(kubeconfig) = &self.kubeconfig {
+            config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
+        }
+        Ok(config)
     }
 
     /// Writes the intent as it is now.
@@ -112,7 +119,7 @@ impl Kube {
     pub(crate) fn start(&mut self) -> Result<()> {
         self.tell()?;
         for n in 1..=3 {
-            let config = self.config(n, false)?;
+            let config = self.config(n, self.kubeconfig.is_some())?;
             self.yard.crew.start(n.into(), &config)?;
         }
         for n in 1..=3 {
@@ -128,6 +135,11 @@ impl Kube {
     pub(crate) fn start_without_api(&mut self, n: u8) -> Result<()> {
         let kept = self.yard.crew.lab().directory().join(format!("kept-{n}.json"));
         bascule::intent::file::write(&kept, &self.intent, SystemTime::now())?;
+        self.start_again(n)
+    }
+
+    /// Starts the daemon of node `n`, whose API server is away, with what it kept.
+    pub(crate) fn start_again(&mut self, n: u8) -> Result<()> {
         let config = self.config(n, true)?;
         self.yard.crew.start(n.into(), &config)?;
         self.wait_tables(n)
@@ -138,7 +150,8 @@ impl Kube {
         let wanted = self.intent.services.iter().filter(|s| s.service.class.is_none()).count() * 2;
         self.yard.crew.wait_page(n.into(), START, "the tables of the cluster", |page| {
             let services = page["balance"]["services"].as_array();
-            let lost = |c: &Value| c.as_str().is_some_and(|c| c.contains("no way to") || c.contains("network namespace"));
+            let lost =
+                |c: &Value| c.as_str().is_some_and(|c| c.contains("no way to") || c.contains("network namespace"));
             page["on"] == true
                 && page["devices"][0]["device"] == "eth0"
                 && page["conditions"].as_array().is_some_and(|said| !said.iter().any(lost))

@@ -43,12 +43,8 @@ fn fields_of_services_by_bytes_through_their_vips() -> Result<()> {
     let mut published = service("published", 7);
     published.service.publish_not_ready = true;
     kube.add(published, vec![slice(ENDPOINT_PORT, vec![unready(endpoint(three, 3))])]);
-    let terminating = |e: SliceEndpoint| SliceEndpoint {
-        ready: Some(false),
-        serving: Some(true),
-        terminating: Some(true),
-        ..e
-    };
+    let terminating =
+        |e: SliceEndpoint| SliceEndpoint { ready: Some(false), serving: Some(true), terminating: Some(true), ..e };
     kube.add(service("terminating", 8), vec![slice(ENDPOINT_PORT, vec![terminating(endpoint(one, 1))])]);
     kube.add(service("unready", 9), vec![slice(ENDPOINT_PORT, vec![unready(endpoint(one, 1))])]);
     let mut foreign = service("foreign", 10);
@@ -119,7 +115,8 @@ fn an_endpoint_that_is_not_ready_gets_no_new_connection_and_keeps_its_own() -> R
         kube.yard.crew.wait_page(n, SHOWS, "the endpoint not to serve", |page| {
             let services = page["balance"]["services"].as_array().cloned().unwrap_or_default();
             let serves = |e: &serde_json::Value| {
-                e["serving"] == true && e["name"].as_str().is_some_and(|name| name.starts_with(&one.addresses[0].to_string()))
+                e["serving"] == true
+                    && e["name"].as_str().is_some_and(|name| name.starts_with(&one.addresses[0].to_string()))
             };
             services.iter().all(|s| !s["endpoints"].as_array().is_some_and(|all| all.iter().any(serves)))
         })?;
@@ -130,7 +127,9 @@ fn an_endpoint_that_is_not_ready_gets_no_new_connection_and_keeps_its_own() -> R
     // Both gone: refused, and back with one.
     kube.service("web")?.slices[0].endpoints[1].ready = Some(false);
     kube.tell()?;
-    wait_for(SHOWS, "new connections to be refused", || Talk::open(&kube.yard.client, vip(1), PORT).is_err().then_some(()))?;
+    wait_for(SHOWS, "new connections to be refused", || {
+        Talk::open(&kube.yard.client, vip(1), PORT).is_err().then_some(())
+    })?;
     kube.service("web")?.slices[0].endpoints[0].ready = Some(true);
     kube.tell()?;
     wait_for(SHOWS, "new connections", || Talk::open(&kube.yard.client, vip(1), PORT).ok()?.exchange(1, 1).ok())?;

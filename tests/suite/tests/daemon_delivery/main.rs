@@ -4,6 +4,7 @@ mod back;
 mod frames;
 mod handed;
 mod kube;
+mod kube_api;
 mod kube_nodes;
 mod kube_services;
 mod mtu;

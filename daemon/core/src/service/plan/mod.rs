@@ -26,10 +26,10 @@ use crate::shard::rebalance::{Move, rebalance};
 use crate::shard::{ShardId, identity, shard_of};
 use crate::types::Family;
 
-pub use limits::{Limit, Limits};
-pub use nodes::{NodeStanding, NodeTrouble};
 use limits::Used;
+pub use limits::{Limit, Limits};
 use nodes::{Crew, muster};
+pub use nodes::{NodeStanding, NodeTrouble};
 
 /// What is the same for all services, and what of the node is not the cluster's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -217,7 +217,9 @@ impl Planner {
         let mut announced: BTreeMap<IpAddr, bool> = BTreeMap::new();
         for (name, (_, wishes)) in &self.done {
             let told = match wishes {
-                Err(why) => ServiceStanding { name: name.clone(), vips: vec![], refused: vec![Refused::NotOurs(why.clone())] },
+                Err(why) => {
+                    ServiceStanding { name: name.clone(), vips: vec![], refused: vec![Refused::NotOurs(why.clone())] }
+                }
                 Ok(wishes) => self.take(name, wishes, &crew, &mut used, &mut plan),
             };
             if let Ok(wishes) = wishes {
@@ -302,8 +304,13 @@ impl Planner {
         let policy = &self.policy;
         let this = policy.translate.node.as_str();
         let Some(address) = crew.this.filter(|_| crew.listed.contains(this)) else { return };
-        let reasons: Vec<String> =
-            plan.standings.iter().filter(|s| s.name == this).flat_map(|s| &s.reasons).map(ToString::to_string).collect();
+        let reasons: Vec<String> = plan
+            .standings
+            .iter()
+            .filter(|s| s.name == this)
+            .flat_map(|s| &s.reasons)
+            .map(ToString::to_string)
+            .collect();
         let barred = (!reasons.is_empty()).then(|| reasons.join("; "));
         for shard in plan.placement.shards() {
             let vips = plan.shards.get(usize::from(shard.0)).into_iter().flatten().copied();

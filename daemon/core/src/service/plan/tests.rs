@@ -210,7 +210,8 @@ fn a_thousand_vips_fit_and_what_does_not_is_refused_by_name() {
         assert_eq!(refused(&short, "shop/s1000"), [words]);
     }
     let mut ranges = service("z", &["192.0.2.1"]);
-    ranges.service.sources = vec!["10.0.0.0/8".parse().expect("a network"), "172.16.0.0/12".parse().expect("a network")];
+    ranges.service.sources =
+        vec!["10.0.0.0/8".parse().expect("a network"), "172.16.0.0/12".parse().expect("a network")];
     let limits = Limits { sources: 1, ..policy("n1").limits };
     let short = Planner::new(PlanPolicy { limits, ..policy("n1") }).plan(&intent(vec![ranges], 1));
     assert_eq!(refused(&short, "shop/z"), ["no room: source ranges on a node, at most 1"]);
