@@ -128,6 +128,17 @@ impl Kube {
         self.wait_owners(|_| true)?;
         let _moves = self.yard.daemon(1).ctl(&["rebalance"])?;
         self.wait_owners(|owners| (1..=3).all(|n| owners.values().filter(|owner| **owner == n).count() == 2))?;
+        self.wait_settled()
+    }
+
+    /// Waits until no node serves stragglers of a planned move any more: what comes next is a fault by itself, and not one within a move.
+    pub(crate) fn wait_settled(&self) -> Result<()> {
+        let settled = |node: &crate::yard::CrewNode| {
+            let state = node.daemon.as_ref().and_then(|daemon| daemon.state().ok())?;
+            state["groups"].as_array()?.iter().all(|group| group["draining"] == false).then_some(())
+        };
+        let running = || self.yard.crew.nodes.iter().filter(|node| node.daemon.is_some());
+        wait_for(SHOWS, "planned moves to be over", || running().all(|node| settled(node).is_some()).then_some(()))?;
         Ok(())
     }
 
@@ -198,7 +209,9 @@ impl Kube {
     pub(crate) fn talks(&self, k: u8, count: usize) -> Result<Vec<u8>> {
         let one = |_| Talk::open(&self.yard.client, vip(k), PORT)?.exchange(3_000, 3_000);
         let answers: Result<Vec<u8>> = (0..count).map(one).collect();
-        answers.with_context(|| format!("VIP {}\n{}", vip(k), self.yard.counted()))
+        // Who has it by the router's word, and by the nodes'.
+        let router = || crate::yard::ip(&self.yard.router, &format!("neigh show {}", vip(k))).unwrap_or_default();
+        answers.with_context(|| format!("VIP {}\n{}{}\n{}", vip(k), router(), self.yard.counted(), self.told()))
     }
 
     /// The Service with this name.

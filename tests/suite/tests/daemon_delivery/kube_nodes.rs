@@ -61,6 +61,7 @@ fn a_death_moves_only_its_vips_and_a_return_or_a_drain_only_what_it_must() -> Re
     ensure!(nothing == "every shard is at its best node\n", "{nothing}");
 
     // A drained node gives up what it has, and says why.
+    kube.wait_settled()?;
     let node = kube.intent.nodes.get_mut("n1").expect("a node of the lab");
     let _none = node.facts.annotations.insert(DRAIN_ANNOTATION.to_owned(), "true".to_owned());
     kube.tell()?;
