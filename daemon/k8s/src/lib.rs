@@ -6,12 +6,19 @@
 
 mod access;
 mod elector;
+mod exchange;
+mod follow;
+mod object;
+mod reader;
 mod record;
 mod request;
+mod state;
 mod watch;
 
 pub use access::Access;
 pub use elector::{Elector, ElectorConfig};
+pub use reader::{Reader, ReaderConfig};
+pub use state::ApiState;
 
 /// Which Lease an elector stands on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

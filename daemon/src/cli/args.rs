@@ -132,6 +132,16 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Bring every shard of the cluster's Services to its best node, one planned move after the other
+    ///
+    /// Nobody takes a shard back by itself after a death. May be asked on any node that has keys for the peer channel.
+    Rebalance {
+        /// Print the moves and make none
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Give every address away and stay out of the election
     ///
     /// Lasts until `bascule drain --off` or a restart.

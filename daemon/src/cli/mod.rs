@@ -6,6 +6,7 @@ mod args;
 mod bfd;
 mod bgp;
 mod client;
+mod cluster;
 mod events;
 mod forward;
 mod reference;
@@ -82,6 +83,9 @@ pub fn main() -> ExitCode {
         Verb::Move { vip, to, socket } => {
             let wanted = json!({ "vip": vip, "to": to });
             asked(&socket.socket, async |client| result(client.post("/move", wanted).await?))
+        }
+        Verb::Rebalance { dry_run, socket } => {
+            asked(&socket.socket, async |client| cluster::rebalance(&client, dry_run).await)
         }
         Verb::Drain { off, socket } => {
             asked(&socket.socket, async |client| result(client.post("/drain", json!({ "on": !off })).await?))

@@ -42,7 +42,7 @@ pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
-pub use kubernetes::Kubernetes;
+pub use kubernetes::{ClusterServices, Kubernetes, Source};
 pub use reference::reference;
 pub use watch::watch;
 

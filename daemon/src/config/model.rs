@@ -53,15 +53,22 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let log = log(map);
     let peers = peers(map, around.base_dir, errors);
     let gates = gates::read(map, around.base_dir, errors);
+    let kubernetes = kubernetes::read(map, around.base_dir, errors);
     let etcd = etcd::read(map, around.base_dir);
-    let known = vips::Known { node: node.as_ref(), gates: &gates, etcd: etcd.as_ref().and_then(Option::as_ref) };
+    let known = vips::Known {
+        node: node.as_ref(),
+        gates: &gates,
+        etcd: etcd.as_ref().and_then(Option::as_ref),
+        cluster: map.holds("kubernetes", "services"),
+    };
     let vips = vips::read(map, &known, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);
     let of_neighbors = speaker.iter().flatten().flat_map(|s| s.bfd.clone()).collect();
     let bfd = bfd::read(map, of_neighbors, errors);
     let peer_port = peers.as_ref().and_then(|p| p.file.as_ref().map(|_| p.port));
-    let forwarding = forwarding::read(map, node.as_ref(), vips.as_ref(), peer_port, around.base_dir, errors);
+    let of_nodes = forwarding::Around { this: node.as_ref(), vips: vips.as_ref(), peer_port, cluster };
+    let forwarding = forwarding::read(map, &of_nodes, around.base_dir, errors);
     let of_services =
         services::Around { vips: vips.as_ref(), forwarding: forwarding.as_ref(), base_dir: around.base_dir, errors };
     let services = services::read(map, &of_services, warnings);
@@ -69,10 +76,12 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         (true, read) => Some(read?.finish(services)?),
         (false, _) => None,
     };
-    let kubernetes = kubernetes::read(map, around.base_dir);
     let (groups, anycast) = vips?.finish()?;
     if fence != FencePolicy::Required && groups.iter().any(|group| group.lease.is_some()) {
         warnings.push("fence: a lease keeps its promise only with `required`: without the fence a stalled owner goes on answering".into());
+    }
+    if let Some(services) = kubernetes.iter().flatten().find_map(|kubernetes| kubernetes.services.as_ref()) {
+        services.against(&groups, map);
     }
     let (peers, speaker) = (peers?, speaker?);
     let ca_files = gates.iter().filter_map(|g| g.ca_file.clone()).collect();

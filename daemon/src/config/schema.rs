@@ -117,8 +117,8 @@ pub(super) static ROOT: Section = Section {
         field(
             "vips",
             Sections(&VIP),
-            Words("required without `forwarding`"),
-            "Virtual IPs, at least one without `forwarding`: a node may carry endpoints only.",
+            Words("required without `forwarding` and `kubernetes.services`"),
+            "Virtual IPs, at least one without `forwarding` and `kubernetes.services`: a node may carry endpoints only.",
         ),
     ],
 };

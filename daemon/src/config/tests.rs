@@ -67,7 +67,15 @@ fn carrier(section: &str, key: &str) -> String {
     };
     let extra = match section {
         "" => "@".to_owned(),
-        "admin" | "log" | "kubernetes" => format!("{section}: {{ @ }}"),
+        "admin" | "log" => format!("{section}: {{ @ }}"),
+        "kubernetes" | "kubernetes.services" => {
+            let (cluster, outer) = match (section, key) {
+                ("kubernetes", "cluster") => ("", "@"),
+                ("kubernetes", _) => ("cluster: prod, ", "@"),
+                _ => ("cluster: prod, ", "services: { @ }"),
+            };
+            format!("forwarding: {{ keyFile: forward.key }}\nkubernetes: {{ {cluster}{outer} }}")
+        }
         "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
         "bfd.peers[]" if key == "minimumTtl" => "bfd: { peers: [{ address: 10.9.0.9, multihop: 3, @ }] }".to_owned(),
         "bfd.peers[]" => "bfd: { peers: [{ address: 10.9.0.9, @ }] }".to_owned(),
@@ -206,10 +214,13 @@ fn every_field_of_the_table_is_read_and_documented() {
 fn the_api_is_reached_by_a_file_or_by_the_service_account() {
     let kubernetes = |extra: &str| good(&format!("{MINIMAL}{extra}"), Path::new("/etc/bascule")).kubernetes;
     assert_eq!(kubernetes(""), None);
-    assert_eq!(kubernetes("kubernetes: {}\n"), Some(Kubernetes { kubeconfig: None }));
+    assert_eq!(kubernetes("kubernetes: {}\n"), Some(Kubernetes::default()));
     for (given, meant) in [("admin.conf", "/etc/bascule/admin.conf"), ("/etc/admin.conf", "/etc/admin.conf")] {
         let kubeconfig = Some(meant.into());
-        assert_eq!(kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")), Some(Kubernetes { kubeconfig }));
+        assert_eq!(
+            kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")),
+            Some(Kubernetes { kubeconfig, services: None })
+        );
     }
 }
 

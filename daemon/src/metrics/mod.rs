@@ -6,6 +6,7 @@
 mod bfd;
 mod bgp;
 mod catalog;
+mod cluster;
 mod forward;
 mod lease;
 mod register;

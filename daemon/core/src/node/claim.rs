@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::event::{Event, seconds};
-use super::group::{Claim, Env, Group, Timer, main_family};
+use super::group::{Claim, Env, Group, Timer};
 use super::io::Action;
 use crate::election::{Reason, vrrp};
 use crate::fence::{Basis, FenceCtl, FenceRole, FenceWrite};
@@ -190,7 +190,7 @@ impl Group {
     ) {
         if env.fenced() {
             let (term, interval, accept) = (self.term, self.config.interval, self.config.accept);
-            let (basis, family) = (self.basis, main_family(&self.config));
+            let (basis, family) = (self.basis, self.config.main_family());
             let ctl = FenceCtl { role, term, deadline, deliver_until, interval, handover, basis, family, accept };
             self.out.push_back(Action::Fence(FenceWrite::Ctl(self.slot, ctl)));
         }
@@ -198,9 +198,9 @@ impl Group {
 
     fn send_advert(&mut self, priority: u8, interval: crate::types::Centis) {
         let Some(link) = self.link.as_ref().map(|l| l.id) else { return };
-        let routers = [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())];
-        for (family, addresses) in routers {
-            let Some(src) = self.own_address(family).filter(|_| !addresses.is_empty()) else { continue };
+        for family in self.config.families() {
+            let Some(src) = self.own_address(family) else { continue };
+            let addresses = self.config.advertised(family);
             let advert = Advert { vrid: self.config.vrid, priority, interval, addresses };
             for dst in self.destinations(family) {
                 let payload = advert.encode(src, dst);
