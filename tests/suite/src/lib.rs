@@ -2,7 +2,10 @@
 
 mod bpf;
 pub mod cluster;
+pub mod control_plane;
 pub mod devices;
 pub mod fence;
 pub mod forward;
+pub mod image;
+pub mod manifests;
 pub mod net;
