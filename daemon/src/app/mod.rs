@@ -77,7 +77,11 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let whole = merged.effective();
     let room_port = port.bgp.take().context("the BGP room's end of the queue is taken")?;
     let forward_port = port.forward.take().context("the forwarding room's end of the queue is taken")?;
-    let metrics = Metrics::new(&loaded.node.node);
+    let instance = loaded.instance;
+    if instance != 0 {
+        info!(instance, socket = %loaded.admin.socket.display(), "one of several daemons on this node");
+    }
+    let metrics = Metrics::new(&loaded.node.node, instance);
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let listeners = admin::Listeners::bind(&loaded.admin.socket, loaded.admin.http).await?;
     let shutdown = async {
@@ -91,8 +95,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         shutdown,
     ));
 
-    let fence = open_fence(loaded.node.fence);
-    let (netlink, mut net_events) = Netlink::start().context("opening netlink")?;
+    let fence = open_fence(loaded.node.fence, instance);
+    let (netlink, mut net_events) = Netlink::start_as(instance).context("opening netlink")?;
     let anycast: Vec<IpAddr> = whole.node.anycast.iter().flat_map(|v| v.addresses.clone()).collect();
     let stood = netlink.standing().await.context("looking for addresses of a former run")?;
     for (link, address) in netlink.sweep(&anycast).await.context("removing addresses of a former run")? {
@@ -112,7 +116,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (bgp_events, bgp_events_rx) = mpsc::channel(announce::EVENT_QUEUE);
     let former = bgp::former_run(&loaded, bgp::still_forwarding(&anycast, &stood));
     let room_ports = |orders| announce::Ports { handle: room_port, orders, wishes, bfd, events: bgp_events };
-    let (forward, decided) = forward::spawn(forward_port, links.clone())?;
+    let (forward, decided) = forward::spawn(forward_port, links.clone(), instance)?;
     let mut room = bgp::Room::spawn(random_seed()?, &loaded, links, former, room_ports)?;
 
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
@@ -135,7 +139,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tasks::tell_links(first_events, &world_tx).await?;
     let sessions = Sessions::new(world_tx.clone(), *decided.borrow());
     if loaded.forwarding.is_none() {
-        remove_forwarding();
+        remove_forwarding(instance);
     }
     let rooms = tasks::Rooms { world: world_tx.clone(), sessions: sessions.clone(), forward: forward.clone() };
     tokio::spawn(intent::health(merged.health()));
@@ -169,7 +173,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     if fence.is_some() {
         drop(fence);
         // Forwarding stays: what arrives here goes on to where its connections are, whether a daemon runs or not.
-        match dataplane::clean_fence(&FenceOptions::default().pin_root, &mut dataplane::CleanReport::default()) {
+        match dataplane::clean_fence(&dataplane::pin_root(instance), &mut dataplane::CleanReport::default()) {
             Ok(()) => info!("fence removed"),
             Err(error) => warn!(%error, "the fence could not be removed; `bascule clean` does it"),
         }
@@ -185,16 +189,16 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
 }
 
 /// The fence as the policy wants it: `Ok(None)` when it is off, `Err` with the reason when it cannot be had.
-fn open_fence(policy: FencePolicy) -> Result<Option<Fence>, String> {
+fn open_fence(policy: FencePolicy, instance: u8) -> Result<Option<Fence>, String> {
     if policy == FencePolicy::Off {
         return Ok(None);
     }
-    Fence::open(&FenceOptions::default()).map(Some).map_err(|e| e.to_string())
+    Fence::open(&FenceOptions::of(instance)).map(Some).map_err(|e| e.to_string())
 }
 
 /// A node without a data plane must not go on with that of a former run, whose tables nobody keeps any more.
-fn remove_forwarding() {
-    match dataplane::clean_forward(&FenceOptions::default().pin_root) {
+fn remove_forwarding(instance: u8) {
+    match dataplane::clean_forward(&dataplane::pin_root(instance)) {
         Ok(removed) if removed.is_empty() => {}
         Ok(removed) => {
             info!(links = removed.links, filters = removed.filters, "removed the data plane of a former run")

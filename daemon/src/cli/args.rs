@@ -165,8 +165,12 @@ pub(super) enum Verb {
     ///
     /// Addresses with our marker, pinned links and maps, filters, and empty qdiscs of ours; nothing foreign. Refused while a daemon answers.
     Clean {
-        #[command(flatten)]
-        socket: Socket,
+        /// Of this instance (`instance` of the configuration); what other daemons of the node have stays
+        #[arg(long, value_name = "0-7", value_parser = clap::value_parser!(u8).range(..=7), default_value_t = 0)]
+        instance: u8,
+        /// The daemon's admin socket [default: that of the instance]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
     },
     /// Print a manifest to run the daemon with, or rules that a node needs beside it
     Render {

@@ -49,6 +49,20 @@ fn four_fields_are_enough() {
 }
 
 #[test]
+fn instances_of_one_node_have_sockets_and_ports_of_their_own() {
+    let dir = folder();
+    let of = |text: &str| {
+        let loaded = good(&format!("{text}\npeers: {{ keyFile: peer.key }}\n{MINIMAL}"), dir.path());
+        (loaded.instance, loaded.admin.socket.display().to_string(), loaded.peer_port)
+    };
+    assert_eq!(of("instance: 0"), (0, "/run/bascule/admin.sock".to_owned(), 3112));
+    assert_eq!(of("instance: 2"), (2, "/run/bascule/admin-2.sock".to_owned(), 3114));
+    let chosen = of("instance: 7\nadmin: { socket: /run/x.sock }");
+    assert_eq!(chosen, (7, "/run/x.sock".to_owned(), 3119));
+    assert_eq!(crate::net::netlink::LAST_MARKER - crate::net::netlink::MARKER, INSTANCE_MAX, "one number of each kind");
+}
+
+#[test]
 fn a_rank_is_a_priority() {
     for (node, priority) in [("n1", 254), ("n2", 206), ("n3", 158)] {
         let text = MINIMAL.replace("priority: 200", "nodes: [n1, n2, n3]");

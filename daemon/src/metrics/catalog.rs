@@ -309,7 +309,8 @@ families! {
         "1 when /ready would say yes: every group takes part or is deliberately out, and the fence is as the policy demands. It does \
          not say that any address is held.",
         "a missing fence, a condition such as vrid_in_use, a stopped loop";
-    BUILD_INFO = Gauge "build_info" ["node", "version"],
-        "Always 1; the labels are the name of the node and the version of the binary that runs, which is not always the one on disk.",
+    BUILD_INFO = Gauge "build_info" ["node", "version", "instance"],
+        "Always 1; the labels are the name of the node, the version of the binary that runs, which is not always the one on disk, and which \
+         of several daemons on the node it is.",
         "an upgrade";
 }

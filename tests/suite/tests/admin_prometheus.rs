@@ -148,7 +148,7 @@ fn scraped() -> Result<()> {
     let (handle, port) = channel(Arc::new(|| {}));
     let status = Arc::new(Mutex::new(status()));
     runtime.spawn(drive(port, Arc::clone(&status)));
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     let shown = metrics.clone();
     let scrape = move |status: Option<&NodeStatus>,
                        _: Option<&BfdStatus>,

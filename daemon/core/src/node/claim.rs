@@ -210,7 +210,7 @@ impl Group {
         self.sent += 1;
     }
 
-    /// Where adverts of a family go: the listed peers, else the group.
+    /// Where adverts of a family go: the listed peers but this node itself (one list may serve all nodes), else the group.
     fn destinations(&self, family: Family) -> Vec<IpAddr> {
         if self.config.unicast_peers.is_empty() {
             return vec![match family {
@@ -218,7 +218,13 @@ impl Group {
                 Family::V6 => IpAddr::V6(GROUP_V6),
             }];
         }
-        self.config.unicast_peers.iter().copied().filter(|p| Family::of(p) == family).collect()
+        self.unicast_peers().filter(|p| Family::of(p) == family).collect()
+    }
+
+    /// The listed peers but this node itself.
+    pub(super) fn unicast_peers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let own = [self.own_address(Family::V4), self.own_address(Family::V6)];
+        self.config.unicast_peers.iter().copied().filter(move |peer| !own.contains(&Some(*peer)))
     }
 
     /// The addresses are on the link, or a step of the claim is due: let the network know when both have had their time.

@@ -141,7 +141,7 @@ impl Group {
         let everyone = || match (self.config.unicast_peers.is_empty(), family) {
             (true, Family::V4) => vec![IpAddr::V4(GROUP_V4)],
             (true, Family::V6) => vec![IpAddr::V6(GROUP_V6)],
-            (false, _) => self.config.unicast_peers.clone(),
+            (false, _) => self.unicast_peers().collect(),
         };
         let targets = to.map_or_else(everyone, |one| vec![one]);
         for dst in targets {

@@ -253,7 +253,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
     (
         &catalog::BUILD_INFO,
-        concat!(r#"bascule_build_info{node="n1",version=""#, env!("CARGO_PKG_VERSION"), r#""}"#),
+        concat!(r#"bascule_build_info{instance="0",node="n1",version=""#, env!("CARGO_PKG_VERSION"), r#""}"#),
         1.0,
         |_| {},
     ),
