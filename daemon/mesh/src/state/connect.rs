@@ -116,7 +116,8 @@ async fn answer(stream: TcpStream, from: SocketAddr, face: &Face) -> Result<Fres
             stream.write_all(&Frame::Greeting { process, renews }.encode()).await?;
             stream.flush().await?;
             let generation = face.generation;
-            Ok(Fresh { from, stream, peer, process: theirs, renews, dialled: false, chain, generation })
+            let (ours, process) = (process, theirs);
+            Ok(Fresh { from, stream, peer, process, ours, renews, dialled: false, chain, generation })
         }
         _ => Err(Unanswered::Refused(Some(peer.site), Refusal::Protocol)),
     }
@@ -155,7 +156,7 @@ impl From<io::Error> for Failed {
 }
 
 async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, renews: bool) -> Result<Fresh, Failed> {
-    let Some(process) = face.process else { return Err(Failed::Goodbye(Goodbye::Standby)) };
+    let Some(ours) = face.process else { return Err(Failed::Goodbye(Goodbye::Standby)) };
     manners(&stream)?;
     let connector = TlsConnector::from(face.credentials.client());
     let name = face.credentials.server_name(site);
@@ -164,7 +165,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
     if peer.site != site {
         return Err(Failed::Refused(Refusal::WrongName));
     }
-    stream.write_all(&Frame::Greeting { process, renews }.encode()).await?;
+    stream.write_all(&Frame::Greeting { process: ours, renews }.encode()).await?;
     stream.flush().await?;
     let read = frame::read(&mut stream).await.map_err(|error| match error {
         FrameError::Broken(error) => error.into(),
@@ -173,7 +174,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
     match read?.0 {
         Frame::Greeting { process, renews } => {
             let generation = face.generation;
-            Ok(Fresh { from, stream, peer, process, renews, dialled: true, chain, generation })
+            Ok(Fresh { from, stream, peer, process, ours, renews, dialled: true, chain, generation })
         }
         Frame::Goodbye(why) => Err(Failed::Goodbye(why)),
         Frame::Message(_) | Frame::Ping | Frame::Pong | Frame::Moved => Err(Failed::Refused(Refusal::Protocol)),

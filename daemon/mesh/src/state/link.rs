@@ -35,6 +35,8 @@ pub(super) struct Fresh {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) peer: Identity,
     pub(super) process: u64,
+    /// The process of ours that greeted.
+    pub(super) ours: u64,
     pub(super) renews: bool,
     pub(super) dialled: bool,
     pub(super) chain: Vec<CertificateDer<'static>>,

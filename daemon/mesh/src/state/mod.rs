@@ -147,13 +147,14 @@ impl Relay {
         mut commands: mpsc::Receiver<Command>,
         mut say: impl FnMut(Event),
     ) -> Result<(), RelayError> {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(connect::listen(listener, self.face.subscribe(), self.inner.0.clone()));
         let mut reload = interval(self.config.reload.max(Duration::from_millis(1)));
         reload.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.config.leads {
             self.lead(true).await?;
         }
+        // Who calls earlier waits in the queue of the listener, and is not told that we stand by.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connect::listen(listener, self.face.subscribe(), self.inner.0.clone()));
         loop {
             let now = self.now();
             if let Some(state) = self.state.as_mut().filter(|s| s.poll_timeout().is_some_and(|at| at <= now)) {

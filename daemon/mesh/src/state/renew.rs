@@ -96,7 +96,7 @@ impl Relay {
         let here = self.site();
         let Some(site) = self.sites.get_mut(&id) else { return };
         let known = |old: &Link| (old.process, &old.peer) == (link.process, &link.peer);
-        let ours = site.renewal.is_some() || site.calling.is_some();
+        let ours = site.renewal.is_some() || site.calling.is_some() && !site.unheard;
         // Of two that renew at once the lower site does; its connection shows both new certificates.
         let may = site.former.is_none() && !site.moved && (!ours || here > id);
         if !may || !site.link.as_ref().is_some_and(known) {
@@ -124,6 +124,7 @@ impl Relay {
         if site.former.is_some() || !site.link.as_ref().is_some_and(known) {
             return link.end(Some(&Frame::Goodbye(Goodbye::Held)));
         }
+        site.unheard = false;
         site.renewal = Some(link);
         if std::mem::take(&mut site.moved) {
             self.follow(id, now);

@@ -32,6 +32,8 @@ pub(super) struct Site {
     pub(super) moved: bool,
     /// The number of a call under way, and whether it renews.
     pub(super) calling: Option<(u64, bool)>,
+    /// Our last call to renew reached nobody: the other end may have to do it.
+    pub(super) unheard: bool,
     /// The relay to call first: the last that answered.
     pub(super) first: usize,
     pub(super) sent: u64,
@@ -48,6 +50,7 @@ impl Site {
             renewal: None,
             moved: false,
             calling: None,
+            unheard: false,
             first: 0,
             sent: 0,
             received: 0,
@@ -104,6 +107,7 @@ impl Relay {
                 if let Failed::Refused(refusal) = failed {
                     *self.counters.sent_away.entry(refusal).or_default() += 1;
                 }
+                site.unheard |= renews && failed == Failed::Unreachable;
                 if !renews && site.link.is_none() {
                     site.first = (site.first + 1) % site.peer.relays.len().max(1);
                     self.events.push(Event::CallFailed { site: id, failed });
@@ -122,13 +126,14 @@ impl Relay {
         let (now, here, id) = (self.now(), self.site(), fresh.peer.site);
         let link = self.draw();
         let process = self.face.borrow().process;
-        let (from, renews) = (fresh.from, fresh.renews && !fresh.dialled);
+        let (from, ours, renews) = (fresh.from, fresh.ours, fresh.renews && !fresh.dialled);
         let link = Link::new(link, fresh, self.inner.0.clone(), now);
         let Some(site) = self.sites.get_mut(&id) else {
             link.end(Some(&Frame::Goodbye(Goodbye::Closed)));
             return self.sent_away(from, Some(id), Refusal::WrongName);
         };
-        if process.is_none() {
+        // We stand by since it was greeted, or are another process.
+        if process != Some(ours) {
             return link.end(Some(&Frame::Goodbye(Goodbye::Standby)));
         }
         if renews {

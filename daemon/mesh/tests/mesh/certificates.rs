@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bascule_mesh::clock::Clock;
 use bascule_mesh::pki::{self, Authority, PkiError, Roll};
-use bascule_mesh::state::{Command, Ended, Event, Status};
+use bascule_mesh::state::{Command, Dial, Ended, Event, Status};
 use bascule_mesh::tls::{Credentials, Refusal, TlsError};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
@@ -98,6 +98,29 @@ async fn ended(nodes: &[Node; 3]) -> Vec<u64> {
         all.push(node.status().await.counters.ended.values().sum());
     }
     all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_renewed_also_where_only_one_end_can_call() {
+    let mut mesh = Mesh::new(10);
+    let dir = mesh.issue(A, "a1");
+    // What A calls swallows everything.
+    let mut config = mesh.config(&dir, members(&[(B, &["127.0.0.1:9".parse().expect("an address")])]));
+    config.dial = Dial(Arc::new(|_| Box::pin(std::future::pending())));
+    let a = Node::start(config).await;
+    let b = mesh.start(B, "b1", &[(A, &[a.address])]).await;
+    b.hears(A).await;
+    let generation = |node: &Node| node.count(|e| matches!(e, Event::Renewed { .. }));
+    for round in 1..=2 {
+        let before = (generation(&a), generation(&b));
+        // Both have new ones at once, and the lower site's call would count.
+        mesh.issue(A, "a1");
+        mesh.issue(B, "b1");
+        until("the session has moved", || generation(&a) > before.0 && generation(&b) > before.1).await;
+        a.write(1, Some(summary(round, 0))).await;
+        until("it goes on", || b.record(A, 1) == Some(summary(round, 0))).await;
+    }
+    assert_eq!(a.status().await.counters.ended.len() + b.status().await.counters.ended.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
