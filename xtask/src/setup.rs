@@ -18,7 +18,7 @@ const BUILD_PACKAGES: &[&str] =
     &["rustc-web", "rust-web-src", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
 /// For the lab: the peers (VRRP, then BGP), the tools that make networks and faults, promtool with a real Prometheus, what the data
-/// plane is measured beside, and the store of an API server.
+/// plane is measured beside, and the store of an API server with its tool.
 const LAB_PACKAGES: &[&str] = &[
     "keepalived",
     "bird2",
@@ -35,6 +35,7 @@ const LAB_PACKAGES: &[&str] = &[
     "prometheus",
     "haproxy",
     "etcd-server",
+    "etcd-client",
 ];
 
 /// The LLVM that the linker is built against moves together with the Debian packages above.

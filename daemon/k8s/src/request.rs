@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bascule_core::election::lease::Failure;
 use bascule_core::election::lease::kube::{Answer, Request};
+use bascule_elector::chain;
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
@@ -105,20 +106,6 @@ fn message(body: &[u8]) -> String {
     let message = status.as_ref().and_then(|s| s["message"].as_str()).map(str::to_owned);
     let text = message.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
     text.chars().take(SHOWN).collect()
-}
-
-/// An error with its causes, which kube's own words leave out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

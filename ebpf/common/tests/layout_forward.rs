@@ -27,7 +27,7 @@ fn layout() -> String {
     describe!(out, Site: gateways, count, flags);
     describe!(out, Key: key, valid);
     describe!(
-        out, Config: flow_key, address4, address6, node, tunnel_port, site, key_slot, pad, orphan_rate, icmp_rate, remote_rate,
+        out, Config: flow_key, address4, address6, node, tunnel_port, site, key_slot, flags, orphan_rate, icmp_rate, remote_rate,
         udp_idle_s
     );
     describe!(out, Endpoint: address, port, protocol, pad0, flags, netns, service, pad1);
@@ -65,6 +65,7 @@ fn layout() -> String {
         ("TALLIES", "percpu_array", TALLIES, "u32", "u64"),
         ("SERVICE_STATS", "percpu_array", MAX_SERVICES, "u32", "ServiceStats"),
         ("ENDPOINT_STATS", "percpu_array", MAX_ENDPOINTS, "u32", "EndpointStats"),
+        ("OWN_MACS", "hash", MAX_MACS, "u64", "u32"),
         ("DEVICES", "devmap_hash", MAX_DEVICES, "u32", "bpf_devmap_val"),
         ("FORWARD_STAMP", "array", 1, "u32", "u64"),
     ] {

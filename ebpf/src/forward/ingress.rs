@@ -1,7 +1,7 @@
 //! A packet that arrives on a link: ours or not, encapsulated or from a client, and which node it goes to.
 
 use bascule_ebpf_common::forward::{
-    Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SERVICE_EXCEPTIONS, Tally,
+    CONFIG_OWN_MACS, Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SERVICE_EXCEPTIONS, Tally,
 };
 
 use crate::encap::{self, Onward};
@@ -68,6 +68,10 @@ pub(crate) fn admit<P: Packet>(
         maps::tally(Tally::Passed);
         return Err(Verdict::Pass);
     };
+    if !tunnelled && is_foreign(packet, config) {
+        maps::tally(Tally::Passed);
+        return Err(Verdict::Pass);
+    }
     if found.service.delivery == DELIVER_NONE {
         return Err(if tunnelled { Verdict::Drop(PacketDrop::EncapService) } else { Verdict::Pass });
     }
@@ -91,6 +95,21 @@ pub(crate) fn admit<P: Packet>(
     }
     balance(packet, &mut Request { config, found, work })
 }
+
+/// Is the frame for another station? A switch that does not know a MAC shows its frames to all, a bridge and a promiscuous device take
+/// them: each node that took one would deliver its packet once more.
+#[inline(always)]
+pub(crate) fn is_foreign<P: Packet>(packet: &P, config: &Config) -> bool {
+    if config.flags & CONFIG_OWN_MACS == 0 || packet.for_host() {
+        return false;
+    }
+    let Some(head) = packet.read::<u64>(0) else { return true };
+    // SAFETY: only whether there is an entry counts.
+    unsafe { maps::OWN_MACS.get(head & MAC_BYTES) }.is_none()
+}
+
+/// The destination of an Ethernet frame among its first eight bytes.
+const MAC_BYTES: u64 = 0xffff_ffff_ffff;
 
 /// Is it a packet to the address and port at which this node takes encapsulation?
 #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArra
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Bucket, Config, DEFAULT_FLOWS, Endpoint, EndpointStats, Flow, FlowKey, FragmentKey, HOP_BUCKETS, Half, Key,
-    MAX_BUCKETS, MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_NODES, MAX_PEERS,
+    MAX_BUCKETS, MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_MACS, MAX_NODES, MAX_PEERS,
     MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, PacketDrop, ReverseEntry,
     ReverseKey, Service, ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
 };
@@ -43,6 +43,9 @@ pub(crate) static ENDPOINTS: Array<Endpoint> = Array::pinned(MAX_ENDPOINTS, 0);
 pub(crate) static REVERSE: HashMap<ReverseKey, ReverseEntry> = HashMap::pinned(MAX_REVERSE, 0);
 #[map]
 pub(crate) static EXCEPTIONS: LruHashMap<FlowKey, u32> = LruHashMap::pinned(MAX_EXCEPTIONS, 0);
+/// MACs at which frames reach this node, as `mac_key` makes them.
+#[map]
+pub(crate) static OWN_MACS: HashMap<u64, u32> = HashMap::pinned(MAX_MACS, 0);
 /// Devices frames may be redirected to, by ifindex.
 #[map]
 pub(crate) static DEVICES: DevMapHash = DevMapHash::pinned(MAX_DEVICES, 0);

@@ -1,8 +1,10 @@
 //! What the functional tests share beyond the lab.
 
 mod bpf;
+pub mod candidate;
 pub mod cluster;
 pub mod devices;
+pub mod etcd;
 pub mod fence;
 pub mod forward;
 pub mod net;

@@ -32,7 +32,12 @@ const PURE: &[(&str, &[&str])] = &[
 ];
 
 /// A foreign crate and the one of ours that may name it (tests included): its types stop there.
-const DOORS: &[(&str, &str)] = &[("kube", "bascule-k8s"), ("k8s-openapi", "bascule-k8s")];
+const DOORS: &[(&str, &str)] = &[
+    ("kube", "bascule-k8s"),
+    ("k8s-openapi", "bascule-k8s"),
+    ("tonic", "bascule-etcd"),
+    ("tonic-prost", "bascule-etcd"),
+];
 
 /// Crates at the bottom of the direction `core <- daemon`: nobody of ours below them.
 pub(super) fn check(metadata: &Value) -> Result<()> {

@@ -11,7 +11,7 @@ use bascule_core::health::ProbeKind;
 use bascule_core::node::io::LinkInfo;
 use bascule_core::service::NodeSpec;
 use bascule_core::time::Instant;
-use bascule_core::types::LinkId;
+use bascule_core::types::{LinkId, Mac};
 use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key};
 use tracing::{info, warn};
 
@@ -221,6 +221,7 @@ impl Plane {
         // Before the sweep, which removes what nobody named.
         if std::mem::take(&mut self.look_inside) {
             self.write_inside(links);
+            self.write_macs(links);
         }
         while let Some(action) = self.balancer.poll_action() {
             match &action {
@@ -252,6 +253,19 @@ impl Plane {
         let ranges = self.config.as_ref().map(|config| inside::ranges(config, links)).unwrap_or_default();
         if let Err(error) = forward.set_inside(&ranges) {
             self.trouble.error(format!("the networks inside are not written: {error}"));
+        }
+    }
+
+    fn write_macs(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
+        let Some(forward) = &mut self.forward else { return };
+        let macs = links.values().map(|link| link.mac).filter(|mac| *mac != Mac::ZERO).collect();
+        match forward.set_macs(&macs) {
+            Ok(false) => {}
+            Ok(true) => self.trouble.error(format!(
+                "{} link addresses are more than fit: frames for other stations are taken too",
+                macs.len()
+            )),
+            Err(error) => self.trouble.error(format!("the link addresses of this node are not written: {error}")),
         }
     }
 

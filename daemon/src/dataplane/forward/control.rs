@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use bascule_core::balance::Recovered;
 use bascule_core::balance::io::Action;
-use bascule_ebpf_common::forward::{Config, FlowKey, Key, Site};
+use bascule_core::types::Mac;
+use bascule_ebpf_common::forward::{CONFIG_OWN_MACS, Config, FlowKey, Key, MAX_MACS, Site, mac_key};
 use ipnet::IpNet;
 
 use super::apply::{Path, Place, Written};
@@ -73,7 +74,8 @@ impl Forward {
     /// # Errors
     /// [`ForwardError::Plane`].
     pub fn set_config(&mut self, config: &Config) -> Result<(), ForwardError> {
-        self.peers.set_config(config)
+        let flagged = self.flagged(*config);
+        self.peers.set_config(&flagged)
     }
 
     /// What is written there.
@@ -121,6 +123,46 @@ impl Forward {
     /// [`ForwardError::Plane`] when there is no room for them.
     pub fn set_inside(&mut self, ranges: &BTreeSet<IpNet>) -> Result<(), ForwardError> {
         self.known.set_inside(&mut self.tables, ranges)
+    }
+
+    /// The MACs at which frames reach this node, all of them. Until the first is told, and with more than fit (true is the answer then),
+    /// every frame that names a VIP is taken. What the kernel itself takes for this host is taken by the tc twin whatever stands here.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn set_macs(&mut self, macs: &BTreeSet<Mac>) -> Result<bool, ForwardError> {
+        let too_many = macs.len() > MAX_MACS as usize;
+        let wanted: BTreeSet<u64> =
+            if too_many { BTreeSet::new() } else { macs.iter().map(|m| mac_key(m.0)).collect() };
+        let there = self.peers.macs()?;
+        // In an order in which none that counts is missing while the flag stands; first goes what would be too much.
+        if wanted.is_empty() {
+            self.flag_macs(false)?;
+        }
+        let (gone, new) = (there.difference(&wanted), wanted.difference(&there));
+        if wanted.len() + there.len() <= MAX_MACS as usize {
+            new.copied().try_for_each(|mac| self.peers.add_mac(mac))?;
+            gone.copied().try_for_each(|mac| self.peers.remove_mac(mac))?;
+        } else {
+            gone.copied().try_for_each(|mac| self.peers.remove_mac(mac))?;
+            new.copied().try_for_each(|mac| self.peers.add_mac(mac))?;
+        }
+        if !wanted.is_empty() {
+            self.flag_macs(true)?;
+        }
+        Ok(too_many)
+    }
+
+    fn flag_macs(&mut self, on: bool) -> Result<(), ForwardError> {
+        self.own_macs = on;
+        let config = self.peers.config()?;
+        let flagged = self.flagged(config);
+        if flagged == config { Ok(()) } else { self.peers.set_config(&flagged) }
+    }
+
+    fn flagged(&self, config: Config) -> Config {
+        let flag = if self.own_macs { CONFIG_OWN_MACS } else { 0 };
+        Config { flags: config.flags & !CONFIG_OWN_MACS | flag, ..config }
     }
 
     /// Pins a flow to a node (or takes that back).

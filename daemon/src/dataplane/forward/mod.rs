@@ -130,6 +130,8 @@ pub struct Forward {
     flows: Flows,
     half: OwnedFd,
     known: Known,
+    /// [`Self::set_macs`] told some.
+    own_macs: bool,
 }
 
 impl Forward {
@@ -207,6 +209,7 @@ impl Forward {
             flows,
             half,
             known,
+            own_macs: false,
         })
     }
 

@@ -1,5 +1,6 @@
 //! What the programs know of this node, of the others, and of the endpoints here: the maps that are written entry by entry.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use aya::maps::xdp::DevMapHash;
@@ -22,6 +23,7 @@ pub(super) struct Peers {
     endpoints: Array<MapData, Endpoint>,
     reverse: HashMap<MapData, ReverseKey, ReverseEntry>,
     exceptions: HashMap<MapData, FlowKey, u32>,
+    macs: HashMap<MapData, u64, u32>,
     devices: DevMapHash<MapData>,
 }
 
@@ -45,6 +47,7 @@ impl Peers {
             endpoints: array(take("ENDPOINTS")?, "ENDPOINTS")?,
             reverse: hash(take("REVERSE")?, "REVERSE")?,
             exceptions: hash(take("EXCEPTIONS")?, "EXCEPTIONS")?,
+            macs: hash(take("OWN_MACS")?, "OWN_MACS")?,
             devices: DevMapHash::try_from(take("DEVICES")?).map_err(ForwardError::map("DEVICES", "taking"))?,
         })
     }
@@ -133,6 +136,18 @@ impl Peers {
 
     pub(super) fn remove_exception(&mut self, key: &FlowKey) -> Result<(), ForwardError> {
         absent_is_fine(self.exceptions.remove(key)).map_err(ForwardError::map("EXCEPTIONS", "removing"))
+    }
+
+    pub(super) fn macs(&self) -> Result<BTreeSet<u64>, ForwardError> {
+        self.macs.keys().collect::<Result<_, _>>().map_err(ForwardError::map("OWN_MACS", "listing"))
+    }
+
+    pub(super) fn add_mac(&mut self, mac: u64) -> Result<(), ForwardError> {
+        self.macs.insert(mac, 1, 0).map_err(ForwardError::map("OWN_MACS", "inserting"))
+    }
+
+    pub(super) fn remove_mac(&mut self, mac: u64) -> Result<(), ForwardError> {
+        absent_is_fine(self.macs.remove(&mac)).map_err(ForwardError::map("OWN_MACS", "removing"))
     }
 
     /// Lets frames be redirected to `ifindex`.

@@ -24,7 +24,7 @@ pub use flow::{
     HALF_ORPHAN, Half,
 };
 pub use hash::{Tuple, entropy_port, fast_range, siphash13, siphash24};
-pub use node::{Config, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, Site};
+pub use node::{CONFIG_OWN_MACS, Config, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, Site, mac_key};
 pub use reason::{HOP_BUCKETS, PacketDrop, Tally};
 pub use row::{MAX_NODE_ID, NO_NODE, Row, SITE_BASE, is_site, site_of};
 pub use service::{
@@ -111,6 +111,8 @@ pub const MAX_SOURCES: u32 = 16_384;
 pub const MAX_BUCKETS: u32 = 8;
 /// Devices frames may be redirected to.
 pub const MAX_DEVICES: u32 = 256;
+/// MACs of this node.
+pub const MAX_MACS: u32 = 1024;
 /// Slots of the per-CPU array of verdicts and drops.
 pub const TALLIES: u32 = 128;
 /// UDP port of the encapsulation where none is configured (unassigned by IANA).

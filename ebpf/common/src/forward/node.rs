@@ -56,6 +56,16 @@ pub struct Key {
     pub valid: u64,
 }
 
+/// Flag of the node's own facts: `OWN_MACS` has every MAC at which frames reach this node; others that a link shows are not for it.
+pub const CONFIG_OWN_MACS: u16 = 1;
+
+/// Key of `OWN_MACS`: the six bytes in wire order as the low ones of a little-endian number.
+#[must_use]
+pub const fn mac_key(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
 /// What the programs know of their own node. One entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -74,8 +84,8 @@ pub struct Config {
     pub site: u8,
     /// Slot of the tag key to send with, 0 or 1.
     pub key_slot: u8,
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// `CONFIG_*` bits.
+    pub flags: u16,
     /// Orphans a second and CPU that get the stack's own answer.
     pub orphan_rate: u32,
     /// ICMP and ICMPv6 packets of our own making a second and CPU.

@@ -59,6 +59,9 @@ pub(crate) trait Packet {
     /// Device it arrived on.
     fn ifindex(&self) -> u32;
 
+    /// Does the kernel take the frame for this host's? False where it cannot be asked.
+    fn for_host(&self) -> bool;
+
     /// Makes [`HEADERS`] readable, as far as the frame has them, or all headers where they are known to be fewer.
     fn prepare(&self);
 

@@ -20,6 +20,9 @@ use crate::parse::{ETH_IPV4, ETH_IPV6, IPPROTO_TCP, IPV4, IPV6};
 /// address and that of the checksum make up for one another.
 const BPF_F_IPV6: u64 = 1 << 7;
 
+/// To this host's link address (linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
 /// A frame in tc.
 pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
 
@@ -51,6 +54,12 @@ impl Packet for Skb<'_> {
     fn ifindex(&self) -> u32 {
         // SAFETY: `skb` is the program's context; the field is readable in a classifier.
         unsafe { (*self.raw()).ifindex }
+    }
+
+    #[inline(always)]
+    fn for_host(&self) -> bool {
+        // SAFETY: `skb` is the program's context; the field is readable in a classifier.
+        unsafe { (*self.raw()).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]

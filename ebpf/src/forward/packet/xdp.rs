@@ -39,6 +39,11 @@ impl Packet for Xdp<'_> {
     }
 
     #[inline(always)]
+    fn for_host(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn prepare(&self) {}
 
     #[inline(always)]

@@ -95,6 +95,7 @@ fn judge<P: Packet + back::Emit>(packet: &P, config: &'static Config, work: &mut
         }
     }
     match shape {
+        Shape::Later | Shape::Icmp if !tunnelled && ingress::is_foreign(packet, config) => Verdict::Pass,
         Shape::Whole | Shape::First => with_ports(packet, config, work, shape, tunnelled),
         // Neither a later fragment nor an error is answered with an error (RFC 1122 section 3.2.2).
         Shape::Later => quiet(fragment::follow(packet, config, work, tunnelled)),

@@ -1,21 +1,26 @@
 //! Electors on a Lease of a real API server, with RBAC: who is entitled when, through what may happen to a node and to the server.
 
-mod candidate;
-
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use bascule_core::election::lease::kube::KubeConfig;
 use bascule_core::election::lease::timing::Timing;
 use bascule_core::election::lease::{CloseReason, Condition, Word};
 use bascule_core::time::Instant;
+use bascule_core::types::Term;
+use bascule_k8s::{Access, Elector, ElectorConfig, LeaseName};
 use bascule_lab::apiserver::ApiServer;
 use bascule_lab::{BridgeOptions, Direction, Filter, Lab, Netns, Port, wait_for};
-use candidate::{Candidate, LEASE, NAMESPACE, PATIENCE, Right, now};
+use bascule_suite::candidate::{Candidate, PATIENCE, check, now};
 use serde_json::{Value, json};
 
 /// Accounts `elector`, with what an elector needs and no more, and `nobody`.
 const MANIFESTS: &str = include_str!("../../fixtures/kube_lease.yaml");
+/// The Lease of every scene: kube-vip's.
+const NAMESPACE: &str = "kube-system";
+const LEASE: &str = "plndr-cp-lock";
 const SECOND: Duration = Duration::from_secs(1);
 const API: &str = "10.9.0.1";
 
@@ -58,7 +63,7 @@ impl Scene {
     fn start_all(&mut self, timing: Timing) -> Result<()> {
         for (netns, _) in &self.nodes {
             let kubeconfig = self.api.kubeconfig(netns.name(), API.parse::<IpAddr>()?, &self.token)?;
-            self.candidates.push(Candidate::start(netns, kubeconfig, timing)?);
+            self.candidates.push(start(netns, kubeconfig, timing)?);
         }
         Ok(())
     }
@@ -73,28 +78,20 @@ impl Scene {
     fn lease(&self) -> Result<Value> {
         Ok(self.api.must("GET", &object(), None)?)
     }
-
-    /// Never were two of them entitled at one time.
-    fn check(&self) -> Result<()> {
-        let rights = |c: &Candidate| c.rights().into_iter().map(|right| (c.name.clone(), right)).collect::<Vec<_>>();
-        let all: Vec<(String, Right)> = self.candidates.iter().flat_map(rights).collect();
-        ensure!(!all.is_empty(), "somebody owned");
-        ensure!(overlaps(&all).is_empty(), "{:?}", overlaps(&all));
-        Ok(())
-    }
 }
 
-/// Pairs of different candidates that were entitled at one time.
-fn overlaps(all: &[(String, Right)]) -> Vec<String> {
-    let mut found = Vec::new();
-    for (at, (name, one)) in all.iter().enumerate() {
-        for (other, another) in all[at + 1..].iter().filter(|(other, _)| other != name) {
-            if one.until > another.from && another.until > one.from {
-                found.push(format!("{name} {one:?} and {other} {another:?}"));
-            }
-        }
-    }
-    found
+fn start(netns: &Netns, kubeconfig: PathBuf, timing: Timing) -> Result<Candidate> {
+    let name = netns.name().to_owned();
+    let machine = KubeConfig {
+        identity: name.clone(),
+        instance: format!("boot-of-{name}"),
+        timing,
+        seed: Some(u64::from(name.as_bytes()[name.len() - 1])),
+        term: Term(0),
+    };
+    let lease = LeaseName { namespace: NAMESPACE.to_owned(), name: LEASE.to_owned() };
+    let config = ElectorConfig { access: Access::Kubeconfig(kubeconfig), lease, machine, timing, clock: now };
+    Candidate::start(netns, move |commands, say| Elector::new(config).run(commands, say))
 }
 
 fn collection() -> String {
@@ -108,17 +105,6 @@ fn object() -> String {
 /// The clock of the electors, when a wait began.
 fn since(start: Instant) -> Duration {
     now().since(start)
-}
-
-#[test]
-fn a_planted_second_owner_is_found() {
-    let right = |name: &str, from: u64, until: u64| {
-        (name.to_owned(), Right { from: Instant::from_nanos(from), until: Instant::from_nanos(until) })
-    };
-    let apart = [right("a", 1, 5), right("b", 5, 9), right("a", 2, 4), right("a", 9, 12)];
-    assert_eq!(overlaps(&apart), Vec::<String>::new());
-    assert_eq!(overlaps(&[right("a", 1, 5), right("b", 4, 9)]).len(), 1);
-    assert_eq!(overlaps(&[right("a", 3, 5), right("b", 1, 9)]).len(), 1);
 }
 
 #[test]
@@ -159,7 +145,7 @@ fn a_dead_a_parted_and_a_stopped_owner_each_have_one_successor() -> Result<()> {
         candidate.stop()?;
     }
     ensure!(scene.lease()?["spec"]["holderIdentity"] == "", "what is given up by choice is released");
-    scene.check()
+    check(&scene.candidates)
 }
 
 #[test]
@@ -179,7 +165,7 @@ fn a_frozen_api_server_ends_the_claim_and_a_stop_frees_the_lease_at_once() -> Re
     for candidate in &mut scene.candidates {
         candidate.stop()?;
     }
-    scene.check()?;
+    check(&scene.candidates)?;
 
     // A lease of a minute: whoever follows sooner was told.
     let long = Timing::kubernetes(SECOND * 60, SECOND * 40, SECOND * 15)?;
@@ -196,7 +182,7 @@ fn a_frozen_api_server_ends_the_claim_and_a_stop_frees_the_lease_at_once() -> Re
     println!("released: the other owns after {followed:?}");
     ensure!(followed < SECOND * 30, "{followed:?} is half of the lease");
     scene.candidates[other].stop()?;
-    scene.check()
+    check(&scene.candidates)
 }
 
 #[test]
@@ -235,7 +221,7 @@ fn kube_vips_lease_is_respected_and_a_role_is_needed() -> Result<()> {
     let lease = scene.lease()?;
     ensure!(lease["spec"]["holderIdentity"] == "n1" && lease["spec"]["leaseTransitions"] == 8, "{lease}");
     scene.candidates[0].stop()?;
-    scene.check()?;
+    check(&scene.candidates)?;
 
     // Without the role the server's own words say what is missing.
     scene.token = scene.api.token(NAMESPACE, "nobody")?;

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::KeyPair;
 
+use crate::pki::Authority;
 use crate::{LabError, Result};
 
 /// Token of the user that may do everything, as `--token-auth-file` has it. The server listens inside the lab only.
@@ -24,30 +25,16 @@ pub(super) struct Pki {
 impl Pki {
     /// Makes them for a server that is reached by these addresses.
     pub(super) fn create(directory: &Path, addresses: &[IpAddr]) -> Result<Self> {
-        std::fs::create_dir_all(directory).map_err(LabError::io(directory.display().to_string()))?;
-        let wrong = |error: rcgen::Error| LabError::answer("a certificate", error.to_string());
-        let ca_key = KeyPair::generate().map_err(wrong)?;
-        let mut ca = CertificateParams::new(Vec::new()).map_err(wrong)?;
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_certificate = ca.self_signed(&ca_key).map_err(wrong)?;
-        let issuer = Issuer::new(ca, ca_key);
-        let key = KeyPair::generate().map_err(wrong)?;
-        let mut server = CertificateParams::new(vec!["kubernetes".to_owned()]).map_err(wrong)?;
-        server.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
-        let certificate = server.signed_by(&key, &issuer).map_err(wrong)?;
-        let accounts = KeyPair::generate().map_err(wrong)?;
-        let write = |name: &str, text: String| {
-            let path = directory.join(name);
-            std::fs::write(&path, text).map_err(LabError::io(path.display().to_string()))?;
-            Ok::<_, LabError>(path)
-        };
+        let authority = Authority::create(directory)?;
+        let server = authority.sign("server", "kubernetes", addresses)?;
+        let accounts = KeyPair::generate().map_err(|e| LabError::answer("a key", e.to_string()))?;
         Ok(Self {
-            ca: write("ca.crt", ca_certificate.pem())?,
-            certificate: write("server.crt", certificate.pem())?,
-            key: write("server.key", key.serialize_pem())?,
-            accounts: write("accounts.key", accounts.serialize_pem())?,
-            accounts_public: write("accounts.pub", accounts.public_key_pem())?,
-            tokens: write("tokens.csv", format!("{ADMIN_TOKEN},lab,lab,system:masters\n"))?,
+            accounts: authority.write("accounts.key", accounts.serialize_pem())?,
+            accounts_public: authority.write("accounts.pub", accounts.public_key_pem())?,
+            tokens: authority.write("tokens.csv", format!("{ADMIN_TOKEN},lab,lab,system:masters\n"))?,
+            ca: authority.ca,
+            certificate: server.certificate,
+            key: server.key,
         })
     }
 }

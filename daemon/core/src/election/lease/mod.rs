@@ -2,7 +2,7 @@
 //!
 //! [`kube`] is the elector on a `coordination.k8s.io` Lease, with the meaning of client-go's and kube-vip's, so that a mixed roll-out has
 //! one owner. [`etcd`] is the one on an etcd lease. Both decide when to ask for what, and what the answer means for the fence; the driver
-//! owns sockets, TLS and the objects. The driver of [`kube`] is the crate `bascule-k8s`; [`etcd`] has none yet, and the daemon uses neither.
+//! owns sockets, TLS and the objects. The driver of [`kube`] is the crate `bascule-k8s`, that of [`etcd`] is `bascule-etcd`.
 //!
 //! What both promise (ADR 0009): the fence's deadline is counted from before the request that proves the right to own was sent
 //! ([`timing::hold_max`]), so that it has passed before any other node can acquire, whatever delays, stalls or clocks (within

@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DELIVER_NONE, PacketDrop, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_QUIC, SERVICE_SOURCES, Service, ServiceKey,
-    Tally, Tuple,
+    CONFIG_OWN_MACS, DELIVER_NONE, PacketDrop, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_QUIC, SERVICE_SOURCES,
+    Service, ServiceKey, Tally, Tuple,
 };
 
 use super::error::Embedded;
@@ -103,6 +103,9 @@ impl State {
             return self.decapsulate(frame, ip, ifindex, now);
         }
         let Some((slot, service)) = self.named(frame, &ip) else { return self.passed(frame) };
+        if self.foreign(frame) {
+            return self.passed(frame);
+        }
         self.client_packet(frame, ip, slot, service, ifindex, now)
     }
 
@@ -133,6 +136,11 @@ impl State {
         let job =
             Job { frame: frame.to_vec(), client: ip.source, ip, ifindex, now, slot, service, client_port, hash, kind };
         self.start(job)
+    }
+
+    /// Is it for another station?
+    pub(crate) fn foreign(&self, frame: &[u8]) -> bool {
+        self.config.flags & CONFIG_OWN_MACS != 0 && !self.macs.iter().any(|mac| frame.starts_with(mac))
     }
 
     /// UDP to the tunnel port of an address of ours.

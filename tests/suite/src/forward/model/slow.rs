@@ -12,7 +12,9 @@ impl State {
         if self.tunnelled(frame, &ip) {
             return self.decapsulate(frame, ip, ifindex, now);
         }
-        let mut out = if ip.rest() {
+        let mut out = if self.foreign(frame) {
+            self.passed(frame)
+        } else if ip.rest() {
             self.later_fragment(frame, &ip, ifindex)
         } else {
             match ip.protocol {

@@ -97,6 +97,7 @@ pub struct State {
     pub sites: HashMap<u8, Site>,
     pub peers: HashMap<VipKey, u16>,
     pub keys: [Key; 2],
+    pub macs: HashSet<[u8; 6]>,
     pub endpoints: HashMap<u16, Endpoint>,
     pub reverse: HashMap<ReverseKey, ReverseEntry>,
     pub exceptions: HashMap<FlowKey, u16>,

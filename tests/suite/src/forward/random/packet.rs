@@ -19,6 +19,10 @@ pub(crate) fn packet(dice: &mut Dice, scene: &Scene) -> (Side, String) {
     }
     let encapsulated = dice.one_in(3);
     let mut eth = "eth".to_owned();
+    // For another station, or for a group of them.
+    if dice.one_in(24) {
+        eth.push_str(dice.pick(&[" to 02:00:00:00:00:99", " to ff:ff:ff:ff:ff:ff", " to 02:00:00:00:01:11"]));
+    }
     // An skb has its tag beside the data: with encapsulation the twin cannot show it by test_run.
     if dice.one_in(12) && !encapsulated {
         eth.push_str(dice.pick(&[" vlan 42", " qinq 7 vlan 42"]));

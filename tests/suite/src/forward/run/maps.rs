@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap as BpfHash, LpmTrie, PerCpuArray, PerCpuValues, lpm_trie};
 use aya::util::nr_cpus;
-use bascule_ebpf_common::forward::{Bucket, EndpointStats, Flow, FlowKey, Half, Row, ServiceStats};
+use bascule_ebpf_common::forward::{Bucket, EndpointStats, Flow, FlowKey, Half, Row, ServiceStats, mac_key};
 
 use crate::forward::model::State;
 
@@ -76,6 +76,7 @@ pub(crate) fn fill(ebpf: &mut Ebpf, state: &State, touched: &mut Touched) -> Res
     slots(ebpf, "ENDPOINTS", &mut touched.endpoints, state.endpoints.iter().map(|(k, v)| (u32::from(*k), *v)))?;
     entries(ebpf, "SERVICE_KEYS", state.service_keys.iter().map(|(k, v)| (*k, u32::from(*v))))?;
     entries(ebpf, "PEERS", state.peers.iter().map(|(k, v)| (*k, u32::from(*v))))?;
+    entries(ebpf, "OWN_MACS", state.macs.iter().map(|mac| (mac_key(*mac), 1_u32)))?;
     entries(ebpf, "REVERSE", state.reverse.iter().map(|(k, v)| (*k, *v)))?;
     entries(ebpf, "EXCEPTIONS", state.exceptions.iter().map(|(k, v)| (*k, u32::from(*v))))?;
     entries(ebpf, "FLOWS", state.flows.iter().map(|(k, v)| (*k, *v)))?;

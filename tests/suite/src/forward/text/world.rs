@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, Endpoint,
-    FlowKey, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_VIA_INGRESS, ReverseEntry, ReverseKey, Row,
-    SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC, SERVICE_SOURCES, Service,
-    ServiceKey, SourceKey, Table,
+    CONFIG_OWN_MACS, DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST,
+    ENDPOINT_READY, Endpoint, FlowKey, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_VIA_INGRESS,
+    ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC,
+    SERVICE_SOURCES, Service, ServiceKey, SourceKey, Table,
 };
 
 use super::packet::Keys;
@@ -84,6 +84,10 @@ impl World {
                 let bytes = hex(w.next()?)?;
                 ensure!(bytes.len() == 16 && slot < 2, "two slots of sixteen bytes");
                 self.state.keys[slot] = Key { key: halves(&bytes), valid: u64::from(!w.flag("invalid")) };
+            }
+            "own-mac" => {
+                self.state.config.flags |= CONFIG_OWN_MACS;
+                self.state.macs.insert(mac(w.next()?)?);
             }
             "peer" => {
                 let from = address(w.next()?)?;
