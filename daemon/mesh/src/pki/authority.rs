@@ -188,10 +188,11 @@ impl Authority {
         for name in self.trusted() {
             lists += &self.list(name, now)?;
         }
-        files::write(&into.join(REVOKED), &lists, OPEN)?;
         let all: Result<Vec<String>, PkiError> =
             self.trusted().into_iter().map(|name| files::read(&self.path(&format!("{name}.pem")))).collect();
-        files::write(&into.join(TRUST), &all?.concat(), OPEN)
+        // Trust first: a relay that looks in between believes whom it must, and what a list says of a new authority is nothing yet.
+        files::write(&into.join(TRUST), &all?.concat(), OPEN)?;
+        files::write(&into.join(REVOKED), &lists, OPEN)
     }
 
     /// First step of a replacement: a new authority, trusted beside the one that signs.

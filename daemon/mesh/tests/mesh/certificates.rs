@@ -24,14 +24,18 @@ async fn three(mesh: &mut Mesh) -> [Node; 3] {
     let a = mesh.start(A, "a1", &[]).await;
     let b = mesh.start(B, "b1", &[]).await;
     let c = mesh.start(C, "c1", &[]).await;
-    let all = members(&[(A, &[a.address]), (B, &[b.address]), (C, &[c.address])]);
-    for node in [&a, &b, &c] {
-        node.tell(Command::Peers(all.clone())).await;
-    }
+    // One end of each pair calls, so that no calls cross; later both could.
+    a.tell(Command::Peers(members(&[(B, &[]), (C, &[])]))).await;
+    b.tell(Command::Peers(members(&[(A, &[a.address]), (C, &[])]))).await;
+    c.tell(Command::Peers(members(&[(A, &[a.address]), (B, &[b.address])]))).await;
     for (node, others) in [(&a, [B, C]), (&b, [A, C]), (&c, [A, B])] {
         for other in others {
             node.hears(other).await;
         }
+    }
+    let all = members(&[(A, &[a.address]), (B, &[b.address]), (C, &[c.address])]);
+    for node in [&a, &b, &c] {
+        node.tell(Command::Peers(all.clone())).await;
     }
     [a, b, c]
 }
@@ -175,7 +179,7 @@ async fn certificates_of_somebody_else_are_refused_at_both_ends_and_counted() {
     let mut mesh = Mesh::new(10);
     let a = mesh.start(A, "a1", &[]).await;
     let c = mesh.start(C, "c1", &[(A, &[a.address])]).await;
-    a.tell(Command::Peers(members(&[(B, &[c.address]), (C, &[c.address])]))).await;
+    a.tell(Command::Peers(members(&[(B, &[c.address]), (C, &[])]))).await;
     // Where B should be, C answers.
     a.until("A calls B and finds somebody else", |s| refused(s, Refusal::WrongName) > 0).await;
     a.hears(C).await;
@@ -287,12 +291,12 @@ async fn files_that_do_not_fit_are_named_and_what_was_in_force_stays() {
     let good = std::fs::read(dir.join("relay.key")).expect("a key");
     let other = mesh.issue(B, "b2");
     std::fs::copy(other.join("relay.key"), dir.join("relay.key")).expect("another key");
-    b.until("a key that is not the certificate's is named", |s| s.counters.not_reloaded == 1).await;
+    b.until("a key that is not the certificate's is named", |s| s.counters.not_reloaded > 0).await;
     std::fs::write(dir.join("relay.key"), &good).expect("the key");
     std::fs::copy(mesh.dir.path().join("1-a1/relay.pem"), dir.join("relay.pem")).expect("of another site");
     std::fs::copy(mesh.dir.path().join("1-a1/relay.key"), dir.join("relay.key")).expect("of another site");
     until("another site is named", || {
-        b.count(|e| matches!(e, Event::NotReloaded { error } if error.contains("has become"))) == 1
+        b.count(|e| matches!(e, Event::NotReloaded { error } if error.contains("has become"))) > 0
     })
     .await;
     assert_eq!(b.count(|e| matches!(e, Event::Down { .. })), 0);

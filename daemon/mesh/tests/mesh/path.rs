@@ -232,6 +232,11 @@ async fn keys_are_replaced_under_probes_and_strangers_are_counted() {
     for secrets in [[SECRET, new], [new, SECRET]] {
         tell(0, &secrets).await;
         tell(1, &secrets).await;
+        // What was signed before has arrived: five more of each flow came after it.
+        for end in &pair.ends {
+            let before = end.status().await.counters.received;
+            end.until("probes go on", |s| s.counters.received > before + 30).await;
+        }
     }
     tell(0, &[new]).await;
     tell(1, &[new]).await;
