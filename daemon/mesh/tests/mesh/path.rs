@@ -199,7 +199,8 @@ async fn a_round_trip_is_measured_and_its_inflation_seen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hole_for_large_packets_is_measured_within_its_bound() {
-    let speed = 4;
+    // As fast as leaves a busy machine a second between what the machine needs and the bound.
+    let speed = 2;
     let pair = pair(speed, 60).await;
     pair.up().await;
     for end in &pair.ends {
