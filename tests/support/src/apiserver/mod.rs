@@ -16,9 +16,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use client::Client;
-use pki::{ADMIN_TOKEN, Leaf, Pki};
+use pki::{ADMIN_TOKEN, Pki};
 pub use shared::{Answer, Session, SharedStore, TlsClient};
 
+use crate::pki::Pair;
 use crate::{Lab, LabError, Netns, Process, Result, wait_for};
 
 /// Where it listens, as on a node of kubeadm's.
@@ -227,7 +228,7 @@ fn etcd_args(address: IpAddr) -> [String; 11] {
 }
 
 /// For the server with this certificate and the store at this address.
-fn server_args(pki: &Pki, leaf: &Leaf, store: IpAddr) -> Vec<String> {
+fn server_args(pki: &Pki, leaf: &Pair, store: IpAddr) -> Vec<String> {
     let path = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     let pair = |flag: &str, value: &str| format!("--{flag}={value}");
     vec![

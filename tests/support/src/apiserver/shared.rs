@@ -11,8 +11,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::pki::{Leaf, Pki};
+use super::pki::Pki;
 use super::{etcd_args, find, server_args};
+use crate::pki::Pair;
 use crate::{Lab, LabError, Netns, Process, Result, http};
 
 /// The store, and what its servers are started with.
@@ -61,7 +62,7 @@ impl SharedStore {
         let mut tls = builder.map_err(|e| wrong(&e))?.with_root_certificates(roots).with_no_client_auth();
         // Which server answered is read off its certificate, which a resumed session would not show.
         tls.resumption = rustls::client::Resumption::disabled();
-        let of_server = |leaf: &Leaf| pem(&leaf.certificate);
+        let of_server = |leaf: &Pair| pem(&leaf.certificate);
         let servers = self.pki.servers.iter().map(of_server).collect::<Result<_>>()?;
         Ok(TlsClient { netns: netns.clone(), tls: Arc::new(tls), servers })
     }
