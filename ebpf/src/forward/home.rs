@@ -260,9 +260,10 @@ pub(crate) fn others(request: &mut Request) -> Step {
     let useless = lives && (id == request.config.node || id == first & !HOP_ACCEPT || !alive(id));
     let then = if useless { 0 } else { second };
     // The last one that is asked asks nobody.
-    let lacks = if listed { lives && then == 0 && chain.index + 1 < SHIM_LAST } else { true };
+    let room = chain.index + 1 < SHIM_LAST;
+    let lacks = if listed { lives && then == 0 && room } else { true };
     let turns = if lacks { 1 + 2 * u16::from(lives) } else { 0 };
-    request.work.glance = Glance { ids: 0, first, then, turns, listed };
+    request.work.glance = Glance { ids: 0, first, then, turns, listed, room };
     let turns = u32::from(forgotten(&request.work.glance.turns));
     if turns != 0 {
         let row = Place::new(&raw const service.nodes, (request.work.hash >> 32) as u32).row();
@@ -291,6 +292,8 @@ pub(crate) struct Glance {
     turns: u16,
     /// The chain named the first.
     listed: bool,
+    /// Whoever comes after the first may be asked too.
+    room: bool,
 }
 
 /// Is the next id of the row one to ask?
@@ -308,7 +311,7 @@ extern "C" fn look_at(_: u32, search: *mut c_void) -> c_long {
     // Two at most: the oldest is left out.
     if first == 0 {
         request.work.glance.first = id;
-    } else if request.work.glance.then == 0 {
+    } else if request.work.glance.then == 0 && request.work.glance.room {
         request.work.glance.then = id;
     }
     0
