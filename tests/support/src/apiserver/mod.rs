@@ -139,6 +139,17 @@ impl ApiServer {
         Ok(())
     }
 
+    /// What service accounts asked for so far, as `audit.k8s.io/v1` events: denied or not, watches from their start on.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let log = &self.pki.audit_log;
+        let text = std::fs::read_to_string(log).map_err(LabError::io(log.display().to_string()))?;
+        // The last line may be on its way.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
     /// A token of a service account.
     ///
     /// # Errors
@@ -227,6 +238,8 @@ fn server_args(pki: &Pki) -> Vec<String> {
         path("tls-cert-file", &pki.certificate),
         path("tls-private-key-file", &pki.key),
         path("token-auth-file", &pki.tokens),
+        path("audit-policy-file", &pki.audit_policy),
+        path("audit-log-path", &pki.audit_log),
         pair("cert-dir", &pki.ca.parent().unwrap_or(Path::new("/")).display().to_string()),
     ]
 }
@@ -241,6 +254,7 @@ fn collection(object: &Value) -> Result<String> {
         Some("ClusterRole") => "clusterroles",
         Some("ClusterRoleBinding") => "clusterrolebindings",
         Some("Lease") => "leases",
+        Some("CustomResourceDefinition") => "customresourcedefinitions",
         kind => return Err(LabError::answer("the manifests", format!("the lab does not know the kind {kind:?}"))),
     };
     let version = object["apiVersion"].as_str().unwrap_or_default();

@@ -19,7 +19,13 @@ pub(super) struct Pki {
     pub(super) accounts: PathBuf,
     pub(super) accounts_public: PathBuf,
     pub(super) tokens: PathBuf,
+    pub(super) audit_policy: PathBuf,
+    pub(super) audit_log: PathBuf,
 }
+
+/// Who asked for what, of service accounts alone: that is whom roles are written for.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]}"#;
 
 impl Pki {
     /// Makes them for a server that is reached by these addresses.
@@ -47,6 +53,8 @@ impl Pki {
             key: write("server.key", key.serialize_pem())?,
             accounts: write("accounts.key", accounts.serialize_pem())?,
             accounts_public: write("accounts.pub", accounts.public_key_pem())?,
+            audit_policy: write("audit-policy.json", AUDIT_POLICY.to_owned())?,
+            audit_log: directory.join("audit.log"),
             tokens: write("tokens.csv", format!("{ADMIN_TOKEN},lab,lab,system:masters\n"))?,
         })
     }
