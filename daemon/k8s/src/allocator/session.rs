@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
                             clients = None;
                         }
                     }
-                    // It panicked; the object is looked at again when it changes.
+                    // It panicked, which ends a daemon as it ships.
                     Err(_) => quiet = now + wait(&mut failures),
                 },
                 () = self.changed.notified() => {}

@@ -89,6 +89,9 @@ impl VipPool {
             let block = raw.block().map_err(|why| format!("block {name}: {why}"))?;
             let _unique = blocks.insert(name.clone(), block);
         }
+        if let Some((one, other)) = first_overlap(&blocks, &blocks, |one, other| one < other) {
+            return Err(format!("block {one} overlaps block {other}"));
+        }
         let selector = |raw: &Option<RawSelector>| raw.as_ref().map(RawSelector::selector).transpose();
         Ok(PoolSpec {
             name: self.metadata.name.clone(),
@@ -138,18 +141,28 @@ impl RawSelector {
     }
 }
 
-/// The first pair of blocks of two pools that have an address in common.
-pub(crate) fn overlap(a: &PoolSpec, b: &PoolSpec) -> Option<String> {
+/// The first pair of blocks that have an address in common, of those whose names `wanted` takes.
+fn first_overlap<'a>(
+    a: &'a BTreeMap<String, Block>,
+    b: &'a BTreeMap<String, Block>,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> Option<(&'a String, &'a String)> {
     let ends = |block: &Block| match *block {
         Block::Cidr(net) => (net.network(), net.broadcast()),
         Block::Range(first, last) => (first, last),
     };
-    let pairs = a.blocks.iter().flat_map(|one| b.blocks.iter().map(move |other| (one, other)));
-    let mut common = pairs.filter(|((_, one), (_, other))| {
+    let pairs = a.iter().flat_map(|one| b.iter().map(move |other| (one, other)));
+    let mut common = pairs.filter(|((name, one), (other_name, other))| {
         let ((a, b), (c, d)) = (ends(one), ends(other));
-        a.is_ipv4() == c.is_ipv4() && a <= d && c <= b
+        wanted(name, other_name) && a.is_ipv4() == c.is_ipv4() && a <= d && c <= b
     });
-    common.next().map(|((one, _), (other, _))| format!("block {one} overlaps block {other} of pool {}", b.name))
+    common.next().map(|((one, _), (other, _))| (one, other))
+}
+
+/// Where two pools have an address in common.
+pub(crate) fn overlap(a: &PoolSpec, b: &PoolSpec) -> Option<String> {
+    let (one, other) = first_overlap(&a.blocks, &b.blocks, |_, _| true)?;
+    Some(format!("block {one} overlaps block {other} of pool {}", b.name))
 }
 
 #[cfg(test)]
@@ -188,6 +201,8 @@ mod tests {
             let said = pool(&format!(r#"{{"blocks":{{"a":{block}}}}}"#)).unwrap_err();
             assert!(said.contains(why) && said.contains("block a"), "{said}");
         }
+        let twice = r#"{"a":{"cidr":"192.0.2.0/24"},"b":{"range":{"first":"192.0.1.0","last":"192.0.3.0"}}}"#;
+        assert_eq!(pool(&format!(r#"{{"blocks":{twice}}}"#)).unwrap_err(), "block a overlaps block b");
         assert!(pool(r#"{"serviceSelector":{"matchExpressions":[{"key":"k","operator":"Near"}]}}"#).is_err());
     }
 

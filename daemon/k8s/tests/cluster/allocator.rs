@@ -195,12 +195,13 @@ async fn a_service_that_waits_says_why_once_and_is_served_when_it_can_be() {
     until("each has one", || addresses(&fake).len() == 3).await;
     assert_eq!((of(&fake, "a"), of(&fake, "b")), (vec!["203.0.113.1".to_owned()], vec!["203.0.113.5".to_owned()]));
     assert_eq!(fake.asked("POST", "/events"), 3, "one word each");
-    let inner = fake.lock();
-    let events: Vec<&Value> = inner.objects.of("/api/v1/events").map(|(_, event)| event).collect();
-    let told = events.iter().find(|event| event["involvedObject"]["name"] == "a").unwrap();
+    let told = {
+        let inner = fake.lock();
+        let mut events = inner.objects.of("/api/v1/events").map(|(_, event)| event);
+        events.find(|event| event["involvedObject"]["name"] == "a").cloned().expect("it was told")
+    };
     assert_eq!((told["reason"].as_str(), told["type"].as_str()), (Some("UnknownPool"), Some("Warning")));
     assert!(told["message"].as_str().unwrap().contains("pool later does not exist"));
-    drop(inner);
     giver.stop().await;
 }
 

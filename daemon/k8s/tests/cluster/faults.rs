@@ -108,11 +108,6 @@ async fn a_slow_server() {
 }
 
 #[tokio::test]
-async fn a_storm_of_conflicts() {
-    survives(Mood::Conflict, SHORT).await;
-}
-
-#[tokio::test]
 async fn watches_that_are_cut_and_histories_that_end() {
     let fake = cluster().await;
     let giver = Giver::start(&fake, "n1");

@@ -48,11 +48,12 @@ async fn what_was_written_by_hand_is_said_and_not_repaired() {
     until("the new one has one", || id(&fake, "d").is_some()).await;
     assert_eq!((id(&fake, "a"), id(&fake, "b")), (Some("7".to_owned()), Some("7".to_owned())));
     assert_eq!((fake.asked("PATCH", "/nodes/"), fake.asked("POST", "/events")), (1, 2));
-    let inner = fake.lock();
-    let messages: Vec<&str> =
-        inner.objects.of("/api/v1/events").filter_map(|(_, event)| event["message"].as_str()).collect();
+    let messages: Vec<String> = {
+        let inner = fake.lock();
+        let all = inner.objects.of("/api/v1/events").filter_map(|(_, event)| event["message"].as_str());
+        all.map(str::to_owned).collect()
+    };
     assert!(messages.iter().any(|said| said.contains("7 is the id of node a as well")), "{messages:?}");
     assert!(messages.iter().any(|said| said.contains("\"0x1\" is no id")), "{messages:?}");
-    drop(inner);
     giver.stop().await;
 }

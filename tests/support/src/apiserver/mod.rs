@@ -131,9 +131,7 @@ impl ApiServer {
     /// # Errors
     /// When the text is not understood or an object is refused.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(manifests).map_err(|e| LabError::answer("the manifests", e.to_string()))?;
-        for object in documents {
+        for object in documents(manifests)? {
             self.must("POST", &collection(&object)?, Some(&object))?;
         }
         Ok(())
@@ -190,6 +188,14 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         println!("API server: {}", self.version);
     }
+}
+
+/// The objects of manifests.
+///
+/// # Errors
+/// When the text is not understood.
+pub fn documents(manifests: &str) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(manifests).map_err(|e| LabError::answer("the manifests", e.to_string()))
 }
 
 fn find() -> Result<place::Assets> {
