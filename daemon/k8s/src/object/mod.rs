@@ -1,7 +1,9 @@
 //! Objects of the API as far as they matter. What is not named here is skipped while a body is read and takes no memory, managedFields
 //! before all.
 
+pub(crate) mod namespace;
 pub(crate) mod node;
+pub(crate) mod pool;
 pub(crate) mod service;
 pub(crate) mod slice;
 

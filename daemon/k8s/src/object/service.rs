@@ -1,14 +1,17 @@
 //! Services.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bascule_core::service::translate::{KubePort, KubeService};
 use bascule_core::service::{Affinity, Protocol};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Kind, Meta};
 
+/// Type of our condition in `status.conditions` of a Service. It is also the mark of what we gave: its message begins with the addresses.
+pub(crate) const ALLOCATED: &str = "bascule.dev/Allocated";
 /// `spec.type` of those that are looked at.
 const LOAD_BALANCER: &str = "LoadBalancer";
 
@@ -27,6 +30,11 @@ pub(crate) struct Service {
 pub(crate) struct Spec {
     pub(crate) r#type: String,
     pub(crate) load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    pub(crate) load_balancer_ip: String,
+    pub(crate) ip_families: Vec<String>,
+    pub(crate) ip_family_policy: String,
+    pub(crate) selector: BTreeMap<String, String>,
     ports: Vec<Port>,
     external_traffic_policy: String,
     session_affinity: String,
@@ -74,6 +82,17 @@ impl Transport {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Status {
     pub(crate) load_balancer: LoadBalancer,
+    pub(crate) conditions: Vec<StatusCondition>,
+}
+
+/// `metav1.Condition`, without its time: that says when, and not what.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StatusCondition {
+    pub(crate) r#type: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 /// `status.loadBalancer`.
@@ -84,10 +103,18 @@ pub(crate) struct LoadBalancer {
 }
 
 /// One of `status.loadBalancer.ingress`. Host names are nobody's VIPs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Ingress {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ip_mode: Option<String>,
+    /// Of others: ours have none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<serde_json::Value>,
 }
 
 impl Kind for Service {
@@ -104,6 +131,11 @@ impl Service {
     /// Is it of type LoadBalancer?
     pub(crate) fn is_load_balancer(&self) -> bool {
         self.spec.r#type == LOAD_BALANCER
+    }
+
+    /// Does its status carry our condition?
+    pub(crate) fn is_marked(&self) -> bool {
+        self.status.conditions.iter().any(|condition| condition.r#type == ALLOCATED)
     }
 
     /// `externalTrafficPolicy` is Local.

@@ -134,12 +134,21 @@ impl ApiServer {
     /// # Errors
     /// When the text is not understood or an object is refused.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(manifests).map_err(|e| LabError::answer("the manifests", e.to_string()))?;
-        for object in documents {
+        for object in documents(manifests)? {
             self.must("POST", &collection(&object)?, Some(&object))?;
         }
         Ok(())
+    }
+
+    /// What service accounts asked for so far, as `audit.k8s.io/v1` events: denied or not, watches from their start on.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let log = &self.pki.audit_log;
+        let text = std::fs::read_to_string(log).map_err(LabError::io(log.display().to_string()))?;
+        // The last line may be on its way.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// A token of a service account.
@@ -190,6 +199,14 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         println!("API server: {}", self.version);
     }
+}
+
+/// The objects of manifests.
+///
+/// # Errors
+/// When the text is not understood.
+pub fn documents(manifests: &str) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(manifests).map_err(|e| LabError::answer("the manifests", e.to_string()))
 }
 
 fn find() -> Result<place::Assets> {
@@ -246,6 +263,8 @@ fn server_args(pki: &Pki, leaf: &Pair, store: IpAddr) -> Vec<String> {
         path("tls-cert-file", &leaf.certificate),
         path("tls-private-key-file", &leaf.key),
         path("token-auth-file", &pki.tokens),
+        path("audit-policy-file", &pki.audit_policy),
+        path("audit-log-path", &pki.audit_log),
         pair("cert-dir", &pki.ca.parent().unwrap_or(Path::new("/")).display().to_string()),
     ]
 }
@@ -260,6 +279,7 @@ fn collection(object: &Value) -> Result<String> {
         Some("ClusterRole") => "clusterroles",
         Some("ClusterRoleBinding") => "clusterrolebindings",
         Some("Lease") => "leases",
+        Some("CustomResourceDefinition") => "customresourcedefinitions",
         kind => return Err(LabError::answer("the manifests", format!("the lab does not know the kind {kind:?}"))),
     };
     let version = object["apiVersion"].as_str().unwrap_or_default();

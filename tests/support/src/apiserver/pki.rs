@@ -20,7 +20,13 @@ pub(super) struct Pki {
     pub(super) accounts: PathBuf,
     pub(super) accounts_public: PathBuf,
     pub(super) tokens: PathBuf,
+    pub(super) audit_policy: PathBuf,
+    pub(super) audit_log: PathBuf,
 }
+
+/// Who asked for what, of service accounts alone: that is whom roles are written for.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]}"#;
 
 impl Pki {
     /// Makes them for `servers` servers that are reached by these addresses.
@@ -32,6 +38,8 @@ impl Pki {
         Ok(Self {
             accounts: authority.write("accounts.key", accounts.serialize_pem())?,
             accounts_public: authority.write("accounts.pub", accounts.public_key_pem())?,
+            audit_policy: authority.write("audit-policy.json", AUDIT_POLICY)?,
+            audit_log: directory.join("audit.log"),
             tokens: authority.write("tokens.csv", format!("{ADMIN_TOKEN},lab,lab,system:masters\n"))?,
             ca: authority.ca,
             servers,

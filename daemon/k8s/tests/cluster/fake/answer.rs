@@ -10,7 +10,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::objects::collection;
 use super::{Fake, Inner, Mood};
 
 pub(super) async fn handle(
@@ -116,7 +115,9 @@ fn write(inner: &mut Inner, method: &str, path: &str, body: &Bytes) -> Response 
         if method != "POST" {
             return status(404, &format!("{target} not found"));
         }
-        let name = sent["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let prefix = sent["metadata"]["generateName"].as_str().unwrap_or_default();
+        let made = format!("{prefix}{}", inner.writes);
+        let name = sent["metadata"]["name"].as_str().unwrap_or(&made).to_owned();
         let created = format!("{path}/{name}");
         if inner.objects.get(&created).is_some() {
             return status(409, "already exists");
@@ -184,7 +185,7 @@ fn watch(fake: Fake, path: &str, query: &HashMap<String, String>) -> Response {
                     return Some((line, (fake, path, from, age, pulse, true)));
                 }
                 Some(Some(changes)) => {
-                    let mine = |change: &&super::Change| collection(&change.path) == path;
+                    let mine = |change: &&super::Change| change.is_of(&path);
                     if let Some(change) = changes.iter().find(mine) {
                         let line = line(&json!({"type": change.kind, "object": change.object}));
                         return Some((line, (fake, path, change.version, age, pulse, false)));

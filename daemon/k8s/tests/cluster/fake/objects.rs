@@ -17,7 +17,9 @@ pub(crate) struct Change {
 #[derive(Default)]
 pub(crate) struct Objects {
     all: BTreeMap<String, Value>,
-    pub(crate) history: Vec<Change>,
+    history: Vec<Change>,
+    /// Everything that ever happened, for audits.
+    pub(crate) log: Vec<Change>,
     /// Nobody can watch from a version before this one.
     oldest: u64,
     pub(crate) version: u64,
@@ -32,6 +34,13 @@ pub(crate) fn collection(path: &str) -> String {
     let mut all: Vec<&str> = parts[..at].to_vec();
     all.push(parts[at + 2]);
     all.join("/")
+}
+
+impl Change {
+    /// Is it of this collection, of all namespaces or of one?
+    pub(crate) fn is_of(&self, wanted: &str) -> bool {
+        collection(&self.path) == wanted || self.path.rsplit_once('/').is_some_and(|(parent, _)| parent == wanted)
+    }
 }
 
 impl Objects {
@@ -61,7 +70,7 @@ impl Objects {
         }
         let kind = if self.all.contains_key(path) { "MODIFIED" } else { "ADDED" };
         let _before = self.all.insert(path.to_owned(), object.clone());
-        self.history.push(Change { version: self.version, path: path.to_owned(), kind, object: object.clone() });
+        self.note(Change { version: self.version, path: path.to_owned(), kind, object: object.clone() });
         object
     }
 
@@ -69,7 +78,12 @@ impl Objects {
         let Some(mut object) = self.all.remove(path) else { return };
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        self.history.push(Change { version: self.version, path: path.to_owned(), kind: "DELETED", object });
+        self.note(Change { version: self.version, path: path.to_owned(), kind: "DELETED", object });
+    }
+
+    fn note(&mut self, change: Change) {
+        self.history.push(change.clone());
+        self.log.push(change);
     }
 
     pub(crate) fn compact(&mut self) {
