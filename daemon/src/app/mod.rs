@@ -150,7 +150,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let told = tasks::Told { merger, bgp: room.sender.clone(), stores };
+    let told = tasks::Listeners { merger, bgp: room.sender.clone(), stores };
     tokio::spawn(tasks::reload(path, loaded, told, metrics));
     systemd::notify_ready();
     let watched = node.clone();

@@ -259,14 +259,14 @@ pub(super) struct Rooms {
 }
 
 /// Whoever must hear of another file.
-pub(super) struct Told {
+pub(super) struct Listeners {
     pub(super) merger: Merger,
     pub(super) bgp: RoomSender,
     pub(super) stores: watch::Sender<Stores>,
 }
 
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
-pub(super) async fn reload(path: PathBuf, mut current: Loaded, told: Told, metrics: Metrics) {
+pub(super) async fn reload(path: PathBuf, mut current: Loaded, told: Listeners, metrics: Metrics) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -322,13 +322,7 @@ fn watch(path: &Path, loaded: &Loaded) -> Option<mpsc::Receiver<()>> {
 }
 
 /// Applies a good file; what can only change with a start keeps its present value. `None` when the loop has ended.
-async fn apply(
-    path: &Path,
-    current: &Loaded,
-    mut next: Loaded,
-    told: &Told,
-    metrics: &Metrics,
-) -> Option<Loaded> {
+async fn apply(path: &Path, current: &Loaded, mut next: Loaded, told: &Listeners, metrics: &Metrics) -> Option<Loaded> {
     for warning in &next.warnings {
         warn!("{warning}");
     }

@@ -56,12 +56,9 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let gates = gates::read(map, around.base_dir, errors);
     let kubernetes = kubernetes::read(map, around.base_dir, errors);
     let etcd = etcd::read(map, around.base_dir);
-    let known = vips::Known {
-        node: node.as_ref(),
-        gates: &gates,
-        etcd: etcd.as_ref().and_then(Option::as_ref),
-        cluster: map.holds("kubernetes", "services"),
-    };
+    let cluster = map.holds("kubernetes", "services");
+    let known =
+        vips::Known { node: node.as_ref(), gates: &gates, etcd: etcd.as_ref().and_then(Option::as_ref), cluster };
     let vips = vips::read(map, &known, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);

@@ -76,7 +76,7 @@ fn states_of_what_is_gone_or_unknown_are_taken_back() {
 
 #[test]
 fn a_lease_is_taken_back_with_its_group_and_with_its_elector() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
     let leased = GroupStatus { lease: Some(self::fixtures::lease()), ..group("api") };
     for after in [vec![], vec![group("api")]] {

@@ -43,6 +43,7 @@ fn status() -> NodeStatus {
         families: vec![],
         interface: None,
         vrid: 51,
+        lease: None,
         role: Role::Active,
         term: Term(1),
         owner: None,

@@ -38,7 +38,7 @@ impl Pki {
         Ok(Self {
             accounts: authority.write("accounts.key", accounts.serialize_pem())?,
             accounts_public: authority.write("accounts.pub", accounts.public_key_pem())?,
-            audit_policy: authority.write("audit-policy.json", AUDIT_POLICY)?,
+            audit_policy: authority.write("audit-policy.json", AUDIT_POLICY.to_owned())?,
             audit_log: directory.join("audit.log"),
             tokens: authority.write("tokens.csv", format!("{ADMIN_TOKEN},lab,lab,system:masters\n"))?,
             ca: authority.ca,
