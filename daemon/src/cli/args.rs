@@ -210,7 +210,7 @@ pub(super) enum Render {
     ///
     /// Without --config the configuration is part of the manifest; with it, a file on the host, which can be changed without a restart.
     /// Save the output as a file of the kubelet's staticPodPath, the same on every node.
-    StaticPod(StaticPod),
+    StaticPod(Box<StaticPod>),
     /// A hardened unit for systemd
     Systemd(Unit),
     /// Rules for nft(8) that bring back the answers of endpoints without a node

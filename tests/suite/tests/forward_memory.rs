@@ -95,7 +95,7 @@ fn happens(group: &mut Group, dice: &mut Dice) -> String {
         }
         _ => {
             for at in group.living() {
-                group.open(at, 5).unwrap();
+                group.open(at, 5).expect("a node lets the flow in");
             }
             "new flows".to_owned()
         }

@@ -176,12 +176,10 @@ pub(super) fn in_force() -> crate::handle::intent::InForce {
     use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding};
     let vip: std::net::IpAddr = [10, 9, 7, 100].into();
     let told = |name: &str, vips: Vec<_>, refused| ServiceStanding { name: name.to_owned(), vips, refused };
-    let plan = Plan {
-        told: vec![told("shop/a", vec![vip], vec![]), told("shop/b", vec![], vec![Refused::Pending])],
-        standings: vec![NodeStanding { name: "n1".to_owned(), forwards: true, may_own: true, reasons: vec![] }],
-        shards: vec![[vip].into()],
-        ..Plan::default()
-    };
+    let mut plan = Plan::default();
+    plan.told = vec![told("shop/a", vec![vip], vec![]), told("shop/b", vec![], vec![Refused::Pending])];
+    plan.standings = vec![NodeStanding { name: "n1".to_owned(), forwards: true, may_own: true, reasons: vec![] }];
+    plan.shards = vec![[vip].into()];
     crate::handle::intent::InForce {
         node: "n1".to_owned(),
         source: Some("file"),
