@@ -2,6 +2,7 @@
 
 pub mod bgp;
 pub mod forward;
+pub mod intent;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +85,7 @@ pub struct NodeHandle {
     shared: Arc<Shared>,
     bgp: bgp::BgpHandle,
     forward: forward::ForwardHandle,
+    intent: intent::IntentHandle,
 }
 
 /// The driver's side.
@@ -113,7 +115,7 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (NodeHandle, NodePort) {
     let (forward, forward_port) = forward::channel();
     let (bgp_port, forward_port) = (Some(bgp_port), Some(forward_port));
     let port = NodePort { requests, bgp: bgp_port, forward: forward_port, shared: Arc::clone(&shared) };
-    (NodeHandle { requests: sender, wake, shared, bgp, forward }, port)
+    (NodeHandle { requests: sender, wake, shared, bgp, forward, intent: intent::IntentHandle::default() }, port)
 }
 
 impl NodeHandle {
@@ -161,6 +163,11 @@ impl NodeHandle {
     /// The forwarding room.
     pub fn forward(&self) -> &forward::ForwardHandle {
         &self.forward
+    }
+
+    /// What was made of the cluster's intent.
+    pub fn intent(&self) -> &intent::IntentHandle {
+        &self.intent
     }
 
     /// The kept events after sequence number `after`, and those to come; nothing is lost or doubled between the two.

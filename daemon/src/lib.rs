@@ -13,6 +13,7 @@ pub mod dataplane;
 pub mod driver;
 pub mod handle;
 pub mod health;
+pub mod intent;
 pub mod logging;
 pub mod metrics;
 pub mod net;

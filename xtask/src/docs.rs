@@ -1,4 +1,4 @@
-//! `docs`: the references under docs/reference are what the daemon says about itself, written down. `--check` compares.
+//! `docs`: the references under docs/reference and the manifests under deploy/crds are what the code says, written down. `--check` compares.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,7 +46,16 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
         }
         Ok((sh::root().join(format!("docs/reference/{name}.md")), text))
     };
-    REFERENCES.iter().map(one).collect()
+    let mut all = REFERENCES.iter().map(one).collect::<Result<Vec<_>>>()?;
+    all.push(crds()?);
+    Ok(all)
+}
+
+/// What the API server is told of our kinds.
+fn crds() -> Result<(PathBuf, String)> {
+    sh::run(sh::cargo().args(["build", "--quiet", "--workspace", "--example", "crds"]))?;
+    let text = sh::output(&mut Command::new(sh::target_dir().join("debug/examples/crds")))?;
+    Ok((sh::root().join("deploy/crds/vippools.yaml"), text))
 }
 
 fn first_difference(old: &str, new: &str) -> Option<usize> {

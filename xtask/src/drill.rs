@@ -255,6 +255,12 @@ fn drills() -> Result<Vec<Drill>> {
             .into(),
         },
         Drill {
+            name: "control-plane",
+            shows: "VIP before the first API server, away from a dead one, unmoved by 60 s without etcd",
+            minutes: 12,
+            parts: vec![part("all", Built("control_plane"), "--runs 5")],
+        },
+        Drill {
             name: "fuzz",
             shows: "5 minutes for each target without a crash",
             minutes: 30,

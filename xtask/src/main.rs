@@ -6,12 +6,16 @@
 mod apiserver;
 mod apiserver_place;
 mod bench;
+mod chart_tools;
 mod check;
 mod docs;
 mod drill;
 #[expect(dead_code, reason = "the list of sources is for the build script of the daemon, which includes this file")]
 mod ebpf_route;
 mod fuzz;
+mod image;
+#[expect(dead_code, unreachable_pub, reason = "the tests include this file, show it to others and unpack by it")]
+mod oci;
 mod report;
 mod setup;
 mod sh;
@@ -48,6 +52,8 @@ enum Verb {
     Check(check::Args),
     /// Build the eBPF object.
     Ebpf,
+    /// Make the container image, without a container engine.
+    Image(image::Args),
     /// Run one bench of bascule-bench (`failover`, ...).
     Bench {
         /// Name of the bench; without it the benches are listed.
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Drill(args) => drill::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Ebpf => setup::ebpf().map(|()| true),
+        Verb::Image(args) => image::run(&args).map(|()| true),
         Verb::Bench { name, args } => bench::bench(name.as_deref(), &args),
         Verb::Fuzz { target, seconds, inputs, json } => {
             let bound = inputs.map_or(fuzz::Bound::Seconds(seconds), fuzz::Bound::Inputs);

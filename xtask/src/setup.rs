@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apiserver;
 use crate::ebpf_route::{self, LINKER_VERSION};
 use crate::sh;
+use crate::{apiserver, chart_tools};
 
 /// For the eBPF object by Debian's own compiler (platform.md, "Building the eBPF programs").
 const BUILD_PACKAGES: &[&str] =
@@ -47,17 +47,19 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// `cargo xtask setup`: as the other verbs do it, and a word when there was nothing to do.
 pub(crate) fn verb() -> Result<()> {
     let installed = install()?;
-    if !api_server()? && !installed {
+    if !for_tests()? && !installed {
         println!("setup: nothing is missing");
     }
     Ok(())
 }
 
-/// For the verbs that run tests: a build of minutes that a demo does not need. Returns whether something was built.
-pub(crate) fn api_server() -> Result<bool> {
+/// For the verbs that run tests: the API server, a build of minutes that a demo does not need, and helm with kubectl. Returns whether
+/// something was made.
+pub(crate) fn for_tests() -> Result<bool> {
     // A turn of its own: a build of minutes must not hold up the verbs that do without it.
     let _turn = one_at_a_time("kube-apiserver.lock")?;
-    apiserver::ensure()
+    let fetched = chart_tools::ensure()?;
+    Ok(apiserver::ensure()? || fetched)
 }
 
 /// Everything a verb needs before it builds: packages, then the linker.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::sh::{self, End};
 use crate::tally::{Reader, Tally};
-use crate::{apiserver, check, setup};
+use crate::{apiserver, chart_tools, check, setup};
 
 /// A single test binary that runs longer than this is stuck: the whole budget is 25 minutes.
 const BINARY_LIMIT: Duration = Duration::from_secs(600);
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         run.fail(format!("setup: {error:#}"));
     }
     let api_server = wanted(Stage::Functional) || wanted(Stage::Timing);
-    if api_server && let Err(error) = setup::api_server() {
+    if api_server && let Err(error) = setup::for_tests() {
         run.fail(format!("setup: {error:#}"));
     }
     run.say("build");
@@ -107,6 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     }
     if api_server {
         println!("\nAPI server of the tests: {}", apiserver::describe());
+        println!("chart tools of the tests: {}", chart_tools::describe());
     }
     run.close();
     Ok(run.sum.failed == 0)

@@ -5,13 +5,27 @@
 //! within its deadline, and hands out what the machine decides as [`bascule_core::election::lease::Word`]s. It decides nothing itself.
 
 mod access;
+mod allocator;
+mod crd;
 mod elector;
+mod exchange;
+mod follow;
+mod object;
+mod reader;
 mod record;
 mod request;
+mod state;
 mod watch;
 
 pub use access::Access;
+pub use allocator::{ALLOCATOR_LEASE, Allocator, AllocatorConfig, AllocatorState};
+pub use crd::{GROUP, vip_pool};
 pub use elector::{Elector, ElectorConfig};
+pub use reader::{Reader, ReaderConfig};
+pub use state::ApiState;
+
+/// `loadBalancerClass` of Services that are ours.
+pub const CLASS: &str = "bascule.dev/vip";
 
 /// Which Lease an elector stands on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use bascule_core::election::lease::Failure;
 use bascule_core::election::lease::kube::{Answer, Request};
-use bascule_elector::chain;
-use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube::client::Body;
 use kube::core::params::{GetParams, PostParams};
 
+use crate::exchange::{self, Fault, message};
 use crate::{LeaseName, record};
 
 /// A Lease is below 2 KiB; etcd takes no object beyond 1.5 MiB.
@@ -63,21 +62,17 @@ fn body(lease: &Lease) -> Vec<u8> {
 }
 
 async fn send(client: &Client, request: http::Request<Body>) -> Done {
-    let response = match client.send(request).await {
-        Ok(response) => response,
+    let answer = match exchange::send(client, request).await {
+        Ok(answer) => answer,
         // The token or the certificate is not there, or the server's is not believed: that is for whoever runs us, but it heals by itself
         // as a connection does.
-        Err(error) => return Done::failed(Failure::Lost, chain(&error)),
+        Err(error) => return Done::failed(Failure::Lost, error),
     };
-    let status = response.status().as_u16();
-    let asked = response.headers().get(http::header::RETRY_AFTER);
-    // RFC 9110 10.2.3 also allows a date, which the API server does not use.
-    let retry_after = asked.and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
-    let bytes = match Limited::new(response.into_body(), ANSWER_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return Done::failed(Failure::Lost, format!("{status}, and then {error}")),
-    };
-    meaning(status, retry_after, &bytes)
+    let (status, retry_after) = (answer.status, answer.retry_after);
+    match answer.whole(ANSWER_MAX).await {
+        Ok(bytes) => meaning(status, retry_after, &bytes),
+        Err(error) => Done::failed(Failure::Lost, format!("{status}, and then {error}")),
+    }
 }
 
 /// What status and body say.
@@ -90,22 +85,13 @@ fn meaning(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Done {
             Ok((None, _)) => Done::failed(Failure::Unavailable, format!("{status}: a Lease without a version")),
             Err(error) => Done::failed(Failure::Unavailable, format!("{status}: no Lease: {error}")),
         },
-        404 => plain(Answer::NotFound),
-        409 => plain(Answer::Conflict),
-        429 => failed(Failure::Throttled { retry_after }),
-        401 | 403 => failed(Failure::Denied),
-        // 410 and 5xx; of the rest nothing is known that would help.
-        _ => failed(Failure::Unavailable),
+        _ => match Fault::of(status, retry_after) {
+            Fault::NotFound => plain(Answer::NotFound),
+            Fault::Conflict => plain(Answer::Conflict),
+            Fault::Gone | Fault::Refused => failed(Failure::Unavailable),
+            Fault::Failed(failure) => failed(failure),
+        },
     }
-}
-
-/// `message` of a Status, else the start of the text.
-fn message(body: &[u8]) -> String {
-    const SHOWN: usize = 200;
-    let status: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let message = status.as_ref().and_then(|s| s["message"].as_str()).map(str::to_owned);
-    let text = message.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
-    text.chars().take(SHOWN).collect()
 }
 
 #[cfg(test)]

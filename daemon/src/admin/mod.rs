@@ -6,6 +6,7 @@
 
 mod bgp;
 mod bounded;
+mod cluster;
 mod events;
 mod forward;
 mod socket;
@@ -122,6 +123,8 @@ fn public(asked: Asked) -> Router {
         .route("/bfd", get(views::bfd))
         .route("/bgp", get(bgp::status))
         .route("/bgp/routes", get(bgp::routes))
+        .route("/cluster", get(cluster::cluster))
+        .route("/rebalance", get(cluster::moves))
         .route("/services", get(forward::services))
         .route("/trace", get(forward::trace))
         .with_state(asked)

@@ -38,6 +38,7 @@ fn status() -> NodeStatus {
         healthy: true,
         draining: false,
         condition: None,
+        barred: false,
         announce: bascule_core::node::config::Announce::L2,
         route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 1,

@@ -18,6 +18,7 @@ use super::{Asked, bgp, forward};
 use crate::clock;
 use crate::handle::NodeHandle;
 use crate::handle::bgp::BgpStatus;
+use crate::handle::intent::{ClusterView, ShardView};
 
 /// A loop that has not turned for this long is stuck: it turns at least every 100 ms, and the machine may stall for a while.
 pub const LIVE_AGE: Duration = Duration::from_secs(2);
@@ -44,7 +45,7 @@ fn turn_age(turn: u64) -> Duration {
     Duration::from_nanos(clock::boot_ns().saturating_sub(turn))
 }
 
-async fn snapshot(asked: &Asked) -> Option<NodeStatus> {
+pub(super) async fn snapshot(asked: &Asked) -> Option<NodeStatus> {
     tokio::time::timeout(SNAPSHOT, asked.handle.status()).await.ok()?.ok()
 }
 
@@ -56,7 +57,7 @@ async fn bfd_snapshot(asked: &Asked) -> Option<BfdStatus> {
 }
 
 /// The words for "no snapshot".
-const SILENT: &str = "the event loop does not answer";
+pub(super) const SILENT: &str = "the event loop does not answer";
 
 pub(super) fn no(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
@@ -115,7 +116,7 @@ fn reasons(status: &NodeStatus) -> Vec<String> {
         reasons.push(format!("fence: {}", status.fence_error.as_deref().unwrap_or("not armed")));
     }
     let blocked = |group: &&bascule_core::node::status::GroupStatus| {
-        group.role == bascule_core::types::Role::Initialize && !status.drained
+        group.role == bascule_core::types::Role::Initialize && !status.drained && !group.barred
     };
     for vip in status.anycast.iter().filter(|vip| !status.drained && (!vip.installed || vip.condition.is_some())) {
         reasons.push(format!("{}: {}", vip.name, vip.condition.as_deref().unwrap_or("addresses are not in place yet")));
@@ -142,6 +143,31 @@ struct Page {
     bfd: BfdStatus,
     /// `null` when the BGP room does not answer.
     bgp: Option<BgpStatus>,
+    /// `null` when Services of a cluster are left alone.
+    cluster: Option<Cluster>,
+}
+
+/// What of `/cluster` is of one page: without its Services and nodes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cluster {
+    source: Option<&'static str>,
+    /// Why the API server tells nothing new.
+    api: Option<String>,
+    age_seconds: Option<f64>,
+    services: usize,
+    refused: std::collections::BTreeMap<&'static str, u64>,
+    may_own: bool,
+    reasons: Vec<String>,
+    shards: Vec<ShardView>,
+}
+
+fn cluster(asked: &Asked, status: &NodeStatus) -> Option<Cluster> {
+    let plan = asked.handle.intent().get()?;
+    let view = plan.view(status);
+    let (services, refused) = (plan.services(), plan.refused());
+    let ClusterView { source, age_seconds, may_own, reasons, shards, .. } = view;
+    Some(Cluster { source, api: asked.handle.intent().api(), age_seconds, services, refused, may_own, reasons, shards })
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {
@@ -152,6 +178,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
     reasons.extend(room_reasons(&asked.handle));
     let bgp = bgp::snapshot(&asked).await;
     node.ready &= reasons.is_empty();
+    let cluster = cluster(&asked, &node);
     Json(Page {
         version: env!("CARGO_PKG_VERSION"),
         last_turn_age_seconds: turn_age(asked.handle.last_turn()).as_secs_f64(),
@@ -159,6 +186,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
         node,
         bfd,
         bgp,
+        cluster,
     })
     .into_response()
 }

@@ -121,7 +121,11 @@ fn boot_id() -> Result<String> {
 }
 
 fn marker_path(loaded: &Loaded) -> PathBuf {
-    loaded.admin.socket.with_file_name(MARKER)
+    let name = match loaded.instance {
+        0 => MARKER.to_owned(),
+        further => format!("{MARKER}-{further}"),
+    };
+    loaded.admin.socket.with_file_name(name)
 }
 
 fn leave_marker(path: &Path, kept: Kept) {

@@ -7,6 +7,7 @@
 mod bgp;
 mod electors;
 mod forward;
+mod intent;
 mod sessions;
 mod tasks;
 
@@ -70,20 +71,33 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         Arc::new(move || wake.wake())
     };
     let (node, mut port) = handle::channel(wake_up);
+    let known = intent::begin(&loaded);
+    let merged = intent::Merged::new(loaded.clone(), known.clone(), node.intent().clone());
+    // What the file and the intent of the last run come to: what follows must not take away what still holds.
+    let whole = merged.effective();
     let room_port = port.bgp.take().context("the BGP room's end of the queue is taken")?;
     let forward_port = port.forward.take().context("the forwarding room's end of the queue is taken")?;
-    let metrics = Metrics::new(&loaded.node.node);
+    let instance = loaded.instance;
+    if instance != 0 {
+        info!(instance, socket = %loaded.admin.socket.display(), "one of several daemons on this node");
+    }
+    let metrics = Metrics::new(&loaded.node.node, instance);
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
     let listeners = admin::Listeners::bind(&loaded.admin.socket, loaded.admin.http).await?;
     let shutdown = async {
         // An error means that the sender is gone, which is the end too.
         let _ended = admin_stopped.await;
     };
-    let admin = tokio::spawn(admin::serve(listeners, node.clone(), tasks::scrape(metrics.clone()), shutdown));
+    let admin = tokio::spawn(admin::serve(
+        listeners,
+        node.clone(),
+        tasks::scrape(metrics.clone(), node.intent().clone()),
+        shutdown,
+    ));
 
-    let fence = open_fence(loaded.node.fence);
-    let (netlink, mut net_events) = Netlink::start().context("opening netlink")?;
-    let anycast: Vec<IpAddr> = loaded.node.anycast.iter().flat_map(|v| v.addresses.clone()).collect();
+    let fence = open_fence(loaded.node.fence, instance);
+    let (netlink, mut net_events) = Netlink::start_as(instance).context("opening netlink")?;
+    let anycast: Vec<IpAddr> = whole.node.anycast.iter().flat_map(|v| v.addresses.clone()).collect();
     let stood = netlink.standing().await.context("looking for addresses of a former run")?;
     for (link, address) in netlink.sweep(&anycast).await.context("removing addresses of a former run")? {
         info!(link = link.0, %address, "removed an address that a former run left behind");
@@ -91,7 +105,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let fence = fence.and_then(|mut fence| {
         if let Some(fence) = fence.as_mut() {
             fence.clear().map_err(|e| e.to_string())?;
-            fence.forward(&forward::frames(&loaded)).map_err(|e| e.to_string())?;
+            fence.forward(&forward::frames(&whole)).map_err(|e| e.to_string())?;
         }
         Ok(fence)
     });
@@ -102,7 +116,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (bgp_events, bgp_events_rx) = mpsc::channel(announce::EVENT_QUEUE);
     let former = bgp::former_run(&loaded, bgp::still_forwarding(&anycast, &stood));
     let room_ports = |orders| announce::Ports { handle: room_port, orders, wishes, bfd, events: bgp_events };
-    let (forward, decided) = forward::spawn(forward_port, links.clone())?;
+    let (forward, decided) = forward::spawn(forward_port, links.clone(), instance)?;
     let mut room = bgp::Room::spawn(random_seed()?, &loaded, links, former, room_ports)?;
 
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
@@ -123,19 +137,21 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let driver = spawn_driver(fence, peer_port, ports)?;
     // Links first: a group that is told of its interface a moment too late would report that it has none.
     tasks::tell_links(first_events, &world_tx).await?;
-    world_tx.config(loaded.node.clone()).await?;
     let sessions = Sessions::new(world_tx.clone(), *decided.borrow());
-    sessions.config(&loaded).await?;
     if loaded.forwarding.is_none() {
-        remove_forwarding();
+        remove_forwarding(instance);
     }
-    forward.config(&loaded).await;
-    tokio::spawn(sessions.clone().begin(decided));
+    let rooms = tasks::Rooms { world: world_tx.clone(), sessions: sessions.clone(), forward: forward.clone() };
+    tokio::spawn(intent::health(merged.health()));
+    let merger = intent::Merger::new(merged, rooms);
+    merger.begin().await?;
+    tokio::spawn(sessions.begin(decided));
+    tokio::spawn(intent::Sources::new(merger.clone(), known, node.intent().clone()).run(loaded.clone()));
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let rooms = tasks::Rooms { world: world_tx.clone(), sessions, bgp: room.sender.clone(), forward, stores };
-    tokio::spawn(tasks::reload(path, loaded, rooms, metrics));
+    let told = tasks::Listeners { merger, bgp: room.sender.clone(), stores };
+    tokio::spawn(tasks::reload(path, loaded, told, metrics));
     systemd::notify_ready();
     let watched = node.clone();
     tokio::spawn(systemd::watchdog(move || admin::is_live(&watched)));
@@ -157,7 +173,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     if fence.is_some() {
         drop(fence);
         // Forwarding stays: what arrives here goes on to where its connections are, whether a daemon runs or not.
-        match dataplane::clean_fence(&FenceOptions::default().pin_root, &mut dataplane::CleanReport::default()) {
+        match dataplane::clean_fence(&dataplane::pin_root(instance), &mut dataplane::CleanReport::default()) {
             Ok(()) => info!("fence removed"),
             Err(error) => warn!(%error, "the fence could not be removed; `bascule clean` does it"),
         }
@@ -173,16 +189,16 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
 }
 
 /// The fence as the policy wants it: `Ok(None)` when it is off, `Err` with the reason when it cannot be had.
-fn open_fence(policy: FencePolicy) -> Result<Option<Fence>, String> {
+fn open_fence(policy: FencePolicy, instance: u8) -> Result<Option<Fence>, String> {
     if policy == FencePolicy::Off {
         return Ok(None);
     }
-    Fence::open(&FenceOptions::default()).map(Some).map_err(|e| e.to_string())
+    Fence::open(&FenceOptions::of(instance)).map(Some).map_err(|e| e.to_string())
 }
 
 /// A node without a data plane must not go on with that of a former run, whose tables nobody keeps any more.
-fn remove_forwarding() {
-    match dataplane::clean_forward(&FenceOptions::default().pin_root) {
+fn remove_forwarding(instance: u8) {
+    match dataplane::clean_forward(&dataplane::pin_root(instance)) {
         Ok(removed) if removed.is_empty() => {}
         Ok(removed) => {
             info!(links = removed.links, filters = removed.filters, "removed the data plane of a former run")

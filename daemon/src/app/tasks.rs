@@ -19,11 +19,13 @@ use tracing::{error, info, warn};
 use super::bgp::RoomSender;
 use super::electors::Stores;
 use super::forward::{self, ForwardSender};
+use super::intent::Merger;
 use super::sessions::Sessions;
 use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
 use crate::dataplane::Forwarded;
 use crate::driver::world::{Told, Work, World};
+use crate::handle::intent::IntentHandle;
 use crate::handle::{NodeHandle, Publisher};
 use crate::metrics::Metrics;
 use crate::net::netlink::{NetEvent, Netlink};
@@ -248,17 +250,23 @@ fn session(from: State, to: State, remote: State) -> Option<forward::Session> {
     }
 }
 
-/// Whoever must hear of a new configuration.
+/// Whoever must hear of a new configuration or of another intent of the cluster.
+#[derive(Clone)]
 pub(super) struct Rooms {
     pub(super) world: WorldSender,
     pub(super) sessions: Sessions,
-    pub(super) bgp: RoomSender,
     pub(super) forward: ForwardSender,
+}
+
+/// Whoever must hear of another file.
+pub(super) struct Listeners {
+    pub(super) merger: Merger,
+    pub(super) bgp: RoomSender,
     pub(super) stores: watch::Sender<Stores>,
 }
 
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
-pub(super) async fn reload(path: PathBuf, mut current: Loaded, rooms: Rooms, metrics: Metrics) {
+pub(super) async fn reload(path: PathBuf, mut current: Loaded, told: Listeners, metrics: Metrics) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -273,7 +281,7 @@ pub(super) async fn reload(path: PathBuf, mut current: Loaded, rooms: Rooms, met
         match config::load(&path) {
             Ok(next) if next == current && asked != Asked::Signal => {}
             Ok(next) => {
-                let Some(next) = apply(&path, &current, next, &rooms, &metrics).await else { return };
+                let Some(next) = apply(&path, &current, next, &told, &metrics).await else { return };
                 if next.secret_files() != current.secret_files() {
                     watched = watch(&path, &next);
                 }
@@ -314,7 +322,7 @@ fn watch(path: &Path, loaded: &Loaded) -> Option<mpsc::Receiver<()>> {
 }
 
 /// Applies a good file; what can only change with a start keeps its present value. `None` when the loop has ended.
-async fn apply(path: &Path, current: &Loaded, mut next: Loaded, rooms: &Rooms, metrics: &Metrics) -> Option<Loaded> {
+async fn apply(path: &Path, current: &Loaded, mut next: Loaded, told: &Listeners, metrics: &Metrics) -> Option<Loaded> {
     for warning in &next.warnings {
         warn!("{warning}");
     }
@@ -326,21 +334,29 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, rooms: &Rooms, m
     if next.admin != current.admin || next.log != current.log || next.peer_port != current.peer_port {
         warn!("changes of admin, log and peers.port take effect with the next start");
     }
-    if next.kubernetes != current.kubernetes || next.etcd != current.etcd {
-        warn!("changes of kubernetes and etcd take effect for VIPs that join from now on");
-        rooms.stores.send_replace(Stores::of(&next));
+    if source_of(&next) != source_of(current) {
+        warn!("a change of where the intent of the cluster is read takes effect with the next start");
+        next.kubernetes.clone_from(&current.kubernetes);
+    }
+    if Stores::of(&next) != Stores::of(current) {
+        warn!("another way to the API server or to etcd takes effect for VIPs that join from now on");
+        told.stores.send_replace(Stores::of(&next));
     }
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
-    rooms.world.config(next.node.clone()).await.ok()?;
-    rooms.sessions.config(&next).await.ok()?;
-    rooms.world.forwarded(forward::frames(&next)).await.ok()?;
-    rooms.forward.config(&next).await;
+    told.merger.file(next.clone()).await.ok()?;
     // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
-    if !rooms.bgp.config(&next).await {
+    if !told.bgp.config(&next).await {
         return None;
     }
     Some(next)
+}
+
+/// What the tasks that bring intents were started with. Services that are left alone from now on need none of it.
+fn source_of(loaded: &Loaded) -> Option<(Option<&Path>, config::Source, &Path)> {
+    let kubernetes = loaded.kubernetes.as_ref()?;
+    let services = kubernetes.services.as_ref()?;
+    Some((kubernetes.kubeconfig.as_deref(), services.source, &services.intent_file))
 }
 
 async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
@@ -351,7 +367,7 @@ async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
 }
 
 /// The text of `/metrics`: gauges from a snapshot of this moment, or marked unknown when the loop does not answer.
-pub(super) fn scrape(metrics: Metrics) -> admin::Scrape {
+pub(super) fn scrape(metrics: Metrics, intent: IntentHandle) -> admin::Scrape {
     Arc::new(move |status, bfd, bgp, forward| {
         match status {
             Some(status) => metrics.update(status),
@@ -360,6 +376,7 @@ pub(super) fn scrape(metrics: Metrics) -> admin::Scrape {
         metrics.update_bfd(bfd);
         metrics.update_bgp(bgp);
         metrics.update_forward(forward);
+        metrics.update_cluster(intent.get().as_deref());
         metrics.render()
     })
 }

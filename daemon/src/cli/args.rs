@@ -132,6 +132,16 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Bring every shard of the cluster's Services to its best node, one planned move after the other
+    ///
+    /// Nobody takes a shard back by itself after a death. May be asked on any node that has keys for the peer channel.
+    Rebalance {
+        /// Print the moves and make none
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Give every address away and stay out of the election
     ///
     /// Lasts until `bascule drain --off` or a restart.
@@ -155,8 +165,12 @@ pub(super) enum Verb {
     ///
     /// Addresses with our marker, pinned links and maps, filters, and empty qdiscs of ours; nothing foreign. Refused while a daemon answers.
     Clean {
-        #[command(flatten)]
-        socket: Socket,
+        /// Of this instance (`instance` of the configuration); what other daemons of the node have stays
+        #[arg(long, value_name = "0-7", value_parser = clap::value_parser!(u8).range(..=7), default_value_t = 0)]
+        instance: u8,
+        /// The daemon's admin socket [default: that of the instance]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
     },
     /// Print a manifest to run the daemon with, or rules that a node needs beside it
     Render {
@@ -196,7 +210,7 @@ pub(super) enum Render {
     ///
     /// Without --config the configuration is part of the manifest; with it, a file on the host, which can be changed without a restart.
     /// Save the output as a file of the kubelet's staticPodPath, the same on every node.
-    StaticPod(StaticPod),
+    StaticPod(Box<StaticPod>),
     /// A hardened unit for systemd
     Systemd(Unit),
     /// Rules for nft(8) that bring back the answers of endpoints without a node

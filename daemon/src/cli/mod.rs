@@ -6,6 +6,7 @@ mod args;
 mod bfd;
 mod bgp;
 mod client;
+mod cluster;
 mod events;
 mod forward;
 mod reference;
@@ -83,12 +84,18 @@ pub fn main() -> ExitCode {
             let wanted = json!({ "vip": vip, "to": to });
             asked(&socket.socket, async |client| result(client.post("/move", wanted).await?))
         }
+        Verb::Rebalance { dry_run, socket } => {
+            asked(&socket.socket, async |client| cluster::rebalance(&client, dry_run).await)
+        }
         Verb::Drain { off, socket } => {
             asked(&socket.socket, async |client| result(client.post("/drain", json!({ "on": !off })).await?))
         }
-        Verb::Clean { socket } => clean(&socket.socket),
+        Verb::Clean { instance, socket } => clean(socket.as_deref(), instance),
         Verb::Render { what } => match what {
-            Render::StaticPod(wanted) => said(&render::static_pod(&wanted)),
+            Render::StaticPod(wanted) => match render::static_pod(&wanted) {
+                Ok(text) => said(&text),
+                Err(error) => done::<String>(Err(error)),
+            },
             Render::Systemd(wanted) => said(&render::systemd(&wanted)),
             Render::Masquerade(wanted) => masquerade(&wanted),
         },
@@ -192,7 +199,9 @@ fn follow_events(socket: &Path, follow: bool, json: bool) -> Exit {
 }
 
 /// Removes what a daemon left in this network namespace. A running one would lose its fence: refused.
-fn clean(socket: &Path) -> Exit {
+fn clean(socket: Option<&Path>, instance: u8) -> Exit {
+    let usual = crate::config::Admin::of(instance).socket;
+    let socket = socket.unwrap_or(&usual);
     if std::os::unix::net::UnixStream::connect(socket).is_ok() {
         complain(format_args!("a daemon answers on {}: stop it first, it would lose its fence", socket.display()));
         return Exit::Failed;
@@ -200,10 +209,10 @@ fn clean(socket: &Path) -> Exit {
     let removed = runtime().map_err(anyhow::Error::from).and_then(|runtime| {
         // The addresses first: without the fence the kernel would answer for what is left of them.
         let addresses = runtime.block_on(async {
-            let (netlink, _events) = crate::net::netlink::Netlink::start()?;
+            let (netlink, _events) = crate::net::netlink::Netlink::start_as(instance)?;
             netlink.sweep(&[]).await
         })?;
-        let fence = crate::dataplane::clean(Path::new(crate::dataplane::DEFAULT_PIN_ROOT))?;
+        let fence = crate::dataplane::clean(&crate::dataplane::pin_root(instance))?;
         Ok((addresses.len(), fence))
     });
     match removed {

@@ -6,6 +6,7 @@ use comfy_table::{Table, presets};
 use serde::Deserialize;
 
 use super::client::ClientError;
+use super::cluster::{self, Cluster, Standing};
 
 /// What the table shows of `/state`; fields that it does not show are not asked for, so that versions may differ.
 #[derive(Deserialize)]
@@ -24,6 +25,7 @@ struct State {
     anycast: Vec<Anycast>,
     gates: Vec<Gate>,
     bgp: Option<Bgp>,
+    cluster: Option<Cluster>,
 }
 
 #[derive(Deserialize)]
@@ -117,7 +119,8 @@ pub(super) fn table(state: &str) -> Result<String, ClientError> {
         "HEALTH",
         "CONDITION",
     ]);
-    for group in &state.groups {
+    let of_cluster = |group: &&Group| state.cluster.as_ref().is_some_and(|cluster| cluster.has(&group.name));
+    for group in state.groups.iter().filter(|group| !of_cluster(group)) {
         table.add_row(row(group));
     }
     for line in table.lines() {
@@ -125,6 +128,13 @@ pub(super) fn table(state: &str) -> Result<String, ClientError> {
         text.push('\n');
     }
     leases(&state, &mut text).expect("writing to memory does not fail");
+    if let Some(of) = &state.cluster {
+        let standing = |name: &str| {
+            let group = state.groups.iter().find(|group| group.name == name)?;
+            Some(Standing { role: &group.role, since: ago(group.since_seconds) })
+        };
+        cluster::shown(of, standing, &mut text).expect("writing to memory does not fail");
+    }
     routes(&state, &mut text).expect("writing to memory does not fail");
     gates(&state, &mut text).expect("writing to memory does not fail");
     Ok(text)

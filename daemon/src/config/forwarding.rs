@@ -74,9 +74,21 @@ pub(super) struct Node {
     draining: Option<bool>,
 }
 
+/// What stands around the section.
+pub(super) struct Around<'a> {
+    /// This node's name.
+    pub(super) this: Option<&'a At<String>>,
+    pub(super) vips: Option<&'a Vips>,
+    pub(super) peer_port: Option<u16>,
+    /// Nodes come from a cluster, too.
+    pub(super) cluster: bool,
+}
+
 /// The section as far as it could be read.
 pub(super) struct Read {
     pub(super) nodes: Vec<Node>,
+    /// There may be nodes that are not in the file.
+    pub(super) open: bool,
     /// All but the services; `None` when an error was noted.
     made: Option<Forwarding>,
 }
@@ -97,14 +109,8 @@ impl Read {
 }
 
 /// Reads the section; `None` without one.
-pub(super) fn read(
-    file: &Map<'_>,
-    this: Option<&At<String>>,
-    vips: Option<&Vips>,
-    peer_port: Option<u16>,
-    base_dir: &Path,
-    errors: &Errors,
-) -> Option<Read> {
+pub(super) fn read(file: &Map<'_>, around: &Around<'_>, base_dir: &Path, errors: &Errors) -> Option<Read> {
+    let Around { this, vips, peer_port, cluster } = *around;
     let map = file.has("forwarding").then(|| file.section("forwarding")).flatten()?;
     let keys = key_file(&map, base_dir, errors);
     let port = map.whole::<u16>("port");
@@ -129,14 +135,22 @@ pub(super) fn read(
         distinct(ranges, "network", errors);
     }
     let (udp_idle, orphan_rate, icmp_rate) = (map.time("udpIdle"), map.whole("orphanRate"), map.whole("icmpRate"));
-    let list = map.sections("nodes", NODES_MAX);
-    if let Some(list) = list.as_ref().filter(|l| l.value.is_empty()) {
+    let list = match (map.has("nodes"), cluster) {
+        (false, true) => None,
+        (false, false) => {
+            map.wrong("nodes", "missing", "use a list of mappings");
+            return None;
+        }
+        (true, _) => map.sections("nodes", NODES_MAX),
+    };
+    if let Some(list) = list.as_ref().filter(|l| l.value.is_empty() && !cluster) {
         errors.add(list.at, &list.path, "the list is empty", "list the nodes, this one among them");
     }
     let nodes: Vec<Node> = list.iter().flat_map(|l| &l.value).flatten().map(|m| node(m, vips, errors)).collect();
     across(&nodes, errors);
     if let (Some(list), Some(this)) = (&list, this)
         && !list.value.is_empty()
+        && !cluster
         && nodes.iter().all(|n| n.name.as_ref().is_some_and(|n| n.value != this.value))
     {
         let wrong = format!("this node, {}, is not in the list", this.value);
@@ -161,7 +175,7 @@ pub(super) fn read(
             icmp_rate: icmp_rate?.value,
         })
     })();
-    Some(Read { nodes, made })
+    Some(Read { nodes, open: cluster, made })
 }
 
 fn key_file(map: &Map<'_>, base_dir: &Path, errors: &Errors) -> Option<(ForwardKeys, PathBuf)> {

@@ -42,18 +42,23 @@ pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
-pub use kubernetes::Kubernetes;
+pub use kubernetes::{ClusterServices, Kubernetes, Source};
 pub use reference::reference;
 pub use watch::watch;
 
 /// Largest file: a thousand services of 20 endpoints take half of it.
 const FILE_MAX: u64 = 4 << 20;
 
+/// Highest number of an instance: as many daemons may share a node (their markers of addresses are consecutive numbers).
+pub const INSTANCE_MAX: u8 = 7;
+
 /// An accepted file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loaded {
     /// What the core is told.
     pub node: NodeConfig,
+    /// Which of several daemons on this node, at most [`INSTANCE_MAX`].
+    pub instance: u8,
     /// How to look at the node.
     pub admin: Admin,
     /// What to log.
@@ -96,9 +101,20 @@ pub struct Admin {
     pub http: Option<SocketAddr>,
 }
 
+impl Admin {
+    /// Where an instance listens when nothing else is configured.
+    pub fn of(instance: u8) -> Self {
+        let socket = match instance {
+            0 => "/run/bascule/admin.sock".into(),
+            further => format!("/run/bascule/admin-{further}.sock").into(),
+        };
+        Self { socket, http: None }
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
-        Self { socket: "/run/bascule/admin.sock".into(), http: None }
+        Self::of(0)
     }
 }
 

@@ -49,19 +49,24 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         }
         _ => FencePolicy::Required,
     };
-    let admin = admin(map);
+    let instance = map.whole("instance").map_or(0, |n| n.value);
+    let admin = admin(map, instance);
     let log = log(map);
-    let peers = peers(map, around.base_dir, errors);
+    let peers = peers(map, instance, around.base_dir, errors);
     let gates = gates::read(map, around.base_dir, errors);
+    let kubernetes = kubernetes::read(map, around.base_dir, errors);
     let etcd = etcd::read(map, around.base_dir);
-    let known = vips::Known { node: node.as_ref(), gates: &gates, etcd: etcd.as_ref().and_then(Option::as_ref) };
+    let cluster = map.holds("kubernetes", "services");
+    let known =
+        vips::Known { node: node.as_ref(), gates: &gates, etcd: etcd.as_ref().and_then(Option::as_ref), cluster };
     let vips = vips::read(map, &known, errors, warnings);
     let name = node.as_ref().map(|n| n.value.as_str());
     let speaker = bgp::read(map, name, vips.as_ref(), around.base_dir, errors, warnings);
     let of_neighbors = speaker.iter().flatten().flat_map(|s| s.bfd.clone()).collect();
     let bfd = bfd::read(map, of_neighbors, errors);
     let peer_port = peers.as_ref().and_then(|p| p.file.as_ref().map(|_| p.port));
-    let forwarding = forwarding::read(map, node.as_ref(), vips.as_ref(), peer_port, around.base_dir, errors);
+    let of_nodes = forwarding::Around { this: node.as_ref(), vips: vips.as_ref(), peer_port, cluster };
+    let forwarding = forwarding::read(map, &of_nodes, around.base_dir, errors);
     let of_services =
         services::Around { vips: vips.as_ref(), forwarding: forwarding.as_ref(), base_dir: around.base_dir, errors };
     let services = services::read(map, &of_services, warnings);
@@ -69,10 +74,12 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         (true, read) => Some(read?.finish(services)?),
         (false, _) => None,
     };
-    let kubernetes = kubernetes::read(map, around.base_dir);
     let (groups, anycast) = vips?.finish()?;
     if fence != FencePolicy::Required && groups.iter().any(|group| group.lease.is_some()) {
         warnings.push("fence: a lease keeps its promise only with `required`: without the fence a stalled owner goes on answering".into());
+    }
+    if let Some(services) = kubernetes.iter().flatten().find_map(|kubernetes| kubernetes.services.as_ref()) {
+        services.against(&groups, map);
     }
     let (peers, speaker) = (peers?, speaker?);
     let ca_files = gates.iter().filter_map(|g| g.ca_file.clone()).collect();
@@ -86,6 +93,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
             anycast,
             route_drain: speaker.as_ref().map_or(Duration::ZERO, |s| s.bgp.drain_time),
         },
+        instance,
         admin: admin?,
         log: log?,
         peer_port: peers.port,
@@ -117,13 +125,15 @@ fn node_name(map: &Map<'_>, around: &Around<'_>) -> Option<At<String>> {
     }
 }
 
-fn admin(map: &Map<'_>) -> Option<Admin> {
+fn admin(map: &Map<'_>, instance: u8) -> Option<Admin> {
+    let usual = Admin::of(instance);
     if !map.has("admin") {
-        return Some(Admin::default());
+        return Some(usual);
     }
     let map = map.section("admin")?;
     let http = map.text("http", values::socket_address).map(|a| a.value);
-    Some(Admin { socket: map.text("socket", values::socket_path)?.value, http })
+    let socket = if map.has("socket") { map.text("socket", values::socket_path)?.value } else { usual.socket };
+    Some(Admin { socket, http })
 }
 
 fn log(map: &Map<'_>) -> Option<Log> {
@@ -143,19 +153,20 @@ struct Peers {
     file: Option<PathBuf>,
 }
 
-/// UDP port of the peer channel where none is configured.
+/// UDP port of the peer channel of instance 0 where none is configured.
 const PEER_PORT: u16 = 3112;
 
-fn peers(map: &Map<'_>, base_dir: &Path, errors: &Errors) -> Option<Peers> {
+fn peers(map: &Map<'_>, instance: u8, base_dir: &Path, errors: &Errors) -> Option<Peers> {
+    let usual = PEER_PORT + u16::from(instance);
     if !map.has("peers") {
-        return Some(Peers { keys: Keys::default(), port: PEER_PORT, file: None });
+        return Some(Peers { keys: Keys::default(), port: usual, file: None });
     }
     let map = map.section("peers")?;
-    let port = map.whole("port");
+    let port = if map.has("port") { map.whole("port").map(|p| p.value) } else { Some(usual) };
     let file = map.text("keyFile", values::path)?;
     let path = base_dir.join(&file.value);
     match keys::read(&path) {
-        Ok(keys) => Some(Peers { keys, port: port?.value, file: Some(path) }),
+        Ok(keys) => Some(Peers { keys, port: port?, file: Some(path) }),
         Err(bad) => {
             let shown = super::error::shown(&file.value.display().to_string());
             errors.add(file.at, &file.path, format!("{shown} {}", bad.wrong), bad.right);

@@ -97,6 +97,12 @@ impl<'t> Map<'t> {
         self.entries.iter().any(|(f, _)| f.key == key)
     }
 
+    /// True when the field holds a mapping with this key, right or wrong.
+    pub(super) fn holds(&self, key: &str, inner: &str) -> bool {
+        let tree = self.entries.iter().find(|(f, _)| f.key == key).map(|(_, tree)| &tree.value);
+        matches!(tree, Some(Value::Map(entries)) if entries.iter().any(|(key, _)| key.key() == inner))
+    }
+
     /// Where the value of a field stands in the file.
     pub(super) fn place_of(&self, key: &str) -> Option<Pos> {
         self.entries.iter().find(|(f, _)| f.key == key).map(|(_, tree)| tree.at)

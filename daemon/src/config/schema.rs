@@ -61,6 +61,7 @@ mod kubernetes;
 mod lease;
 mod services;
 
+use super::INSTANCE_MAX;
 use Absent::{Required, Value, Words};
 use Kind::{Flag, Sections, Text, Texts, Time, Whole, Word};
 
@@ -82,6 +83,12 @@ pub(super) static ROOT: Section = Section {
             Text { what: "a name", right: NODE },
             Words("the host name"),
             "Name of this node among its peers.",
+        ),
+        field(
+            "instance",
+            Whole { min: 0, max: INSTANCE_MAX as u64 },
+            Value("0"),
+            "Which of several daemons on this node it is, such as a static pod and one of a DaemonSet: each has a number of its own, and by it its own addresses, pins, admin socket and peer port.",
         ),
         field(
             "fence",
@@ -117,8 +124,8 @@ pub(super) static ROOT: Section = Section {
         field(
             "vips",
             Sections(&VIP),
-            Words("required without `forwarding`"),
-            "Virtual IPs, at least one without `forwarding`: a node may carry endpoints only.",
+            Words("required without `forwarding` and `kubernetes.services`"),
+            "Virtual IPs, at least one without `forwarding` and `kubernetes.services`: a node may carry endpoints only.",
         ),
     ],
 };
@@ -130,7 +137,7 @@ static ADMIN: Section = Section {
         field(
             "socket",
             Text { what: "a path", right: "an absolute path of at most 107 bytes" },
-            Value("/run/bascule/admin.sock"),
+            Words("`/run/bascule/admin.sock`; `/run/bascule/admin-N.sock` of instance N"),
             "Unix socket of the CLI, for root only.",
         ),
         field(
@@ -166,7 +173,12 @@ static PEERS: Section = Section {
             Required,
             "Shared keys, hexadecimal, 16 to 64 bytes each, one a line: the first signs, both verify. A relative path starts at the configuration file.",
         ),
-        field("port", Whole { min: 1, max: 65535 }, Value("3112"), "UDP port, the same on all nodes."),
+        field(
+            "port",
+            Whole { min: 1, max: 65535 },
+            Words("`3112`; `3112 + N` of instance N"),
+            "UDP port, the same on all nodes.",
+        ),
     ],
 };
 
@@ -247,7 +259,7 @@ static VIP: Section = Section {
             "unicastPeers",
             Texts { what: "an address", right: ADDRESS },
             Value("[]"),
-            "Send adverts to these nodes only, and accept them from these only; at least one for each family of `addresses`. Empty: multicast.",
+            "Send adverts to these nodes only, and accept them from these only; at least one for each family of `addresses`. This node's own address may be among them. Empty: multicast.",
         ),
         field(
             "conflictProbe",

@@ -49,6 +49,20 @@ fn four_fields_are_enough() {
 }
 
 #[test]
+fn instances_of_one_node_have_sockets_and_ports_of_their_own() {
+    let dir = folder();
+    let of = |text: &str| {
+        let loaded = good(&format!("{text}\npeers: {{ keyFile: peer.key }}\n{MINIMAL}"), dir.path());
+        (loaded.instance, loaded.admin.socket.display().to_string(), loaded.peer_port)
+    };
+    assert_eq!(of("instance: 0"), (0, "/run/bascule/admin.sock".to_owned(), 3112));
+    assert_eq!(of("instance: 2"), (2, "/run/bascule/admin-2.sock".to_owned(), 3114));
+    let chosen = of("instance: 7\nadmin: { socket: /run/x.sock }");
+    assert_eq!(chosen, (7, "/run/x.sock".to_owned(), 3119));
+    assert_eq!(crate::net::netlink::LAST_MARKER - crate::net::netlink::MARKER, INSTANCE_MAX, "one number of each kind");
+}
+
+#[test]
 fn a_rank_is_a_priority() {
     for (node, priority) in [("n1", 254), ("n2", 206), ("n3", 158)] {
         let text = MINIMAL.replace("priority: 200", "nodes: [n1, n2, n3]");
@@ -67,7 +81,15 @@ fn carrier(section: &str, key: &str) -> String {
     };
     let extra = match section {
         "" => "@".to_owned(),
-        "admin" | "log" | "kubernetes" => format!("{section}: {{ @ }}"),
+        "admin" | "log" => format!("{section}: {{ @ }}"),
+        "kubernetes" | "kubernetes.services" => {
+            let (cluster, outer) = match (section, key) {
+                ("kubernetes", "cluster") => ("", "@"),
+                ("kubernetes", _) => ("cluster: prod, ", "@"),
+                _ => ("cluster: prod, ", "services: { @ }"),
+            };
+            format!("forwarding: {{ keyFile: forward.key }}\nkubernetes: {{ {cluster}{outer} }}")
+        }
         "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
         "bfd.peers[]" if key == "minimumTtl" => "bfd: { peers: [{ address: 10.9.0.9, multihop: 3, @ }] }".to_owned(),
         "bfd.peers[]" => "bfd: { peers: [{ address: 10.9.0.9, @ }] }".to_owned(),
@@ -206,10 +228,13 @@ fn every_field_of_the_table_is_read_and_documented() {
 fn the_api_is_reached_by_a_file_or_by_the_service_account() {
     let kubernetes = |extra: &str| good(&format!("{MINIMAL}{extra}"), Path::new("/etc/bascule")).kubernetes;
     assert_eq!(kubernetes(""), None);
-    assert_eq!(kubernetes("kubernetes: {}\n"), Some(Kubernetes { kubeconfig: None }));
+    assert_eq!(kubernetes("kubernetes: {}\n"), Some(Kubernetes::default()));
     for (given, meant) in [("admin.conf", "/etc/bascule/admin.conf"), ("/etc/admin.conf", "/etc/admin.conf")] {
         let kubeconfig = Some(meant.into());
-        assert_eq!(kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")), Some(Kubernetes { kubeconfig }));
+        assert_eq!(
+            kubernetes(&format!("kubernetes: {{ kubeconfig: {given} }}\n")),
+            Some(Kubernetes { kubeconfig, services: None })
+        );
     }
 }
 

@@ -98,6 +98,28 @@ fn shown_char(c: char) -> String {
     if c == ' ' { "a space".into() } else { shown(&c.to_string()) }
 }
 
+/// A `loadBalancerClass`: a label key, which the API wants with a prefix (Service v1 core, `loadBalancerClass`).
+pub(super) fn load_balancer_class(text: &str) -> Result<String, Wrong> {
+    label_key(text)
+}
+
+/// A label with its value, `KEY=VALUE`.
+pub(super) fn label(text: &str) -> Result<(String, String), Wrong> {
+    let Some((key, value)) = text.split_once('=') else { return wrong(format!("{} has no =", shown(text))) };
+    let value =
+        if value.is_empty() { String::new() } else { checked_name(value, |c| c.is_ascii_alphanumeric(), "-._")? };
+    Ok((label_key(key)?, value))
+}
+
+/// `NAME` or `PREFIX/NAME`, both of letters, digits and `-._`.
+fn label_key(text: &str) -> Result<String, Wrong> {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    for part in prefix.into_iter().chain([name]) {
+        let _whole = checked_name(part, |c| c.is_ascii_alphanumeric(), "-._")?;
+    }
+    Ok(text.to_owned())
+}
+
 /// Name of a link.
 pub(super) fn link_name(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text == "." || text == ".." {

@@ -121,14 +121,16 @@ pub(super) struct Known<'a> {
     pub(super) node: Option<&'a At<String>>,
     pub(super) gates: &'a [Gate],
     pub(super) etcd: Option<&'a Etcd>,
+    /// Services of a cluster bring VIPs, too.
+    pub(super) cluster: bool,
 }
 
 /// Reads the VIPs and applies every rule.
 pub(super) fn read(file: &Map<'_>, known: &Known<'_>, errors: &Errors, warnings: &mut Vec<String>) -> Option<Vips> {
-    let carries = file.has("forwarding");
+    let carries = known.cluster || file.has("forwarding");
     if !file.has("vips") {
         if carries {
-            // A node that only balances, or only carries endpoints.
+            // A node that only balances, only carries endpoints, or owns what its cluster asks for.
             return Some(Vips(Vec::new()));
         }
         file.wrong("vips", "missing", "use a list of mappings");
@@ -261,6 +263,8 @@ fn group(
         },
         l2: l2?,
         drain_time: drain_time?.value,
+        shard: None,
+        barred: None,
     };
     Some(group)
 }

@@ -34,6 +34,12 @@ pub enum FenceError {
         /// The offset as the kernel reports it: seconds and nanoseconds.
         offset: String,
     },
+    /// The machine: before tcx a link has room for the filters of one instance.
+    #[error("several instances on one node need tcx (Linux 6.6): link {link} has room for one, the instance 0")]
+    OneInstance {
+        /// Name of the link.
+        link: String,
+    },
     /// The caller: no such link in this network namespace.
     #[error("no link with index {ifindex} in this network namespace")]
     NoLink {

@@ -53,6 +53,18 @@ const EGRESS: &str = "bascule_egress";
 /// Where the pins of every namespace live by default: one folder per network namespace below it.
 pub const DEFAULT_PIN_ROOT: &str = "/sys/fs/bpf/bascule/v1";
 
+/// Where the pins of an instance live, when several daemons share a node: that of instance 0 is [`DEFAULT_PIN_ROOT`].
+#[must_use]
+pub fn pin_root(instance: u8) -> PathBuf {
+    match instance {
+        0 => PathBuf::from(DEFAULT_PIN_ROOT),
+        further => PathBuf::from(format!("{DEFAULT_PIN_ROOT}{INSTANCE}{further}")),
+    }
+}
+
+/// Between the root of instance 0 and the number of another one. bpffs takes no dots (`bpf_lookup` in kernel/bpf/inode.c).
+const INSTANCE: &str = "-instance-";
+
 /// How to open the fence.
 #[derive(Debug, Clone)]
 pub struct FenceOptions {
@@ -60,9 +72,17 @@ pub struct FenceOptions {
     pub pin_root: PathBuf,
 }
 
+impl FenceOptions {
+    /// Those of an instance.
+    #[must_use]
+    pub fn of(instance: u8) -> Self {
+        Self { pin_root: pin_root(instance) }
+    }
+}
+
 impl Default for FenceOptions {
     fn default() -> Self {
-        Self { pin_root: PathBuf::from(DEFAULT_PIN_ROOT) }
+        Self::of(0)
     }
 }
 

@@ -7,6 +7,7 @@ use aya::util::KernelVersion;
 use caps::{CapSet, Capability};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use super::INSTANCE;
 use super::error::FenceError;
 
 /// First kernel with every helper the programs use, and the floor the project promises (5.10, a long-term release).
@@ -55,6 +56,13 @@ pub(super) fn pin_dir(pin_root: &Path) -> Result<PathBuf, FenceError> {
     let path = Path::new("/proc/thread-self/ns/net");
     let inode = fs::metadata(path).map_err(FenceError::io("looking at", path))?.ino();
     Ok(pin_root.join(inode.to_string()))
+}
+
+/// True when the pins of `dir`, which [`pin_dir`] gave, are those of an instance beside the first one (`v1-instance-N`). Filters of clsact are told
+/// apart by the names of their programs, which are the same for all: such an instance stands by tcx only, and leaves filters alone.
+pub(super) fn is_further(dir: &Path) -> bool {
+    let root = dir.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    root.is_some_and(|name| name.contains(INSTANCE))
 }
 
 fn at_least((major, minor): (u8, u8)) -> bool {

@@ -57,6 +57,9 @@ pub(super) const RESULTS_OF_RENEWALS: [&str; 3] = ["extended", "expired", "lost"
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
+/// The values of `cluster_source{source}`.
+pub(super) const SOURCES: [&str; 3] = ["none", "api", "file"];
+
 macro_rules! families {
     ($($ident:ident = $kind:ident $name:literal [$($label:literal),*], $help:literal, $moved:literal;)*) => {
         $(pub(super) const $ident: Family = Family {
@@ -275,6 +278,30 @@ families! {
     FORWARD_MAP_CAPACITY = Gauge "forward_map_capacity" ["map"],
         "Entries that fit. A full table of flows forgets the oldest ones, which the sockets of their endpoints still know.",
         "the configuration";
+    CLUSTER_SERVICES = Gauge "cluster_services" [],
+        "Services of the cluster that are this daemon's, served or not. 0 also before the first intent, and without kubernetes.services.",
+        "a Service of type LoadBalancer";
+    CLUSTER_VIPS = Gauge "cluster_vips" [],
+        "VIPs of these Services, whoever owns them.",
+        "an address in a Service's status";
+    CLUSTER_SOURCE = Gauge "cluster_source" ["source"],
+        "1 for where the intent in force was read. `file` under `source: api`: the API server has told nothing since the start.",
+        "a start without an API server";
+    CLUSTER_INTENT_AGE = Gauge "cluster_intent_age_seconds" [],
+        "Seconds since the intent in force was made. A quiet cluster makes none: age alone is no fault. Infinite before the first.",
+        "time, a change of a Service, slice or Node";
+    CLUSTER_PLANS = Counter "cluster_plans_total" [],
+        "Plans made of an intent or of another configuration.",
+        "a change of a Service, slice or Node";
+    CLUSTER_PLAN_SECONDS = Gauge "cluster_plan_seconds" [],
+        "How long the last plan took, in seconds.",
+        "many changed Services at once";
+    CLUSTER_REFUSED = Gauge "cluster_refused" ["reason"],
+        "Services, ports or addresses of the cluster that are not served, by reason; those of other classes are `not_ours`.",
+        "a foreign class, an address that is taken, more Services than the maps hold";
+    CLUSTER_MAY_OWN = Gauge "cluster_may_own" [],
+        "1 while this node may own VIPs of Services. Why not stands in `bascule status`.",
+        "a drain annotation, an exclude label, a condition of the Node";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";
@@ -282,7 +309,8 @@ families! {
         "1 when /ready would say yes: every group takes part or is deliberately out, and the fence is as the policy demands. It does \
          not say that any address is held.",
         "a missing fence, a condition such as vrid_in_use, a stopped loop";
-    BUILD_INFO = Gauge "build_info" ["node", "version"],
-        "Always 1; the labels are the name of the node and the version of the binary that runs, which is not always the one on disk.",
+    BUILD_INFO = Gauge "build_info" ["node", "version", "instance"],
+        "Always 1; the labels are the name of the node, the version of the binary that runs, which is not always the one on disk, and which \
+         of several daemons on the node it is.",
         "an upgrade";
 }

@@ -6,6 +6,7 @@
 mod bfd;
 mod bgp;
 mod catalog;
+mod cluster;
 mod forward;
 mod lease;
 mod register;
@@ -54,9 +55,9 @@ struct Shown {
 
 impl Metrics {
     /// A fresh registry. Whatever has label values known beforehand exists from the start with 0.
-    pub fn new(node: &str) -> Self {
+    pub fn new(node: &str, instance: u8) -> Self {
         let families = Families::register();
-        families.build_info.with_label_values(&[node, env!("CARGO_PKG_VERSION")]).set(1.0);
+        families.build_info.with_label_values(&[node, env!("CARGO_PKG_VERSION"), &instance.to_string()]).set(1.0);
         for phase in PHASES {
             let _exists = families.failover.with_label_values(&[phase]);
         }

@@ -25,7 +25,7 @@ fn every_family_moves_by_what_its_row_says() {
     let all: Vec<&str> = catalog::ALL.iter().map(|f| f.name).collect();
     assert_eq!(moved, all, "one mover per family, in the order of the catalogue");
     for (family, sample, wanted, act) in MOVERS {
-        let metrics = Metrics::new("n1");
+        let metrics = Metrics::new("n1", 0);
         metrics.update(&status(vec![group("api")]));
         let before = samples(&metrics).get(*sample).copied();
         act(&metrics);
@@ -39,7 +39,7 @@ fn every_family_moves_by_what_its_row_says() {
 
 #[test]
 fn what_is_known_beforehand_starts_at_zero() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     metrics.update(&status(vec![group("api")]));
     let now = samples(&metrics);
     for reason in Reason::ALL {
@@ -60,7 +60,7 @@ fn what_is_known_beforehand_starts_at_zero() {
 
 #[test]
 fn states_of_what_is_gone_or_unknown_are_taken_back() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     let held = GroupStatus { role: Role::Active, adverts_sent: 9, ..group("api") };
     metrics.update(&NodeStatus { ready: true, ..status(vec![held, group("web")]) });
     let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
@@ -76,7 +76,7 @@ fn states_of_what_is_gone_or_unknown_are_taken_back() {
 
 #[test]
 fn a_lease_is_taken_back_with_its_group_and_with_its_elector() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
     let leased = GroupStatus { lease: Some(self::fixtures::lease()), ..group("api") };
     for after in [vec![], vec![group("api")]] {
@@ -96,7 +96,7 @@ fn a_lease_is_taken_back_with_its_group_and_with_its_elector() {
 
 #[test]
 fn bfd_sessions_come_and_go_and_a_deaf_socket_is_not_ready() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
     let ready = NodeStatus { ready: true, ..status(vec![]) };
     metrics.update(&ready);
@@ -114,7 +114,7 @@ fn bfd_sessions_come_and_go_and_a_deaf_socket_is_not_ready() {
 
 #[test]
 fn a_bgp_peer_that_is_gone_has_no_state_and_keeps_its_counters() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     metrics.update_bgp(Some(&speaker()));
     // A scrape without a snapshot of the node leaves BGP alone, and the other way round.
     metrics.unknown();
@@ -127,7 +127,7 @@ fn a_bgp_peer_that_is_gone_has_no_state_and_keeps_its_counters() {
 
 #[test]
 fn promtool_has_nothing_to_say() {
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     MOVERS.iter().for_each(|(.., act)| act(&metrics));
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])

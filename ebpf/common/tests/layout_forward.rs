@@ -144,7 +144,7 @@ fn rows_and_tables_survive_their_word() {
 fn a_sealed_shim_opens_only_on_its_own_path() {
     let key = [11, 13];
     let head = ShimHead {
-        flags: SHIM_KEY | SHIM_LOOKAHEAD,
+        flags: SHIM_KEY | SHIM_REMOTE,
         index: 1,
         count: 2,
         accept: true,

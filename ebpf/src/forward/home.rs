@@ -3,7 +3,7 @@
 use core::ffi::{c_long, c_void};
 
 use bascule_ebpf_common::forward::{
-    BUCKET_ORPHAN, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, ShimHead, Tally,
+    BUCKET_ORPHAN, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_LAST, SHIM_REMOTE, ShimHead, Tally,
 };
 
 use crate::clock;
@@ -30,7 +30,7 @@ pub(crate) struct Step {
     pub(crate) id: u16,
     /// Slot in the tallies that says why.
     why: u16,
-    /// With look-ahead: the node to ask after that one; 0: none.
+    /// The hop after that one; 0: none.
     then: u16,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Step {
 pub(crate) enum Way {
     /// To an endpoint here.
     Deliver,
-    /// To another node, by the chain or by look-ahead.
+    /// To another node, by the chain or by the own row.
     Onward,
     /// Nowhere.
     Drop,
@@ -55,8 +55,8 @@ impl Step {
     }
 
     #[inline(always)]
-    fn onward(hop: u16, why: Tally) -> Self {
-        Self { way: Way::Onward, id: hop, why: why as u16, then: 0 }
+    fn onward(hop: u16, then: u16, why: Tally) -> Self {
+        Self { way: Way::Onward, id: hop, why: why as u16, then }
     }
 
     #[inline(always)]
@@ -194,7 +194,7 @@ fn elsewhere(request: &mut Request) {
     request.work.step = ask_on(request);
 }
 
-/// The next node of the chain, a look at the own table, the end.
+/// The next node, or the end.
 #[inline(always)]
 fn ask_on(request: &mut Request) -> Step {
     let step = others(request);
@@ -241,34 +241,41 @@ extern "C" fn unheld(index: u32, search: *mut c_void) -> c_long {
     1
 }
 
-/// The next node of the chain, or a look at the own table; else a drop.
+/// The next node of the chain, to which the own row adds whom it lacks; else a drop.
+///
+/// Any node may have lost what it knew of the row's past: the one where the packet arrived, and each that it asks. So everybody who knows
+/// nothing of a flow says whom else he would ask, as far as the list has room.
 #[inline(always)]
 pub(crate) fn others(request: &mut Request) -> Step {
-    let chain = &request.work.chain;
-    if !chain.used_up() {
-        return Step::onward(chain.hop(chain.index), Tally::NextHop);
+    let (chain, service) = (&request.work.chain, &request.found.service);
+    if chain.index >= SHIM_LAST {
+        return Step::drop(PacketDrop::NoEndpoint);
     }
-    if !chain.looked_ahead() {
-        return ahead(request);
-    }
-    Step::drop(PacketDrop::NoEndpoint)
-}
-
-/// Whom the own row names that nobody has asked: its home, and for a TCP flow that lives also who held the row before. The node on which
-/// the packet arrived may have started a moment ago, with a row that has a home and no past.
-#[inline(always)]
-fn ahead(request: &mut Request) -> Step {
-    let service = &request.found.service;
-    let row = Place::new(&raw const service.nodes, (request.work.hash >> 32) as u32).row();
-    let ids = rows::current(row, service.drain_minutes).0;
+    // Only a TCP flow that lives is looked for where the row was before.
     let lives = service.protocol == IPPROTO_TCP && !request.work.kind.opens();
-    request.work.glance = Glance { ids, first: 0, then: 0 };
-    Search::new((), request).run(if lives { 3 } else { 1 }, look_at);
+    let listed = !chain.used_up();
+    let first = if listed { chain.hop(chain.place) } else { 0 };
+    let second = if chain.place == 0 && chain.count > 1 { chain.hop(1) } else { 0 };
+    let id = second & !HOP_ACCEPT;
+    let useless = lives && (id == request.config.node || id == first & !HOP_ACCEPT || !alive(id));
+    let then = if useless { 0 } else { second };
+    // The last one that is asked asks nobody.
+    let room = chain.index + 1 < SHIM_LAST;
+    let lacks = if listed { lives && then == 0 && room } else { true };
+    let turns = if lacks { 1 + 2 * u16::from(lives) } else { 0 };
+    request.work.glance = Glance { ids: 0, first, then, turns, listed, room };
+    let turns = u32::from(forgotten(&request.work.glance.turns));
+    if turns != 0 {
+        let row = Place::new(&raw const service.nodes, (request.work.hash >> 32) as u32).row();
+        request.work.glance.ids = rows::current(row, service.drain_minutes).0;
+        Search::new((), request).run(turns, look_at);
+    }
     let (first, then) = (forgotten(&request.work.glance.first), forgotten(&request.work.glance.then));
     if first == 0 {
         return Step::drop(PacketDrop::NoEndpoint);
     }
-    Step { then, ..Step::onward(first, Tally::LookAhead) }
+    let listed = forgotten(&request.work.glance.listed);
+    Step::onward(first, then, if listed { Tally::NextHop } else { Tally::LookAhead })
 }
 
 /// A walk over the ids of the own row. It lies in the map: of what callbacks carry on in the stack the verifier takes the first value for the
@@ -278,28 +285,33 @@ fn ahead(request: &mut Request) -> Step {
 pub(crate) struct Glance {
     /// The ids, 16 bits each from the lowest; shifted by one place each time.
     ids: u64,
-    /// Those that may be asked; 0: none.
+    /// The next two hops, with their accept bits; 0: none yet.
     first: u16,
     then: u16,
+    /// Ids that may be added.
+    turns: u16,
+    /// The chain named the first.
+    listed: bool,
+    /// Whoever comes after the first may be asked too.
+    room: bool,
 }
 
 /// Is the next id of the row one to ask?
 extern "C" fn look_at(_: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `ahead` gives a live `Search` of a live request.
+    // SAFETY: `others` gives a live `Search` of a live request.
     let search = unsafe { &mut *search.cast::<Search<()>>() };
     // SAFETY: as above.
     let request = unsafe { &mut *search.request };
-    let chain = &request.work.chain;
-    let used = if chain.outer.is_some() { request.work.shim.hops_used & 3 } else { 0 };
     let id = request.work.glance.ids as u16;
     request.work.glance.ids >>= 16;
-    if id == request.config.node || request.work.chain.names(id, used) || !alive(id) {
+    let first = request.work.glance.first;
+    if id == request.config.node || id == first & !HOP_ACCEPT || request.work.chain.asked(id) || !alive(id) {
         return 0;
     }
     // Two at most: the oldest is left out.
-    if request.work.glance.first == 0 {
+    if first == 0 {
         request.work.glance.first = id;
-    } else if request.work.glance.then == 0 {
+    } else if request.work.glance.then == 0 && request.work.glance.room {
         request.work.glance.then = id;
     }
     0
@@ -308,19 +320,25 @@ extern "C" fn look_at(_: u32, search: *mut c_void) -> c_long {
 /// Sends the packet on to the node that `step` names.
 #[inline(always)]
 pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
-    let (hop, ahead) = (step.id, step.why() == Tally::LookAhead as u32);
+    let hop = step.id;
     let chain = &request.work.chain;
-    let head = chain.head(&request.found);
-    // The first place is used by now, or empty: it says from here on where the client's packet arrived. The second one is free unless the
-    // chain had two hops.
-    let extended = ahead && step.then != 0 && head.count < 2;
     let head = ShimHead {
-        flags: head.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
-        index: if extended { 1 } else { head.index + if ahead { 0 } else { 1 } },
-        count: if extended { 2 } else { head.count },
+        index: chain.index + 1,
+        count: if step.then == 0 { 1 } else { 2 },
         accept: hop & HOP_ACCEPT != 0,
-        hops: [chain.ingress, if extended { step.then } else { head.hops[1] }],
-        ..head
+        // The first place is used by now, or empty: it says from here on where the client's packet arrived. A second one that is free says
+        // who was asked first, once that is not the sender any more.
+        hops: [
+            chain.ingress,
+            if step.then != 0 {
+                step.then
+            } else if chain.index == 1 {
+                chain.sender
+            } else {
+                0
+            },
+        ],
+        ..chain.head(&request.found)
     };
     let onward = Onward { to: hop & !HOP_ACCEPT, first: chain.outer.is_none(), head };
     let verdict = encap::send(packet, request, onward);

@@ -49,12 +49,12 @@ fn arrive<P: Packet>(packet: &P, config: &'static Config, work: &mut Work) -> Re
     if tunnelled {
         ports = tunnel::open(packet, config, work)?;
     }
-    admit(packet, config, work, ports, tunnelled)
+    admit::<P, true>(packet, config, work, ports, tunnelled)
 }
 
-/// The rest of it, of a packet whose ports are known.
+/// The rest of it, of a packet whose ports are known. `LOOKS`: nobody has looked yet whether the frame is for another station.
 #[inline(always)]
-pub(crate) fn admit<P: Packet>(
+pub(crate) fn admit<P: Packet, const LOOKS: bool>(
     packet: &P,
     config: &'static Config,
     work: &mut Work,
@@ -68,7 +68,7 @@ pub(crate) fn admit<P: Packet>(
         maps::tally(Tally::Passed);
         return Err(Verdict::Pass);
     };
-    if !tunnelled && is_foreign(packet, config) {
+    if LOOKS && !tunnelled && is_foreign(packet, config) {
         maps::tally(Tally::Passed);
         return Err(Verdict::Pass);
     }
@@ -132,6 +132,7 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     *chain = Chain {
         index: 0,
         count: nodes.count,
+        place: 0,
         hops: nodes.hops,
         flags: 0,
         accept: false,

@@ -1,7 +1,7 @@
 //! A packet for a service, with all that was found out about it on the way to a decision.
 
 use bascule_ebpf_common::forward::{
-    Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, SHIM_LOOKAHEAD, Shim, ShimHead, is_site,
+    Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, Shim, ShimHead, is_site,
 };
 
 use crate::egress::Leaving;
@@ -139,13 +139,15 @@ impl Request<'_> {
 /// Who may still be asked, and how the packet came.
 #[derive(Clone, Copy)]
 pub(crate) struct Chain {
-    /// Hops used.
+    /// Nodes that were asked before this one.
     pub(crate) index: u8,
     /// Hops there are.
     pub(crate) count: u8,
+    /// Which of them is the next one.
+    pub(crate) place: u8,
     /// Hops, 16 bits each from the lowest: shifted, not indexed.
     pub(crate) hops: u32,
-    /// `SHIM_LOOKAHEAD`, `SHIM_REMOTE`, `SHIM_FINAL` as they came.
+    /// `SHIM_REMOTE`, `SHIM_FINAL` as they came.
     pub(crate) flags: u8,
     /// This arrival may open the flow without asking on.
     pub(crate) accept: bool,
@@ -172,24 +174,24 @@ impl Chain {
     #[inline(always)]
     pub(crate) fn settle(&mut self, this: u16) {
         for _ in 0..2 {
-            if self.index >= self.count {
+            if self.used_up() {
                 return;
             }
-            let hop = self.hop(self.index);
+            let hop = self.hop(self.place);
             let id = hop & !HOP_ACCEPT;
             if id == this {
                 self.accept |= hop & HOP_ACCEPT != 0;
             } else if alive(id) {
                 return;
             }
-            self.index += 1;
+            self.place += 1;
         }
     }
 
     /// Is anybody left to ask? True of a settled chain only.
     #[inline(always)]
     pub(crate) fn used_up(&self) -> bool {
-        self.index >= self.count
+        self.place >= self.count
     }
 
     /// The shim that says the same.
@@ -208,20 +210,11 @@ impl Chain {
         }
     }
 
-    /// Was `id` asked, for certain? `used`: hops that were used when the packet came here. Its ingress node need not have been, whose row may
-    /// lag behind ours.
+    /// Does the packet show that `id` was asked? Not the node where it arrived, whose own row may lag behind ours.
     #[inline(always)]
-    pub(crate) fn names(&self, id: u16, used: u8) -> bool {
-        let named = |place: u8| self.count > place && self.hop(place) & !HOP_ACCEPT == id;
-        // From the second node on the first place says where the packet arrived.
-        let first = if used == 0 { named(0) } else { id == self.sender };
-        first || named(1)
-    }
-
-    /// Did somebody look ahead already?
-    #[inline(always)]
-    pub(crate) fn looked_ahead(&self) -> bool {
-        self.flags & SHIM_LOOKAHEAD != 0
+    pub(crate) fn asked(&self, id: u16) -> bool {
+        // A second place that names nobody who is still to be asked names who was asked first.
+        (self.index != 0 && id == self.sender) || (self.index == 2 && self.count < 2 && id == self.hop(1))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Encapsulation that arrives for this node: whether it may be believed, and what is in it.
 
 use bascule_ebpf_common::forward::{
-    Config, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SHIM_FINAL, SHIM_KEY, SHIM_LEN, SHIM_LOOKAHEAD, ShimHead, Tally,
+    Config, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SHIM_FINAL, SHIM_KEY, SHIM_LEN, ShimHead, Tally,
 };
 
 use crate::maps;
@@ -82,7 +82,7 @@ pub(crate) fn trust(config: &Config, work: &Work, found: &Found) -> Result<(), V
 #[inline(always)]
 pub(crate) fn accept<P: Packet>(packet: &P, work: &mut Work) -> Result<(), Verdict> {
     maps::tally(Tally::Decapsulated);
-    maps::hops(u32::from(work.chain.index) + u32::from(work.chain.looked_ahead()));
+    maps::hops(u32::from(work.chain.index));
     if work.outer.tos & ECN == ECN {
         mark_congestion(packet, &mut work.ip).ok_or(Verdict::Drop(PacketDrop::EncapFormat))?;
     }
@@ -92,14 +92,17 @@ pub(crate) fn accept<P: Packet>(packet: &P, work: &mut Work) -> Result<(), Verdi
 /// The chain that a shim carries.
 #[inline(always)]
 fn chain(head: &ShimHead, sender: u16, outer: Room) -> Chain {
-    let from_ingress = head.index == 0 && head.flags & SHIM_LOOKAHEAD == 0;
+    let first = head.index == 0;
     Chain {
         index: head.index,
-        count: head.count,
+        // Two places are all there are.
+        count: if head.count > 2 { 2 } else { head.count },
+        // Who was asked already has used the first one.
+        place: u8::from(!first),
         hops: u32::from(head.hops[0]) | u32::from(head.hops[1]) << 16,
         flags: head.flags,
         accept: head.accept,
-        ingress: if from_ingress { sender } else { head.hops[0] },
+        ingress: if first { sender } else { head.hops[0] },
         sender,
         origin_site: head.origin_site,
         second_site: head.second_site,

@@ -3,8 +3,11 @@
 mod bpf;
 pub mod candidate;
 pub mod cluster;
+pub mod control_plane;
 pub mod devices;
 pub mod etcd;
 pub mod fence;
 pub mod forward;
+pub mod image;
+pub mod manifests;
 pub mod net;

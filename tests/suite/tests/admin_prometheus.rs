@@ -54,6 +54,7 @@ fn status() -> NodeStatus {
         healthy: true,
         draining: false,
         condition: None,
+        barred: false,
         announce: bascule_core::node::config::Announce::L2,
         route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 41,
@@ -148,7 +149,7 @@ fn scraped() -> Result<()> {
     let (handle, port) = channel(Arc::new(|| {}));
     let status = Arc::new(Mutex::new(status()));
     runtime.spawn(drive(port, Arc::clone(&status)));
-    let metrics = Metrics::new("n1");
+    let metrics = Metrics::new("n1", 0);
     let shown = metrics.clone();
     let scrape = move |status: Option<&NodeStatus>,
                        _: Option<&BfdStatus>,

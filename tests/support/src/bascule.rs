@@ -97,6 +97,11 @@ impl Bascule {
         Ok(Self { process: process.spawn()?, socket: socket.into(), config: file })
     }
 
+    /// One that was started otherwise: its process, its admin socket and its file as they are reached from outside.
+    pub(crate) fn of(process: Process, socket: PathBuf, config: PathBuf) -> Self {
+        Self { process, socket, config }
+    }
+
     /// Its admin socket.
     pub fn socket(&self) -> &Path {
         &self.socket

@@ -10,7 +10,7 @@ use crate::group::{self, Group};
 
 /// Where `ip netns` keeps the names.
 const NETNS: &str = "/run/netns";
-/// Where the daemon pins what must outlive it, one directory per namespace, named by its inode.
+/// Where the daemon pins what must outlive it, one directory per namespace, named by its inode; instance N of it in `v1-instance-N` beside.
 const PINS: &str = "/sys/fs/bpf/bascule/v1";
 /// First part of every name the lab gives.
 const MARK: &str = "bl";
@@ -81,7 +81,10 @@ fn sweep(ours: impl Fn(&str) -> bool) {
 pub(crate) fn remove_pins(netns: &File) {
     if let Ok(about) = netns.metadata() {
         // Most namespaces never had a daemon.
-        let _ = std::fs::remove_dir_all(pins(about.ino()));
+        for root in names(Path::new(PINS).parent()).filter(|name| name.starts_with("v1")) {
+            let folder = Path::new(PINS).with_file_name(root).join(about.ino().to_string());
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::group::Group;
+use crate::pod::{self, Root};
 use crate::{Lab, LabError, Netns, Result, Stamp, sleep_until, wait_for};
 
 /// Lines of a log that are shown when a test unwinds.
@@ -33,7 +35,7 @@ pub struct ProcessBuilder {
 }
 
 /// What a program finds at /run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Run {
     /// The machine's.
     Shared,
@@ -41,6 +43,8 @@ enum Run {
     Empty,
     /// This directory, which outlives it.
     Kept(PathBuf),
+    /// That of a container.
+    Rooted(Arc<Root>),
 }
 
 /// A started program with all its children, in a control group of its own. Dropped, all of it is killed.
@@ -111,6 +115,13 @@ impl ProcessBuilder {
         self
     }
 
+    /// Starts it in a container's root, where its program is looked for too.
+    #[must_use]
+    pub(crate) fn rooted(mut self, root: Root) -> Self {
+        self.run = Run::Rooted(Arc::new(root));
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -124,7 +135,7 @@ impl ProcessBuilder {
         command.args(&self.args).envs(self.env).stdin(Stdio::null()).stdout(log).stderr(stderr);
         let netns = self.netns;
         let run = match &self.run {
-            Run::Shared => None,
+            Run::Shared | Run::Rooted(_) => None,
             Run::Empty => Some((c"tmpfs".to_owned(), 0)),
             Run::Kept(directory) => {
                 let path = CString::new(directory.as_os_str().as_bytes());
@@ -133,7 +144,8 @@ impl ProcessBuilder {
                 Some((path, libc::MS_BIND))
             }
         };
-        // SAFETY: between fork and exec only write(2), sigprocmask(2), setsid(2), setns(2), unshare(2) and mount(2) are called, all of
+        let root = if let Run::Rooted(root) = self.run { Some(root) } else { None };
+        // SAFETY: between fork and exec only write(2), sigprocmask(2), setsid(2), setns(2), unshare(2), mount(2), chroot(2), chdir(2) and prctl(2) are called, all of
         // them async-signal-safe, on descriptors and strings that the closure owns.
         unsafe {
             command.pre_exec(move || {
@@ -142,6 +154,7 @@ impl ProcessBuilder {
                 check(libc::write(join.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1)?;
                 check(libc::setsid() != -1)?;
                 check(libc::setns(netns.fd().as_raw_fd(), libc::CLONE_NEWNET) == 0)?;
+                root.as_ref().map_or(Ok(()), |root| pod::enter(root))?;
                 run.as_ref().map_or(Ok(()), |(source, flags)| own_run(source, *flags))
             });
         }

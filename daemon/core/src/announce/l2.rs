@@ -102,6 +102,8 @@ pub struct Announcer {
     defended: Option<Instant>,
     /// A claim came too soon after the last answer: one pass is owed then.
     owed: Option<Instant>,
+    /// Addresses that came under a running announcement: when each is due, and which pass it is in.
+    added: VecDeque<(Instant, IpAddr, u32)>,
     frames: VecDeque<Frame>,
 }
 
@@ -116,6 +118,7 @@ impl Announcer {
             pass_started: Instant::ZERO,
             defended: None,
             owed: None,
+            added: VecDeque::new(),
             frames: VecDeque::new(),
         }
     }
@@ -126,11 +129,32 @@ impl Announcer {
         if let Some((next, _)) = &mut self.cursor {
             *next = (*next).min(addresses.len());
         }
+        self.added.retain(|(_, address, _)| addresses.contains(address));
         self.addresses = addresses;
+    }
+
+    /// Addresses of the list that were not there before: announced at once and with a burst of their own, paced like a mass move. What
+    /// was there before is not announced again.
+    pub fn add(&mut self, addresses: Vec<IpAddr>, now: Instant) {
+        if !self.is_running() {
+            return;
+        }
+        for (index, address) in (0u32..).zip(addresses) {
+            let behind = index.saturating_sub(u32::try_from(FIRST_BATCH).unwrap_or(u32::MAX));
+            self.schedule(now + FIRST_PASS_GAP * behind, address, 0);
+        }
+    }
+
+    /// In order of time.
+    fn schedule(&mut self, at: Instant, address: IpAddr, pass: u32) {
+        let place = self.added.partition_point(|(due, _, _)| *due <= at);
+        self.added.insert(place, (at, address, pass));
     }
 
     /// Begins: the first pass is due now.
     pub fn start(&mut self, now: Instant) {
+        // The pass has them all.
+        self.added.clear();
         self.pass = 0;
         self.pass_started = now;
         self.cursor = Some((0, now));
@@ -142,6 +166,7 @@ impl Announcer {
     pub fn stop(&mut self) {
         self.cursor = None;
         self.owed = None;
+        self.added.clear();
         self.frames.clear();
     }
 
@@ -152,7 +177,8 @@ impl Announcer {
 
     /// When [`Self::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.cursor.map(|(_, at)| self.owed.map_or(at, |owed| owed.min(at)))
+        let (_, pass) = self.cursor?;
+        [Some(pass), self.owed, self.added.front().map(|(at, _, _)| *at)].into_iter().flatten().min()
     }
 
     /// Next frame to send.
@@ -166,6 +192,12 @@ impl Announcer {
             self.owed = None;
             self.defended = Some(now);
             self.repeat(now);
+        }
+        while let Some((_, address, pass)) = self.added.pop_front_if(|(at, _, _)| *at <= now) {
+            self.queue(mac, address, if pass == 0 { FrameKind::First } else { FrameKind::Burst }, usize::MAX);
+            if pass < self.config.burst {
+                self.schedule(now + self.config.burst_interval, address, pass + 1);
+            }
         }
         while let Some((next, at)) = self.cursor.filter(|(_, at)| *at <= now) {
             let kind = match self.pass {

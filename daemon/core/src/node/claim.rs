@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::event::{Event, seconds};
-use super::group::{Claim, Env, Group, Timer, main_family};
+use super::group::{Claim, Env, Group, Timer};
 use super::io::Action;
 use crate::election::{Reason, vrrp};
 use crate::fence::{Basis, FenceCtl, FenceRole, FenceWrite};
@@ -190,7 +190,7 @@ impl Group {
     ) {
         if env.fenced() {
             let (term, interval, accept) = (self.term, self.config.interval, self.config.accept);
-            let (basis, family) = (self.basis, main_family(&self.config));
+            let (basis, family) = (self.basis, self.config.main_family());
             let ctl = FenceCtl { role, term, deadline, deliver_until, interval, handover, basis, family, accept };
             self.out.push_back(Action::Fence(FenceWrite::Ctl(self.slot, ctl)));
         }
@@ -198,9 +198,9 @@ impl Group {
 
     fn send_advert(&mut self, priority: u8, interval: crate::types::Centis) {
         let Some(link) = self.link.as_ref().map(|l| l.id) else { return };
-        let routers = [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())];
-        for (family, addresses) in routers {
-            let Some(src) = self.own_address(family).filter(|_| !addresses.is_empty()) else { continue };
+        for family in self.config.families() {
+            let Some(src) = self.own_address(family) else { continue };
+            let addresses = self.config.advertised(family);
             let advert = Advert { vrid: self.config.vrid, priority, interval, addresses };
             for dst in self.destinations(family) {
                 let payload = advert.encode(src, dst);
@@ -210,7 +210,7 @@ impl Group {
         self.sent += 1;
     }
 
-    /// Where adverts of a family go: the listed peers, else the group.
+    /// Where adverts of a family go: the listed peers but this node itself (one list may serve all nodes), else the group.
     fn destinations(&self, family: Family) -> Vec<IpAddr> {
         if self.config.unicast_peers.is_empty() {
             return vec![match family {
@@ -218,7 +218,13 @@ impl Group {
                 Family::V6 => IpAddr::V6(GROUP_V6),
             }];
         }
-        self.config.unicast_peers.iter().copied().filter(|p| Family::of(p) == family).collect()
+        self.unicast_peers().filter(|p| Family::of(p) == family).collect()
+    }
+
+    /// The listed peers but this node itself.
+    pub(super) fn unicast_peers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let own = [self.own_address(Family::V4), self.own_address(Family::V6)];
+        self.config.unicast_peers.iter().copied().filter(move |peer| !own.contains(&Some(*peer)))
     }
 
     /// The addresses are on the link, or a step of the claim is due: let the network know when both have had their time.

@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::announce::l2::AnnounceConfig;
 use crate::election::lease::timing::Timing;
 use crate::health::GateConfig;
-use crate::types::Centis;
+use crate::types::{Centis, Family};
 use crate::wire::peer::Keys;
 
 /// The whole node.
@@ -187,6 +187,20 @@ pub struct GroupConfig {
     pub l2: AnnounceConfig,
     /// How long frames that still arrive are served after a planned move.
     pub drain_time: Duration,
+    /// What makes the group a shard; `None`: its virtual router is made of its addresses.
+    pub shard: Option<ShardRouter>,
+    /// Why this node must not own now, in words: it gives up what it has and comes back as a Backup. Never counted as a fault.
+    pub barred: Option<String>,
+}
+
+/// The virtual router of a shard. Its adverts carry one identity address and never the addresses that it owns, so that these may change,
+/// and differ between nodes for a moment, without the election noticing (RFC 9568 section 7.1 compares the lists). There may be none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardRouter {
+    /// What adverts carry ([`crate::shard::identity`]); its family is that of the election. Never on a link.
+    pub identity: IpAddr,
+    /// This node's address: the source of adverts and, where no interface is named, what the link is found by.
+    pub node: IpAddr,
 }
 
 impl GroupConfig {
@@ -211,17 +225,37 @@ impl GroupConfig {
             announce: Announce::L2,
             l2: AnnounceConfig::default(),
             drain_time: Duration::from_secs(1),
+            shard: None,
+            barred: None,
         }
     }
 
-    /// The addresses of the IPv4 virtual router, as advertised.
-    pub fn router_v4(&self) -> Vec<IpAddr> {
+    /// What adverts of a family carry; empty: there is no virtual router of this family.
+    pub fn advertised(&self, family: Family) -> Vec<IpAddr> {
+        match (&self.shard, family) {
+            (Some(shard), _) => Vec::from_iter((Family::of(&shard.identity) == family).then_some(shard.identity)),
+            (None, Family::V4) => self.router_v4(),
+            (None, Family::V6) => self.router_v6(),
+        }
+    }
+
+    /// Families with a virtual router.
+    pub fn families(&self) -> Vec<Family> {
+        [Family::V4, Family::V6].into_iter().filter(|family| !self.advertised(*family).is_empty()).collect()
+    }
+
+    /// The family whose address names a node: that of the identity, else of the first address.
+    pub fn main_family(&self) -> Family {
+        let names = self.shard.map(|shard| shard.identity).or(self.addresses.first().copied());
+        names.map_or(Family::V4, |address| Family::of(&address))
+    }
+
+    fn router_v4(&self) -> Vec<IpAddr> {
         self.addresses.iter().copied().filter(IpAddr::is_ipv4).collect()
     }
 
-    /// The addresses of the IPv6 virtual router as advertised: a link-local first (RFC 9568 section 5.2.9). A lease has no router, and so no
-    /// link-local.
-    pub fn router_v6(&self) -> Vec<IpAddr> {
+    /// A link-local first (RFC 9568 section 5.2.9). A lease has no router, and so no link-local.
+    fn router_v6(&self) -> Vec<IpAddr> {
         let mut rest: Vec<IpAddr> = self.addresses.iter().copied().filter(IpAddr::is_ipv6).collect();
         if rest.is_empty() || self.lease.is_some() {
             return rest;
@@ -231,8 +265,11 @@ impl GroupConfig {
         rest
     }
 
-    /// Every address that the group owns, the derived link-local included.
+    /// Every address that the group owns, the derived link-local included (a shard is nobody's default router and has none).
     pub fn owned(&self) -> Vec<IpAddr> {
+        if self.shard.is_some() {
+            return self.addresses.clone();
+        }
         let mut all = self.router_v4();
         all.extend(self.router_v6());
         all
@@ -245,7 +282,7 @@ impl GroupConfig {
             && self.vrid == other.vrid
             && self.interface == other.interface
             && self.unicast_peers == other.unicast_peers
-            && self.router_v4().is_empty() == other.router_v4().is_empty()
-            && self.router_v6().is_empty() == other.router_v6().is_empty()
+            && self.shard == other.shard
+            && self.families() == other.families()
     }
 }

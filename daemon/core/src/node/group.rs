@@ -280,12 +280,17 @@ impl Group {
     /// Our own address of a family on the link: the source of adverts and the tie-break.
     pub(super) fn own_address(&self, family: Family) -> Option<IpAddr> {
         let link = self.link.as_ref()?;
+        // The addresses of a shard come and go: what names the node must not follow them.
+        let near = |n: &&ipnet::IpNet| match self.config.shard {
+            Some(shard) => n.addr() == shard.node,
+            None => self.config.addresses.iter().any(|vip| n.contains(vip)),
+        };
         let owned = self.config.owned();
         let fits = |net: &&ipnet::IpNet| !owned.contains(&net.addr());
         match family {
             Family::V4 => {
                 let v4 = || link.addresses.iter().filter(|n| n.addr().is_ipv4()).filter(fits);
-                v4().find(|n| self.config.addresses.iter().any(|vip| n.contains(vip))).or_else(|| v4().next())
+                v4().find(near).or_else(|| v4().next())
             }
             // RFC 9568 section 5.1.2.1: the source is a link-local address.
             Family::V6 => link.addresses.iter().filter(fits).find(|n| is_link_local(&n.addr())),
@@ -325,9 +330,12 @@ impl Group {
         let after = self.config.owned();
         self.announcer.reconfigure(self.config.l2, after.clone());
         let held = self.installed.clone().filter(|_| before != after);
+        let mut new = Vec::new();
         if let Some((link, held)) = &held {
             let gone = held.iter().filter(|a| !after.contains(a));
             self.removing.extend(gone);
+            new.extend(after.iter().copied().filter(|a| !held.contains(a)));
+            self.removing.retain(|a| !new.contains(a));
             self.installed = Some((*link, after.clone()));
         }
         // New addresses are guarded before they are there, old ones until they are gone.
@@ -336,8 +344,10 @@ impl Group {
             if !self.removing.is_empty() {
                 self.remove(link, self.removing.clone());
             }
-            self.out.push_back(Action::Install { slot: self.slot, link, addresses: after });
-            self.announcer.restart(now);
+            if !new.is_empty() {
+                self.out.push_back(Action::Install { slot: self.slot, link, addresses: new.clone() });
+                self.announcer.add(new, now);
+            }
         }
         self.change_announcement(announced, now);
         if shorter && self.vrrp.role() == Role::Active {
@@ -362,16 +372,12 @@ impl Group {
 
     pub(super) fn status(&self, fenced: bool, now: Instant) -> GroupStatus {
         let active = self.role() == Role::Active;
-        let own = self.own_address(main_family(&self.config));
+        let own = self.own_address(self.config.main_family());
         let other = self.vrrp.owner();
         GroupStatus {
             name: self.config.name.clone(),
             addresses: self.config.owned(),
-            families: [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())]
-                .into_iter()
-                .filter(|(_, list)| !list.is_empty())
-                .map(|(family, _)| family)
-                .collect(),
+            families: self.config.families(),
             interface: self.link.as_ref().map(|l| l.name.clone()),
             vrid: self.config.vrid,
             lease: self.lease.as_ref().map(|lease| lease.status(now)),
@@ -385,6 +391,7 @@ impl Group {
             healthy: self.healthy,
             draining: self.timers.get(Timer::Drained).is_some(),
             condition: self.visible_condition(),
+            barred: self.config.barred.is_some(),
             announce: self.config.announce,
             route: self.routed,
             adverts_sent: self.sent,
@@ -401,11 +408,6 @@ impl Group {
     }
 }
 
-/// The family whose address names a node: that of the first VIP.
-pub(super) fn main_family(config: &GroupConfig) -> Family {
-    config.addresses.first().map_or(Family::V4, Family::of)
-}
-
 fn priority(config: &GroupConfig, healthy: bool) -> u8 {
     if healthy { config.priority } else { sick_priority(config.priority) }
 }
@@ -417,7 +419,7 @@ fn vrrp_config(config: &GroupConfig, healthy: bool, env: &Env<'_>) -> VrrpConfig
         preempt: config.preempt,
         strict_rfc: config.strict_rfc,
         fenced: env.fenced(),
-        family: main_family(config),
+        family: config.main_family(),
     }
 }
 

@@ -240,7 +240,7 @@ impl Node {
         let fenced = self.env().fenced();
         let groups: Vec<_> = self.groups.iter().map(|g| g.status(fenced, now)).collect();
         let fence_ok = fence_error.is_none() || self.config.fence != FencePolicy::Required;
-        let taking_part = groups.iter().all(|g| self.drained || g.role != Role::Initialize)
+        let taking_part = groups.iter().all(|g| self.drained || g.barred || g.role != Role::Initialize)
             && self.anycast.iter().all(|a| self.drained || a.retired || a.is_ready());
         NodeStatus {
             node: self.config.node.clone(),

@@ -16,11 +16,12 @@ use crate::types::{Family, Role};
 const SETTLE: Duration = Duration::from_secs(2);
 
 impl Group {
-    /// The link of the group among those that exist: by name, else by the subnet of the first address.
+    /// The link of the group among those that exist: by name, else by this node's address (a shard) or the subnet of the first address.
     fn find_link<'a>(&self, links: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
-        match &self.config.interface {
-            Some(name) => links.iter().find(|l| l.name == *name),
-            None => {
+        match (&self.config.interface, self.config.shard) {
+            (Some(name), _) => links.iter().find(|l| l.name == *name),
+            (None, Some(shard)) => links.iter().find(|l| l.addresses.iter().any(|n| n.addr() == shard.node)),
+            (None, None) => {
                 let owned = self.config.owned();
                 let first = self.config.addresses.first()?;
                 links.iter().find(|l| l.addresses.iter().any(|n| n.contains(first) && !owned.contains(&n.addr())))
@@ -31,17 +32,18 @@ impl Group {
     /// Why the group must not take part, and what to call it; `None` when it may.
     fn obstacle(&self, env: &Env<'_>) -> Option<(Reason, String)> {
         let Some(link) = &self.link else {
-            let text = match &self.config.interface {
-                Some(name) => format!("interface {name} does not exist"),
-                None => "no interface has a subnet with the first address".to_owned(),
+            let text = match (&self.config.interface, self.config.shard) {
+                (Some(name), _) => format!("interface {name} does not exist"),
+                (None, Some(shard)) => format!("no interface has this node's address {}", shard.node),
+                (None, None) => "no interface has a subnet with the first address".to_owned(),
             };
             return Some((Reason::LinkDown, text));
         };
         if !link.up {
             return Some((Reason::LinkDown, format!("interface {} is down", link.name)));
         }
-        for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
-            if !list.is_empty() && self.own_address(family).is_none() {
+        for family in self.config.families() {
+            if self.own_address(family).is_none() {
                 let what = if family == Family::V4 { "IPv4" } else { "IPv6 link-local" };
                 return Some((Reason::LinkDown, format!("interface {} has no {what} address of its own", link.name)));
             }
@@ -51,6 +53,9 @@ impl Group {
         }
         if env.drained {
             return Some((Reason::Stopped, "drained".to_owned()));
+        }
+        if let Some(why) = &self.config.barred {
+            return Some((Reason::Stopped, why.clone()));
         }
         if !self.healthy && self.config.when_all_fail == WhenAllFail::Release {
             return Some((Reason::Unhealthy, "a gate is closed and whenAllFail is release".to_owned()));
@@ -87,8 +92,8 @@ impl Group {
             self.timers.set(Timer::Retry, settles);
         } else if condition != self.reported {
             self.reported.clone_from(&condition);
-            // A drain was asked for and is reported as such; every other obstacle is news.
-            if !env.drained {
+            // A drain was asked for and is reported as such, and so is what bars a node; every other obstacle is news.
+            if !env.drained && self.config.barred.is_none() {
                 self.report(Event::Blocked { group: self.config.name.clone(), condition });
             }
         }
@@ -150,12 +155,8 @@ impl Group {
         if self.registered.as_ref() == Some(&wanted) {
             return;
         }
-        let mut routers = Vec::new();
-        for (family, list) in [(Family::V4, self.config.router_v4()), (Family::V6, self.config.router_v6())] {
-            if !list.is_empty() && self.lease.is_none() {
-                routers.push((family, self.config.vrid));
-            }
-        }
+        let families = if self.lease.is_some() { Vec::new() } else { self.config.families() };
+        let routers = families.into_iter().map(|family| (family, self.config.vrid)).collect();
         let (slot, addresses) = (self.slot, wanted.1.clone());
         self.registered = Some(wanted);
         let write = FenceWrite::Register { slot, link: link.id, addresses, routers };

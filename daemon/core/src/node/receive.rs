@@ -29,10 +29,7 @@ impl Group {
             return;
         }
         self.received += 1;
-        let ours = match family {
-            Family::V4 => self.config.router_v4(),
-            Family::V6 => self.config.router_v6(),
-        };
+        let ours = self.config.advertised(family);
         let same = ours.len() == advert.addresses.len() && ours.iter().all(|a| advert.addresses.contains(a));
         let disjoint = !ours.iter().any(|a| advert.addresses.contains(a));
         let release = advert.priority == PRIORITY_RELEASE;
@@ -140,11 +137,11 @@ impl Group {
 
     pub(super) fn send_peer(&mut self, to: Option<IpAddr>, message: &Message, env: &Env<'_>) {
         let (Some(link), Some(payload)) = (self.link.as_ref().map(|l| l.id), message.encode(env.keys)) else { return };
-        let family = self.config.addresses.first().map_or(Family::V4, Family::of);
+        let family = self.config.main_family();
         let everyone = || match (self.config.unicast_peers.is_empty(), family) {
             (true, Family::V4) => vec![IpAddr::V4(GROUP_V4)],
             (true, Family::V6) => vec![IpAddr::V6(GROUP_V6)],
-            (false, _) => self.config.unicast_peers.clone(),
+            (false, _) => self.unicast_peers().collect(),
         };
         let targets = to.map_or_else(everyone, |one| vec![one]);
         for dst in targets {

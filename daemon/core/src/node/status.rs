@@ -69,6 +69,8 @@ pub struct GroupStatus {
     pub draining: bool,
     /// Why it does not take part.
     pub condition: Option<String>,
+    /// The configuration says that this node must not own now: no fault.
+    pub barred: bool,
     /// How the network learns where the addresses are.
     pub announce: Announce,
     /// What is wanted of its host routes.

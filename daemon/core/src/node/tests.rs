@@ -25,4 +25,5 @@ mod probe;
 mod receive;
 mod reload;
 mod routes;
+mod shard;
 mod snapshot;

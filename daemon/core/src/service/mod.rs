@@ -3,6 +3,7 @@
 //! Nothing is decided here; [`crate::balance`] turns these into tables.
 
 pub mod keys;
+pub mod plan;
 pub mod translate;
 
 use core::fmt;

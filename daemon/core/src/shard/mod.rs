@@ -5,7 +5,7 @@
 //! [`eligible`] says which nodes are in the list and which of them may own now, [`rebalance`] plans the way back after deaths; nothing
 //! moves without it, for a node that returns takes nothing by itself.
 //!
-//! Used by its tests only today: static groups have their lists in the configuration.
+//! Used by `service::plan`; static groups have their lists in the configuration.
 
 pub mod eligible;
 pub mod place;

@@ -32,7 +32,7 @@ use mailbox::Mailbox;
 const COMMANDS: usize = 16;
 
 /// How the stores are reached. Electors that start take what holds then.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Stores {
     kubernetes: bascule_k8s::Access,
     etcd: Option<bascule_etcd::Access>,

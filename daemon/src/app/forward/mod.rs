@@ -24,7 +24,6 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::config::{Forwarding, Loaded};
-use crate::dataplane::forward::ForwardOptions;
 use crate::dataplane::{self, Forwarded};
 use crate::handle::forward::{ForwardPort, ForwardRequest};
 use crate::net::netlink::Ways;
@@ -94,9 +93,13 @@ pub(super) fn frames(loaded: &Loaded) -> BTreeSet<Forwarded> {
 /// The second part becomes true when it is decided whether this node forwards: the programs stand (those of a former run count, which
 /// forward while this one starts), or they cannot, and a condition says why, or there is no data plane. Until then nobody must
 /// be led to send packets here.
-pub(super) fn spawn(port: ForwardPort, links: Vec<LinkInfo>) -> Result<(ForwardSender, watch::Receiver<bool>)> {
+pub(super) fn spawn(
+    port: ForwardPort,
+    links: Vec<LinkInfo>,
+    instance: u8,
+) -> Result<(ForwardSender, watch::Receiver<bool>)> {
     let (sender, orders) = mpsc::channel(ORDER_QUEUE);
-    let stand = dataplane::forward::stands(&ForwardOptions::default().pin_root).unwrap_or_else(|error| {
+    let stand = dataplane::forward::stands(&dataplane::pin_root(instance)).unwrap_or_else(|error| {
         debug!(%error, "no look for programs of a former run");
         false
     });
@@ -114,7 +117,7 @@ pub(super) fn spawn(port: ForwardPort, links: Vec<LinkInfo>) -> Result<(ForwardS
             };
             drop(opened.send(Ok(())));
             let links = links.into_iter().map(|link| (link.id, link)).collect();
-            Room { orders, port, decided, ways, links, plane: Plane::default(), checks: Checks::new() }.run().await;
+            Room { orders, port, decided, ways, links, plane: Plane::of(instance), checks: Checks::new() }.run().await;
         });
     })?;
     opening.recv().context("the forwarding room ended before it began")??;

@@ -40,6 +40,8 @@ pub(super) struct Question {
 
 #[derive(Default)]
 pub(super) struct Plane {
+    /// Which of several daemons on this node.
+    instance: u8,
     pub(super) balancer: Balancer,
     forward: Option<Forward>,
     config: Option<Box<Forwarding>>,
@@ -73,6 +75,10 @@ pub(super) struct Plane {
 }
 
 impl Plane {
+    pub(super) fn of(instance: u8) -> Self {
+        Self { instance, ..Self::default() }
+    }
+
     pub(super) fn forward(&self) -> Option<&Forward> {
         self.forward.as_ref()
     }
@@ -147,12 +153,13 @@ impl Plane {
     /// Loads the programs and tells the balancer what former runs left.
     fn open(&mut self, now: Instant) {
         let flows = self.config.as_ref().map_or(DEFAULT_FLOWS, |config| config.flows);
-        let opened = Forward::open(&ForwardOptions { flows, ..ForwardOptions::default() }).and_then(|forward| {
-            if forward.kept_tables() {
-                self.balancer.handle_recovered(forward.recovered()?);
-            }
-            Ok(forward)
-        });
+        let opened =
+            Forward::open(&ForwardOptions { flows, ..ForwardOptions::of(self.instance) }).and_then(|forward| {
+                if forward.kept_tables() {
+                    self.balancer.handle_recovered(forward.recovered()?);
+                }
+                Ok(forward)
+            });
         match opened {
             Ok(forward) => {
                 self.headroom = forward.headroom_failures().unwrap_or_default();

@@ -2,6 +2,7 @@
 //! output, where they are read.
 
 mod masquerade;
+mod platform;
 mod pod;
 mod unit;
 
@@ -11,23 +12,27 @@ use std::path::PathBuf;
 use clap::ArgGroup;
 
 pub use masquerade::{Masquerade, masquerade};
-pub use pod::static_pod;
+pub use platform::{Platform, Vip, static_pod};
 pub use unit::systemd;
 
 /// What `bascule render static-pod` is told.
 #[derive(clap::Args, Clone, Debug)]
-#[command(group = ArgGroup::new("source").required(true).args(["config", "vip"]))]
+#[command(group = ArgGroup::new("source").args(["config", "vip"]))]
 #[command(group = ArgGroup::new("rank").args(["nodes", "priority"]))]
 #[command(group = ArgGroup::new("way").args(["vrid", "bgp_as"]))]
 pub struct StaticPod {
-    /// Addresses that move together, both families if wanted
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "way")]
-    pub vip: Vec<IpAddr>,
-    /// The link they live on [default: the one whose subnet contains the first address]
+    /// What the node is made by: where the manifest goes, when, and what the API server answers there
+    #[arg(long = "for", value_name = "PLATFORM", value_enum)]
+    pub platform: Option<Platform>,
+    /// Addresses that move together, both families if wanted; with --for capi, capv and capm3 also a variable of their templates
+    /// [default of capv: ${CONTROL_PLANE_ENDPOINT_IP}, of capm3: ${CLUSTER_APIENDPOINT_HOST}]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = Vip::read, requires = "way")]
+    pub vip: Vec<Vip>,
+    /// The link they live on [default: the one whose subnet contains the first address; of capv: ${VIP_NETWORK_INTERFACE}]
     #[arg(long, value_name = "LINK", value_parser = link_name, conflicts_with = "config")]
     pub interface: Option<String>,
     /// Virtual router id, unique on the LAN
-    #[arg(long, value_name = "1-255", value_parser = clap::value_parser!(u8).range(1..), requires = "rank", conflicts_with = "config")]
+    #[arg(long, value_name = "1-255", value_parser = clap::value_parser!(u8).range(1..), conflicts_with = "config")]
     pub vrid: Option<u8>,
     /// Host names of all nodes, the preferred first: one manifest for all of them
     #[arg(long, value_name = "NODE", value_delimiter = ',', value_parser = node_name, conflicts_with = "config")]
@@ -50,7 +55,11 @@ pub struct StaticPod {
     /// BFD with each of them: a dead node is noticed within a second
     #[arg(long, requires = "bgp_as")]
     pub bfd: bool,
-    /// Only a node where this accepts TCP connections is healthy, such as its own API server, 127.0.0.1:6443
+    /// Send adverts to these nodes only, all nodes of the cluster, this one among them or not [default: multicast]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "vrid")]
+    pub unicast_peers: Vec<IpAddr>,
+    /// Only a node where this accepts TCP connections is healthy, such as its own API server, 127.0.0.1:6443 [default with --for: the API
+    /// server's /livez without etcd, at 127.0.0.1:6443]
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "config")]
     pub gate: Option<SocketAddr>,
     /// Key file of the peer channel on the host, for moves without a gap

@@ -4,23 +4,25 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::StaticPod;
+use super::platform::{Platform, Wanted};
 
 /// Where the manifest's own configuration appears in the container.
 const INLINE: &str = "/etc/bascule-pod/bascule.yaml";
 
 /// The manifest, with its configuration inside unless that is a file on the host.
-pub fn static_pod(wanted: &StaticPod) -> String {
+pub(super) fn manifest(wanted: &Wanted<'_>) -> String {
     let mut text = String::new();
     write_pod(wanted, &mut text).expect("writing to memory does not fail");
     text
 }
 
-fn write_pod(wanted: &StaticPod, text: &mut String) -> std::fmt::Result {
+fn write_pod(what: &Wanted<'_>, text: &mut String) -> std::fmt::Result {
+    let wanted: &StaticPod = what.pod;
     let config = wanted.config.as_deref().unwrap_or(Path::new(INLINE)).display();
     let (host, port) = (wanted.http.ip(), wanted.http.port());
     writeln!(
         text,
-        "# Made by `bascule render static-pod`. Save it in the kubelet's staticPodPath (/etc/kubernetes/manifests).\n\
+        "# Made by `bascule render static-pod`. {place}\n\
          # No kubeconfig and no service account: it works before, without and during the loss of the API server.\n\
          apiVersion: v1\n\
          kind: Pod\n\
@@ -29,7 +31,8 @@ fn write_pod(wanted: &StaticPod, text: &mut String) -> std::fmt::Result {
          \x20 namespace: kube-system\n\
          \x20 labels:\n\
          \x20   app.kubernetes.io/name: bascule\n\
-         \x20   app.kubernetes.io/component: control-plane-vip"
+         \x20   app.kubernetes.io/component: control-plane-vip",
+        place = what.place(),
     )?;
     if wanted.config.is_none() {
         writeln!(
@@ -38,7 +41,7 @@ fn write_pod(wanted: &StaticPod, text: &mut String) -> std::fmt::Result {
              \x20   # The configuration. A static pod may not use a ConfigMap, but it may see its own annotations (downwardAPI below).\n\
              \x20   bascule/config: |"
         )?;
-        for line in inline_config(wanted).lines() {
+        for line in inline_config(what).lines() {
             writeln!(text, "      {line}")?;
         }
     }
@@ -127,7 +130,8 @@ fn write_pod(wanted: &StaticPod, text: &mut String) -> std::fmt::Result {
 }
 
 /// The configuration that the flags stand for.
-pub(super) fn inline_config(wanted: &StaticPod) -> String {
+pub(super) fn inline_config(what: &Wanted<'_>) -> String {
+    let wanted: &StaticPod = what.pod;
     let mut text = format!("admin: {{ http: \"{}\" }}\n", wanted.http);
     let mut line = |words: std::fmt::Arguments<'_>| {
         text.write_fmt(words).and_then(|()| text.write_char('\n')).expect("writing to memory does not fail");
@@ -135,8 +139,11 @@ pub(super) fn inline_config(wanted: &StaticPod) -> String {
     if let Some(key) = &wanted.key_file {
         line(format_args!("peers: {{ keyFile: {} }}", key.display()));
     }
-    if let Some(gate) = &wanted.gate {
-        line(format_args!("gates:\n  - name: local\n    tcp: {{ address: \"{gate}\" }}"));
+    let gated = wanted.gate.is_some() || wanted.platform.is_some();
+    match (&wanted.gate, wanted.platform) {
+        (Some(gate), _) => line(format_args!("gates:\n  - name: local\n    tcp: {{ address: \"{gate}\" }}")),
+        (None, Some(platform)) => line(format_args!("{}", api_server_gate(platform))),
+        (None, None) => {}
     }
     if let Some(asn) = wanted.bgp_as {
         line(format_args!("bgp:\n  asn: {asn}\n  neighbors:"));
@@ -147,9 +154,9 @@ pub(super) fn inline_config(wanted: &StaticPod) -> String {
         }
     }
     line(format_args!("vips:\n  - name: control-plane"));
-    let addresses: Vec<String> = wanted.vip.iter().map(|vip| format!("\"{vip}\"")).collect();
+    let addresses: Vec<String> = what.vips.iter().map(|vip| format!("\"{vip}\"")).collect();
     line(format_args!("    addresses: [{}]", addresses.join(", ")));
-    if let Some(interface) = &wanted.interface {
+    if let Some(interface) = &what.interface {
         line(format_args!("    interface: {}", quoted(interface)));
     }
     if let Some(vrid) = wanted.vrid {
@@ -158,15 +165,34 @@ pub(super) fn inline_config(wanted: &StaticPod) -> String {
     match wanted.priority {
         _ if wanted.bgp_as.is_some() => line(format_args!("    announce: bgp\n    scope: all")),
         Some(priority) => line(format_args!("    priority: {priority}")),
+        None if wanted.nodes.is_empty() => line(format_args!("    priority: {}", Platform::PRIORITY)),
         None => {
             let nodes: Vec<String> = wanted.nodes.iter().map(|node| quoted(node)).collect();
             line(format_args!("    nodes: [{}]", nodes.join(", ")));
         }
     }
-    if wanted.gate.is_some() {
+    if !wanted.unicast_peers.is_empty() {
+        let peers: Vec<String> = wanted.unicast_peers.iter().map(|peer| format!("\"{peer}\"")).collect();
+        line(format_args!("    unicastPeers: [{}]", peers.join(", ")));
+    }
+    if gated {
         line(format_args!("    gates: [local]"));
     }
+    // An anycast address without a healthy node is withdrawn; an owned one stays where it is: no API server is no reason for no address.
+    if wanted.platform.is_some() && wanted.bgp_as.is_none() {
+        line(format_args!("    whenAllFail: keep"));
+    }
     text
+}
+
+/// The gate on the node's own API server: without etcd, whose loss is the same on every node and no reason to move. Asked over loopback,
+/// so that whose certificate it is needs no proof: the CA's file is not there yet when the first node starts.
+fn api_server_gate(platform: Platform) -> String {
+    let expect = platform.expected();
+    format!(
+        "gates:\n  - name: local\n    https: {{ url: \"https://127.0.0.1:6443/livez?exclude=etcd\", expect: \"{expect}\", insecureSkipVerify: true }}\n    \
+         interval: 400ms\n    timeout: 400ms"
+    )
 }
 
 /// A JSON string is a YAML string, whatever is in it.

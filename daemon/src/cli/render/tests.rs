@@ -21,6 +21,14 @@ const POD: &str = "--vip 10.9.0.100,2001:db8::100 --interface eth0 --vrid 51 --n
                    --image registry.example/bascule:0.1.0";
 const POD_FILE: &str = "--config /etc/bascule/bascule.yaml --realtime --image registry.example/bascule:0.1.0";
 
+fn text(words: &str) -> String {
+    static_pod(&pod(words).unwrap()).unwrap()
+}
+
+fn inline(words: &str) -> String {
+    super::pod::inline_config(&super::platform::Wanted::new(&pod(words).unwrap()).unwrap())
+}
+
 fn unit() -> Unit {
     Unit { config: "/etc/bascule/bascule.yaml".into(), binary: "/usr/local/bin/bascule".into() }
 }
@@ -29,8 +37,8 @@ fn unit() -> Unit {
 fn the_files_under_deploy_are_what_render_prints() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let files = [
-        ("static-pod.yaml", static_pod(&pod(POD).unwrap())),
-        ("static-pod-hostpath.yaml", static_pod(&pod(POD_FILE).unwrap())),
+        ("static-pod.yaml", text(POD)),
+        ("static-pod-hostpath.yaml", text(POD_FILE)),
         ("bascule.service", systemd(&unit())),
     ];
     let update = std::env::var_os("BASCULE_UPDATE_GOLDEN").is_some();
@@ -50,12 +58,12 @@ fn the_files_under_deploy_are_what_render_prints() {
 #[test]
 fn the_configuration_in_the_manifest_is_one_that_a_daemon_takes() {
     for words in [POD, "--vip 10.9.0.100 --vrid 1 --priority 200 --image x"] {
-        let text = super::pod::inline_config(&pod(words).unwrap());
+        let text = inline(words);
         let loaded =
             crate::config::parse(&text, "inline", Path::new("/"), "cp-2").unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert_eq!(loaded.node.groups.len(), 1);
         assert_eq!(loaded.admin.http, Some("127.0.0.1:9750".parse().unwrap()), "the probes ask there");
-        let indented = static_pod(&pod(words).unwrap());
+        let indented = self::text(words);
         assert!(text.lines().all(|line| indented.contains(&format!("      {line}\n"))), "{indented}");
     }
 }
@@ -63,7 +71,7 @@ fn the_configuration_in_the_manifest_is_one_that_a_daemon_takes() {
 #[test]
 fn a_control_plane_over_bgp_is_anycast_from_every_healthy_node() {
     let words = "--vip 10.9.0.100 --bgp-as 65001 --bgp-neighbor 10.0.0.1@65100,10.0.0.2@external --bfd --gate 127.0.0.1:6443 --image x";
-    let text = super::pod::inline_config(&pod(words).unwrap());
+    let text = inline(words);
     let loaded = crate::config::parse(&text, "inline", Path::new("/"), "n1").unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert_eq!((loaded.node.groups.len(), loaded.node.anycast.len(), loaded.bfd.len()), (0, 1, 2));
     let speaker = loaded.bgp.expect("a speaker").speaker;
@@ -72,9 +80,65 @@ fn a_control_plane_over_bgp_is_anycast_from_every_healthy_node() {
 }
 
 #[test]
+fn platforms_of_hosts_differ_in_folder_and_answer() {
+    for (platform, folder, expect) in [
+        ("kubeadm", "/etc/kubernetes/manifests/", "200"),
+        ("k3s", "/var/lib/rancher/k3s/agent/pod-manifests/", "200-401"),
+        ("rke2", "/var/lib/rancher/rke2/agent/pod-manifests/", "200-401"),
+    ] {
+        let words = format!(
+            "--for {platform} --vip 10.9.0.100 --vrid 51 --nodes a,b --unicast-peers 10.9.0.1,10.9.0.2 --image x"
+        );
+        let config = inline(&words);
+        let loaded =
+            crate::config::parse(&config, "inline", Path::new("/"), "a").unwrap_or_else(|e| panic!("{e}\n{config}"));
+        assert_eq!(loaded.node.groups[0].unicast_peers.len(), 2);
+        let probe = format!("{:?}", loaded.node.gates[0].probe);
+        assert!(probe.contains("/livez?exclude=etcd"), "{probe}");
+        let text = text(&words);
+        assert!(text.contains(&format!("Save it as {folder}bascule.yaml")), "{text}");
+        assert!(text.contains(&format!("expect: \"{expect}\"")), "{text}");
+    }
+}
+
+#[test]
+fn cluster_api_gets_a_part_of_its_control_plane_with_the_same_pod_inside() {
+    for (platform, vip, endpoint) in [
+        ("capi", "--vip ${VIP}", "${VIP}"),
+        ("capv", "", "${CONTROL_PLANE_ENDPOINT_IP}"),
+        ("capm3", "", "${CLUSTER_APIENDPOINT_HOST}"),
+    ] {
+        // clap wants the way of an address beside the address.
+        let words = format!("--for {platform} {vip} --vrid 51 --image x");
+        let text = text(&words);
+        let control_plane: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let spec = &control_plane["spec"]["kubeadmConfigSpec"];
+        let file = &spec["files"][0];
+        assert_eq!(file["path"], "/etc/kubernetes/manifests/bascule.yaml");
+        let manifest = file["content"].as_str().unwrap();
+        let pod: serde_json::Value = serde_saphyr::from_str(manifest).unwrap();
+        let config = pod["metadata"]["annotations"]["bascule/config"].as_str().unwrap();
+        assert!(config.contains(&format!("addresses: [\"{endpoint}\"]")), "{config}");
+        let command = spec["preKubeadmCommands"][0].as_str().unwrap();
+        assert!(command.contains(endpoint) && command.contains(" priority: 100$/"), "{command}");
+        assert_eq!(platform == "capv", config.contains("${VIP_NETWORK_INTERFACE:=eth0}"));
+        // What the template's variables become is a configuration that a daemon takes.
+        let filled = config.replace(endpoint, "10.9.0.100").replace("${VIP_NETWORK_INTERFACE:=eth0}", "eth0");
+        crate::config::parse(&filled, "inline", Path::new("/"), "any").unwrap_or_else(|e| panic!("{e}\n{filled}"));
+    }
+    let named = text("--for capi --vip 10.9.0.100 --vrid 51 --nodes a,b --image x");
+    assert!(!named.contains("preKubeadmCommands"), "ranks by name need no command");
+}
+
+#[test]
 fn what_cannot_work_is_refused_on_the_command_line() {
     let table = [
         ("--image x", "--config <PATH>|--vip <ADDRESS>"),
+        ("--for kubeadm --image x", "--config <PATH>|--vip <ADDRESS>"),
+        ("--for capv --image x", "--vrid <1-255>|--bgp-as <AS>"),
+        ("--for kubeadm --vip ${VIP} --vrid 5 --nodes a --image x", "in templates of Cluster API only"),
+        ("--for capi --vip ${VI-P} --vrid 5 --image x", "invalid IP address syntax"),
+        ("--for talos --vip 10.9.0.100 --vrid 5 --nodes a --image x", "possible values"),
         ("--vip 10.9.0.100 --vrid 51 --image x", "--nodes <NODE>|--priority <100-254>"),
         ("--vip 10.9.0.100 --nodes a --image x", "--vrid <1-255>"),
         ("--vip 10.9.0.100 --vrid 0 --nodes a --image x", "0 is not in 1..=255"),
@@ -96,7 +160,7 @@ fn what_cannot_work_is_refused_on_the_command_line() {
         ("--config /etc/b.yaml --image x,y", "an image is named by"),
     ];
     for (words, wanted) in table {
-        let error = pod(words).expect_err(words);
+        let error = pod(words).and_then(|pod| static_pod(&pod)).expect_err(words);
         assert!(error.contains(wanted), "{words}: {error}");
     }
 }

@@ -11,7 +11,7 @@ pub(super) static FORWARDING: Section = Section {
         field(
             "nodes",
             Sections(&NODES),
-            Required,
+            Words("required without `kubernetes.services`, which brings those of the cluster"),
             "All nodes of this site that balance or carry endpoints, this one among them.",
         ),
         field(

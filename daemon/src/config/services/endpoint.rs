@@ -87,6 +87,7 @@ fn node(map: &Map<'_>, around: &Around<'_>) -> Option<Option<String>> {
     }
     let node = map.text("node", values::node_name)?;
     if let Some(forwarding) = around.forwarding
+        && !forwarding.open
         && !forwarding.names().any(|n| n == node.value)
     {
         let right = match nearest(&node.value, forwarding.names()) {

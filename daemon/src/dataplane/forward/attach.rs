@@ -170,6 +170,9 @@ impl Forward {
     }
 
     fn attach_clsact(&mut self, link: &LinkFacts, direction: TcAttachType) -> Result<(), ForwardError> {
+        if self.root.parent().is_some_and(probe::is_further) {
+            return Err(FenceError::OneInstance { link: link.name.clone() }.into());
+        }
         let wrap = |what| FenceError::attach(&link.name, what);
         if clsact::ensure_qdisc(&link.name).map_err(wrap("adding the clsact qdisc"))?
             && let Some(dir) = self.root.parent()
@@ -258,6 +261,9 @@ fn remove_tc(root: &Path, link: &LinkFacts, direction: TcAttachType) -> Result<(
 
 /// Deletes our filter of one direction, and the qdisc if one of our runs made it and nobody uses it any more.
 fn remove_filter(root: &Path, link: &LinkFacts, direction: TcAttachType) -> Result<(bool, bool), ForwardError> {
+    if root.parent().is_some_and(probe::is_further) {
+        return Ok((false, false));
+    }
     let there = clsact::detach(&link.name, direction, tc_program(direction))
         .map_err(FenceError::attach(&link.name, "deleting the clsact filter"))?;
     let mark = root.parent().map(|dir| qdisc_mark(dir, link.ifindex)).filter(|mark| mark.is_dir());

@@ -1,10 +1,10 @@
 //! Taking everything of the plane away.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::super::CleanReport;
 use super::super::error::FenceError;
+use super::super::{CleanReport, INSTANCE};
 use super::error::ForwardError;
 use super::{attach, sets};
 
@@ -33,6 +33,23 @@ pub(super) fn pinned_devices(root: &Path) -> Result<BTreeSet<u32>, ForwardError>
 pub fn stands(pin_root: &Path) -> Result<bool, ForwardError> {
     let devices = pinned_devices(&sets::root(pin_root)?)?;
     Ok(super::super::link::all()?.iter().any(|link| devices.contains(&link.ifindex)))
+}
+
+/// The pins of another instance of ours (`v1`, `v1-instance-1` and so on) whose programs stand on a device of this network namespace.
+pub(super) fn other_instance(pin_root: &Path) -> Result<Option<PathBuf>, ForwardError> {
+    let name = pin_root.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let base = name.split_once(INSTANCE).map_or(name, |(base, _)| base);
+    let Some(folders) = pin_root.parent().and_then(|parent| std::fs::read_dir(parent).ok()) else { return Ok(None) };
+    for folder in folders.flatten() {
+        let of_ours = folder
+            .file_name()
+            .to_str()
+            .is_some_and(|other| other != name && other.split_once(INSTANCE).map_or(other, |(first, _)| first) == base);
+        if of_ours && stands(&folder.path())? {
+            return Ok(Some(folder.path()));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes forwarding off every device of this network namespace and removes its pins.

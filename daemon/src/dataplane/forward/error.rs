@@ -1,6 +1,7 @@
 //! What can go wrong with the forwarding plane, beyond what the fence's errors say already.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::super::error::FenceError;
 
@@ -15,6 +16,14 @@ pub enum ForwardError {
     KernelTooOld {
         /// The release the kernel reports.
         found: String,
+    },
+    /// The deployment: the programs of another instance stand on devices of this node, and a packet has one way.
+    #[error(
+        "another instance on this node forwards already (its pins are in {pins}): leave `forwarding` to one of them; what one left that runs no more goes by `bascule clean --instance N`"
+    )]
+    OneInstance {
+        /// Its pins.
+        pins: PathBuf,
     },
     /// The caller: a slot or a row outside the maps.
     #[error("{what} {index} is not in 1..{limit}")]

@@ -47,7 +47,7 @@ pub use read::probes;
 pub use stats::Tallies;
 
 use super::error::FenceError;
-use super::{DEFAULT_PIN_ROOT, ProgramStats, probe};
+use super::{ProgramStats, pin_root, probe};
 use apply::Known;
 use carry::Flows;
 use peers::Peers;
@@ -79,9 +79,17 @@ pub struct ForwardOptions {
     pub flows: u32,
 }
 
+impl ForwardOptions {
+    /// Those of an instance.
+    #[must_use]
+    pub fn of(instance: u8) -> Self {
+        Self { pin_root: pin_root(instance), flows: DEFAULT_FLOWS }
+    }
+}
+
 impl Default for ForwardOptions {
     fn default() -> Self {
-        Self { pin_root: PathBuf::from(DEFAULT_PIN_ROOT), flows: DEFAULT_FLOWS }
+        Self::of(0)
     }
 }
 
@@ -146,6 +154,9 @@ impl Forward {
         if !KernelVersion::current().is_ok_and(|found| found >= KernelVersion::new(major, minor, 0)) {
             let found = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
             return Err(ForwardError::KernelTooOld { found });
+        }
+        if let Some(other) = clean::other_instance(&options.pin_root)? {
+            return Err(ForwardError::OneInstance { pins: other });
         }
         let root = sets::root(&options.pin_root)?;
         let choice = sets::choose(&root, options.flows)?;

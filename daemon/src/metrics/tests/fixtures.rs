@@ -29,6 +29,7 @@ pub(super) fn group(name: &str) -> GroupStatus {
         healthy: true,
         draining: false,
         condition: None,
+        barred: false,
         announce: bascule_core::node::config::Announce::L2,
         route: bascule_core::announce::route::Want::Withdraw,
         adverts_sent: 0,
@@ -168,4 +169,24 @@ pub(super) fn speaker() -> SpeakerStatus {
     tor.prefixes_out = vec![(Family::Ipv4, 12)];
     tor.queue_depth = 3;
     status
+}
+
+/// Two Services of which one has its address, on a node that may own.
+pub(super) fn in_force() -> crate::handle::intent::InForce {
+    use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding};
+    let vip: std::net::IpAddr = [10, 9, 7, 100].into();
+    let told = |name: &str, vips: Vec<_>, refused| ServiceStanding { name: name.to_owned(), vips, refused };
+    let mut plan = Plan::default();
+    plan.told = vec![told("shop/a", vec![vip], vec![]), told("shop/b", vec![], vec![Refused::Pending])];
+    plan.standings = vec![NodeStanding { name: "n1".to_owned(), forwards: true, may_own: true, reasons: vec![] }];
+    plan.shards = vec![[vip].into()];
+    crate::handle::intent::InForce {
+        node: "n1".to_owned(),
+        source: Some("file"),
+        at: None,
+        plan: std::sync::Arc::new(plan),
+        took: std::time::Duration::from_millis(250),
+        plans: 7,
+        names: std::collections::BTreeMap::new(),
+    }
 }

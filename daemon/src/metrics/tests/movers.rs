@@ -10,7 +10,7 @@ use bascule_core::node::status::{AnycastStatus, GroupStatus};
 use bascule_core::types::{Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
-use super::fixtures::{group, lease, plane, sessions, speaker, status};
+use super::fixtures::{group, in_force, lease, plane, sessions, speaker, status};
 use super::*;
 
 /// What each family needs to move, and the sample that must then hold.
@@ -235,11 +235,25 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::FORWARD_MAP_CAPACITY, r#"bascule_forward_map_capacity{map="flows"}"#, 524288.0, |m| {
         m.update_forward(Some(&plane()))
     }),
+    (&catalog::CLUSTER_SERVICES, "bascule_cluster_services", 2.0, |m| m.update_cluster(Some(&in_force()))),
+    (&catalog::CLUSTER_VIPS, "bascule_cluster_vips", 1.0, |m| m.update_cluster(Some(&in_force()))),
+    (&catalog::CLUSTER_SOURCE, r#"bascule_cluster_source{source="file"}"#, 1.0, |m| {
+        m.update_cluster(Some(&in_force()))
+    }),
+    (&catalog::CLUSTER_INTENT_AGE, "bascule_cluster_intent_age_seconds", f64::INFINITY, |m| {
+        m.update_cluster(Some(&in_force()))
+    }),
+    (&catalog::CLUSTER_PLANS, "bascule_cluster_plans_total", 7.0, |m| m.update_cluster(Some(&in_force()))),
+    (&catalog::CLUSTER_PLAN_SECONDS, "bascule_cluster_plan_seconds", 0.25, |m| m.update_cluster(Some(&in_force()))),
+    (&catalog::CLUSTER_REFUSED, r#"bascule_cluster_refused{reason="pending"}"#, 1.0, |m| {
+        m.update_cluster(Some(&in_force()))
+    }),
+    (&catalog::CLUSTER_MAY_OWN, "bascule_cluster_may_own", 1.0, |m| m.update_cluster(Some(&in_force()))),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
     (
         &catalog::BUILD_INFO,
-        concat!(r#"bascule_build_info{node="n1",version=""#, env!("CARGO_PKG_VERSION"), r#""}"#),
+        concat!(r#"bascule_build_info{instance="0",node="n1",version=""#, env!("CARGO_PKG_VERSION"), r#""}"#),
         1.0,
         |_| {},
     ),

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::parse::{self, MARKER};
+use super::parse;
 use super::{Netlink, lock};
 use crate::net::NetError;
 
@@ -102,11 +102,11 @@ impl Netlink {
     pub async fn standing(&self) -> Result<BTreeSet<IpAddr>, NetError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let all = self.requests.lock().await.dump("list addresses", &request).await?;
-        let ours = |a: &parse::Address| a.proto == Some(MARKER) && a.link == LOOPBACK;
+        let ours = |a: &parse::Address| a.proto == Some(self.marker) && a.link == LOOPBACK;
         Ok(all.iter().filter_map(|payload| parse::address(payload)).filter(ours).map(|a| a.net.addr()).collect())
     }
 
-    /// Removes every address that carries our marker, whoever of us put it there: the leftovers of a crashed run. Returns them. What
+    /// Removes every address that carries the marker of this instance, whoever of us put it there: the leftovers of a crashed run. Returns them. What
     /// stands on a loopback link and is in `keep` stays: routers may still send to it. On kernels before 5.18, which keep no marker,
     /// leftovers with an end to their lifetime end by it.
     ///
@@ -115,7 +115,7 @@ impl Netlink {
     pub async fn sweep(&self, keep: &[IpAddr]) -> Result<Vec<(LinkId, IpAddr)>, NetError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let all = self.requests.lock().await.dump("list addresses", &request).await?;
-        let marked = all.iter().filter_map(|payload| parse::address(payload)).filter(|a| a.proto == Some(MARKER));
+        let marked = all.iter().filter_map(|payload| parse::address(payload)).filter(|a| a.proto == Some(self.marker));
         let kept = |a: &parse::Address| a.link == LOOPBACK && keep.contains(&a.net.addr());
         let found: Vec<_> = marked.filter(|a| !kept(a)).map(|a| (a.link, a.net)).collect();
         // The prefix length is that of the address: an older version may have used another one.
@@ -128,7 +128,10 @@ impl Netlink {
 
     async fn put(&self, what: &'static str, targets: &[(LinkId, IpAddr)], lifetime: Lifetime) -> Result<(), NetError> {
         let requests = targets.iter().map(|(link, address)| {
-            (RouteNetlinkMessage::NewAddress(ours(*link, *address, lifetime)), NLM_F_CREATE | NLM_F_REPLACE)
+            (
+                RouteNetlinkMessage::NewAddress(ours(*link, *address, lifetime, self.marker)),
+                NLM_F_CREATE | NLM_F_REPLACE,
+            )
         });
         let answers = self.requests.lock().await.change("put addresses on a link", requests.collect()).await?;
         {
@@ -201,7 +204,7 @@ fn message(link: LinkId, address: IpAddr, prefix: u8) -> AddressMessage {
 }
 
 /// The whole of an address of ours.
-fn ours(link: LinkId, address: IpAddr, lifetime: Lifetime) -> AddressMessage {
+fn ours(link: LinkId, address: IpAddr, lifetime: Lifetime, marker: u8) -> AddressMessage {
     let mut message = message(link, address, host_prefix(address));
     let mut times = CacheInfo::default();
     times.ifa_valid = match lifetime {
@@ -222,6 +225,6 @@ fn ours(link: LinkId, address: IpAddr, lifetime: Lifetime) -> AddressMessage {
         }
     }
     message.attributes.push(AddressAttribute::CacheInfo(times));
-    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARKER)));
+    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(marker)));
     message
 }

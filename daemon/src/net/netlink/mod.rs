@@ -19,7 +19,7 @@ use bascule_core::node::io::LinkInfo;
 use bascule_core::types::LinkId;
 use tokio::sync::mpsc;
 
-pub use parse::MARKER;
+pub use parse::{LAST_MARKER, MARKER};
 use socket::NetlinkSocket;
 pub use ways::{Way, Ways, Whereabouts};
 
@@ -52,11 +52,15 @@ pub enum NetEvent {
 pub struct Netlink {
     requests: Arc<tokio::sync::Mutex<NetlinkSocket>>,
     shared: Arc<Mutex<Shared>>,
+    /// On addresses of this instance.
+    marker: u8,
 }
 
 /// What the requesting side and the watcher both know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// On addresses of this instance.
+    marker: u8,
     /// Addresses that we put on links, and whether the kernel has confirmed them.
     installed: BTreeMap<(LinkId, IpAddr), bool>,
     /// Host addresses of links that somebody else put there.
@@ -65,6 +69,13 @@ struct Shared {
     removing: BTreeMap<(LinkId, IpAddr), u32>,
     /// This kernel reports markers. Not known before the first message that carries one; loopback addresses do since Linux 5.18.
     markers: bool,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let (installed, foreign, removing) = Default::default();
+        Self { marker: MARKER, installed, foreign, removing, markers: false }
+    }
 }
 
 impl Shared {
@@ -92,12 +103,22 @@ impl Netlink {
     /// # Errors
     /// When a netlink socket cannot be opened.
     pub fn start() -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
+        Self::start_as(0)
+    }
+
+    /// Like [`Self::start`], for one of several daemons of this network namespace: addresses of the others are neither swept nor taken
+    /// for those of the node.
+    ///
+    /// # Errors
+    /// As for [`Self::start`]. Numbers above 7 count as 7.
+    pub fn start_as(instance: u8) -> Result<(Self, mpsc::Receiver<NetEvent>), NetError> {
+        let marker = MARKER.saturating_add(instance).min(LAST_MARKER);
         let requests = Arc::new(tokio::sync::Mutex::new(NetlinkSocket::open(0)?));
-        let shared = Arc::<Mutex<Shared>>::default();
+        let shared = Arc::new(Mutex::new(Shared { marker, ..Shared::default() }));
         let (sender, events) = mpsc::channel(EVENTS);
         let watcher = watch::Watcher::open(Arc::clone(&shared), sender)?;
         tokio::spawn(watcher.run());
-        Ok((Self { requests, shared }, events))
+        Ok((Self { requests, shared, marker }, events))
     }
 }
 

@@ -12,8 +12,10 @@ use rtnetlink::packet_core::{NlaBuffer, NlasIterator};
 use crate::net::stack::{Kind, Link};
 
 /// Marks an address as ours (`IFA_PROTO`, Linux 5.18 and later). 186 is 0xba; 1..=3 belong to the kernel (`linux/if_addr.h`), and no
-/// other program is known to use this one.
+/// other program is known to use this one. That of instance 0; instance N has the Nth number after it.
 pub const MARKER: u8 = 186;
+/// The last one that is ours: that of instance 7.
+pub const LAST_MARKER: u8 = MARKER + 7;
 
 /// Attribute types of `linux/if_link.h`.
 const IFLA_ADDRESS: u16 = 1;

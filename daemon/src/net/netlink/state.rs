@@ -7,13 +7,15 @@ use bascule_core::node::io::LinkInfo;
 use bascule_core::types::LinkId;
 use ipnet::IpNet;
 
-use super::parse::{self, Address, MARKER};
+use super::parse::{self, Address, LAST_MARKER, MARKER};
 use super::{NetEvent, Shared};
 use crate::net::stack::{Table, stack_up};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
     ours: bool,
+    /// Of any instance on this node, ours included: no address of the node itself.
+    vip: bool,
     usable: bool,
 }
 
@@ -46,7 +48,7 @@ impl State {
                 let address = parse::address(payload)?;
                 let known = self.addresses.remove(&(address.link, address.net));
                 shared.foreign.remove(&(address.link, address.net.addr()));
-                let ours = address.proto == Some(MARKER) || known.is_some_and(|e| e.ours);
+                let ours = address.proto == Some(shared.marker) || known.is_some_and(|e| e.ours);
                 let key = (address.link, address.net.addr());
                 (ours && !shared.removal_done(key)).then(|| lost(key, shared))
             }
@@ -85,7 +87,7 @@ impl State {
         shared.markers |= address.proto.is_some();
         let host = address.net.prefix_len() == address.net.max_prefix_len();
         let ours = match address.proto {
-            Some(proto) => proto == MARKER,
+            Some(proto) => proto == shared.marker,
             // A kernel without markers: what we remember must do.
             None => !shared.markers && host && shared.installed.contains_key(&key),
         };
@@ -98,7 +100,8 @@ impl State {
         } else if host || key.1.is_ipv6() {
             shared.foreign.insert(key);
         }
-        let entry = Entry { ours, usable: address.usable };
+        let of_another = address.proto.is_some_and(|proto| (MARKER..=LAST_MARKER).contains(&proto));
+        let entry = Entry { ours, vip: ours || of_another, usable: address.usable };
         let old = self.addresses.insert((address.link, address.net), entry);
         // Replaced by hand without the marker: it would never end by itself.
         (old.is_some_and(|e| e.ours) && !ours).then(|| lost(key, shared))
@@ -120,7 +123,7 @@ impl State {
         });
         for (id, link) in &self.links {
             let own = |((at, net), entry): (&(LinkId, IpNet), &Entry)| {
-                (at == id && !entry.ours && entry.usable).then_some(*net)
+                (at == id && !entry.vip && entry.usable).then_some(*net)
             };
             let info = LinkInfo {
                 id: *id,

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::link::{
     State as Oper,
 };
 
-use super::parse::{self, MARKER};
+use super::parse::{self, LAST_MARKER, MARKER};
 use super::state::State;
 use super::{NetEvent, Shared};
 
@@ -344,4 +344,17 @@ proptest! {
         let _link = parse::link(&message[..cut.min(message.len())]);
         for _message in super::socket::messages(&message) {}
     }
+}
+
+#[test]
+fn an_address_of_another_instance_is_neither_ours_nor_the_nodes() {
+    let mut bench = Bench::with_links();
+    let other = address("10.9.0.101/32", ETH0, Some(MARKER + 1), AddressFlags::Permanent);
+    bench.event(libc::RTM_NEWADDR, &own("10.9.0.1/24"));
+    bench.event(libc::RTM_NEWADDR, &other);
+    assert_eq!(bench.own(), ["10.9.0.1/24"], "a VIP is no address to speak from");
+    assert_eq!(bench.event(libc::RTM_DELADDR, &other), [], "and its end is not ours to mend");
+    let foreign = address("10.9.0.102/32", ETH0, Some(LAST_MARKER + 1), AddressFlags::Permanent);
+    bench.event(libc::RTM_NEWADDR, &foreign);
+    assert_eq!(bench.own(), ["10.9.0.1/24", "10.9.0.102/32"], "the number after the last is somebody else's");
 }

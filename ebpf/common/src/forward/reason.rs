@@ -107,7 +107,7 @@ pub enum Tally {
     Decapsulated = 66,
     /// Sent on along the chain.
     NextHop = 67,
-    /// Sent on by look-ahead.
+    /// Sent on to whom the own row named, when the chain was at its end.
     LookAhead = 68,
     /// Delivered by an entry of the flow table.
     FlowHit = 69,

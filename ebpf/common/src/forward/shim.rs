@@ -6,10 +6,11 @@
 //!  flags:4       count:2, 0:4   number            site     site
 //! ```
 //!
-//! All numbers in network order. The outer destination is the first node of the chain; `hops[index]` is the next one, while
-//! `index < count`. A node that sends on sets `index += 1` and writes the node on which the packet came into the site into
-//! `hops[0]`, whose hop has been used by then (look-ahead does the same). So the ingress node is the outer source at
-//! `index == 0` without look-ahead, and `hops[0]` afterwards.
+//! All numbers in network order. `index` says how many nodes were asked before the receiver, at most [`SHIM_LAST`]; the outer destination
+//! is the next one. At index 0 the hops below `count` are to be asked after it, and the outer source is the ingress node. From index 1 on
+//! `hops[0]` is the node on which the packet came into the site, whose hop has been used by then, and `hops[1]` is to be asked if `count` is
+//! 2; at index 2 with a `count` of 1 it is the node that was asked at index 0. A node that sends on drops hops that are dead or itself, adds
+//! those of its own row that the shim does not show to have been asked, as far as there is room, and lets `index` grow by one.
 //!
 //! The tag is the lower half of SipHash-2-4 over three words: the flow hash of the packet inside (its reversed inner tuple for an
 //! ICMP error), bytes 0-7 as a little-endian number, and bytes 8-11 (little-endian, low half) with the sending node in bits 32-47
@@ -22,8 +23,6 @@ use super::hash::siphash24;
 pub const SHIM_VERSION: u8 = 1;
 /// Flag: slot of the tag key.
 pub const SHIM_KEY: u8 = 1;
-/// Flag: the chain was at its end and the sender's own table named another node: done once.
-pub const SHIM_LOOKAHEAD: u8 = 2;
 /// Flag: crossed sites: no flow may be opened.
 pub const SHIM_REMOTE: u8 = 4;
 /// Flag: the last asked site sends back to the origin: nobody asks further.
@@ -32,6 +31,9 @@ pub const SHIM_FINAL: u8 = 8;
 pub const HOP_ACCEPT: u16 = 0x1000;
 /// Same as [`HOP_ACCEPT`], as bit 4 of byte 1: this very arrival may open the flow without asking on.
 pub const SHIM_ACCEPT: u8 = 0x10;
+
+/// Largest index: who receives it is the last one that is asked, so that a site's nodes see a packet five times at most.
+pub const SHIM_LAST: u8 = 3;
 
 /// Bytes of the shim.
 pub const SHIM_LEN: usize = 16;
@@ -65,11 +67,11 @@ pub struct Shim {
 /// The shim's fields in host order, for code that makes and reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShimHead {
-    /// `SHIM_KEY`, `SHIM_LOOKAHEAD`, `SHIM_REMOTE`, `SHIM_FINAL`.
+    /// `SHIM_KEY`, `SHIM_REMOTE`, `SHIM_FINAL`.
     pub flags: u8,
-    /// How many hops are used.
+    /// How many nodes were asked before the receiver.
     pub index: u8,
-    /// How many hops there are.
+    /// How many places of `hops` count.
     pub count: u8,
     /// This arrival may open the flow.
     pub accept: bool,

@@ -94,8 +94,10 @@ fn judge<P: Packet + back::Emit>(packet: &P, config: &'static Config, work: &mut
             return Verdict::Drop(PacketDrop::EncapNested);
         }
     }
+    if !tunnelled && ingress::is_foreign(packet, config) {
+        return Verdict::Pass;
+    }
     match shape {
-        Shape::Later | Shape::Icmp if !tunnelled && ingress::is_foreign(packet, config) => Verdict::Pass,
         Shape::Whole | Shape::First => with_ports(packet, config, work, shape, tunnelled),
         // Neither a later fragment nor an error is answered with an error (RFC 1122 section 3.2.2).
         Shape::Later => quiet(fragment::follow(packet, config, work, tunnelled)),
@@ -136,7 +138,7 @@ fn with_ports<P: Packet>(
     tunnelled: bool,
 ) -> Verdict {
     let Some(ports) = packet.read::<Ports>(work.ip.transport()) else { return Verdict::Pass };
-    let admitted = ingress::admit(packet, config, work, ports, tunnelled);
+    let admitted = ingress::admit::<P, false>(packet, config, work, ports, tunnelled);
     let first = shape == Shape::First;
     let slot = match admitted {
         Ok(slot) => slot,

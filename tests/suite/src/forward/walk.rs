@@ -84,10 +84,11 @@ impl Case {
     }
 
     /// Can the error be expected to arrive? Not where nobody on its way has the table that names the flow's node: it arrived late at
-    /// the very node that is the last of the late row.
+    /// the very node that is all of the late row. (For UDP only the last one that is asked looks ahead, and it is the same where that is the last.)
     #[must_use]
     pub fn reaches(self, at: u16) -> bool {
-        !(self.late && self.opened == 0 && at == HOMES[0])
+        let alone = self.node_changes == 1 || !self.tcp;
+        !(self.late && self.opened == 0 && at == HOMES[0] && alone)
     }
 
     /// The world of node `id`; `late` as of the one where the error arrives.

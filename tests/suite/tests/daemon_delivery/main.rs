@@ -3,6 +3,10 @@
 mod back;
 mod frames;
 mod handed;
+mod kube;
+mod kube_api;
+mod kube_nodes;
+mod kube_services;
 mod mtu;
 mod odd;
 mod places;

@@ -278,7 +278,9 @@ impl Yard {
     pub(crate) fn counted(&self) -> String {
         let mut text = String::new();
         for n in 1..=u8::try_from(self.crew.nodes.len()).unwrap_or(u8::MAX) {
-            let Ok((_, body)) = self.daemon(n).get("/metrics") else { continue };
+            let Some(Ok((_, body))) = self.node(n).daemon.as_ref().map(|daemon| daemon.get("/metrics")) else {
+                continue;
+            };
             let lines = body.lines().filter(|l| l.starts_with("bascule_forward_") && !l.ends_with(" 0"));
             let lines: Vec<&str> = lines.filter(|l| l.contains("drops") || l.contains("verdicts")).collect();
             text += &format!("n{n}:\n  {}\n", lines.join("\n  "));

@@ -7,6 +7,7 @@ mod client;
 mod pki;
 #[path = "../../../../xtask/src/apiserver_place.rs"]
 mod place;
+mod shared;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,9 @@ use serde_json::{Value, json};
 
 use client::Client;
 use pki::{ADMIN_TOKEN, Pki};
+pub use shared::{Answer, Session, SharedStore, TlsClient};
 
+use crate::pki::Pair;
 use crate::{Lab, LabError, Netns, Process, Result, wait_for};
 
 /// Where it listens, as on a node of kubeadm's.
@@ -49,8 +52,8 @@ impl ApiServer {
         let directory = lab.directory().join(format!("api-{}", netns.name()));
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let all: Vec<IpAddr> = addresses.iter().copied().chain([local]).collect();
-        let pki = Pki::create(&directory, &all)?;
-        let etcd = lab.process("etcd", netns, &assets.etcd).args(etcd_args()).private_run().spawn()?;
+        let pki = Pki::create(&directory, 1, &all)?;
+        let etcd = lab.process("etcd", netns, &assets.etcd).args(etcd_args(local)).private_run().spawn()?;
         let server = spawn_server(lab, netns, &pki)?;
         let client = Client::new(netns, SocketAddr::new(local, PORT), &pki.ca)?;
         let mut api = Self { server, etcd, client, pki, directory, version: String::new() };
@@ -131,12 +134,21 @@ impl ApiServer {
     /// # Errors
     /// When the text is not understood or an object is refused.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(manifests).map_err(|e| LabError::answer("the manifests", e.to_string()))?;
-        for object in documents {
+        for object in documents(manifests)? {
             self.must("POST", &collection(&object)?, Some(&object))?;
         }
         Ok(())
+    }
+
+    /// What service accounts asked for so far, as `audit.k8s.io/v1` events: denied or not, watches from their start on.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let log = &self.pki.audit_log;
+        let text = std::fs::read_to_string(log).map_err(LabError::io(log.display().to_string()))?;
+        // The last line may be on its way.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// A token of a service account.
@@ -150,6 +162,14 @@ impl ApiServer {
         let answer = self.must("POST", &path, Some(&asked))?;
         let token = answer["status"]["token"].as_str();
         token.map(str::to_owned).ok_or_else(|| LabError::answer("a token request", answer.to_string()))
+    }
+
+    /// Like [`ApiServer::kubeconfig`], for the user that may do everything, at 127.0.0.1.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn admin_kubeconfig(&self) -> Result<PathBuf> {
+        self.kubeconfig("admin", IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_TOKEN)
     }
 
     /// Writes a kubeconfig named `name` for the bearer of `token` that reaches the server by `address`. The token lies in a file beside
@@ -181,16 +201,31 @@ impl Drop for ApiServer {
     }
 }
 
+/// The objects of manifests.
+///
+/// # Errors
+/// When the text is not understood.
+pub fn documents(manifests: &str) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(manifests).map_err(|e| LabError::answer("the manifests", e.to_string()))
+}
+
 fn find() -> Result<place::Assets> {
     place::find().map_err(|e| LabError::answer("the API server of the tests", e.to_string()))
 }
 
 fn spawn_server(lab: &Lab, netns: &Netns, pki: &Pki) -> Result<Process> {
-    lab.process("kube-apiserver", netns, find()?.apiserver).args(server_args(pki)).spawn()
+    let leaf = pki.servers.first().ok_or_else(|| LabError::answer("the lab's PKI", "it has no server"))?;
+    let args = server_args(pki, leaf, IpAddr::V4(Ipv4Addr::LOCALHOST));
+    lab.process("kube-apiserver", netns, find()?.apiserver).args(args).spawn()
 }
 
-fn etcd_args() -> [String; 11] {
-    let (client, peer) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
+fn store_url(address: IpAddr) -> String {
+    format!("http://{}", SocketAddr::new(address, 2379))
+}
+
+/// For a store that listens on this address.
+fn etcd_args(address: IpAddr) -> [String; 11] {
+    let (client, peer) = (&store_url(address), "http://127.0.0.1:2380");
     let pair = |flag: &str, value: &str| format!("--{flag}={value}");
     [
         // A tmpfs of its own.
@@ -209,11 +244,12 @@ fn etcd_args() -> [String; 11] {
     ]
 }
 
-fn server_args(pki: &Pki) -> Vec<String> {
+/// For the server with this certificate and the store at this address.
+fn server_args(pki: &Pki, leaf: &Pair, store: IpAddr) -> Vec<String> {
     let path = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     let pair = |flag: &str, value: &str| format!("--{flag}={value}");
     vec![
-        pair("etcd-servers", "http://127.0.0.1:2379"),
+        pair("etcd-servers", &store_url(store)),
         pair("bind-address", "0.0.0.0"),
         pair("secure-port", &PORT.to_string()),
         // Nobody is told of it (see the next flag), and a namespace may have no address but loopback's, which is refused here (RFC 5737).
@@ -224,9 +260,11 @@ fn server_args(pki: &Pki) -> Vec<String> {
         pair("service-account-issuer", "https://kubernetes.default.svc"),
         path("service-account-key-file", &pki.accounts_public),
         path("service-account-signing-key-file", &pki.accounts),
-        path("tls-cert-file", &pki.certificate),
-        path("tls-private-key-file", &pki.key),
+        path("tls-cert-file", &leaf.certificate),
+        path("tls-private-key-file", &leaf.key),
         path("token-auth-file", &pki.tokens),
+        path("audit-policy-file", &pki.audit_policy),
+        path("audit-log-path", &pki.audit_log),
         pair("cert-dir", &pki.ca.parent().unwrap_or(Path::new("/")).display().to_string()),
     ]
 }
@@ -241,6 +279,7 @@ fn collection(object: &Value) -> Result<String> {
         Some("ClusterRole") => "clusterroles",
         Some("ClusterRoleBinding") => "clusterrolebindings",
         Some("Lease") => "leases",
+        Some("CustomResourceDefinition") => "customresourcedefinitions",
         kind => return Err(LabError::answer("the manifests", format!("the lab does not know the kind {kind:?}"))),
     };
     let version = object["apiVersion"].as_str().unwrap_or_default();

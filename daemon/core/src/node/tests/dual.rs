@@ -41,7 +41,7 @@ fn first_address_of_the_ipv6_router_is_link_local() {
     });
     assert_eq!(sent.expect("an IPv6 advert").addresses, [derived(), ip6("2001:db8::100")]);
     let configured = GroupConfig { link_local: Some("fe80::100".parse().expect("address")), ..dual_group(254) };
-    assert_eq!(configured.router_v6(), [ip6("fe80::100"), ip6("2001:db8::100")]);
+    assert_eq!(configured.advertised(Family::V6), [ip6("fe80::100"), ip6("2001:db8::100")]);
 }
 
 #[test]

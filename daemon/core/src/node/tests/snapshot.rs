@@ -36,6 +36,7 @@ fn snapshot_of_an_owner_and_of_a_backup() {
             healthy: true,
             draining: false,
             condition: None,
+            barred: false,
             announce: super::config::Announce::L2,
             route: crate::announce::route::Want::Withdraw,
             adverts_sent: 1,

@@ -98,6 +98,9 @@ pub struct Policy {
     pub unclassed: bool,
     /// Name of this node.
     pub node: String,
+    /// VIPs are announced by every node at once and not by one owner. Then `externalTrafficPolicy: Local` means this node's own endpoints;
+    /// else all of them serve it, for the table keeps the client's address on the way to any node (ADR 0016).
+    pub everywhere: bool,
     /// Who rewrites.
     pub delivery: Delivery,
     /// The way of replies.
@@ -142,8 +145,8 @@ pub struct HealthPort {
 pub struct Wishes {
     /// One for each VIP and port.
     pub services: Vec<ServiceSpec>,
-    /// VIPs that this node may own: with `externalTrafficPolicy: Local` only those with an endpoint here that takes new connections on
-    /// every port.
+    /// VIPs that this node may own or announce: where every node announces, with `externalTrafficPolicy: Local`, only those with an
+    /// endpoint here that takes new connections on every port.
     pub may_own: BTreeSet<IpAddr>,
     /// With `externalTrafficPolicy: Local`.
     pub health: Option<HealthPort>,

@@ -1,9 +1,9 @@
 //! From a Service and its EndpointSlices to the wishes that static services are made of too.
 //!
 //! Who takes new connections follows discovery.k8s.io/v1 and kube-proxy: endpoints that are ready; when there is none, those that
-//! terminate and still serve. All others that a slice names are kept for the connections they have. With `externalTrafficPolicy: Local` a
-//! node knows its own endpoints only, so its tables differ from those of other nodes and a flow does not survive the move of its VIP: that is
-//! what Local means. Pure, and used by its tests only today.
+//! terminate and still serve. All others that a slice names are kept for the connections they have. Where every node announces a VIP,
+//! `externalTrafficPolicy: Local` lets a node know its own endpoints only, so its tables differ from those of other nodes and a flow does not
+//! survive that a router picks another one: that is what Local means there.
 
 mod io;
 #[cfg(test)]
@@ -59,7 +59,7 @@ pub fn translate(service: &KubeService, slices: &[Slice], policy: &Policy) -> Re
             ready_here.extend(
                 candidates.iter().filter(|(_, c)| c.stand == Stand::Ready && here(c.node)).map(|((a, _), _)| *a),
             );
-            if service.local && endpoints.iter().all(|endpoint| endpoint.draining) {
+            if policy.everywhere && service.local && endpoints.iter().all(|endpoint| endpoint.draining) {
                 let _not_here = wishes.may_own.remove(&vip);
             }
             wishes.services.push(spec(service, port, vip, endpoints, policy));
@@ -86,7 +86,7 @@ fn candidates<'a>(
         let Some(target) = slice.ports.iter().find(same) else { continue };
         for endpoint in &slice.endpoints {
             let node = endpoint.node.as_deref();
-            if service.local && node != Some(policy.node.as_str()) {
+            if policy.everywhere && service.local && node != Some(policy.node.as_str()) {
                 continue;
             }
             let stand = stand(endpoint, service.publish_not_ready);

@@ -27,6 +27,7 @@ fn policy() -> Policy {
         classes: ["bascule.dev/vip".to_owned()].into(),
         unclassed: true,
         node: "n1".into(),
+        everywhere: true,
         delivery: Delivery::Direct,
         returns: Return::Direct,
         drain: Duration::from_secs(60),
@@ -118,6 +119,19 @@ fn external_traffic_policy_and_health_check_node_port() {
     let leaving = done(&local, &[slice(8080, vec![last, endpoint("10.0.0.2", "n2")])]);
     assert_eq!(taking(&leaving).0, ["10.0.0.1:8080"]);
     assert_eq!(leaving.health, Some(HealthPort { port: 32000, endpoints: 0 }));
+}
+
+#[test]
+fn one_owner_serves_local_services_by_all_endpoints_and_health_by_its_own() {
+    let slices = [slice(8080, vec![endpoint("10.0.0.1", "n1"), endpoint("10.0.0.2", "n2")])];
+    let local = KubeService { local: true, health_check_node_port: 32000, ..service() };
+    let owned = Policy { everywhere: false, ..policy() };
+    let wishes = translate(&local, &slices, &owned).expect("ours");
+    assert_eq!(taking(&wishes).0, ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    assert_eq!(wishes.health, Some(HealthPort { port: 32000, endpoints: 1 }));
+    let none_here = translate(&local, &[slice(8080, vec![endpoint("10.0.0.2", "n2")])], &owned).expect("ours");
+    assert_eq!(none_here.may_own.len(), 1, "whoever owns it serves it");
+    assert_eq!(none_here.health, Some(HealthPort { port: 32000, endpoints: 0 }));
 }
 
 #[test]

@@ -54,7 +54,6 @@ impl State {
             ingress: self.config.node,
             sender: self.config.node,
             client: true,
-            look_ahead: false,
             flags: 0,
             index: 0,
             count,

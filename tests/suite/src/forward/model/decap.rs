@@ -1,6 +1,6 @@
 //! Decapsulation (section 2).
 
-use bascule_ebpf_common::forward::{PacketDrop, SHIM_KEY, SHIM_LEN, SHIM_LOOKAHEAD, Shim, Tally};
+use bascule_ebpf_common::forward::{PacketDrop, SHIM_KEY, SHIM_LEN, Shim, Tally};
 
 use super::ingress::{Arrival, Job, Kind, kind_of, port_at};
 use super::ip::{self, Ip, TCP, UDP};
@@ -12,8 +12,7 @@ impl State {
         match self.opened(frame, outer, ifindex, now) {
             Ok((job, arrival)) => {
                 self.count(Tally::Decapsulated);
-                let bucket = u32::from(arrival.index) + u32::from(arrival.look_ahead);
-                *self.tallies.entry(Tally::Hops as u32 + bucket).or_default() += 1;
+                *self.tallies.entry(Tally::Hops as u32 + u32::from(arrival.index)).or_default() += 1;
                 self.home(job, arrival)
             }
             Err(reason) => self.drop(reason, frame.to_vec()),
@@ -62,12 +61,10 @@ impl State {
         if !shim.verify(key.key, hash, sender, self.config.node) {
             return Err(EncapTag);
         }
-        let look_ahead = head.flags & SHIM_LOOKAHEAD != 0;
         let arrival = Arrival {
-            ingress: if head.index == 0 && !look_ahead { sender } else { head.hops[0] },
+            ingress: if head.index == 0 { sender } else { head.hops[0] },
             sender,
             client: false,
-            look_ahead,
             flags: head.flags,
             index: head.index,
             count: head.count,

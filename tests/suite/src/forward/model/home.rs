@@ -3,7 +3,7 @@
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN,
-    HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_LOOKAHEAD, SHIM_REMOTE, Service, ShimHead, Table, Tally,
+    HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_LAST, SHIM_REMOTE, Service, ShimHead, Table, Tally,
     fast_range,
 };
 
@@ -34,13 +34,8 @@ pub(crate) struct Place {
 struct Rest {
     /// A hop on the way names this node and lets it open the flow.
     leave: bool,
-    next: Option<Hop>,
-}
-
-struct Hop {
-    index: u8,
-    id: u16,
-    accept: bool,
+    /// From the next one that can be asked, with their accept bits.
+    hops: Vec<u16>,
 }
 
 impl State {
@@ -50,14 +45,14 @@ impl State {
         if let Some(out) = self.known(&job, &from, &all) {
             return out;
         }
-        let Rest { leave, next } = self.rest(&job, &from);
+        let Rest { leave, hops } = self.rest(&job, &from);
         // What comes from another site may find its flow, but opens none.
         let remote = from.flags & SHIM_REMOTE != 0;
         let opens = match job.kind {
             _ if remote => false,
             Kind::Tcp { .. } => job.opens(),
             Kind::Udp { quic_opens } => {
-                quic_opens || job.service.flags & SERVICE_ASK == 0 || from.accept || leave || next.is_none()
+                quic_opens || job.service.flags & SERVICE_ASK == 0 || from.accept || leave || hops.is_empty()
             }
             Kind::Error(_) | Kind::Answer => false,
         };
@@ -67,10 +62,7 @@ impl State {
         if !opens && let Some(out) = self.probed(&job, &from, &own) {
             return out;
         }
-        match next {
-            Some(hop) => self.send_on(job, &from, &hop, None),
-            None => self.look_ahead(job, &from, &all, opens),
-        }
+        self.ask_on(job, &from, hops, &all, opens)
     }
 
     /// The endpoint in a slot, if it can serve the service at all: families are not translated, and the slot may have another user by now.
@@ -258,66 +250,75 @@ impl State {
         None
     }
 
-    /// The hops that are left: dead ones are passed over, and those that name this node.
+    /// The hops that are left, after those at the front that are dead or name this node.
     fn rest(&self, job: &Job, from: &Arrival) -> Rest {
         let mut leave = false;
-        for index in from.index..from.count.min(2) {
-            let hop = from.hops[usize::from(index)];
+        let left = usize::from(from.index.min(1))..usize::from(from.count.min(2));
+        let mut hops: Vec<u16> = from.hops.get(left).unwrap_or_default().to_vec();
+        while let Some(hop) = hops.first().copied() {
             let (id, accept) = (hop & !HOP_ACCEPT, hop & HOP_ACCEPT != 0);
             if id == self.config.node {
                 leave |= accept && matches!(job.kind, Kind::Udp { .. });
             } else if self.live(id) {
-                return Rest { leave, next: Some(Hop { index: index + 1, id, accept }) };
+                break;
             }
+            hops.remove(0);
         }
-        Rest { leave, next: None }
+        Rest { leave, hops }
     }
 
-    /// On along the chain, or ahead of it, then with who is asked after that node.
-    fn send_on(&mut self, job: Job, from: &Arrival, hop: &Hop, ahead: Option<Option<u16>>) -> Output {
-        // One place of the list names the ingress node; the other takes one more node if the list was not longer than one.
-        let more = ahead.flatten().filter(|_| from.count < 2);
-        let ahead = ahead.is_some();
+    /// The next node; the own row adds whom the list lacks. Nobody is left: the end.
+    fn ask_on(&mut self, job: Job, from: &Arrival, mut hops: Vec<u16>, all: &[Place], opens: bool) -> Output {
+        let listed = !hops.is_empty();
+        // Only a TCP flow that lives is looked for where the row was before.
+        let lives = job.service.protocol == IPPROTO_TCP && !job.opens();
+        if lives {
+            let mut seen = vec![self.config.node];
+            hops.retain(|hop| {
+                let id = hop & !HOP_ACCEPT;
+                let kept = self.live(id) && !seen.contains(&id);
+                seen.push(id);
+                kept
+            });
+        }
+        let room = if from.index + 1 < SHIM_LAST { 2 } else { 1 };
+        if lives || !listed {
+            for id in self.own_row(&job, lives) {
+                let named = hops.iter().any(|hop| hop & !HOP_ACCEPT == id);
+                if hops.len() < room && self.live(id) && !named && id != self.config.node && !asked(from, id) {
+                    hops.push(id);
+                }
+            }
+        }
+        let Some(&next) = hops.first().filter(|_| from.index < SHIM_LAST) else {
+            if from.flags & SHIM_REMOTE != 0 && !matches!(job.kind, Kind::Error(_)) {
+                return self.drop(PacketDrop::RemoteMiss, job.frame);
+            }
+            return self.orphan(job, all, opens, from.ingress);
+        };
+        let then = hops.get(1).copied();
+        // One place of the list names the ingress node; the other one, if nobody stands there, who was asked first.
+        let first = if from.index == 1 { from.sender } else { 0 };
         let head = ShimHead {
-            flags: from.flags | if ahead { SHIM_LOOKAHEAD } else { 0 },
-            index: if more.is_some() { 1 } else { hop.index },
-            count: if more.is_some() { 2 } else { from.count },
-            accept: hop.accept,
+            flags: from.flags,
+            index: from.index + 1,
+            count: if then.is_some() { 2 } else { 1 },
+            accept: next & HOP_ACCEPT != 0,
             service: job.service.number,
             epoch: from.epoch,
             origin_site: from.origin_site,
             second_site: from.second_site,
-            hops: [from.ingress, more.unwrap_or(from.hops[1])],
+            hops: [from.ingress, then.unwrap_or(first)],
         };
-        self.encapsulate(job, hop.id, head, from.client, if ahead { Why::LookAhead } else { Why::Next })
+        let why = if listed { Why::Next } else { Why::LookAhead };
+        self.encapsulate(job, next & !HOP_ACCEPT, head, from.client, why)
     }
 
-    fn look_ahead(&mut self, job: Job, from: &Arrival, all: &[Place], opens: bool) -> Output {
+    /// Whom the own row names; of its past only for who asks `all` of it.
+    fn own_row(&self, job: &Job, all: bool) -> Vec<u16> {
         let row = self.node_row(&job.service, job.hash).unwrap_or_default();
-        let [home, previous, older] = held(row, job.service.drain_minutes, job.now);
-        // Whom the packet shows to have been asked. The first hop's place is the ingress node's once it was used, and that one has not
-        // asked itself if its row was older than ours.
-        let past = usize::from(from.index.min(1))..usize::from(from.count.min(2));
-        let hops = from.hops.get(past).unwrap_or_default().iter().map(|hop| hop & !HOP_ACCEPT);
-        let sender = if from.index == 0 { self.config.node } else { from.sender };
-        let mut named: Vec<u16> = hops.chain([self.config.node, sender]).collect();
-        // Only a TCP flow that lives is looked for where the row was before.
-        let lives = job.service.protocol == IPPROTO_TCP && !job.opens();
-        let mut asked = Vec::new();
-        for id in if lives { vec![home, previous, older] } else { vec![home] } {
-            if self.live(id) && !named.contains(&id) {
-                named.push(id);
-                asked.push(id);
-            }
-        }
-        if let (false, Some(&first)) = (from.look_ahead, asked.first()) {
-            let hop = Hop { index: from.index.max(from.count), id: first, accept: false };
-            return self.send_on(job, from, &hop, Some(asked.get(1).copied()));
-        }
-        if from.flags & SHIM_REMOTE != 0 && !matches!(job.kind, Kind::Error(_)) {
-            return self.drop(PacketDrop::RemoteMiss, job.frame);
-        }
-        self.orphan(job, all, opens, from.ingress)
+        let ids = held(row, job.service.drain_minutes, job.now);
+        ids[..if all { 3 } else { 1 }].to_vec()
     }
 
     /// Nobody knows it: an endpoint's kernel says so, but not for a flow of another VIP.
@@ -337,6 +338,16 @@ impl State {
         let out = self.deliver(&job, &place, Tally::Orphan);
         debug_assert!(out.verdict == Verdict::Pass, "an endpoint's kernel answers");
         out
+    }
+}
+
+/// Does the packet show that `id` was asked? The ingress node need not have been: its row may be older than ours.
+fn asked(from: &Arrival, id: u16) -> bool {
+    match from.index {
+        0 => false,
+        // The second place tells of the first one that was asked, unless it names one to ask.
+        2 => id == from.sender || from.count < 2 && id == from.hops[1],
+        _ => id == from.sender,
     }
 }
 

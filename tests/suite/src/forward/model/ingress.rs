@@ -39,7 +39,6 @@ pub(crate) struct Arrival {
     /// Node that sent it here; own id when a client did.
     pub(crate) sender: u16,
     pub(crate) client: bool,
-    pub(crate) look_ahead: bool,
     pub(crate) flags: u8,
     pub(crate) index: u8,
     pub(crate) count: u8,

@@ -130,7 +130,7 @@ fn encap(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
         3 => format!(" hops {},0", hop(dice)),
         4 => format!(" index 1 hops {},{}", dice.pick(&["2", "3"]), hop(dice)),
         5 => format!(" index 2 hops {},1", dice.pick(&["2", "3"])),
-        6 => format!(" index {} count {} ahead hops 2,{}", dice.roll(3), dice.roll(3), hop(dice)),
+        6 => format!(" index {} count {} hops 2,{}", dice.roll(4), dice.roll(4), hop(dice)),
         _ => String::new(),
     };
     text.push_str(&place);

@@ -247,7 +247,7 @@ fn udp(w: &mut Words<'_>) -> Result<Layer> {
 
 pub(crate) fn shim(w: &mut Words<'_>) -> Result<ShimLayer> {
     let mut flags = w.value_number::<u8>("key")?.unwrap_or(0) & 1;
-    for (name, bit) in [("ahead", 2), ("remote", 4), ("final", 8)] {
+    for (name, bit) in [("remote", 4), ("final", 8)] {
         if w.flag(name) {
             flags |= bit;
         }

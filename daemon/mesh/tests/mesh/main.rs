@@ -1,0 +1,12 @@
+//! Relays and probers on loopback, real sockets and real certificates. Nothing here asserts how fast something happens but where the name
+//! of a test says so.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod certificates;
+mod hostile;
+mod path;
+mod sync;
+mod takeover;
+mod wan;

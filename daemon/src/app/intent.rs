@@ -1,0 +1,264 @@
+//! The configuration file and the cluster's intent together: what both come to goes to the rooms, as far as it differs from what they have.
+//!
+//! A slice that changed makes other tables and touches no ownership; a node that is drained changes ownership and touches no table.
+
+mod policy;
+mod source;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use bascule_core::service::plan::{Plan, Planner, Refused};
+use bascule_core::service::translate::HealthPort;
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tracing::{info, warn};
+
+use super::tasks::Rooms;
+use crate::config::Loaded;
+use crate::handle::intent::{InForce, IntentHandle};
+use crate::intent::{Ports, Seen};
+
+pub(super) use source::{Sources, begin};
+
+/// The file in force, the intent in force, and what they come to.
+pub(super) struct Merged {
+    file: Loaded,
+    seen: Option<Seen>,
+    planner: Option<Planner>,
+    plan: Arc<Plan>,
+    /// The first intent is still waited for: the data plane is not told of a cluster without Services, or it would take away what a
+    /// former run left.
+    waiting: bool,
+    plans: u64,
+    /// The last frames that the fence was told of are those of these services.
+    told: bool,
+    handle: IntentHandle,
+    health: watch::Sender<BTreeMap<String, HealthPort>>,
+}
+
+impl Merged {
+    /// Before anything is started.
+    pub(super) fn new(file: Loaded, seen: Option<Seen>, handle: IntentHandle) -> Self {
+        let (waiting, health) = (seen.is_none(), watch::Sender::default());
+        let mut merged =
+            Self { file, seen, planner: None, plan: Arc::default(), waiting, plans: 0, told: false, handle, health };
+        let _before = merged.plan();
+        merged
+    }
+
+    /// Makes the plan of what is known now. Gives the one before.
+    fn plan(&mut self) -> Arc<Plan> {
+        let before = Arc::clone(&self.plan);
+        let policy = policy::of(&self.file);
+        self.planner = match (self.planner.take(), policy) {
+            (_, None) => None,
+            (None, Some(policy)) => Some(Planner::new(policy)),
+            (Some(mut planner), Some(policy)) => {
+                let _other = planner.set_policy(policy);
+                Some(planner)
+            }
+        };
+        let begin = Instant::now();
+        self.plan = match (&mut self.planner, &self.seen) {
+            (Some(planner), Some(seen)) => Arc::new(planner.plan(&seen.intent)),
+            (Some(_) | None, _) => Arc::default(),
+        };
+        self.plans += u64::from(self.planner.is_some() && self.seen.is_some());
+        self.handle.set(self.planner.as_ref().map(|_| self.in_force(begin.elapsed())));
+        tell(&before, &self.plan, &self.file.node.node);
+        let changed = |health: &mut BTreeMap<String, HealthPort>| {
+            let other = *health != self.plan.health;
+            health.clone_from(&self.plan.health);
+            other
+        };
+        let _changed = self.health.send_if_modified(changed);
+        before
+    }
+
+    fn in_force(&self, took: std::time::Duration) -> InForce {
+        let intent = self.seen.as_ref().map(|seen| &seen.intent);
+        let nodes = intent.iter().flat_map(|intent| &intent.nodes);
+        let names: BTreeMap<IpAddr, String> =
+            nodes.flat_map(|(name, node)| node.addresses.iter().map(|a| (*a, name.clone()))).collect();
+        InForce {
+            node: self.file.node.node.clone(),
+            source: self.seen.as_ref().map(|seen| seen.origin.as_str()),
+            at: self.seen.as_ref().map(|seen| seen.at),
+            plan: Arc::clone(&self.plan),
+            took,
+            plans: self.plans,
+            names,
+        }
+    }
+
+    /// What `healthCheckNodePort` answers, as it changes.
+    pub(super) fn health(&self) -> watch::Receiver<BTreeMap<String, HealthPort>> {
+        self.health.subscribe()
+    }
+
+    /// The file with what the cluster adds.
+    pub(super) fn effective(&self) -> Loaded {
+        let mut all = self.file.clone();
+        all.node.groups.extend(self.plan.groups.iter().cloned());
+        all.node.anycast.extend(self.plan.anycast.iter().cloned());
+        if let (Some(forwarding), Some(_)) = (&mut all.forwarding, &self.planner) {
+            // The plan's nodes begin with those of the file.
+            if self.seen.is_some() {
+                forwarding.config.nodes.clone_from(&self.plan.nodes);
+            }
+            forwarding.config.services.extend(self.plan.services.iter().cloned());
+        }
+        all
+    }
+
+    /// The data plane may be told: what is known of the cluster is all there is for now.
+    fn forwards(&self) -> bool {
+        self.planner.is_none() || !self.waiting
+    }
+}
+
+/// The way of files and intents to the rooms.
+#[derive(Clone)]
+pub(super) struct Merger {
+    merged: Arc<Mutex<Merged>>,
+    rooms: Rooms,
+}
+
+impl Merger {
+    pub(super) fn new(merged: Merged, rooms: Rooms) -> Self {
+        Self { merged: Arc::new(Mutex::new(merged)), rooms }
+    }
+
+    /// Tells every room everything, once at the start.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub(super) async fn begin(&self) -> Result<()> {
+        let mut merged = self.merged.lock().await;
+        self.tell_all(&mut merged).await
+    }
+
+    /// A good file; what can only change with a start has its present value.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub(super) async fn file(&self, file: Loaded) -> Result<()> {
+        let mut merged = self.merged.lock().await;
+        merged.file = file;
+        let _before = merged.plan();
+        self.tell_all(&mut merged).await
+    }
+
+    /// An intent.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub(super) async fn intent(&self, seen: Seen) -> Result<()> {
+        let mut merged = self.merged.lock().await;
+        let first = std::mem::take(&mut merged.waiting);
+        let same = merged.seen.as_ref().is_some_and(|before| before.intent == seen.intent);
+        merged.seen = Some(seen);
+        if same && !first {
+            // Only its age and origin are news.
+            merged.handle.set(merged.planner.as_ref().map(|_| merged.in_force(std::time::Duration::ZERO)));
+            return Ok(());
+        }
+        let before = merged.plan();
+        let plan = Arc::clone(&merged.plan);
+        let all = merged.effective();
+        if first || (&before.services, &before.nodes) != (&plan.services, &plan.nodes) {
+            self.tell_forwarding(&mut merged, &all, &before).await?;
+        }
+        if (&before.groups, &before.anycast) != (&plan.groups, &plan.anycast) {
+            self.rooms.world.config(all.node).await?;
+        }
+        Ok(())
+    }
+
+    /// No intent came in time.
+    ///
+    /// # Errors
+    /// When the loop has ended.
+    pub(super) async fn go_on_without(&self) -> Result<()> {
+        let mut merged = self.merged.lock().await;
+        if !std::mem::take(&mut merged.waiting) || merged.planner.is_none() {
+            return Ok(());
+        }
+        warn!("no intent of the cluster is kept, and the API server has told none yet: its Services wait");
+        self.tell_all(&mut merged).await
+    }
+
+    /// Tables before announcements: what is announced is served.
+    async fn tell_all(&self, merged: &mut MutexGuard<'_, Merged>) -> Result<()> {
+        let all = merged.effective();
+        if merged.forwards() {
+            self.rooms.world.forwarded(super::forward::frames(&all)).await?;
+            merged.told = true;
+            self.rooms.forward.config(&all).await;
+        }
+        self.rooms.world.config(all.node.clone()).await?;
+        self.rooms.sessions.config(&all).await?;
+        Ok(())
+    }
+
+    async fn tell_forwarding(&self, merged: &mut MutexGuard<'_, Merged>, all: &Loaded, before: &Plan) -> Result<()> {
+        let keys = |plan: &Plan| plan.services.iter().map(|s| (s.key(), s.delivery)).collect::<Vec<_>>();
+        if !merged.told || keys(before) != keys(&merged.plan) {
+            self.rooms.world.forwarded(super::forward::frames(all)).await?;
+            merged.told = true;
+        }
+        self.rooms.forward.config(all).await;
+        if before.nodes != merged.plan.nodes {
+            self.rooms.sessions.config(all).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers `healthCheckNodePort` until nobody makes plans any more.
+pub(super) async fn health(mut wanted: watch::Receiver<BTreeMap<String, HealthPort>>) {
+    let mut ports = Ports::default();
+    wanted.mark_changed();
+    while wanted.changed().await.is_ok() {
+        let newest = wanted.borrow_and_update().clone();
+        ports.set(&newest).await;
+    }
+}
+
+/// One line for each change that an operator asks about.
+fn tell(before: &Plan, after: &Plan, this: &str) {
+    let told: BTreeMap<&str, _> = before.told.iter().map(|told| (told.name.as_str(), told)).collect();
+    let silent = |why: &Refused| matches!(why, Refused::NotOurs(_) | Refused::Pending);
+    for service in &after.told {
+        let old = told.get(service.name.as_str());
+        if old.is_none_or(|old| old.vips != service.vips) && (old.is_some() || !service.vips.is_empty()) {
+            info!(service = service.name, vips = ?service.vips, "VIPs of a Service");
+        }
+        for why in service.refused.iter().filter(|why| !silent(why)) {
+            if old.is_none_or(|old| !old.refused.contains(why)) {
+                warn!(service = service.name, reason = why.reason(), "a Service is not served: {why}");
+            }
+        }
+    }
+    let stays: std::collections::BTreeSet<&str> = after.told.iter().map(|told| told.name.as_str()).collect();
+    for gone in before.told.iter().filter(|told| !stays.contains(told.name.as_str()) && !told.vips.is_empty()) {
+        info!(service = gone.name, vips = ?gone.vips, "a Service is gone");
+    }
+    let reasons = |plan: &Plan| -> Option<Vec<String>> {
+        let standing = plan.standings.iter().find(|standing| standing.name == this)?;
+        Some(standing.reasons.iter().map(ToString::to_string).collect())
+    };
+    match (reasons(before), reasons(after)) {
+        (old, Some(new)) if old.as_ref() != Some(&new) && !new.is_empty() => {
+            warn!(node = this, reasons = new.join("; "), "this node owns no VIPs of Services");
+        }
+        (Some(old), Some(new)) if !old.is_empty() && new.is_empty() => {
+            info!(node = this, "this node may own VIPs of Services");
+        }
+        (Some(_), None) => warn!(node = this, "the cluster has no such node any more: it owns no VIPs of Services"),
+        (Some(_) | None, _) => {}
+    }
+}

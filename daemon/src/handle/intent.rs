@@ -1,0 +1,164 @@
+//! What the rest of the process may know of the cluster's intent and of what this node made of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bascule_core::node::status::NodeStatus;
+use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding, shard_name};
+use bascule_core::shard::ShardId;
+use bascule_core::shard::rebalance::Move;
+use serde::Serialize;
+
+/// A plan in force.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// This node.
+    pub node: String,
+    /// Where the intent was read: `api` or `file`; `None`: there was none yet.
+    pub source: Option<&'static str>,
+    /// When it was the API server's word.
+    pub at: Option<SystemTime>,
+    /// What became of it.
+    pub plan: Arc<Plan>,
+    /// How long the last plan took.
+    pub took: Duration,
+    /// Plans made since the start.
+    pub plans: u64,
+    /// Names of nodes by their addresses.
+    pub names: BTreeMap<IpAddr, String>,
+}
+
+/// The asking side, and that of whoever makes plans.
+#[derive(Clone, Default)]
+pub struct IntentHandle {
+    shared: Arc<Mutex<Option<Arc<InForce>>>>,
+    /// Why the API server tells nothing new.
+    api: Arc<Mutex<Option<String>>>,
+}
+
+impl IntentHandle {
+    /// The plan in force; `None`: Services of a cluster are left alone.
+    pub fn get(&self) -> Option<Arc<InForce>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the API server tells nothing new; `None`: it does, or is not asked.
+    pub fn api(&self) -> Option<String> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The API server stands otherwise.
+    pub fn set_api(&self, trouble: Option<String>) {
+        *self.api.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Another plan is in force.
+    pub fn set(&self, plan: Option<InForce>) {
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = plan.map(Arc::new);
+    }
+}
+
+/// `/cluster`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterView {
+    /// Where the intent was read.
+    pub source: Option<&'static str>,
+    /// Seconds since it was the API server's word.
+    pub age_seconds: Option<f64>,
+    /// This node may own VIPs.
+    pub may_own: bool,
+    /// Why not, in words.
+    pub reasons: Vec<String>,
+    /// Shards, in their order.
+    pub shards: Vec<ShardView>,
+    /// Services, by namespace and name.
+    pub services: Vec<ServiceStanding>,
+    /// Nodes, by name.
+    pub nodes: Vec<NodeStanding>,
+}
+
+/// A shard as this node sees it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardView {
+    /// Name of its group.
+    pub name: String,
+    /// This node's rank, from 1; `None`: it takes no part.
+    pub rank: Option<usize>,
+    /// Name of the owner, or its address where no node has it; `None`: nobody is heard, or every node announces.
+    pub owner: Option<String>,
+    /// Its VIPs.
+    pub vips: Vec<IpAddr>,
+}
+
+impl InForce {
+    /// Seconds since it was the API server's word.
+    pub fn age(&self) -> Option<f64> {
+        let age = self.at.and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.map(|age| age.as_secs_f64())
+    }
+
+    /// VIPs that are served.
+    pub fn vips(&self) -> usize {
+        self.plan.shards.iter().map(std::collections::BTreeSet::len).sum()
+    }
+
+    /// How often each reason holds.
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        let mut count: BTreeMap<&str, u64> = Refused::REASONS.into_iter().map(|reason| (reason, 0)).collect();
+        for why in self.plan.told.iter().flat_map(|told| &told.refused) {
+            *count.entry(why.reason()).or_default() += 1;
+        }
+        count
+    }
+
+    /// Services that are ours.
+    pub fn services(&self) -> usize {
+        let foreign = |told: &&ServiceStanding| matches!(told.refused.as_slice(), [Refused::NotOurs(_)]);
+        self.plan.told.iter().filter(|told| !foreign(told)).count()
+    }
+
+    fn owner(&self, shard: ShardId, status: &NodeStatus) -> Option<String> {
+        let group = status.groups.iter().find(|group| group.name == shard_name(shard))?;
+        let address = group.owner?;
+        Some(self.names.get(&address).cloned().unwrap_or_else(|| address.to_string()))
+    }
+
+    fn shards(&self) -> impl Iterator<Item = (ShardId, &std::collections::BTreeSet<IpAddr>)> {
+        (0u8..).map(ShardId).zip(&self.plan.shards)
+    }
+
+    /// All of it, with what the node says of owners.
+    pub fn view(&self, status: &NodeStatus) -> ClusterView {
+        let this = self.plan.standings.iter().find(|standing| standing.name == self.node);
+        let reasons = match this {
+            Some(standing) => standing.reasons.iter().map(ToString::to_string).collect(),
+            None if self.source.is_none() => vec!["nothing is known of the cluster yet".to_owned()],
+            None => vec![format!("the cluster has no node {}", self.node)],
+        };
+        let shard = |(id, vips): (ShardId, &std::collections::BTreeSet<IpAddr>)| ShardView {
+            name: shard_name(id),
+            rank: self.plan.rank(id, &self.node).map(|rank| rank + 1),
+            owner: self.owner(id, status),
+            vips: vips.iter().copied().collect(),
+        };
+        ClusterView {
+            source: self.source,
+            age_seconds: self.age(),
+            may_own: this.is_some_and(|standing| standing.may_own),
+            reasons,
+            shards: self.shards().map(shard).collect(),
+            services: self.plan.told.clone(),
+            nodes: self.plan.standings.clone(),
+        }
+    }
+
+    /// What has to move so that every shard is at the best node that may own.
+    pub fn rebalance(&self, status: &NodeStatus) -> Vec<Move> {
+        let owners = self.shards().filter_map(|(id, _)| Some((id, self.owner(id, status)?))).collect();
+        self.plan.rebalance(&owners)
+    }
+}
