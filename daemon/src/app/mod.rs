@@ -128,7 +128,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let worker = tokio::spawn(tasks::work(work_rx, netlink.clone(), world_tx.clone()));
     let (electors_tx, orders) = mpsc::channel(ELECTOR_QUEUE);
     let (stores, stores_rx) = watch::channel(electors::Stores::of(&loaded));
-    let identity = electors::Identity::of(&loaded.node.node)?;
+    let identity = electors::Identity::of(&loaded.node.node, instance)?;
     let mut electors = tokio::spawn(electors::run(orders, identity, stores_rx, world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
     let ports =

@@ -52,14 +52,15 @@ impl Stores {
 #[derive(Clone)]
 pub(super) struct Identity {
     holder: String,
-    /// This boot of this machine: a restarted daemon knows its own lease by it, and another machine of the same name does not.
+    /// This boot of this machine, and which daemon on it: a restarted daemon knows its own lease by it; another machine of the same name,
+    /// and another instance on this one, do not.
     boot: String,
 }
 
 impl Identity {
-    pub(super) fn of(node: &str) -> Result<Self> {
+    pub(super) fn of(node: &str, instance: u8) -> Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the id of this boot")?;
-        Ok(Self { holder: identity(node), boot: boot.trim().to_owned() })
+        Ok(Self { holder: identity(node), boot: format!("{}-{instance}", boot.trim()) })
     }
 }
 
