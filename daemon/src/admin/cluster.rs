@@ -10,7 +10,8 @@ use super::views::{SILENT, no, snapshot};
 
 /// `/cluster`.
 pub(super) async fn cluster(State(asked): State<Asked>) -> Response {
-    with(&asked, |plan, status| Json(plan.view(status)).into_response()).await
+    let allocator = asked.handle.intent().allocator();
+    with(&asked, |plan, status| Json(plan.view(status, allocator)).into_response()).await
 }
 
 /// `/rebalance`: the moves that would bring every shard to its best node, in their order.

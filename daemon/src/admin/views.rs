@@ -18,7 +18,7 @@ use super::{Asked, bgp, forward};
 use crate::clock;
 use crate::handle::NodeHandle;
 use crate::handle::bgp::BgpStatus;
-use crate::handle::intent::{ClusterView, ShardView};
+use crate::handle::intent::{AllocatorView, ClusterView, ShardView};
 
 /// A loop that has not turned for this long is stuck: it turns at least every 100 ms, and the machine may stall for a while.
 pub const LIVE_AGE: Duration = Duration::from_secs(2);
@@ -159,15 +159,17 @@ struct Cluster {
     refused: std::collections::BTreeMap<&'static str, u64>,
     may_own: bool,
     reasons: Vec<String>,
+    allocator: Option<AllocatorView>,
     shards: Vec<ShardView>,
 }
 
 fn cluster(asked: &Asked, status: &NodeStatus) -> Option<Cluster> {
     let plan = asked.handle.intent().get()?;
-    let view = plan.view(status);
+    let view = plan.view(status, asked.handle.intent().allocator());
     let (services, refused) = (plan.services(), plan.refused());
-    let ClusterView { source, age_seconds, may_own, reasons, shards, .. } = view;
-    Some(Cluster { source, api: asked.handle.intent().api(), age_seconds, services, refused, may_own, reasons, shards })
+    let ClusterView { source, age_seconds, may_own, reasons, allocator, shards, .. } = view;
+    let api = asked.handle.intent().api();
+    Some(Cluster { source, api, age_seconds, services, refused, may_own, reasons, allocator, shards })
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {

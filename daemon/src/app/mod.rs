@@ -4,6 +4,7 @@
 //! loop; BFD with nodes of the data plane once this node forwards. The leftover addresses go before the fence forgets what it guarded: until then it is what keeps them silent.
 //! End: the loop gives everything away, routes first; then the BGP sessions are closed, then the addresses go, then the fence.
 
+mod allocator;
 mod bgp;
 mod electors;
 mod forward;
@@ -129,6 +130,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (electors_tx, orders) = mpsc::channel(ELECTOR_QUEUE);
     let (stores, stores_rx) = watch::channel(electors::Stores::of(&loaded));
     let identity = electors::Identity::of(&loaded.node.node, instance)?;
+    let allocator = allocator::Running::start(&loaded, &identity, node.intent())?;
     let mut electors = tokio::spawn(electors::run(orders, identity, stores_rx, world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
     let ports =
@@ -158,7 +160,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
 
     let (ended, why) = until_stopped(&node, driver, &mut room).await;
     let how = if matches!(why, Why::Restart) { bgp::End::Restart } else { bgp::End::Stop };
-    room.end(how, &name, ROOM_GRACE).await;
+    tokio::join!(room.end(how, &name, ROOM_GRACE), allocator.stop(ROOM_GRACE));
     // What was owned is closed by now, and may be released.
     if tokio::time::timeout(STOP_GRACE, &mut electors).await.is_err() {
         warn!("a lease could not be released in time; it runs out");

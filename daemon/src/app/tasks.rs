@@ -338,6 +338,12 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, told: &Listeners
         warn!("a change of where the intent of the cluster is read takes effect with the next start");
         next.kubernetes.clone_from(&current.kubernetes);
     }
+    let gives = |file: &Loaded| {
+        super::allocator::wanted(file).map(|s| (s.classes.clone(), s.unclassed, s.lease_namespace.clone()))
+    };
+    if gives(&next) != gives(current) {
+        warn!("a change of who gives addresses, and to which classes, takes effect with the next start");
+    }
     if Stores::of(&next) != Stores::of(current) {
         warn!("another way to the API server or to etcd takes effect for VIPs that join from now on");
         told.stores.send_replace(Stores::of(&next));
@@ -377,6 +383,7 @@ pub(super) fn scrape(metrics: Metrics, intent: IntentHandle) -> admin::Scrape {
         metrics.update_bgp(bgp);
         metrics.update_forward(forward);
         metrics.update_cluster(intent.get().as_deref());
+        metrics.update_allocator(intent.allocator().as_ref());
         metrics.render()
     })
 }

@@ -19,7 +19,30 @@ pub(super) struct Cluster {
     refused: std::collections::BTreeMap<String, u64>,
     may_own: bool,
     reasons: Vec<String>,
+    allocator: Option<Allocator>,
     shards: Vec<Shard>,
+}
+
+#[derive(Deserialize)]
+struct Allocator {
+    leads: bool,
+    holder: Option<String>,
+    lease: String,
+    pending: Option<usize>,
+    writes: u64,
+    detail: Option<String>,
+}
+
+impl Allocator {
+    /// Who gives addresses, and what this node had to do with it; why nobody is known.
+    fn line(&self) -> String {
+        let (pending, writes) = (self.pending.unwrap_or_default(), self.writes);
+        match &self.holder {
+            _ if self.leads => format!("this node   {pending} pending, {writes} writes"),
+            Some(holder) => format!("{holder}   {writes} writes of this node"),
+            None => format!("nobody is known: {} {}", self.lease, self.detail.as_deref().unwrap_or_default()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -68,6 +91,9 @@ pub(super) fn shown<'a>(
     writeln!(text, "\ncluster   {} services, {vips} VIPs   {source}{refused}", cluster.services)?;
     if let Some(api) = &cluster.api {
         writeln!(text, "the API server tells nothing new: {api}")?;
+    }
+    if let Some(allocator) = &cluster.allocator {
+        writeln!(text, "allocator {}", allocator.line().trim())?;
     }
     if !cluster.may_own {
         for reason in &cluster.reasons {

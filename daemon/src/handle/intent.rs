@@ -9,7 +9,9 @@ use bascule_core::node::status::NodeStatus;
 use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding, shard_name};
 use bascule_core::shard::ShardId;
 use bascule_core::shard::rebalance::Move;
+use bascule_k8s::AllocatorState;
 use serde::Serialize;
+use tokio::sync::watch;
 
 /// A plan in force.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct IntentHandle {
     shared: Arc<Mutex<Option<Arc<InForce>>>>,
     /// Why the API server tells nothing new.
     api: Arc<Mutex<Option<String>>>,
+    /// Where this node may allocate.
+    allocator: Arc<Mutex<Option<watch::Receiver<AllocatorState>>>>,
 }
 
 impl IntentHandle {
@@ -52,6 +56,17 @@ impl IntentHandle {
     /// The API server stands otherwise.
     pub fn set_api(&self, trouble: Option<String>) {
         *self.api.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// What the allocator of this node does; `None`: it has none.
+    pub fn allocator(&self) -> Option<AllocatorState> {
+        let state = self.allocator.lock().unwrap_or_else(PoisonError::into_inner);
+        state.as_ref().map(|state| state.borrow().clone())
+    }
+
+    /// This node takes part.
+    pub fn set_allocator(&self, state: watch::Receiver<AllocatorState>) {
+        *self.allocator.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
     /// Another plan is in force.
@@ -72,12 +87,54 @@ pub struct ClusterView {
     pub may_own: bool,
     /// Why not, in words.
     pub reasons: Vec<String>,
+    /// `null`: this node never gives addresses.
+    pub allocator: Option<AllocatorView>,
     /// Shards, in their order.
     pub shards: Vec<ShardView>,
     /// Services, by namespace and name.
     pub services: Vec<ServiceStanding>,
     /// Nodes, by name.
     pub nodes: Vec<NodeStanding>,
+}
+
+/// What the allocator of this node does.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllocatorView {
+    /// It gives addresses and ids now.
+    pub leads: bool,
+    /// Who does, as the Lease says.
+    pub holder: Option<String>,
+    /// How the API server answers for the Lease.
+    pub lease: &'static str,
+    /// Services of ours that lack something; `null` where another one leads.
+    pub pending: Option<usize>,
+    /// Writes that were carried out since the start: statuses and ids.
+    pub writes: u64,
+    /// Writes that somebody else's came before.
+    pub conflicts: u64,
+    /// Writes that did not work for another reason.
+    pub failures: u64,
+    /// Events that were sent.
+    pub events: u64,
+    /// The last failure, in the server's words.
+    pub detail: Option<String>,
+}
+
+impl From<AllocatorState> for AllocatorView {
+    fn from(state: AllocatorState) -> Self {
+        Self {
+            leads: state.leads,
+            holder: state.holder,
+            lease: state.lease.as_str(),
+            pending: state.leads.then_some(state.pending),
+            writes: state.writes,
+            conflicts: state.conflicts,
+            failures: state.failures,
+            events: state.events,
+            detail: state.detail,
+        }
+    }
 }
 
 /// A shard as this node sees it.
@@ -132,7 +189,7 @@ impl InForce {
     }
 
     /// All of it, with what the node says of owners.
-    pub fn view(&self, status: &NodeStatus) -> ClusterView {
+    pub fn view(&self, status: &NodeStatus, allocator: Option<AllocatorState>) -> ClusterView {
         let this = self.plan.standings.iter().find(|standing| standing.name == self.node);
         let reasons = match this {
             Some(standing) => standing.reasons.iter().map(ToString::to_string).collect(),
@@ -150,6 +207,7 @@ impl InForce {
             age_seconds: self.age(),
             may_own: this.is_some_and(|standing| standing.may_own),
             reasons,
+            allocator: allocator.map(AllocatorView::from),
             shards: self.shards().map(shard).collect(),
             services: self.plan.told.clone(),
             nodes: self.plan.standings.clone(),

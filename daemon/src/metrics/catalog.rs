@@ -57,6 +57,8 @@ pub(super) const RESULTS_OF_RENEWALS: [&str; 3] = ["extended", "expired", "lost"
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
+/// The values of `cluster_allocator_writes_total{result}`.
+pub(super) const RESULTS_OF_WRITES: [&str; 3] = ["written", "conflict", "failed"];
 /// The values of `cluster_source{source}`.
 pub(super) const SOURCES: [&str; 3] = ["none", "api", "file"];
 
@@ -302,6 +304,20 @@ families! {
     CLUSTER_MAY_OWN = Gauge "cluster_may_own" [],
         "1 while this node may own VIPs of Services. Why not stands in `bascule status`.",
         "a drain annotation, an exclude label, a condition of the Node";
+    ALLOCATOR_LEADS = Gauge "cluster_allocator_leads" [],
+        "1 while this node gives addresses to Services and ids to nodes. The sum over a cluster is 1; 0 for up to 17 s after a death, longer \
+         without an API server.",
+        "a claim of the Lease";
+    ALLOCATOR_PENDING = Gauge "cluster_allocator_pending" [],
+        "Services of ours that lack an address or a part of it; why stands in their condition. Known to the node that leads, 0 elsewhere.",
+        "a Service that no pool serves";
+    ALLOCATOR_WRITES = Counter "cluster_allocator_writes_total" ["result"],
+        "Writes of statuses and ids. After a conflict or a failure the object is written again when it is still not as it shall be. \
+         Renewals of the Lease are not among them.",
+        "a new Service, another writer, an API server that answers 5xx";
+    ALLOCATOR_EVENTS = Counter "cluster_allocator_events_total" [],
+        "Events sent, that say why a Service waits or what is wrong with an id. One that is lost is not sent again.",
+        "a Service that no pool serves";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";

@@ -1,8 +1,10 @@
 //! The families of the cluster's intent, from the plan in force at the scrape.
 
+use bascule_k8s::AllocatorState;
+
 use crate::handle::intent::InForce;
 
-use super::catalog::SOURCES;
+use super::catalog::{RESULTS_OF_WRITES, SOURCES};
 use super::{Metrics, advance};
 
 /// Exact up to 2^53, beyond which no cluster goes.
@@ -29,5 +31,18 @@ impl Metrics {
         }
         let may = plan.plan.standings.iter().any(|standing| standing.name == plan.node && standing.may_own);
         f.cluster_may_own.set(f64::from(u8::from(may)));
+    }
+
+    /// Takes over what the allocator of this node does; `None`: it has none.
+    pub fn update_allocator(&self, state: Option<&AllocatorState>) {
+        let f = &self.inner.families;
+        let Some(state) = state else { return };
+        f.allocator_leads.set(f64::from(u8::from(state.leads)));
+        f.allocator_pending.set(if state.leads { gauge(state.pending) } else { 0.0 });
+        let totals = [state.writes, state.conflicts, state.failures];
+        for (result, total) in RESULTS_OF_WRITES.iter().zip(totals) {
+            advance(&f.allocator_writes.with_label_values(&[result]), total);
+        }
+        advance(&f.allocator_events, state.events);
     }
 }

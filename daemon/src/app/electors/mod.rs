@@ -34,7 +34,7 @@ const COMMANDS: usize = 16;
 /// How the stores are reached. Electors that start take what holds then.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Stores {
-    kubernetes: bascule_k8s::Access,
+    pub(super) kubernetes: bascule_k8s::Access,
     etcd: Option<bascule_etcd::Access>,
 }
 
@@ -51,10 +51,10 @@ impl Stores {
 /// Who this node is to every store.
 #[derive(Clone)]
 pub(super) struct Identity {
-    holder: String,
+    pub(super) holder: String,
     /// This boot of this machine, and which daemon on it: a restarted daemon knows its own lease by it; another machine of the same name,
     /// and another instance on this one, do not.
-    boot: String,
+    pub(super) boot: String,
 }
 
 impl Identity {

@@ -94,9 +94,14 @@ static SERVICES: Section = Section {
             "allocator",
             Flag,
             Value("true"),
-            "This node may be the one that gives addresses to Services and ids to nodes; of all that may, a Lease chooses.",
+            "This node may be the one that gives addresses to Services and ids to nodes; of all that may, a Lease chooses. Not with `source: file`.",
         ),
-        field("leaseNamespace", Text { what: "a name", right: NAME }, Value("kube-system"), "Namespace of that Lease."),
+        field(
+            "leaseNamespace",
+            Text { what: "a name", right: NAME },
+            Value("kube-system"),
+            "Namespace of that Lease. The role of the shipped manifests allows `bascule-system`.",
+        ),
         field(
             "intentFile",
             Text { what: "a path", right: "a path" },

@@ -58,6 +58,10 @@ fn event(name: &str) -> Event {
     }
 }
 
+fn gives() -> bascule_k8s::AllocatorState {
+    bascule_k8s::AllocatorState { leads: true, pending: 2, conflicts: 4, events: 6, ..Default::default() }
+}
+
 fn leased() -> NodeStatus {
     status(vec![GroupStatus { lease: Some(lease()), ..group("api") }])
 }
@@ -249,6 +253,12 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_cluster(Some(&in_force()))
     }),
     (&catalog::CLUSTER_MAY_OWN, "bascule_cluster_may_own", 1.0, |m| m.update_cluster(Some(&in_force()))),
+    (&catalog::ALLOCATOR_LEADS, "bascule_cluster_allocator_leads", 1.0, |m| m.update_allocator(Some(&gives()))),
+    (&catalog::ALLOCATOR_PENDING, "bascule_cluster_allocator_pending", 2.0, |m| m.update_allocator(Some(&gives()))),
+    (&catalog::ALLOCATOR_WRITES, r#"bascule_cluster_allocator_writes_total{result="conflict"}"#, 4.0, |m| {
+        m.update_allocator(Some(&gives()))
+    }),
+    (&catalog::ALLOCATOR_EVENTS, "bascule_cluster_allocator_events_total", 6.0, |m| m.update_allocator(Some(&gives()))),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
     (
