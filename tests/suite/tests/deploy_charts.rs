@@ -28,7 +28,11 @@ fn kustomized(kubectl: &Path, folder: &Path) -> Result<String> {
 
 fn templated(helm: &Path, set: &[&str]) -> Result<String> {
     let mut command = Command::new(helm);
-    command.args(["template", "bascule"]).arg(deploy("helm/bascule")).args(["--namespace", NAMESPACE]);
+    command.args(["template", "bascule"]).arg(deploy("helm/bascule")).args([
+        "--include-crds",
+        "--namespace",
+        NAMESPACE,
+    ]);
     must(command.args(set.iter().flat_map(|set| ["--set", set])))
 }
 
@@ -76,7 +80,15 @@ fn helm_and_kustomize_say_the_same_and_both_are_valid() -> Result<()> {
     let base = documents(&kustomized(&kubectl, &deploy("kustomize/base"))?)?;
     let full = kustomized(&kubectl, &overlay(dir.path())?)?;
     let chart = documents(&templated(&helm, &["namespace.create=true"])?)?;
-    let wanted = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"];
+    let wanted = [
+        "Namespace",
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "DaemonSet",
+        "CustomResourceDefinition",
+    ];
     for kind in wanted {
         ensure!(one(&base, kind)? == one(&chart, kind)?, "{kind}: {}\n{}", one(&base, kind)?, one(&chart, kind)?);
     }

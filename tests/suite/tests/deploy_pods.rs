@@ -303,7 +303,13 @@ fn one_instance_of_a_node_forwards_and_the_other_says_why_it_does_not() -> Resul
 /// The manifests name files that exist where they say.
 #[test]
 fn links_of_the_deployments_lead_somewhere() -> Result<()> {
-    for link in ["rbac.yaml", "helm/bascule/files/rbac.yaml", "helm/bascule/files/bascule.yaml"] {
+    for link in [
+        "rbac.yaml",
+        "crds/vippools.yaml",
+        "helm/bascule/crds/vippools.yaml",
+        "helm/bascule/files/rbac.yaml",
+        "helm/bascule/files/bascule.yaml",
+    ] {
         let text = std::fs::read_to_string(deploy(link)).with_context(|| link.to_owned())?;
         ensure!(!text.is_empty() && Path::new(&deploy(link)).is_symlink(), "{link}");
     }
