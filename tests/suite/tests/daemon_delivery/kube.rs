@@ -30,6 +30,8 @@ pub(crate) struct Kube {
     pub(crate) intent: Intent,
     /// The way to an API server, when there is one: then the daemons ask it, and the intent here is only what the test expects.
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where the daemons' allocators have their Lease; `None`: they only read.
+    pub(crate) lease_namespace: Option<&'static str>,
     file: PathBuf,
 }
 
@@ -81,7 +83,7 @@ impl Kube {
         };
         let intent = Intent { services: vec![], nodes: (1..=3).map(node).collect() };
         let file = yard.crew.lab().directory().join("intent.json");
-        Ok(Self { yard, intent, kubeconfig: None, file })
+        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, file })
     }
 
     /// The configuration of node `n`, with an intent file of its own where it does not watch the common one.
@@ -106,6 +108,10 @@ impl Kube {
         });
         if let Some(kubeconfig) = &self.kubeconfig {
             config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
+            config["kubernetes"]["services"]["allocator"] = json!(self.lease_namespace.is_some());
+            if let Some(namespace) = self.lease_namespace {
+                config["kubernetes"]["services"]["leaseNamespace"] = json!(namespace);
+            }
         }
         Ok(config)
     }
