@@ -66,6 +66,7 @@ struct Fake {
     asked: Arc<Mutex<Vec<Command>>>,
     port: Arc<Mutex<Option<NodePort>>>,
     publisher: Publisher,
+    cluster: crate::handle::intent::IntentHandle,
     driver: JoinHandle<()>,
     server: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
@@ -107,11 +108,12 @@ impl Fake {
             Arc::new(|s, _, _, _| format!("groups {}\n", s.map_or(-1, |s| i32::try_from(s.groups.len()).unwrap())));
         let (stop, stopped) = oneshot::channel();
         let publisher = handle.publisher();
+        let cluster = handle.intent().clone();
         let server = tokio::spawn(serve(listeners, handle, scrape, async {
             let _stopped = stopped.await;
         }));
         let port = Arc::new(Mutex::new(Some(port)));
-        Self { dir, http, status, bfd, asked, port, publisher, driver, server, stop: Some(stop) }
+        Self { dir, http, status, bfd, asked, port, publisher, cluster, driver, server, stop: Some(stop) }
     }
 
     fn socket(&self) -> PathBuf {
@@ -380,6 +382,22 @@ async fn the_forwarding_room_is_asked_and_wrong_questions_are_named() {
     assert_eq!(code, 503, "{said}");
 }
 
+#[tokio::test]
+async fn a_cluster_is_shown_once_its_services_are_read() {
+    let fake = Fake::start().await;
+    for path in ["/cluster", "/rebalance"] {
+        let (code, said) = fake.tcp("GET", path, None).await;
+        assert_eq!(code, 404, "{path}");
+        assert!(said.contains("kubernetes.services"), "{said}");
+    }
+    fake.cluster.set(Some(crate::metrics::tests::fixtures::in_force()));
+    let (code, page) = fake.tcp("GET", "/cluster", None).await;
+    assert_eq!(code, 200, "{page}");
+    assert!(page.contains("shop/b") && page.contains("10.9.7.100"), "{page}");
+    let (code, moves) = fake.unix("GET", "/rebalance", None).await;
+    assert_eq!((code, parsed(&moves)), (200, json!([])), "no shard of this plan is on this node's list");
+}
+
 #[test]
 fn every_path_of_the_interface_is_tested_here() {
     // Guards the two lists above against a route that is added without a test.
@@ -391,6 +409,7 @@ fn every_path_of_the_interface_is_tested_here() {
         "/bgp",
         "/bgp/reset",
         "/bgp/routes",
+        "/cluster",
         "/drain",
         "/events",
         "/flows",
@@ -398,6 +417,7 @@ fn every_path_of_the_interface_is_tested_here() {
         "/metrics",
         "/move",
         "/ready",
+        "/rebalance",
         "/restart",
         "/services",
         "/state",

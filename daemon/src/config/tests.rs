@@ -88,7 +88,8 @@ fn carrier(section: &str, key: &str) -> String {
                 ("kubernetes", _) => ("cluster: prod, ", "@"),
                 _ => ("cluster: prod, ", "services: { @ }"),
             };
-            format!("forwarding: {{ keyFile: forward.key }}\nkubernetes: {{ {cluster}{outer} }}")
+            // Without VIPs of the file: 255 shards leave no VRID to others.
+            return format!("forwarding: {{ keyFile: forward.key }}\nkubernetes: {{ {cluster}{outer} }}\n");
         }
         "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
         "bfd.peers[]" if key == "minimumTtl" => "bfd: { peers: [{ address: 10.9.0.9, multihop: 3, @ }] }".to_owned(),

@@ -284,7 +284,7 @@ families! {
         "Services of the cluster that are this daemon's, served or not. 0 also before the first intent, and without kubernetes.services.",
         "a Service of type LoadBalancer";
     CLUSTER_VIPS = Gauge "cluster_vips" [],
-        "VIPs of these Services, whoever owns them.",
+        "VIPs of these Services, whoever owns them. Services that share an address count it once; one that is refused counts none.",
         "an address in a Service's status";
     CLUSTER_SOURCE = Gauge "cluster_source" ["source"],
         "1 for where the intent in force was read. `file` under `source: api`: the API server has told nothing since the start.",

@@ -172,7 +172,7 @@ pub(super) fn speaker() -> SpeakerStatus {
 }
 
 /// Two Services of which one has its address, on a node that may own.
-pub(super) fn in_force() -> crate::handle::intent::InForce {
+pub(crate) fn in_force() -> crate::handle::intent::InForce {
     use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding};
     let vip: std::net::IpAddr = [10, 9, 7, 100].into();
     let told = |name: &str, vips: Vec<_>, refused| ServiceStanding { name: name.to_owned(), vips, refused };
