@@ -1,8 +1,6 @@
 //! A packet for a service, with all that was found out about it on the way to a decision.
 
-use bascule_ebpf_common::forward::{
-    Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, Shim, ShimHead, is_site,
-};
+use bascule_ebpf_common::forward::{Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, Shim, ShimHead, is_site};
 
 use crate::egress::Leaving;
 use crate::encap::{Onward, Outer4, Outer6};
