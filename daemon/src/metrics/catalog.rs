@@ -293,10 +293,10 @@ families! {
         "Seconds since the intent in force was made. A quiet cluster makes none: age alone is no fault. Infinite before the first.",
         "time, a change of a Service, slice or Node";
     CLUSTER_PLANS = Counter "cluster_plans_total" [],
-        "Plans made of an intent or of another configuration.",
+        "Plans made of an intent or of another configuration since the start. A plan that changes nothing counts too.",
         "a change of a Service, slice or Node";
     CLUSTER_PLAN_SECONDS = Gauge "cluster_plan_seconds" [],
-        "How long the last plan took, in seconds.",
+        "How long the last plan took, in seconds. What others make of it (tables, elections) is not in it.",
         "many changed Services at once";
     CLUSTER_REFUSED = Gauge "cluster_refused" ["reason"],
         "Services, ports or addresses of the cluster that are not served, by reason; those of other classes are `not_ours`.",
