@@ -1,5 +1,9 @@
 //! Sites of one process: an authority, relays on loopback, a proxy that cuts and holds, and peers that misbehave.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses another part of it, so what is dead differs and expect would not hold")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary uses another part of it, so what is dead differs and expect would not hold"
+)]
 
 pub(crate) mod proxy;
 pub(crate) mod rogue;

@@ -36,24 +36,33 @@ pub(crate) struct Found {
 /// Looks a translated tuple up; `flags` are those of a TCP header from the endpoint.
 #[inline(always)]
 pub(super) fn find(key: &FlowKey, flags: u8) -> Option<Found> {
-    if let Some(flow) = maps::FLOWS.get_ptr_mut(key) {
+    let flow = maps::FLOWS.get_ptr_mut(key);
+    // A client may use its port again towards another VIP of the same endpoint: what answers its SYN is not the closed flow's.
+    let over = match flow {
+        // SAFETY: a valid map value.
+        Some(flow) => unsafe { (*flow).flags & FLOW_CLOSING != 0 },
+        None => true,
+    };
+    if over {
+        // SAFETY: the entry is copied at once.
+        if let Some(half) = unsafe { maps::HALF.get(key) } {
+            return Some(Found {
+                vip: half.vip,
+                vip_port: half.vip_port,
+                service: half.service,
+                endpoint: half.endpoint & !HALF_ORPHAN,
+                ingress: half.ingress,
+                via: false,
+                by: Tally::ReplyHalf,
+            });
+        }
+    }
+    match flow {
         // SAFETY: a valid map value. An entry that is recycled while it is read gives a reply with a wrong source, which its client's
         // stack refuses; the half of a second that is lost in `seen_s` and a lost flag are harmless.
-        return Some(unsafe { by_flow(flow, flags) });
+        Some(flow) => Some(unsafe { by_flow(flow, flags) }),
+        None => by_endpoint(key),
     }
-    // SAFETY: the entry is copied at once.
-    if let Some(half) = unsafe { maps::HALF.get(key) } {
-        return Some(Found {
-            vip: half.vip,
-            vip_port: half.vip_port,
-            service: half.service,
-            endpoint: half.endpoint & !HALF_ORPHAN,
-            ingress: half.ingress,
-            via: false,
-            by: Tally::ReplyHalf,
-        });
-    }
-    by_endpoint(key)
 }
 
 #[inline(always)]

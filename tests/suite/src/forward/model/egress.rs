@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL,
-    Service, ShimHead, Table, Tally,
+    FLOW_CLOSING, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, RETURN_VIA_INGRESS, ReverseKey,
+    SHIM_FINAL, Service, ShimHead, Table, Tally,
 };
 
 use super::deliver::{End, clamp, note_end, rewrite};
@@ -88,7 +88,9 @@ impl State {
         stats.reply_bytes += ip.length() as u64;
         if let Kind::Tcp { flags } = kind {
             stats.resets += u64::from(flags & RST != 0);
-            if let Some(flow) = self.flows.get_mut(&key) {
+            if known.by == Tally::ReplyFlow
+                && let Some(flow) = self.flows.get_mut(&key)
+            {
                 note_end(flow, flags, FLOW_FIN_ENDPOINT);
             }
             if flags & (SYN | ACK) == SYN | ACK {
@@ -129,14 +131,20 @@ impl State {
 
     /// Whose reply it is; what an endpoint says keeps its flow alive.
     fn heard(&mut self, key: &FlowKey, now: Clock) -> Option<Known> {
-        if let Some(flow) = self.flows.get_mut(key) {
+        let known = self.answered(key);
+        if known.as_ref().is_some_and(|known| known.by == Tally::ReplyFlow)
+            && let Some(flow) = self.flows.get_mut(key)
+        {
             flow.seen_s = now.seconds;
         }
-        self.answered(key)
+        known
     }
 
     fn answered(&self, key: &FlowKey) -> Option<Known> {
-        if let Some(flow) = self.flows.get(key) {
+        // A closed flow's tuple may be in use again, for another VIP.
+        let flow = self.flows.get(key);
+        let open = flow.filter(|flow| flow.flags & FLOW_CLOSING == 0);
+        if let Some(flow) = open.or(flow.filter(|_| !self.half.contains_key(key))) {
             return Some(of_flow(flow));
         }
         if let Some(half) = self.half.get(key) {
