@@ -9,7 +9,7 @@ use bascule_sim::sites::{find, run_seed};
 use clap::Subcommand;
 
 use crate::sites_tables;
-use crate::verbs::{Hunt, Rows, Seeds, broken_row, judge, report, row};
+use crate::verbs::{Hunt, Rows, Seeds, broken_row, each, judge, report, row};
 
 const SIM: &str = "sites ";
 
@@ -112,8 +112,8 @@ struct Sum {
 
 fn run(seeds: std::ops::Range<u64>, only: Option<Class>, mutant: Option<Mutant>, file: &Rows) -> Result<bool> {
     let mut classes: BTreeMap<Class, Sum> = BTreeMap::new();
-    for seed in seeds.clone() {
-        let (class, outcome) = run_seed(seed, only, mutant, false);
+    let outcomes = each(seeds.clone(), |seed| run_seed(seed, only, mutant, false));
+    for (seed, (class, outcome)) in seeds.clone().zip(outcomes) {
         let sum = classes.entry(class).or_default();
         sum.seeds += 1;
         sum.events += outcome.events;

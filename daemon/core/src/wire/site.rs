@@ -89,12 +89,22 @@ pub enum ProbeError {
 }
 
 /// Keys of one pair of sites: the first signs, all verify, so that a key is replaced without a lost probe.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct PairKeys {
     here: u8,
     there: u8,
     secrets: Vec<Vec<u8>>,
+    /// Of each secret, for what leaves and what comes. Keyed once: half of the work on a probe would be the key.
+    macs: Vec<[Hmac<Sha256>; 2]>,
 }
+
+impl PartialEq for PairKeys {
+    fn eq(&self, other: &Self) -> bool {
+        (self.here, self.there, &self.secrets) == (other.here, other.there, &other.secrets)
+    }
+}
+
+impl Eq for PairKeys {}
 
 impl core::fmt::Debug for PairKeys {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -105,14 +115,21 @@ impl core::fmt::Debug for PairKeys {
 impl PairKeys {
     /// Keys between this site and another, in order of use.
     pub fn new(here: u8, there: u8, secrets: Vec<Vec<u8>>) -> Self {
-        Self { here, there, secrets }
+        let both = |secret: &Vec<u8>| [Self::keyed(secret, here, there), Self::keyed(secret, there, here)];
+        let macs = secrets.iter().map(both).collect();
+        Self { here, there, secrets, macs }
     }
 
     /// The two sites are part of what is signed: a packet that is reflected, or sent on to a third site, fits no key.
-    fn tag(secret: &[u8], from: u8, to: u8, header: &[u8]) -> [u8; TAG] {
+    fn keyed(secret: &[u8], from: u8, to: u8) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
         mac.update(LABEL);
         mac.update(&[from, to]);
+        mac
+    }
+
+    fn tag(keyed: &Hmac<Sha256>, header: &[u8]) -> [u8; TAG] {
+        let mut mac = keyed.clone();
         mac.update(header);
         let full: [u8; 32] = mac.finalize().into_bytes().into();
         let mut tag = [0; TAG];
@@ -124,7 +141,7 @@ impl PairKeys {
 impl Probe {
     /// The datagram; `None` without a key.
     pub fn encode(&self, keys: &PairKeys) -> Option<Vec<u8>> {
-        let secret = keys.secrets.first()?;
+        let [leaving, _] = keys.macs.first()?;
         let kind = match self.kind {
             Kind::Probe => 0,
             Kind::Large => 1,
@@ -138,7 +155,7 @@ impl Probe {
         for word in [self.run, self.your_run, self.seq, self.echo, self.received, self.hold] {
             out.extend(word.to_be_bytes());
         }
-        let tag = PairKeys::tag(secret, keys.here, keys.there, &out);
+        let tag = PairKeys::tag(leaving, &out);
         out.extend(tag);
         if self.kind == Kind::Large {
             out.resize(usize::try_from(self.received).unwrap_or(MAX).clamp(LEN, MAX), 0);
@@ -157,10 +174,8 @@ impl Probe {
         if datagram.len() > MAX {
             return Err(malformed);
         }
-        let genuine = keys
-            .secrets
-            .iter()
-            .fold(false, |ok, secret| ok | bool::from(PairKeys::tag(secret, keys.there, keys.here, header).ct_eq(tag)));
+        let genuine =
+            keys.macs.iter().fold(false, |ok, [_, coming]| ok | bool::from(PairKeys::tag(coming, header).ct_eq(tag)));
         if !genuine {
             return Err(ProbeError::Tag { keys: keys.secrets.len() });
         }

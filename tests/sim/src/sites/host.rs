@@ -60,8 +60,9 @@ pub(super) struct Host {
     pub(super) paths: BTreeMap<usize, Path>,
     pub(super) policy: Policy,
     pub(super) state: State,
-    /// In force: owner of each slot.
-    pub(super) tables: BTreeMap<ServiceId, Vec<SiteId>>,
+    /// In force: share of the slots of each service that each site has, counted once a table and not once a look.
+    shares: BTreeMap<ServiceId, Vec<f64>>,
+    sites: usize,
     /// Tables written.
     pub(super) written: u64,
     pub(super) persisted: u64,
@@ -122,7 +123,8 @@ impl Host {
             paths: others.iter().map(path).collect(),
             policy: Policy::new(config, at),
             state: State::new(config_state, at),
-            tables: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            sites,
             written: 0,
             persisted,
             ready: 10,
@@ -218,8 +220,12 @@ impl Host {
 
     /// Share of a service's slots that go to a site.
     pub(super) fn share(&self, service: ServiceId, site: usize) -> f64 {
-        let Some(slots) = self.tables.get(&service).filter(|t| !t.is_empty()) else { return 0.0 };
-        slots.iter().filter(|s| **s == id(site)).count() as f64 / slots.len() as f64
+        self.shares.get(&service).map_or(0.0, |shares| shares[site])
+    }
+
+    fn count(&self, slots: &[SiteId]) -> Vec<f64> {
+        let of = |site| slots.iter().filter(|slot| **slot == id(site)).count() as f64;
+        (0..self.sites).map(|site| of(site) / slots.len().max(1) as f64).collect()
     }
 
     /// Carries out all actions that stay inside; gives the others.
@@ -308,7 +314,7 @@ impl Host {
                 self.written += 1;
                 out.push(Out::Log(format!("{:?} {:?}", table.service, table.shares)));
                 if self.mutant != Some(Mutant::TableLost) || !self.written.is_multiple_of(3) {
-                    let _old = self.tables.insert(table.service, table.slots);
+                    let _old = self.shares.insert(table.service, self.count(&table.slots));
                     self.policy.handle_applied(table.service, table.generation, at);
                 }
             }

@@ -75,6 +75,10 @@ pub struct World {
     starts: u64,
     deltas: u64,
     now: u64,
+    /// Which sites something happened to since their actions were last taken: the others owe nothing, and their deadlines stand.
+    touched: Vec<bool>,
+    /// World's time of each site's earliest deadline.
+    due: Vec<Option<u64>>,
 }
 
 impl World {
@@ -114,6 +118,8 @@ impl World {
             starts: 0,
             deltas: 0,
             now: 0,
+            touched: vec![true; n],
+            due: vec![None; n],
             scene,
         };
         (0..n).for_each(|site| world.start(site));
@@ -138,23 +144,24 @@ impl World {
         let (mut events, mut tick, mut next_fault, mut violation) = (0, 0, 0, None);
         while self.now < self.scene.end && violation.is_none() {
             let fault = self.scene.faults.get(next_fault).map(|(at, _)| *at);
-            let timers = self.hosts.iter().flatten().filter_map(Host::due).min();
+            let timers = self.due.iter().flatten().copied().min();
             let arrival = self.queue.peek().map(|r| r.0.0);
             let next = [fault, timers, arrival, Some(tick)].into_iter().flatten().min().unwrap_or(self.scene.end);
             self.now = self.now.max(next);
             events += 1;
             while let Some((_, fault)) = self.scene.faults.get(next_fault).filter(|(at, _)| *at <= self.now).copied() {
                 self.strike(fault);
+                self.touched.fill(true);
                 next_fault += 1;
             }
             while self.queue.peek().is_some_and(|r| r.0.0 <= self.now) {
                 let Some(std::cmp::Reverse((_, _, event))) = self.queue.pop() else { break };
                 self.deliver(event);
             }
-            let now = self.now;
-            self.hosts.iter_mut().flatten().for_each(|h| h.expire(now));
+            self.expire();
             if self.now >= tick {
                 self.tick(tick);
+                self.touched.fill(true);
                 tick += TICK;
             }
             self.drain();
@@ -164,6 +171,18 @@ impl World {
         let written: u64 = self.hosts.iter().flatten().map(|h| h.written).sum();
         let tables = written.saturating_sub(self.checker.tables.unwrap_or(written));
         Outcome { violation, events, longest: self.checker.longest, tables }
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        for (site, host) in self.hosts.iter_mut().enumerate() {
+            if let Some(host) = host
+                && (self.touched[site] || self.due[site].is_some_and(|due| due <= now))
+            {
+                host.expire(now);
+                self.touched[site] = true;
+            }
+        }
     }
 
     fn look(&mut self, ticked: bool) -> Result<(), Violation> {

@@ -2,7 +2,7 @@
 
 use bascule_core::site::state::message::{Cursor, Message};
 
-use super::super::host::{Out, SINGLE, id};
+use super::super::host::{Host, Out, SINGLE, id};
 use super::super::lease::TTL;
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
@@ -13,6 +13,7 @@ impl World {
         let now = self.now;
         match event {
             Event::Datagram { to, from, flow, bytes } => {
+                self.touched[to] = true;
                 if let Some(host) = &mut self.hosts[to] {
                     let at = host.at(now);
                     if let Some(path) = host.paths.get_mut(&from) {
@@ -21,6 +22,7 @@ impl World {
                 }
             }
             Event::Stream { conn, to, from, bytes } => {
+                self.touched[to] = true;
                 let pair = (to.min(from), to.max(from));
                 if self.streams.get(&pair).is_some_and(|s| s.0 == conn)
                     && let Some(host) = &mut self.hosts[to]
@@ -42,6 +44,7 @@ impl World {
                 self.order += 1;
                 let _new = self.streams.insert((a, b), (self.order, now, [now; 2]));
                 for (site, other) in [(a, b), (b, a)] {
+                    self.touched[site] = true;
                     if let Some(host) = &mut self.hosts[site] {
                         let at = host.at(now);
                         host.state.handle_connected(id(other), at);
@@ -57,6 +60,7 @@ impl World {
             return;
         }
         let now = self.now;
+        self.touched[from] = true;
         if let Some(host) = &mut self.hosts[from] {
             let at = host.at(now);
             host.state.handle_disconnected(id(to), at);
@@ -73,11 +77,15 @@ impl World {
 
     pub(super) fn drain(&mut self) {
         for site in 0..self.scene.sites {
+            if !std::mem::take(&mut self.touched[site]) {
+                continue;
+            }
             let now = self.now;
-            let Some(out) = self.hosts[site].as_mut().map(|h| h.drain(now)) else { continue };
+            let out = self.hosts[site].as_mut().map(|h| h.drain(now)).unwrap_or_default();
             for out in out {
                 self.owe(site, out);
             }
+            self.due[site] = self.hosts[site].as_ref().and_then(Host::due);
         }
     }
 
@@ -112,6 +120,7 @@ impl World {
                 }
             }
             Out::Claim => {
+                self.touched[site] = true;
                 if self.majority(site) && self.lease.ask(site, now) {
                     let Some(host) = &mut self.hosts[site] else { return };
                     host.holds = Some(now + TTL);
@@ -120,6 +129,7 @@ impl World {
                 }
             }
             Out::Release => {
+                self.touched[site] = true;
                 if self.majority(site) {
                     self.lease.give(site, now);
                 }
