@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::io::Table;
 use super::maglev::{self, Member};
-use super::rows::{Change, NOBODY, Row, Standing, resize};
+use super::rows::{Change, NOBODY, Row, Standing, parents, resize};
 use crate::time::Instant;
 
 /// Unit of stamps.
@@ -106,7 +106,9 @@ impl Level {
         let (mut moved, mut forgot, mut differs) = (0, 0, self.stale || resized.is_some());
         // Ages at which something is to do, relative to now.
         let (mut waits, mut forgets): (Option<u16>, Option<u16>) = (None, None);
-        let one = |(row, target): (&Row, &u16)| {
+        let old = &self.rows;
+        let grows = resized.is_some();
+        let one = |(j, (row, target)): (u16, (&Row, &u16))| {
             let (after, waiting) = row.change(*target, &change);
             let left = drain.saturating_sub(change.now.wrapping_sub(after.stamp));
             if waiting {
@@ -116,11 +118,13 @@ impl Level {
                 forgets = Some(forgets.map_or(left, |f| f.max(left)));
             }
             moved += u64::from(after.home != row.home);
-            forgot += u64::from(row.forgets(&after, &change).is_some());
+            // A larger table gathers what several rows named, of which a row has room for three.
+            let was = if grows { parents(old, size, j) } else { core::slice::from_ref(row) };
+            forgot += u64::from(was.iter().any(|row| row.forgets(&after, &change).is_some()));
             differs |= after != *row;
             after
         };
-        let rows: Arc<[Row]> = before.iter().zip(&self.targets).map(one).collect();
+        let rows: Arc<[Row]> = (0..).zip(before.iter().zip(&self.targets)).map(one).collect();
         let minutes_on = |minutes: u16| {
             let minute = now.as_nanos() / MINUTE_NS + u64::from(minutes.max(1));
             Instant::from_nanos(minute * MINUTE_NS)

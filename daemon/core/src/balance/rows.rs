@@ -116,19 +116,20 @@ impl Row {
 /// others. What several old rows named is gathered, homes first, as far as three slots go; such a row counts as changed `now`. Growing is
 /// lossless for homes, as a smaller range reaches into two old rows at most.
 pub fn resize(rows: &[Row], size: u16, now: u16) -> Vec<Row> {
-    let old = u64::try_from(rows.len()).unwrap_or(0);
-    let new = u64::from(size);
+    let merge = |j: u16| match parents(rows, size, j) {
+        [] => Row::default(),
+        [only] => *only,
+        several => gather(several, now),
+    };
+    (0..size).map(merge).collect()
+}
+
+/// The rows that stood for the hashes of row `j` of `size` rows.
+pub fn parents(rows: &[Row], size: u16, j: u16) -> &[Row] {
+    let (old, new) = (u64::try_from(rows.len()).unwrap_or(0), u64::from(size));
     let first = |j: u64| (j << 32).div_ceil(new);
     let parent = |h: u64| usize::try_from((h * old) >> 32).unwrap_or(usize::MAX);
-    let merge = |j: u64| {
-        let parents = rows.get(parent(first(j))..=parent(first(j + 1) - 1)).unwrap_or_default();
-        match parents {
-            [] => Row::default(),
-            [only] => *only,
-            several => gather(several, now),
-        }
-    };
-    (0..new).map(merge).collect()
+    rows.get(parent(first(u64::from(j)))..=parent(first(u64::from(j) + 1) - 1)).unwrap_or_default()
 }
 
 fn gather(rows: &[Row], now: u16) -> Row {

@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::super::maglev::SIZES;
-use super::super::rows::{Change, Row, Standing, resize};
+use super::super::io::Table;
+use super::super::level::Level;
+use super::super::maglev::{self, SIZES};
+use super::super::rows::{Change, Row, Standing, parents, resize};
 use super::super::{drain_minutes, minute};
 use crate::time::Instant;
 
@@ -37,6 +39,26 @@ fn a_voluntary_third_change_waits_for_the_drain_time() {
 fn a_forced_third_change_pushes_the_oldest_out() {
     let who = [(1, Member), (2, Member), (3, Holder), (4, Member)];
     assert_eq!(change([3, 2, 1, 102], 4, 103, &who), ([4, 3, 2, 103], false));
+}
+
+/// Rows that forgot somebody when a table of two kinds of rows in turn, last changed at minute `stamp`, grew at minute 100.
+fn forgotten_by_growth(stamp: u16) -> (u64, usize) {
+    let kinds = [Row { home: 1, previous: 2, older: 3, stamp }, Row { home: 4, previous: 0, older: 0, stamp }];
+    let rows: Vec<Row> = kinds.into_iter().cycle().take(61).collect();
+    let mut level = Level::recovered(Table { base: 0, rows: 61, epoch: 1 }, &rows, |_| true);
+    let members = (1..=4).map(|id| maglev::Member { name: format!("n{id}"), id, weight: 1 }).collect();
+    let now = Instant::from_nanos(100 * 60_000_000_000);
+    let built = level.build(7, members, SIZES[1], 10, |_| Member, now).built.expect("another size");
+    let two = (0..SIZES[1]).filter(|j| parents(&rows, SIZES[1], *j).len() == 2).count();
+    (built.forgot, two)
+}
+
+#[test]
+fn growth_counts_the_rows_that_have_no_room_for_all_that_two_named() {
+    let (forgot, two) = forgotten_by_growth(95);
+    assert!(two > 50, "{two} rows reach into two");
+    assert_eq!(usize::try_from(forgot).unwrap(), two, "3 falls out wherever 1, 2, 3 and 4 meet");
+    assert_eq!(forgotten_by_growth(80).0, 0, "nobody asks the former homes any more");
 }
 
 /// What a change from the row to `target` at minute `now` pushes out.
@@ -171,6 +193,8 @@ proptest! {
             let (old, new) = (meet(&rows, *hash), meet(&grown, *hash));
             prop_assert!(new.holders().any(|h| h == old.home), "{old:?} {new:?}");
             whole += usize::from(old == new);
+            let j = u16::try_from((u64::from(*hash) * u64::from(SIZES[to])) >> 32).unwrap();
+            prop_assert!(parents(&rows, SIZES[to], j).contains(&old));
         }
         // 61 of the new rows at most reach into two old ones.
         prop_assert!(whole >= hashes.len() / 4, "{whole}");
