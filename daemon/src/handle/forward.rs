@@ -255,6 +255,8 @@ pub struct EndpointTraffic {
     pub syn_acks: u64,
     /// RSTs it sent.
     pub resets: u64,
+    /// Flows opened towards it here.
+    pub new_flows: u64,
 }
 
 /// Results of the checks of an endpoint.

@@ -233,6 +233,9 @@ families! {
     FORWARD_ENDPOINT_BYTES = Counter "forward_endpoint_bytes_total" ["service", "endpoint", "direction"],
         "Bytes of these packets, from the IP header on. What the tunnel between nodes adds is not in them.",
         "traffic";
+    FORWARD_ENDPOINT_FLOWS = Counter "forward_endpoint_new_flows_total" ["service", "endpoint"],
+        "Flows opened towards an endpoint on this node as their home, TCP and UDP. A SYN that is repeated counts again.",
+        "new connections";
     FORWARD_ENDPOINT_TCP = Counter "forward_endpoint_tcp_total" ["service", "endpoint", "event"],
         "SYNs delivered to an endpoint, SYN-ACKs and RSTs it sent. Far more SYNs than SYN-ACKs: it does not answer, whatever its check \
          says.",

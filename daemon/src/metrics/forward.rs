@@ -74,6 +74,7 @@ fn counters(f: &Families, status: &ForwardStatus) {
             advance(&f.forward_endpoint_packets.with_label_values(&labels), packets);
             advance(&f.forward_endpoint_bytes.with_label_values(&labels), bytes);
         }
+        advance(&f.forward_endpoint_flows.with_label_values(&[service, endpoint]), e.new_flows);
         for (event, count) in TCP_EVENTS.iter().zip([e.syns, e.syn_acks, e.resets]) {
             advance(&f.forward_endpoint_tcp.with_label_values(&[service, endpoint, event]), count);
         }

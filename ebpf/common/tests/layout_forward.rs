@@ -39,7 +39,7 @@ fn layout() -> String {
     describe!(out, FragmentKey: source, destination, id, protocol, pad);
     describe!(out, Shim: version_flags, hops_used, service, epoch, origin_site, second_site, hops, tag);
     describe!(out, ServiceStats: packets, bytes, new_flows, orphans);
-    describe!(out, EndpointStats: packets, bytes, syns, syn_acks, resets, replies, reply_bytes, pad);
+    describe!(out, EndpointStats: packets, bytes, syns, syn_acks, resets, replies, reply_bytes, new_flows);
     describe!(out, Bucket: filled_ns, tokens);
     // Of linux/bpf.h: the index of the device, and the program that runs there.
     out.push_str("kernel bpf_devmap_val size=8\n");

@@ -165,7 +165,7 @@ fn in_tables(request: &mut Request) -> Step {
     if request.work.collided {
         maps::tally(Tally::Collision);
     }
-    request.found.count_new();
+    request.found.count_new(slot);
     Step::deliver(slot, Tally::FlowNew)
 }
 

@@ -101,10 +101,14 @@ impl Found {
         }
     }
 
-    /// Counts a flow opened here.
+    /// Counts a flow opened here towards the endpoint in `endpoint`.
     #[inline(always)]
-    pub(crate) fn count_new(&self) {
+    pub(crate) fn count_new(&self, endpoint: u16) {
         if let Some(stats) = maps::SERVICE_STATS.get_ptr_mut(self.slot) {
+            // SAFETY: as above.
+            unsafe { (*stats).new_flows += 1 };
+        }
+        if let Some(stats) = maps::ENDPOINT_STATS.get_ptr_mut(u32::from(endpoint)) {
             // SAFETY: as above.
             unsafe { (*stats).new_flows += 1 };
         }

@@ -92,6 +92,7 @@ fn counted(forward: &Forward, balance: &BalanceStatus, status: &mut ForwardStatu
                 syns: e.syns,
                 syn_acks: e.syn_acks,
                 resets: e.resets,
+                new_flows: e.new_flows,
             });
         }
     }

@@ -91,7 +91,7 @@ impl Stats {
             resets: sum.resets + cpu.resets,
             replies: sum.replies + cpu.replies,
             reply_bytes: sum.reply_bytes + cpu.reply_bytes,
-            pad: 0,
+            new_flows: sum.new_flows + cpu.new_flows,
         }))
     }
 

@@ -139,6 +139,7 @@ pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
             syns: 10,
             syn_acks: 11,
             resets: 12,
+            new_flows: 21,
         }],
         checks: vec![CheckView { service, endpoint, up: true, detail: String::new(), passed: 13, failed: 14 }],
         drops: vec![("encap_tag", 15)],

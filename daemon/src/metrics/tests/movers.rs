@@ -200,6 +200,12 @@ pub(super) const MOVERS: &[Mover] = &[
         |m| m.update_forward(Some(&plane())),
     ),
     (
+        &catalog::FORWARD_ENDPOINT_FLOWS,
+        r#"bascule_forward_endpoint_new_flows_total{endpoint="e1",service="dns"}"#,
+        21.0,
+        |m| m.update_forward(Some(&plane())),
+    ),
+    (
         &catalog::FORWARD_ENDPOINT_TCP,
         r#"bascule_forward_endpoint_tcp_total{endpoint="e1",event="reset",service="dns"}"#,
         12.0,

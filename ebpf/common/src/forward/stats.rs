@@ -32,8 +32,8 @@ pub struct EndpointStats {
     pub replies: u64,
     /// Their bytes, from the IP header on.
     pub reply_bytes: u64,
-    /// Always zero.
-    pub pad: u64,
+    /// Flows opened towards it.
+    pub new_flows: u64,
 }
 
 /// A token bucket of one CPU: `tokens` are packets; refilled by the programs from the rates in the configuration.

@@ -133,7 +133,7 @@ pub(crate) fn endpoint_moved(a: EndpointStats, b: EndpointStats) -> EndpointStat
         resets: b.resets - a.resets,
         replies: b.replies - a.replies,
         reply_bytes: b.reply_bytes - a.reply_bytes,
-        pad: 0,
+        new_flows: b.new_flows - a.new_flows,
     }
 }
 

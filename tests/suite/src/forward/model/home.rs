@@ -212,6 +212,7 @@ impl State {
                 self.enter(job, from, &place);
             }
             self.service_stats.entry(job.slot).or_default().new_flows += 1;
+            self.endpoint_stats.entry(place.slot).or_default().new_flows += 1;
             if collided {
                 self.count(Tally::Collision);
             }

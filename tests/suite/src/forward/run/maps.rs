@@ -149,7 +149,7 @@ pub(crate) fn endpoint_stats(ebpf: &mut Ebpf, slots: &[u16]) -> Result<BTreeMap<
             resets: add(|s| s.resets),
             replies: add(|s| s.replies),
             reply_bytes: add(|s| s.reply_bytes),
-            pad: 0,
+            new_flows: add(|s| s.new_flows),
         };
         Ok((*slot, stats))
     };

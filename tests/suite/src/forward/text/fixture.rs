@@ -195,7 +195,7 @@ fn expectation(e: &mut Expect, line: &str, world: &World) -> Result<()> {
                 resets: take("resets")?,
                 replies: take("replies")?,
                 reply_bytes: take("reply-bytes")?,
-                pad: 0,
+                new_flows: take("new")?,
             };
             e.endpoints.push((slot, stats));
         }
