@@ -1,5 +1,5 @@
-//! A VIP that a Lease elects, under faults of its owner, over and over: frames of a second owner, and the take-over beside its bound.
-//! Issue 5, "Shows" 5. Real daemons, a real API server, the shipped role.
+//! A VIP that a lease elects, under faults of its owner, over and over: frames of a second owner, and the take-over beside its bound.
+//! Issue 5, "Shows" 5. Real daemons; a Lease of a real API server with the shipped role, and a key of an etcd with TLS.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bascule_lab::Report;
-use bascule_lab::leased::{Fault, Leased, Outcome};
+use bascule_lab::leased::{Fault, Leased, Outcome, Store};
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "lease", about = "Strikes the owner of a VIP on a Lease, and counts frames of two owners")]
+#[command(name = "lease", about = "Strikes the owner of a VIP on a lease, and counts frames of two owners")]
 struct Args {
-    /// Faults over all kinds together; each kind gets an equal share.
+    /// Faults over all kinds and stores together; each gets an equal share.
     #[arg(long, default_value_t = 200)]
     runs: usize,
     /// Write the result.
@@ -25,17 +25,26 @@ fn main() -> Result<ExitCode> {
     bascule_lab::clean_on_signals();
     let args = Args::parse();
     let mut report = Report::new();
-    let mut leased = Leased::new("lease-drill")?;
+    let share = args.runs.div_ceil(Fault::ALL.len() * Store::ALL.len());
+    for store in Store::ALL {
+        strikes(store, share, &mut report).with_context(|| store.as_str())?;
+    }
+    Ok(report.finish(args.json.as_deref())?)
+}
+
+/// `share` faults of every kind, with the lease in `store`.
+fn strikes(store: Store, share: usize, report: &mut Report) -> Result<()> {
+    let mut leased = Leased::on("lease-drill", store)?;
     leased.start(0)?;
     leased.start(1)?;
     let bound = leased.bound()?;
-    let share = args.runs.div_ceil(Fault::ALL.len());
     let mut outcomes: [Vec<Outcome>; Fault::ALL.len()] = Default::default();
     for run in 0..share {
         for (fault, seen) in Fault::ALL.into_iter().zip(&mut outcomes) {
             let outcome = leased.strike(fault).with_context(|| format!("{} {run}", fault.as_str()))?;
             println!(
-                "{run} {}: {:?}, {} frames of the former owner",
+                "{} {run} {}: {:?}, {} frames of the former owner",
+                store.as_str(),
                 fault.as_str(),
                 outcome.takeover,
                 outcome.overlap
@@ -44,14 +53,13 @@ fn main() -> Result<ExitCode> {
         }
     }
     for (fault, seen) in Fault::ALL.into_iter().zip(&outcomes) {
-        rows(fault, seen, bound, &mut report);
+        rows(&format!("{}: {}", store.as_str(), fault.as_str()), seen, bound, report);
     }
-    leased.clean()?;
-    Ok(report.finish(args.json.as_deref())?)
+    Ok(leased.clean()?)
 }
 
-fn rows(fault: Fault, outcomes: &[Outcome], bound: Duration, report: &mut Report) {
-    let (scene, runs) = (fault.as_str(), outcomes.len());
+fn rows(scene: &str, outcomes: &[Outcome], bound: Duration, report: &mut Report) {
+    let runs = outcomes.len();
     let total = |of: fn(&Outcome) -> usize| {
         f64::from(u32::try_from(outcomes.iter().map(of).sum::<usize>()).unwrap_or(u32::MAX))
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bascule_lab::bascule::Bascule;
 use bascule_lab::etcd::Data;
-use bascule_lab::leased::{Fault, GROUP, LEASE, Leased, PATIENCE, VIP, VRRP_GROUP};
+use bascule_lab::leased::{Fault, GROUP, LEASE, Leased, PATIENCE, Store, VIP, VRRP_GROUP};
 use bascule_lab::{Stamp, sleep_until, wait_for};
 use bascule_suite::etcd::Scene;
 use serde_json::json;
@@ -128,6 +128,20 @@ fn without_the_api_the_lease_ends_and_vrrp_does_not_notice() -> Result<()> {
     let mac = leased.nodes[owner].port.mac();
     wait_for(PATIENCE, "the VIP to be back", || (leased.answers(mac, gone) > 10).then_some(()))?;
     ensure!(roles(&mut leased) == before, "nor does its return");
+    Ok(leased.clean()?)
+}
+
+#[test]
+fn one_owner_answers_when_the_owner_on_etcd_is_frozen_or_cut_off() -> Result<()> {
+    let mut leased = Leased::on("lease-on-etcd", Store::Etcd)?;
+    leased.start(0)?;
+    leased.start(1)?;
+    let bound = leased.bound()?;
+    for fault in [Fault::Freeze, Fault::Partition] {
+        let outcome = leased.strike(fault)?;
+        ensure!(outcome.overlap == 0 && outcome.adverts == 0, "{}: {outcome:?}", fault.as_str());
+        ensure!(outcome.takeover <= bound, "{}: {outcome:?} is later than {bound:?}", fault.as_str());
+    }
     Ok(leased.clean()?)
 }
 

@@ -1,5 +1,5 @@
-//! Two nodes with the real daemon whose VIP a Lease elects, a real API server behind a network of its own, and a client that asks for the
-//! VIP all the time: what a fault of the owner shows on the LAN.
+//! Two nodes with the real daemon whose VIP a lease elects, a real API server and an etcd behind a network of its own, and a client that asks
+//! for the VIP all the time: what a fault of the owner shows on the LAN.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::apiserver::ApiServer;
 use crate::bascule::{Bascule, binary};
+use crate::etcd::{self, Data, Member};
+use crate::pki::{Authority, Pair};
 use crate::{
     ArpAsker, BridgeOptions, Direction, Filter, Frame, Kind, Lab, LabError, Mac, Netns, Port, ProbeOptions, Responder,
     Result, Sniffer, Stamp, UdpProber, wait_for,
@@ -30,9 +32,32 @@ pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/lea
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 200);
 const API: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 8, 0, 1));
+const ETCD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 8, 0, 2));
 const PORT: u16 = 7777;
 /// The role and account that are shipped.
 const ROLE: &str = include_str!("../../../deploy/rbac-elector.yaml");
+
+/// Where the lease lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// A Lease of the API server, 3 s.
+    Kubernetes,
+    /// A key of an etcd with TLS, TTL 5 s.
+    Etcd,
+}
+
+impl Store {
+    /// Every store.
+    pub const ALL: [Self; 2] = [Self::Kubernetes, Self::Etcd];
+
+    /// For tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "Kubernetes",
+            Self::Etcd => "etcd",
+        }
+    }
+}
 
 /// What befalls the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +66,7 @@ pub enum Fault {
     Kill,
     /// SIGSTOP until the other owns, then SIGCONT.
     Freeze,
-    /// Its way to the API server is cut, and nothing else.
+    /// Its way to the store is cut, and nothing else.
     Partition,
     /// SIGTERM.
     Stop,
@@ -56,7 +81,7 @@ impl Fault {
         match self {
             Self::Kill => "SIGKILL",
             Self::Freeze => "SIGSTOP past the lease, SIGCONT",
-            Self::Partition => "way to the API cut",
+            Self::Partition => "way to the store cut",
             Self::Stop => "SIGTERM",
         }
     }
@@ -83,7 +108,7 @@ pub struct Node {
     pub netns: Netns,
     /// Its port on the LAN.
     pub port: Port,
-    /// Its port on the network of the API server.
+    /// Its port on the network of the stores.
     pub api_port: Port,
     /// The daemon, while it runs.
     pub daemon: Option<Bascule>,
@@ -103,16 +128,26 @@ pub struct Leased {
     prober: UdpProber,
     token: Option<Stamp>,
     kubeconfigs: Vec<PathBuf>,
+    store: Store,
+    etcd: Option<(Member, Authority, Pair)>,
     // Last: everything above lies in it.
     lab: Lab,
 }
 
 impl Leased {
-    /// Builds all of it, without daemons. The Lease is there and free.
+    /// Builds all of it for a Lease of the API server, without daemons. The Lease is there and free.
     ///
     /// # Errors
     /// When a part of it cannot be made.
     pub fn new(name: &str) -> Result<Self> {
+        Self::on(name, Store::Kubernetes)
+    }
+
+    /// The same with the lease in `store`.
+    ///
+    /// # Errors
+    /// When a part of it cannot be made.
+    pub fn on(name: &str, store: Store) -> Result<Self> {
         let lab = Lab::new(name)?;
         let (lan, back) =
             (lab.bridge("lan", &BridgeOptions::default())?, lab.bridge("back", &BridgeOptions::default())?);
@@ -124,6 +159,17 @@ impl Leased {
             "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
             "spec": {"holderIdentity": "", "leaseDurationSeconds": 1}});
         api.must("POST", LEASE.trim_end_matches("/plndr-cp-lock"), Some(&lease))?;
+        let etcd = match store {
+            Store::Kubernetes => None,
+            Store::Etcd => {
+                let (host, _) = lab.host("etcd", &back, &[net(Ipv4Addr::new(10, 8, 0, 2))])?;
+                let authority = Authority::create(&lab.directory().join("etcd-pki"))?;
+                let mut member = Member::start(&lab, &host, &[("e1", ETCD)], 0, Data::Memory, &authority)?;
+                member.wait_ready()?;
+                let user = authority.sign("node", "node", &[])?;
+                Some((member, authority, user))
+            }
+        };
         let mut nodes = Vec::new();
         for n in 1..=2_u8 {
             let (netns, port) = lab.host(&format!("n{n}"), &lan, &[net(Ipv4Addr::new(10, 9, 0, n))])?;
@@ -135,25 +181,32 @@ impl Leased {
         let asker = ArpAsker::start(&client, CLIENT, SAFE, Duration::from_millis(10))?;
         let options = ProbeOptions { interval: Duration::from_millis(10), ..ProbeOptions::default() };
         let prober = UdpProber::start(&client, VIP, PORT, options)?;
-        let mut all = Self { nodes, api, sniffer, asker, prober, token: None, kubeconfigs: Vec::new(), lab };
+        let (token, kubeconfigs) = (None, Vec::new());
+        let mut all = Self { nodes, api, sniffer, asker, prober, token, kubeconfigs, store, etcd, lab };
         all.refresh_tokens()?;
         Ok(all)
     }
 
-    /// The configuration of node `index`: one VIP on the Lease (3 s, 2 s, 0.5 s), one by VRRP.
-    ///
+    /// The configuration of node `index`: one VIP on the lease (3 s, 2 s, 0.5 s of the API server, or a TTL of 5 s), one by VRRP.
     pub fn config(&self, index: usize) -> Value {
         let name = format!("n{}", index + 1);
-        let lease = json!({"duration": "3s", "renewDeadline": "2s", "retryPeriod": "500ms"});
-        json!({
-            "node": name,
-            "kubernetes": {"kubeconfig": self.kubeconfigs[index]},
-            "vips": [
-                {"name": GROUP, "addresses": [VIP], "interface": "eth0", "ownership": "safe", "lease": lease},
-                {"name": VRRP_GROUP, "addresses": [VRRP_VIP], "interface": "eth0", "vrid": 52, "nodes": ["n1", "n2"],
-                 "conflictProbe": false},
-            ],
-        })
+        let vrrp = json!({"name": VRRP_GROUP, "addresses": [VRRP_VIP], "interface": "eth0", "vrid": 52,
+            "nodes": ["n1", "n2"], "conflictProbe": false});
+        match &self.etcd {
+            None => {
+                let lease = json!({"duration": "3s", "renewDeadline": "2s", "retryPeriod": "500ms"});
+                let vip = json!({"name": GROUP, "addresses": [VIP], "interface": "eth0", "ownership": "safe",
+                    "lease": lease});
+                json!({"node": name, "kubernetes": {"kubeconfig": self.kubeconfigs[index]}, "vips": [vip, vrrp]})
+            }
+            Some((_, authority, user)) => {
+                let etcd = json!({"endpoints": [format!("https://{ETCD}:{}", etcd::PORT)], "caFile": authority.ca,
+                    "certFile": user.certificate, "keyFile": user.key, "ttl": "5s"});
+                let vip = json!({"name": GROUP, "addresses": [VIP], "interface": "eth0", "elector": "etcd",
+                    "lease": {"name": "api"}});
+                json!({"node": name, "etcd": etcd, "vips": [vip, vrrp]})
+            }
+        }
     }
 
     /// Starts the daemon of node `index`.
@@ -189,10 +242,15 @@ impl Leased {
     /// When it does not in time.
     pub fn follows(&mut self, index: usize) -> Result<()> {
         self.daemon(index).wait_role(PATIENCE, GROUP, "backup")?;
-        let holder = format!("n{}_bascule", 2 - index);
+        let (store, name) = (self.store, format!("n{}_bascule", 2 - index));
+        let names = |holder: &str| match store {
+            Store::Kubernetes => holder == name,
+            // The boot follows.
+            Store::Etcd => holder.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('_')),
+        };
         let daemon = self.daemon(index);
         wait_for(PATIENCE, "the follower to know the holder", || {
-            (daemon.group(GROUP)?["lease"]["holder"] == holder.as_str()).then_some(())
+            daemon.group(GROUP)?["lease"]["holder"].as_str().is_some_and(names).then_some(())
         })
     }
 
