@@ -18,8 +18,10 @@ use super::{Arena, BULK, Balancer, ECHO, Rounds, place, rows};
 const FACTOR: f64 = 1.0;
 /// Of each slice, without what comes before it counts.
 const TIME: Duration = Duration::from_millis(500);
-/// Slices of each kind and measurement in a round.
-const SLICES: usize = 6;
+/// Slices of ours and of nftables in a round. Of throughput more: there the two are closest, and a slice says least.
+const SLICES: [usize; METRICS.len()] = [6, 6, 16];
+/// Slices of haproxy, which is far behind.
+const FAR: usize = 4;
 /// Slices of those that nothing is judged by.
 const BESIDE: usize = 2;
 /// Connections at once while connections are counted, kept connections while requests are, streams of bulk.
@@ -29,10 +31,17 @@ const STREAMS: usize = 4;
 /// A slice that ended later than this was cut off from the processor: its turn is void (platform.md: stalls of 40-600 ms).
 const ALLOWANCE: Duration = Duration::from_millis(30);
 const OURS: Balancer = Balancer::Local(Hook::Tc);
-/// Ours and nftables next to one another; the first three are judged.
+/// Ours and nftables next to one another.
 const KINDS: [Balancer; 5] =
-    [Balancer::Haproxy, Balancer::Nftables, OURS, Balancer::Routed, Balancer::Local(Hook::Xdp)];
-const JUDGED: usize = 3;
+    [Balancer::Nftables, OURS, Balancer::Haproxy, Balancer::Routed, Balancer::Local(Hook::Xdp)];
+/// How many of [`KINDS`] have a slice in turn `turn`.
+const fn kinds_in(turn: usize) -> usize {
+    match turn {
+        0..BESIDE => KINDS.len(),
+        BESIDE..FAR => 3,
+        _ => 2,
+    }
+}
 
 /// What is measured.
 #[derive(Clone, Copy)]
@@ -58,8 +67,8 @@ pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
     for run in 0..runs {
         let arenas: Vec<Arena> =
             KINDS.iter().map(|kind| Arena::new(*kind).with_context(|| kind.name())).collect::<Result<_>>()?;
-        for ((metric, name, unit), all) in METRICS.iter().zip(&mut rounds) {
-            let (medians, late) = round(*metric, &arenas).with_context(|| *name)?;
+        for (((metric, name, unit), slices), all) in METRICS.iter().zip(SLICES).zip(&mut rounds) {
+            let (medians, late) = round(*metric, slices, &arenas).with_context(|| *name)?;
             eprintln!("tcp: run {} of {runs}: {name} {medians:.2?} {unit}, {late} void turns", run + 1);
             void += late;
             all.push(medians);
@@ -79,12 +88,11 @@ pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
 }
 
 /// The median of every kind, and how many turns were void.
-fn round(metric: Metric, arenas: &[Arena]) -> Result<(Vec<f64>, usize)> {
+fn round(metric: Metric, most: usize, arenas: &[Arena]) -> Result<(Vec<f64>, usize)> {
     let mut slices: Vec<Samples> = vec![Samples::default(); arenas.len()];
     let (mut turns, mut void) = (0, 0);
-    while turns < SLICES {
-        let kinds = if turns < BESIDE { arenas.len() } else { JUDGED };
-        let mut order: Vec<usize> = (0..kinds).collect();
+    while turns < most {
+        let mut order: Vec<usize> = (0..kinds_in(turns)).collect();
         if turns % 2 == 1 {
             order.reverse();
         }
@@ -95,7 +103,7 @@ fn round(metric: Metric, arenas: &[Arena]) -> Result<(Vec<f64>, usize)> {
             taken.push((index, value));
             late = late.max(behind);
         }
-        if late > ALLOWANCE && void < SLICES {
+        if late > ALLOWANCE && void < most {
             void += 1;
             continue;
         }
