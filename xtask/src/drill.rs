@@ -147,7 +147,7 @@ fn drills() -> Result<Vec<Drill>> {
         Drill {
             name: "site-seeds",
             shows: "10,000 seeds of the fault matrix between sites without a broken invariant",
-            minutes: 120,
+            minutes: 15,
             parts: site_seeds.collect(),
         },
         Drill {
@@ -170,16 +170,21 @@ fn drills() -> Result<Vec<Drill>> {
         },
         Drill {
             name: "dataplane",
-            shows: "cost of a packet, nftables and haproxy beside it, SYN floods at both hooks, tables of 1,000 services",
+            shows: "cost of a packet, UDP beside nftables, SYN floods at both hooks, tables of 1,000 services",
             minutes: 50,
             parts: vec![
                 part("cost", Built("dataplane"), "--scene cost --runs 10"),
                 part("udp", Built("dataplane"), "--scene udp --runs 10"),
-                part("tcp", Built("dataplane"), "--scene tcp --runs 20"),
                 part("flood", Built("dataplane"), "--scene flood"),
                 part("flood-tc", Built("dataplane"), "--scene flood --tc"),
                 part("tables", Built("tables"), ""),
             ],
+        },
+        Drill {
+            name: "dataplane-tcp",
+            shows: "connections, requests and throughput beside nftables and haproxy; needs a quiet machine",
+            minutes: 25,
+            parts: vec![part("all", Built("dataplane"), "--scene tcp --runs 30")],
         },
         Drill {
             name: "failover",
@@ -201,7 +206,7 @@ fn drills() -> Result<Vec<Drill>> {
         },
         Drill {
             name: "lease",
-            shows: "200 faults of the owner of a VIP on a Lease: no frame of a second owner, take-over beside its bound",
+            shows: "200 faults of the owner of a VIP on a lease (Kubernetes, etcd): no frame of a second owner, take-over beside its bound",
             minutes: 35,
             parts: vec![part("all", Built("lease"), "--runs 200")],
         },
