@@ -32,6 +32,7 @@ pub mod queues;
 mod report;
 mod responder;
 pub mod router;
+pub mod scale;
 mod sched;
 mod sniffer;
 mod tcp_probe;

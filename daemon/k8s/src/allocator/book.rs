@@ -71,7 +71,9 @@ pub(super) enum Done {
     Node(Box<Node>),
     /// An event alone was sent.
     Said,
-    /// Somebody else wrote before; or it did not work, and is tried again.
+    /// Somebody else wrote before: it is decided anew on what the watch brings of that, or has brought meanwhile.
+    Conflict,
+    /// It did not work, and is tried again.
     Again,
     /// The object is gone, or the server will never take this: nothing more until it changes.
     Drop,
@@ -99,8 +101,10 @@ pub(super) struct Book {
     nodes: NodeBook,
     /// To be compared.
     queue: BTreeSet<Target>,
-    /// A write is under way.
-    busy: BTreeSet<Target>,
+    /// A write is under way, which names this version.
+    busy: BTreeMap<Target, String>,
+    /// Older than what the server has: nothing can be decided before the watch brings that.
+    behind: BTreeSet<Target>,
     /// Lists that are complete: services, namespaces, pools, nodes.
     complete: [bool; 4],
 }
@@ -116,7 +120,8 @@ impl Book {
             pools: PoolBook::default(),
             nodes: NodeBook::default(),
             queue: BTreeSet::new(),
-            busy: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            behind: BTreeSet::new(),
             complete: [false; 4],
         }
     }
@@ -190,7 +195,7 @@ impl Book {
 
     /// There is something to compare.
     pub(super) fn is_due(&self) -> bool {
-        self.is_complete() && self.queue.iter().any(|target| !self.busy.contains(target))
+        self.is_complete() && self.queue.iter().any(|target| !self.busy.contains_key(target))
     }
 
     /// A pool is to be compared.
@@ -203,11 +208,10 @@ impl Book {
         if !self.is_complete() {
             return None;
         }
-        let candidates: Vec<Target> = self.queue.difference(&self.busy).cloned().collect();
-        for target in candidates {
-            if matches!(target, Target::Pool(_)) && !with_pools {
-                continue;
-            }
+        let free =
+            |target: &&Target| !self.busy.contains_key(target) && (with_pools || !matches!(target, Target::Pool(_)));
+        // One at a time: of thousands that wait, the first is mostly the one that is written.
+        while let Some(target) = self.queue.iter().find(free).cloned() {
             let _was = self.queue.remove(&target);
             let write = match &target {
                 Target::Service(id) => self.service_write(id),
@@ -215,7 +219,8 @@ impl Book {
                 Target::Node(name) => self.nodes.write(name),
             };
             if let Some(write) = write {
-                let _new = self.busy.insert(target);
+                let version = write.patch["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+                let _none = self.busy.insert(target, version);
                 return Some(write);
             }
         }
@@ -224,7 +229,7 @@ impl Book {
 
     /// What became of a write.
     pub(super) fn done(&mut self, target: &Target, done: Done) {
-        let _was = self.busy.remove(target);
+        let named = self.busy.remove(target);
         match done {
             Done::Service(service) => self.service(*service),
             Done::Pool(pool) => {
@@ -236,12 +241,28 @@ impl Book {
                 self.nodes(Told::One(key, *node));
             }
             Done::Said => {}
-            Done::Again => drop(self.queue.insert(target.clone())),
+            // The same version again would meet the same conflict.
+            Done::Conflict if named.as_deref() == self.version(target) => drop(self.behind.insert(target.clone())),
+            Done::Conflict | Done::Again => drop(self.queue.insert(target.clone())),
             Done::Drop => self.nodes.give_up(target),
         }
         if self.is_complete() {
             self.hear();
         }
+    }
+
+    /// The version of an object as it is known.
+    fn version(&self, target: &Target) -> Option<&str> {
+        match target {
+            Target::Service(id) => self.services.get(id).map(|entry| entry.service.metadata.resource_version.as_str()),
+            Target::Pool(name) => self.pools.version(name),
+            Target::Node(name) => self.nodes.version(name),
+        }
+    }
+
+    /// The watch has had its time: what it was waited for is tried again all the same, in case the server meant something else by 409.
+    pub(super) fn look_again(&mut self) {
+        self.queue.append(&mut self.behind);
     }
 
     /// How full the pools are.

@@ -55,7 +55,8 @@ pub(super) async fn send(client: Client, write: Write, deadline: Instant, clock:
         Err(trouble) => {
             let done = match trouble.fault {
                 Fault::NotFound | Fault::Refused => Done::Drop,
-                Fault::Conflict | Fault::Gone | Fault::Failed(_) => Done::Again,
+                Fault::Conflict | Fault::Gone => Done::Conflict,
+                Fault::Failed(_) => Done::Again,
             };
             Sent { target, done, written: false, said: false, trouble: Some(trouble) }
         }

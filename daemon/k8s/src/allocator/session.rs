@@ -28,6 +28,8 @@ const POOLS_EVERY: Duration = Duration::from_secs(2);
 /// First wait after a write that failed, doubling up to the last.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long after a conflict the watch is waited for. A server that is well sends what it has stored within milliseconds.
+const WATCH_LATE: Duration = Duration::from_secs(2);
 
 /// A session. It never ends by itself.
 pub(super) struct Session<'a> {
@@ -81,8 +83,12 @@ impl<'a> Session<'a> {
         let mut running: JoinSet<Sent> = JoinSet::new();
         let (mut quiet, mut failures) = (Instant::now(), 0_u32);
         let mut pools_next = Instant::now();
+        let mut conflict: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            if conflict.take_if(|at| *at + WATCH_LATE <= now).is_some() {
+                self.lock().look_again();
+            }
             // After a failure one write shows whether it goes better.
             let width = if failures > 0 { 1 } else { WIDTH };
             while now >= quiet && running.len() < width {
@@ -116,6 +122,9 @@ impl<'a> Session<'a> {
             tokio::select! {
                 Some(sent) = running.join_next() => match sent {
                     Ok(sent) => {
+                        if sent.trouble.as_ref().is_some_and(|t| matches!(t.fault, Fault::Conflict | Fault::Gone)) {
+                            conflict.get_or_insert(now);
+                        }
                         let (patience, lost) = self.took(sent, &mut failures);
                         quiet = quiet.max(Instant::now() + patience);
                         if lost {
@@ -127,6 +136,7 @@ impl<'a> Session<'a> {
                 },
                 () = self.changed.notified() => {}
                 () = sleep_until(look.unwrap_or(now)), if due && look.is_some() => {}
+                () = sleep_until(conflict.unwrap_or(now) + WATCH_LATE), if conflict.is_some() => {}
             }
         }
     }
@@ -160,9 +170,8 @@ impl<'a> Session<'a> {
                 *failures = 0;
                 (Duration::ZERO, false)
             }
-            // The object alone is to blame.
-            Some(Fault::NotFound | Fault::Refused) => (Duration::ZERO, false),
-            Some(Fault::Conflict | Fault::Gone) => (WAIT_MIN, false),
+            // The object alone is to blame; and one that somebody else wrote waits for the watch by itself.
+            Some(Fault::NotFound | Fault::Refused | Fault::Conflict | Fault::Gone) => (Duration::ZERO, false),
             Some(Fault::Failed(failure)) => {
                 let asked = match failure {
                     Failure::Throttled { retry_after } => retry_after.unwrap_or_default(),

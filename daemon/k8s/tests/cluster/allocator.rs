@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::fake::{Fake, PATIENCE, until};
+use crate::common::PATIENCE;
+use crate::fake::Fake;
 
 pub(crate) const SERVICES: &str = "/api/v1/services";
 const SECOND: Duration = Duration::from_secs(1);
@@ -116,7 +117,7 @@ async fn each_service_gets_an_address_in_the_exact_form_and_a_deleted_one_gives_
     let fake = cluster().await;
     (0..20).for_each(|n| fake.put(&path(&format!("s{n:02}")), service()));
     let giver = Giver::start(&fake, "n1");
-    until("all have one", || addresses(&fake).len() == 20).await;
+    fake.until("all have one", || addresses(&fake).len() == 20).await;
     // The lowest first; the network address is avoided.
     assert_eq!(of(&fake, "s00"), ["192.0.2.1"]);
     let first = fake.lock().objects.get(&path("s00")).unwrap()["status"].clone();
@@ -124,9 +125,9 @@ async fn each_service_gets_an_address_in_the_exact_form_and_a_deleted_one_gives_
     assert_eq!(condition(&fake, "s00"), ("True".into(), "Allocated".into(), "192.0.2.1".into()));
     fake.remove(&path("s03"));
     fake.put(&path("late"), service());
-    until("the late one has one", || of(&fake, "late") == ["192.0.2.4"]).await;
+    fake.until("the late one has one", || of(&fake, "late") == ["192.0.2.4"]).await;
     let status = "/apis/bascule.dev/v1alpha1/vippools/main/status";
-    until("the pool says so", || {
+    fake.until("the pool says so", || {
         let inner = fake.lock();
         let pool = inner.objects.get("/apis/bascule.dev/v1alpha1/vippools/main").unwrap();
         pool["status"]["used"] == 20
@@ -152,10 +153,10 @@ async fn nothing_of_others_is_written_and_what_they_gave_is_not_given() {
     fake.put(&path("inner"), json!({"metadata": {}, "spec": {"type": "ClusterIP", "ports": [{"port": 80}]}}));
     fake.put(&path("ours"), service());
     let giver = Giver::start(&fake, "n1");
-    until("ours has one", || !of(&fake, "ours").is_empty()).await;
+    fake.until("ours has one", || !of(&fake, "ours").is_empty()).await;
     assert_eq!(of(&fake, "ours"), ["192.0.2.2"]);
     fake.put(&path("second"), service());
-    until("the second has one", || !of(&fake, "second").is_empty()).await;
+    fake.until("the second has one", || !of(&fake, "second").is_empty()).await;
     for name in ["foreign", "unclassed", "inner"] {
         assert_eq!(writes(&fake, &path(name)), 0, "{name}");
     }
@@ -171,7 +172,7 @@ async fn what_a_status_says_is_adopted_whatever_the_pools_say() {
         fake.put(&path(name), service);
     }
     let giver = Giver::start(&fake, "n1");
-    until("both are marked", || ["a", "b"].iter().all(|name| condition(&fake, name).0 == "True")).await;
+    fake.until("both are marked", || ["a", "b"].iter().all(|name| condition(&fake, name).0 == "True")).await;
     assert_eq!((of(&fake, "a"), of(&fake, "b")), (vec!["192.0.2.77".to_owned()], vec!["198.51.100.9".to_owned()]));
     giver.stop().await;
 }
@@ -183,7 +184,7 @@ async fn a_service_that_waits_says_why_once_and_is_served_when_it_can_be() {
     fake.put(&path("b"), asking(json!({"bascule.dev/addresses": "203.0.113.5"})));
     fake.put(&path("c"), asking(json!({"metallb.universe.tf/loadBalancerIPs": "web"})));
     let mut giver = Giver::start(&fake, "n1");
-    until("each says why", || ["a", "b", "c"].iter().all(|name| condition(&fake, name).0 == "False")).await;
+    fake.until("each says why", || ["a", "b", "c"].iter().all(|name| condition(&fake, name).0 == "False")).await;
     assert_eq!(condition(&fake, "a").1, "UnknownPool");
     assert_eq!(condition(&fake, "b").1, "NotInPool");
     assert_eq!(condition(&fake, "c").1, "BadRequest");
@@ -192,7 +193,7 @@ async fn a_service_that_waits_says_why_once_and_is_served_when_it_can_be() {
     fake.change(&path("a"), |service| service["metadata"]["labels"] = json!({"x": "y"}));
     fake.put("/apis/bascule.dev/v1alpha1/vippools/later", pool("203.0.113.0/28"));
     fake.change(&path("c"), |service| service["metadata"]["annotations"] = json!({}));
-    until("each has one", || addresses(&fake).len() == 3).await;
+    fake.until("each has one", || addresses(&fake).len() == 3).await;
     assert_eq!((of(&fake, "a"), of(&fake, "b")), (vec!["203.0.113.1".to_owned()], vec!["203.0.113.5".to_owned()]));
     assert_eq!(fake.asked("POST", "/events"), 3, "one word each");
     let told = {
@@ -215,13 +216,13 @@ async fn services_of_one_key_share_and_others_wait() {
     };
     fake.put(&path("a"), keyed(80));
     let giver = Giver::start(&fake, "n1");
-    until("the first has it", || !of(&fake, "a").is_empty()).await;
+    fake.until("the first has it", || !of(&fake, "a").is_empty()).await;
     fake.put(&path("b"), keyed(443));
     fake.put(&path("c"), keyed(80));
-    until("the second has it", || of(&fake, "b") == ["192.0.2.9"]).await;
-    until("the third says why not", || condition(&fake, "c").1 == "PortTaken").await;
+    fake.until("the second has it", || of(&fake, "b") == ["192.0.2.9"]).await;
+    fake.until("the third says why not", || condition(&fake, "c").1 == "PortTaken").await;
     fake.remove(&path("a"));
-    until("the third has it", || of(&fake, "c") == ["192.0.2.9"]).await;
+    fake.until("the third has it", || of(&fake, "c") == ["192.0.2.9"]).await;
     giver.stop().await;
 }
 
@@ -230,15 +231,15 @@ async fn a_service_that_changes_its_type_keeps_only_what_others_gave() {
     let fake = cluster().await;
     fake.put(&path("a"), service());
     let giver = Giver::start(&fake, "n1");
-    until("it has one", || of(&fake, "a") == ["192.0.2.1"]).await;
+    fake.until("it has one", || of(&fake, "a") == ["192.0.2.1"]).await;
     fake.change(&path("a"), |service| {
         service["spec"]["type"] = json!("ClusterIP");
         service["status"]["loadBalancer"]["ingress"].as_array_mut().unwrap().push(json!({"ip": "198.51.100.1"}));
     });
-    until("ours is gone", || of(&fake, "a") == ["198.51.100.1"]).await;
+    fake.until("ours is gone", || of(&fake, "a") == ["198.51.100.1"]).await;
     assert_eq!(condition(&fake, "a").0, "");
     fake.put(&path("b"), service());
-    until("it is free again", || of(&fake, "b") == ["192.0.2.1"]).await;
+    fake.until("it is free again", || of(&fake, "b") == ["192.0.2.1"]).await;
     giver.stop().await;
 }
 
@@ -251,8 +252,8 @@ async fn of_two_pools_that_overlap_the_older_one_gives() {
     fake.put("/apis/bascule.dev/v1alpha1/vippools/later", later);
     fake.put(&path("a"), service());
     let giver = Giver::start(&fake, "n1");
-    until("it has one", || of(&fake, "a") == ["192.0.2.1"]).await;
-    until("the later one says why", || {
+    fake.until("it has one", || of(&fake, "a") == ["192.0.2.1"]).await;
+    fake.until("the later one says why", || {
         let inner = fake.lock();
         let later = inner.objects.get("/apis/bascule.dev/v1alpha1/vippools/later").unwrap();
         let condition = &later["status"]["conditions"][0];

@@ -1,10 +1,9 @@
 //! The allocator while its server misbehaves, dies and comes back, and while others want to be it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::allocator::{Giver, SERVICES, addresses, cluster, ips, path, service};
-use crate::fake::{Fake, Mood, until};
+use crate::fake::{Fake, Mood};
 
 /// Everything that ever stood in a status: moments at which two Services had one address, and addresses that were changed for another.
 fn audit(fake: &Fake) -> (Vec<String>, Vec<String>) {
@@ -49,62 +48,106 @@ async fn a_planted_second_holder_and_a_planted_change_are_found() {
     assert_eq!((twice.len(), changed.len()), (1, 1));
 }
 
-/// Services come before, while and after the server is in this mood for `long`.
-async fn survives(mood: Mood, long: Duration) {
+/// How long the server is in its mood.
+enum Long {
+    /// So many requests.
+    Requests(usize),
+    /// Until the claim is over.
+    Claim,
+    /// Until all is done, after so many conflicts.
+    Conflicts(u64),
+}
+
+/// Fifteen Services from number `from` on.
+fn fifteen(fake: &Fake, from: u32) {
+    (from..from + 15).for_each(|n| fake.put(&path(&format!("s{n:02}")), service()));
+}
+
+/// Services come before, while and after the server is in this mood.
+async fn survives(mood: Mood, long: Long) {
     let fake = cluster().await;
-    let put = |from: u32| (from..from + 15).for_each(|n| fake.put(&path(&format!("s{n:02}")), service()));
-    put(0);
-    let giver = Giver::start(&fake, "n1");
-    until("the first have one", || addresses(&fake).len() == 15).await;
+    fifteen(&fake, 0);
+    let mut giver = Giver::start(&fake, "n1");
+    fake.until("the first have one", || addresses(&fake).len() == 15).await;
+    let before = fake.lock().seen.len();
     fake.set_mood(mood);
-    put(15);
-    tokio::time::sleep(long).await;
-    put(30);
-    if mood != Mood::Conflict {
+    fifteen(&fake, 15);
+    let well = match long {
+        Long::Requests(count) => {
+            fake.until("it asks", || fake.lock().seen.len() >= before + count).await;
+            true
+        }
+        Long::Claim => giver.until("the claim is over", |state| !state.leads).await.holder.is_some(),
+        Long::Conflicts(count) => giver.until("conflicts", |state| state.conflicts >= count).await.conflicts < count,
+    };
+    fifteen(&fake, 30);
+    if well {
         fake.set_mood(Mood::Well);
     }
-    until("all have one", || addresses(&fake).len() == 45).await;
+    fake.until("all have one", || addresses(&fake).len() == 45).await;
     assert_clean(&fake);
     giver.stop().await;
 }
 
-const SHORT: Duration = Duration::from_millis(700);
-/// Longer than the lease.
-const LONG: Duration = Duration::from_secs(4);
-
 #[tokio::test]
 async fn errors_of_the_server() {
-    survives(Mood::Status(500), SHORT).await;
+    survives(Mood::Status(500), Long::Requests(8)).await;
 }
 
 #[tokio::test]
 async fn errors_until_the_lease_is_over() {
-    survives(Mood::Status(503), LONG).await;
+    survives(Mood::Status(503), Long::Claim).await;
 }
 
 #[tokio::test]
 async fn a_frozen_server() {
-    survives(Mood::Freeze, LONG).await;
+    survives(Mood::Freeze, Long::Claim).await;
 }
 
 #[tokio::test]
 async fn patience_that_is_asked_for() {
-    survives(Mood::Throttle(1), SHORT).await;
+    survives(Mood::Throttle(1), Long::Requests(4)).await;
 }
 
 #[tokio::test]
 async fn connections_that_break() {
-    survives(Mood::Break, SHORT).await;
+    survives(Mood::Break, Long::Requests(8)).await;
 }
 
 #[tokio::test]
 async fn answers_that_are_lost() {
-    survives(Mood::Swallow, LONG).await;
+    // Not until the claim is over: the holder finds its renewals in the record, and keeps it.
+    survives(Mood::Swallow, Long::Requests(12)).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_conflicts() {
+    survives(Mood::Conflict(0), Long::Conflicts(5)).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_conflicts_and_watches_that_come_after_the_refusals() {
+    survives(Mood::Conflict(3), Long::Conflicts(5)).await;
 }
 
 #[tokio::test]
 async fn a_slow_server() {
-    survives(Mood::Slow(Duration::from_millis(300)), SHORT).await;
+    let fake = cluster().await;
+    fifteen(&fake, 0);
+    let giver = Giver::start(&fake, "n1");
+    fake.until("the first have one", || addresses(&fake).len() == 15).await;
+    fake.set_mood(Mood::Slow);
+    fifteen(&fake, 15);
+    for _ in 0..6 {
+        let waiting = fake.lock().waiting;
+        fake.until("it asks", || fake.lock().waiting > waiting).await;
+        fake.release();
+    }
+    fifteen(&fake, 30);
+    fake.set_mood(Mood::Well);
+    fake.until("all have one", || addresses(&fake).len() == 45).await;
+    assert_clean(&fake);
+    giver.stop().await;
 }
 
 #[tokio::test]
@@ -117,7 +160,7 @@ async fn watches_that_are_cut_and_histories_that_end() {
             fake.compact();
         }
         fake.cut_watches();
-        until("this round's have one", || addresses(&fake).len() == round * 3).await;
+        fake.until("this round's have one", || addresses(&fake).len() == round * 3).await;
     }
     assert_clean(&fake);
     giver.stop().await;
@@ -131,7 +174,7 @@ async fn a_killed_allocator_changes_nothing_fifty_times() {
         let mut giver = Giver::start(&fake, "n1");
         giver.until("it has read all", |state| state.leads && state.api.lists == 4).await;
         if round == 0 {
-            until("all have one", || addresses(&fake).len() == 30).await;
+            fake.until("all have one", || addresses(&fake).len() == 30).await;
         }
         // As a process that is killed: nothing is released.
         giver.task.abort();
@@ -153,7 +196,7 @@ async fn of_several_allocators_one_gives_and_the_next_goes_on() {
         let put = |n: usize| fake.put(&path(&format!("s{n:02}")), service());
         (count..count + 10).for_each(put);
         count += 10;
-        until("all have one", || addresses(&fake).len() == count).await;
+        fake.until("all have one", || addresses(&fake).len() == count).await;
         let leads: Vec<&str> = givers.iter().filter(|(_, g)| g.state.borrow().leads).map(|(name, _)| *name).collect();
         assert_eq!(leads.len(), 1, "{leads:?}");
         let leader = givers.remove(leads[0]).expect("it is one of them");
@@ -166,7 +209,7 @@ async fn of_several_allocators_one_gives_and_the_next_goes_on() {
             leader.stop().await;
         }
     }
-    until("all have one", || addresses(&fake).len() == count).await;
+    fake.until("all have one", || addresses(&fake).len() == count).await;
     assert_clean(&fake);
     for giver in givers.into_values() {
         giver.stop().await;

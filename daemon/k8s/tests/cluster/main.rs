@@ -1,6 +1,8 @@
 //! Who reads a cluster and who gives addresses in it, against an API server that misbehaves.
 
 mod allocator;
+#[path = "../common/mod.rs"]
+mod common;
 mod fake;
 mod faults;
 mod nodes;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::allocator::{Giver, cluster};
-use crate::fake::{Fake, until};
+use crate::fake::Fake;
 
 fn path(name: &str) -> String {
     format!("/api/v1/nodes/{name}")
@@ -23,12 +23,12 @@ async fn each_node_gets_the_smallest_id_that_is_free_and_keeps_it() {
         fake.put(&path(name), json!({"metadata": {}}));
     }
     let giver = Giver::start(&fake, "n1");
-    until("each has one", || ["n1", "n3", "n4"].iter().all(|name| id(&fake, name).is_some())).await;
+    fake.until("each has one", || ["n1", "n3", "n4"].iter().all(|name| id(&fake, name).is_some())).await;
     let ids: Vec<_> = ["n1", "n2", "n3", "n4"].iter().map(|name| id(&fake, name).unwrap()).collect();
     assert_eq!(ids, ["1", "2", "3", "4"]);
     fake.remove(&path("n3"));
     fake.put(&path("n5"), json!({"metadata": {}}));
-    until("it has the free one", || id(&fake, "n5").as_deref() == Some("3")).await;
+    fake.until("it has the free one", || id(&fake, "n5").as_deref() == Some("3")).await;
     assert_eq!(fake.asked("PATCH", "/nodes/"), 4, "one write each");
     giver.stop().await;
 }
@@ -45,7 +45,7 @@ async fn what_was_written_by_hand_is_said_and_not_repaired() {
     // Nothing new.
     fake.change(&path("b"), |node| node["metadata"]["labels"] = json!({"x": "y"}));
     fake.put(&path("d"), json!({"metadata": {}}));
-    until("the new one has one", || id(&fake, "d").is_some()).await;
+    fake.until("the new one has one", || id(&fake, "d").is_some()).await;
     assert_eq!((id(&fake, "a"), id(&fake, "b")), (Some("7".to_owned()), Some("7".to_owned())));
     assert_eq!((fake.asked("PATCH", "/nodes/"), fake.asked("POST", "/events")), (1, 2));
     let messages: Vec<String> = {

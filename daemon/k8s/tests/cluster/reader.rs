@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::fake::{Fake, Mood, PATIENCE, until};
+use crate::common::PATIENCE;
+use crate::fake::{Fake, Mood};
 
 const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1";
@@ -67,9 +68,12 @@ impl Reading {
     }
 
     async fn condition(&mut self, wanted: Condition) -> ApiState {
-        let found = self.state.wait_for(|state| state.condition == wanted);
-        let found = tokio::time::timeout(PATIENCE, found).await;
-        found.unwrap_or_else(|_| panic!("waited for {wanted:?}")).expect("the reader runs").clone()
+        self.state(&format!("{wanted:?}"), |state| state.condition == wanted).await
+    }
+
+    async fn state(&mut self, what: &str, wanted: impl FnMut(&ApiState) -> bool) -> ApiState {
+        let found = tokio::time::timeout(PATIENCE, self.state.wait_for(wanted)).await;
+        found.unwrap_or_else(|_| panic!("waited for {what}")).expect("the reader runs").clone()
     }
 
     /// Seen by nobody since.
@@ -126,7 +130,7 @@ async fn nothing_is_handed_out_before_all_lists_are_complete() {
         state.detail.as_deref().is_some_and(|said| said.contains("503") && said.contains("test wants")),
         "{state:?}"
     );
-    until("it asked for each kind again", || {
+    fake.until("it asked for each kind again", || {
         ["services", "endpointslices", "nodes"].iter().all(|kind| fake.asked("GET", kind) > 1)
     })
     .await;
@@ -165,10 +169,15 @@ async fn lists_come_in_pages_and_a_burst_makes_few_intents() {
 async fn a_slow_server_is_waited_for() {
     let fake = Fake::start().await;
     seed(&fake);
-    fake.set_mood(Mood::Slow(Duration::from_secs(1)));
+    fake.set_mood(Mood::Slow);
     let mut reading = Reading::start(&fake);
+    fake.until("three lists wait", || fake.lock().waiting == 3).await;
+    assert!(reading.is_unchanged());
+    fake.release();
     reading.intent("the first intent", |_| true).await;
+    fake.until("three watches wait", || fake.lock().waiting == 6).await;
     fake.put(SLICE, slice("web", &[false]));
+    fake.release();
     reading.intent("what happens afterwards", |intent| ready(intent) == [false]).await;
     assert_eq!(reading.state.borrow().failures, 0);
     reading.stop().await;
@@ -306,7 +315,7 @@ async fn what_does_not_matter_makes_no_intent() {
     // A list of each kind, to be sure that all of it was seen.
     fake.compact();
     fake.cut_watches();
-    until("all was listed again", || reading.state.borrow().lists == 6).await;
+    reading.state("all to be listed again", |state| state.lists == 6).await;
     assert!(reading.is_unchanged());
     fake.put(SLICE, slice("web", &[false]));
     reading.intent("what matters", |intent| ready(intent) == [false]).await;

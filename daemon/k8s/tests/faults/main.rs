@@ -2,6 +2,8 @@
 //!
 //! Nothing here asserts how fast something happens, but that it happens, in which order, and never too early.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod server;
 
 use std::sync::OnceLock;
@@ -13,13 +15,12 @@ use bascule_core::election::lease::timing::Timing;
 use bascule_core::election::lease::{CloseReason, Command, Condition, Word};
 use bascule_core::types::Term;
 use bascule_k8s::{Access, Elector, ElectorConfig, LeaseName};
+use common::PATIENCE;
 use serde_json::{Value, json};
 use server::{Mood, Server};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn clock() -> bascule_core::time::Instant {
@@ -133,15 +134,6 @@ impl Node {
     }
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let wait = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited until {what}"));
-}
-
 /// As kube-vip writes it: the bare name of the node, nothing of ours.
 fn foreign(lease: &mut Value, holder: &str, renewals: u32) {
     lease["spec"] = json!({"holderIdentity": holder, "leaseDurationSeconds": 3, "leaseTransitions": 4,
@@ -178,10 +170,11 @@ async fn a_foreign_holder_is_respected_until_it_stops_renewing() {
     node.hear("the holder's name", |word| (*word == Word::Holder(Some("cp2".to_owned()))).then_some(())).await;
     let started = Instant::now();
     let (mut renewal, mut last) = (0, started);
-    // Half as long again as that lease lasts.
+    // Half as long again as that lease lasts, at the pace of a holder.
+    let mut pace = tokio::time::interval(Duration::from_millis(300));
     while started.elapsed() < SECOND * 9 / 2 {
         renewal += 1;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        pace.tick().await;
         last = Instant::now();
         server.write(|lease| {
             foreign(lease, "cp2", renewal);
@@ -205,7 +198,7 @@ async fn a_release_is_seen_by_the_watch() {
     });
     // Without the watch it would look again in an hour.
     let mut node = Node::start(&server, "n1", 3600);
-    until("it watches", || server.lock().watches == 1).await;
+    server.until("it watches", || server.lock().watches == 1).await;
     server.write(|lease| {
         lease["spec"]["holderIdentity"] = json!("");
         lease["spec"]["leaseDurationSeconds"] = json!(1);
@@ -221,10 +214,10 @@ async fn a_watch_that_ends_is_followed_by_a_look_and_another() {
     server.write(|lease| lease["spec"]["leaseDurationSeconds"] = json!(3600));
     let node = Node::start(&server, "n1", 3);
     for round in 1..4 {
-        until("it watches", || server.lock().watches == round).await;
+        server.until("it watches", || server.lock().watches == round).await;
         server.cut_watches();
     }
-    until("it watches anew", || server.lock().watches >= 4).await;
+    server.until("it watches anew", || server.lock().watches >= 4).await;
     assert!(server.lock().seen.iter().all(|(_, method)| *method == Method::GET));
     node.stop().await;
 }
@@ -264,7 +257,7 @@ async fn patience_is_kept_when_it_is_asked_for() {
     let mut node = Node::start(&server, "n1", 3);
     let said = node.condition(Condition::Throttled).await;
     assert!(said.contains("Too many requests"), "{said}");
-    until("it asks again", || server.lock().seen.len() >= 3).await;
+    server.until("it asks again", || server.lock().seen.len() >= 3).await;
     let seen: Vec<Instant> = server.lock().seen.iter().map(|(at, _)| *at).collect();
     for pair in seen.windows(2) {
         assert!(pair[1] - pair[0] >= SECOND * 2, "asked again after {:?}", pair[1] - pair[0]);
@@ -365,14 +358,14 @@ async fn of_three_nodes_one_owns_and_another_follows() {
     let server = Server::start().await;
     server.free();
     let mut nodes: Vec<Node> = ["n1", "n2", "n3"].map(|name| Node::start(&server, name, 6)).into();
-    until("somebody owns", || !server.holder().is_empty()).await;
+    server.until("somebody owns", || !server.holder().is_empty()).await;
     let first = server.holder();
     let at = ["n1", "n2", "n3"].iter().position(|name| *name == first).unwrap();
     nodes[at].claim().await;
     // As a process that is killed: it says and writes nothing any more.
     let dead = nodes.remove(at);
     dead.task.abort();
-    until("another owns", || server.holder() != first).await;
+    server.until("another owns", || server.holder() != first).await;
     assert_eq!(server.spec()["leaseTransitions"], 2, "each claim counts one more");
     for node in nodes {
         node.stop().await;

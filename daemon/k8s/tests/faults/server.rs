@@ -12,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::common::{Bell, Credentials};
+
 /// What the server does with a request that is no watch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mood {
@@ -45,8 +47,8 @@ pub(crate) struct Inner {
 #[derive(Clone)]
 pub(crate) struct Server {
     inner: Arc<Mutex<Inner>>,
-    pub(crate) directory: Arc<tempfile::TempDir>,
-    address: String,
+    credentials: Arc<Credentials>,
+    bell: Arc<Bell>,
 }
 
 impl Server {
@@ -62,12 +64,10 @@ impl Server {
             events: broadcast::channel(64).0,
             watches: 0,
         };
-        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
-        let server = Self { inner: Arc::new(Mutex::new(inner)), directory, address };
+        let credentials = Arc::new(Credentials::of(address));
+        let server = Self { inner: Arc::new(Mutex::new(inner)), credentials, bell: Arc::new(Bell::new()) };
         let router = Router::new().fallback(handle).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        server.write_token("good");
-        server.write_kubeconfig();
         server
     }
 
@@ -76,19 +76,15 @@ impl Server {
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.directory.path().join("kubeconfig")
+        self.credentials.kubeconfig()
     }
 
     pub(crate) fn write_token(&self, token: &str) {
-        std::fs::write(self.directory.path().join("token"), token).expect("a file");
+        self.credentials.write_token(token);
     }
 
     pub(crate) fn write_kubeconfig(&self) {
-        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "t",
-            "clusters": [{"name": "t", "cluster": {"server": self.address}}],
-            "users": [{"name": "t", "user": {"tokenFile": self.directory.path().join("token")}}],
-            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}]});
-        std::fs::write(self.kubeconfig(), config.to_string()).expect("a file");
+        self.credentials.write_kubeconfig();
     }
 
     pub(crate) fn set_mood(&self, mood: Mood) {
@@ -112,6 +108,13 @@ impl Server {
             inner.lease.clone().unwrap_or_else(|| json!({"metadata": {"name": "lock", "namespace": "kube-system"}}));
         change(&mut lease);
         inner.store(lease);
+        drop(inner);
+        self.bell.ring();
+    }
+
+    /// Waits until this holds, which depends on what the server has been asked for and what it has stored.
+    pub(crate) async fn until(&self, what: &str, condition: impl FnMut() -> bool) {
+        self.bell.until(what, condition).await;
     }
 
     /// The Lease is there and nobody's: nobody waits for its absence to last.
@@ -172,6 +175,7 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
         let answer = matches!(mood, Mood::Well | Mood::Swallow).then(|| inner.carry_out(&method, &body));
         (mood, answer)
     };
+    server.bell.ring();
     match mood {
         Mood::Well => answer.expect("it was carried out"),
         Mood::Status(status) => {
@@ -194,6 +198,7 @@ fn watch(server: &Server) -> Response {
     inner.watches += 1;
     let events = inner.events.subscribe();
     drop(inner);
+    server.bell.ring();
     let lines = futures_util::stream::unfold(events, |mut events| async move {
         let event = events.recv().await.ok()?;
         Some((Ok::<_, std::convert::Infallible>(format!("{event}\n")), events))

@@ -1,4 +1,4 @@
-//! A plain client of the API server: JSON over HTTP/1.1 over TLS, one request a connection, from inside its namespace.
+//! A plain client of the API server: JSON over HTTP/1.1 over TLS, one request a connection unless it is kept, from inside its namespace.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
+use super::kept::Kept;
 use crate::{LabError, Netns, Result, http};
 
 /// A request is answered within this time or not at all.
@@ -51,13 +52,27 @@ impl Client {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    fn talk(&self, request: &str) -> std::io::Result<Vec<u8>> {
+    pub(super) fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// A connection that is kept, of the namespace of the calling thread, which is to be [`Self::netns`].
+    pub(super) fn keep(&self) -> std::io::Result<Kept> {
+        self.connect().map(Kept::new)
+    }
+
+    fn connect(&self) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let stream = TcpStream::connect_timeout(&self.server, PATIENCE)?;
+        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let name = ServerName::IpAddress(IpAddr::into(self.server.ip()));
         let session = ClientConnection::new(self.tls.clone(), name).map_err(std::io::Error::other)?;
-        let mut stream = StreamOwned::new(session, stream);
+        Ok(StreamOwned::new(session, stream))
+    }
+
+    fn talk(&self, request: &str) -> std::io::Result<Vec<u8>> {
+        let mut stream = self.connect()?;
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

@@ -44,6 +44,10 @@ impl NodeBook {
         self.said.retain(|name, _| nodes.contains_key(name));
     }
 
+    pub(super) fn version(&self, name: &str) -> Option<&str> {
+        self.nodes.get(name).map(|node| node.metadata.resource_version.as_str())
+    }
+
     pub(super) fn give_up(&mut self, target: &Target) {
         if let Target::Node(name) = target {
             let _new = self.refused.insert(name.clone());

@@ -63,6 +63,10 @@ impl PoolBook {
         self.verdicts.values().flatten().cloned().collect()
     }
 
+    pub(super) fn version(&self, name: &str) -> Option<&str> {
+        self.pools.get(name).map(|pool| pool.metadata.resource_version.as_str())
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         self.pools.keys().cloned()
     }

@@ -24,10 +24,13 @@ pub(super) async fn handle(
         let mut inner = fake.lock();
         let whole = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
         inner.seen.push((method.clone(), whole));
+        inner.objects.requests += 1;
         if authorization != Some(format!("Bearer {}", inner.token)) {
             return status(401, "Unauthorized");
         }
     }
+    // Watches may be waiting for the next request.
+    fake.wake();
     let mood = thaw(&fake).await;
     match mood {
         Mood::Status(code) => return status(code, "as the test wants it"),
@@ -39,8 +42,8 @@ pub(super) async fn handle(
             let parts: [Result<&str, std::io::Error>; 2] = [Ok("{"), Err(std::io::ErrorKind::ConnectionReset.into())];
             return Response::new(Body::from_stream(futures_util::stream::iter(parts)));
         }
-        Mood::Slow(wait) => tokio::time::sleep(wait).await,
-        Mood::Well | Mood::Freeze | Mood::Swallow | Mood::Conflict => {}
+        Mood::Slow => wait(&fake).await,
+        Mood::Well | Mood::Freeze | Mood::Swallow | Mood::Conflict(_) => {}
     }
     if query.contains_key("watch") {
         return watch(fake, &path, &query);
@@ -69,6 +72,31 @@ async fn thaw(fake: &Fake) -> Mood {
         let mood = fake.lock().mood;
         if mood != Mood::Freeze || pulse.changed().await.is_err() {
             return mood;
+        }
+    }
+}
+
+/// How many requests watches are late.
+const fn behind(mood: Mood) -> u64 {
+    if let Mood::Conflict(behind) = mood { behind } else { 0 }
+}
+
+/// Waits until the test lets this request go on, or the mood is another one.
+async fn wait(fake: &Fake) {
+    let mut pulse = fake.pulse.subscribe();
+    let turn = {
+        let mut inner = fake.lock();
+        inner.waiting += 1;
+        inner.waiting
+    };
+    fake.bell.ring();
+    loop {
+        let over = {
+            let inner = fake.lock();
+            inner.released >= turn || inner.mood != Mood::Slow
+        };
+        if over || pulse.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -103,12 +131,14 @@ fn read(inner: &Inner, path: &str, query: &HashMap<String, String>) -> Response 
 fn write(inner: &mut Inner, method: &str, path: &str, body: &Bytes) -> Response {
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
     let target = path.trim_end_matches("/status");
-    inner.writes += 1;
-    if inner.mood == Mood::Conflict
-        && inner.writes % 2 == 1
+    let kind = usize::from(target.contains("/leases/"));
+    inner.writes[kind] += 1;
+    let count = inner.writes[kind];
+    if matches!(inner.mood, Mood::Conflict(_))
+        && count % 2 == 1
         && let Some(mut object) = inner.objects.get(target).cloned()
     {
-        object["metadata"]["annotations"]["other"] = inner.writes.to_string().into();
+        object["metadata"]["annotations"]["other"] = count.to_string().into();
         inner.objects.put(target, object);
     }
     let Some(mut object) = inner.objects.get(target).cloned() else {
@@ -116,7 +146,7 @@ fn write(inner: &mut Inner, method: &str, path: &str, body: &Bytes) -> Response 
             return status(404, &format!("{target} not found"));
         }
         let prefix = sent["metadata"]["generateName"].as_str().unwrap_or_default();
-        let made = format!("{prefix}{}", inner.writes);
+        let made = format!("{prefix}{count}");
         let name = sent["metadata"]["name"].as_str().unwrap_or(&made).to_owned();
         let created = format!("{path}/{name}");
         if inner.objects.get(&created).is_some() {
@@ -175,29 +205,39 @@ fn watch(fake: Fake, path: &str, query: &HashMap<String, String>) -> Response {
         loop {
             let next = {
                 let inner = fake.lock();
-                (inner.mood != Mood::Freeze).then(|| inner.objects.since(from))
+                (inner.mood != Mood::Freeze).then(|| inner.objects.next(from, &path, behind(inner.mood)))
             };
             match next {
                 None => {}
-                Some(None) => {
+                Some(Err(_)) => {
                     let said = json!({"kind": "Status", "message": "too old resource version", "reason": "Expired", "code": 410});
                     let line = line(&json!({"type": "ERROR", "object": said}));
                     return Some((line, (fake, path, from, age, pulse, true)));
                 }
-                Some(Some(changes)) => {
-                    let mine = |change: &&super::Change| change.is_of(&path);
-                    if let Some(change) = changes.iter().find(mine) {
-                        let line = line(&json!({"type": change.kind, "object": change.object}));
-                        return Some((line, (fake, path, change.version, age, pulse, false)));
-                    }
+                Some(Ok(Some(change))) => {
+                    let line = line(&json!({"type": change.kind, "object": change.object}));
+                    return Some((line, (fake, path, change.version, age, pulse, false)));
                 }
+                Some(Ok(None)) => {}
             }
             tokio::select! {
                 _ = age.changed() => return None,
                 _ = pulse.changed() => {}
                 () = tokio::time::sleep_until(end) => {
                     let _mood = thaw(&fake).await;
-                    let version = fake.lock().objects.version;
+                    // A bookmark says that everything before it was told: what happened while it was frozen goes first, and what is
+                    // not to be told yet is left to the next watch.
+                    let (version, rest, due) = {
+                        let inner = fake.lock();
+                        let rest = |behind| !matches!(inner.objects.next(from, &path, behind), Ok(None));
+                        (inner.objects.version, rest(0), rest(behind(inner.mood)))
+                    };
+                    if due {
+                        continue;
+                    }
+                    if rest {
+                        return None;
+                    }
                     let mark = json!({"metadata": {"resourceVersion": version.to_string()}, "kind": "Mark", "apiVersion": "v1"});
                     let line = line(&json!({"type": "BOOKMARK", "object": mark}));
                     return Some((line, (fake, path, version, age, pulse, true)));

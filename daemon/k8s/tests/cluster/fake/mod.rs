@@ -8,13 +8,14 @@ mod objects;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::Router;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
-pub(crate) use objects::{Change, Objects};
+use crate::common::{Bell, Credentials};
+
+pub(crate) use objects::Objects;
 
 /// What the server does with a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,14 +27,15 @@ pub(crate) enum Mood {
     Throttle(u64),
     /// Neither answers nor goes on with what it is answering.
     Freeze,
-    /// Answers after this.
-    Slow(Duration),
+    /// Answers when the test lets it; see [`Fake::release`].
+    Slow,
     /// Breaks the connection in the middle of an answer.
     Break,
     /// Carries writes out and never says so.
     Swallow,
-    /// Every other write meets a change of somebody else's.
-    Conflict,
+    /// Every other write of an object meets a change of somebody else's; and so does every other one of a Lease. Watches tell of a change
+    /// when so many requests have come since.
+    Conflict(u64),
 }
 
 pub(crate) struct Inner {
@@ -43,7 +45,11 @@ pub(crate) struct Inner {
     pub(crate) seen: Vec<(String, String)>,
     /// The one token that is good.
     pub(crate) token: String,
-    writes: u64,
+    /// Of objects, and of Leases: each has a storm of its own, or the one would decide which of the other's are met.
+    writes: [u64; 2],
+    /// Requests that came in [`Mood::Slow`], and how many of them may be answered.
+    pub(crate) waiting: u64,
+    released: u64,
 }
 
 /// The server, and a kubeconfig for it. Its tasks end with their runtime.
@@ -54,8 +60,8 @@ pub(crate) struct Fake {
     pub(crate) pulse: Arc<watch::Sender<u64>>,
     /// Watches of an older age end.
     pub(crate) age: Arc<watch::Sender<u64>>,
-    directory: Arc<tempfile::TempDir>,
-    address: String,
+    credentials: Arc<Credentials>,
+    bell: Arc<Bell>,
 }
 
 impl Fake {
@@ -67,23 +73,19 @@ impl Fake {
             objects: Objects::default(),
             seen: Vec::new(),
             token: "good".to_owned(),
-            writes: 0,
+            writes: [0; 2],
+            waiting: 0,
+            released: 0,
         };
         let server = Self {
             inner: Arc::new(Mutex::new(inner)),
             pulse: Arc::new(watch::Sender::new(0)),
             age: Arc::new(watch::Sender::new(0)),
-            directory: Arc::new(tempfile::tempdir().expect("a directory")),
-            address,
+            credentials: Arc::new(Credentials::of(address)),
+            bell: Arc::new(Bell::new()),
         };
         let router = Router::new().fallback(answer::handle).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        server.write_token("good");
-        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "t",
-            "clusters": [{"name": "t", "cluster": {"server": server.address}}],
-            "users": [{"name": "t", "user": {"tokenFile": server.directory.path().join("token")}}],
-            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}]});
-        std::fs::write(server.kubeconfig(), config.to_string()).expect("a file");
         server
     }
 
@@ -92,11 +94,11 @@ impl Fake {
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.directory.path().join("kubeconfig")
+        self.credentials.kubeconfig()
     }
 
     pub(crate) fn write_token(&self, token: &str) {
-        std::fs::write(self.directory.path().join("token"), token).expect("a file");
+        self.credentials.write_token(token);
     }
 
     pub(crate) fn set_mood(&self, mood: Mood) {
@@ -119,8 +121,22 @@ impl Fake {
         self.lock().objects.compact();
     }
 
+    /// Answers all requests that wait now, in [`Mood::Slow`].
+    pub(crate) fn release(&self) {
+        let mut inner = self.lock();
+        inner.released = inner.waiting;
+        drop(inner);
+        self.wake();
+    }
+
     fn wake(&self) {
         self.pulse.send_modify(|beat| *beat += 1);
+        self.bell.ring();
+    }
+
+    /// Waits until this holds, which depends on what the server has been asked for and what it has stored.
+    pub(crate) async fn until(&self, what: &str, condition: impl FnMut() -> bool) {
+        self.bell.until(what, condition).await;
     }
 
     /// Somebody puts an object: with `/api/v1/...` as in a path of one.
@@ -149,16 +165,3 @@ impl Fake {
         self.lock().seen.iter().filter(|(m, path)| m == method && path.contains(part)).count()
     }
 }
-
-/// Waits until this holds.
-pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let wait = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited until {what}"));
-}
-
-/// How long anything may take that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,10 +8,15 @@ use serde_json::{Value, json};
 #[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) version: u64,
+    /// How many requests had come.
+    request: u64,
     pub(crate) path: String,
     pub(crate) kind: &'static str,
     pub(crate) object: Value,
 }
+
+/// 410.
+pub(crate) struct Expired;
 
 /// By path of the object: `/api/v1/namespaces/NAMESPACE/services/NAME`, `/api/v1/nodes/NAME`.
 #[derive(Default)]
@@ -23,6 +28,8 @@ pub(crate) struct Objects {
     /// Nobody can watch from a version before this one.
     oldest: u64,
     pub(crate) version: u64,
+    /// Requests that the server has had.
+    pub(crate) requests: u64,
 }
 
 /// `/api/v1/services` of `/api/v1/namespaces/NAMESPACE/services/NAME`.
@@ -70,7 +77,13 @@ impl Objects {
         }
         let kind = if self.all.contains_key(path) { "MODIFIED" } else { "ADDED" };
         let _before = self.all.insert(path.to_owned(), object.clone());
-        self.note(Change { version: self.version, path: path.to_owned(), kind, object: object.clone() });
+        self.note(Change {
+            version: self.version,
+            request: self.requests,
+            path: path.to_owned(),
+            kind,
+            object: object.clone(),
+        });
         object
     }
 
@@ -78,7 +91,13 @@ impl Objects {
         let Some(mut object) = self.all.remove(path) else { return };
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        self.note(Change { version: self.version, path: path.to_owned(), kind: "DELETED", object });
+        self.note(Change {
+            version: self.version,
+            request: self.requests,
+            path: path.to_owned(),
+            kind: "DELETED",
+            object,
+        });
     }
 
     fn note(&mut self, change: Change) {
@@ -92,9 +111,14 @@ impl Objects {
         self.history.clear();
     }
 
-    /// What came after `version`; `None` when that is not known any more.
-    pub(crate) fn since(&self, version: u64) -> Option<Vec<Change>> {
-        let later = |change: &&Change| change.version > version;
-        (version >= self.oldest).then(|| self.history.iter().filter(later).cloned().collect())
+    /// The first change of this collection after `version` since which `behind` requests have come; an error when that is not known any more. It costs no more the longer the
+    /// history is: a watch that copies all of it at each look costs a test that lasts its whole time.
+    pub(crate) fn next(&self, version: u64, wanted: &str, behind: u64) -> Result<Option<Change>, Expired> {
+        if version < self.oldest {
+            return Err(Expired);
+        }
+        let later = self.history.partition_point(|change| change.version <= version);
+        let first = self.history[later..].iter().find(|change| change.is_of(wanted));
+        Ok(first.filter(|change| change.request + behind <= self.requests).cloned())
     }
 }
