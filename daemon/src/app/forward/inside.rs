@@ -18,19 +18,39 @@ const USUAL: [&str; 7] =
 
 /// The networks inside: those of the configuration, else the usual ones and those of this node's links; always the addresses of nodes and
 /// endpoints.
-pub(super) fn ranges(config: &Forwarding, links: &BTreeMap<LinkId, LinkInfo>) -> BTreeSet<IpNet> {
-    let mut networks = match &config.cluster_ranges {
-        Some(ranges) => ranges.clone(),
-        None => {
-            let usual = USUAL.iter().filter_map(|text| text.parse().ok());
-            usual.chain(links.values().flat_map(|link| link.addresses.iter().map(IpNet::trunc))).collect()
-        }
-    };
-    let nodes = config.config.nodes.iter().flat_map(|node| node.addresses.iter().copied());
-    let endpoints = config.config.services.iter().flat_map(|service| service.endpoints.iter().map(|e| e.address));
-    networks.extend(nodes.chain(endpoints).map(|address: IpAddr| IpNet::from(address)));
-    // What lies within another one would only fill the map: an endpoint is mostly in a range of pods.
-    IpNet::aggregate(&networks).into_iter().collect()
+///
+/// Links change with every VIP that is taken or let go of, and there may be a hundred thousand endpoints: what the configuration alone
+/// decides is kept.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// Nothing is configured: the networks of links count.
+    links: bool,
+    /// The rest, none within another.
+    fixed: Vec<IpNet>,
+}
+
+impl Inside {
+    pub(super) fn of(config: &Forwarding) -> Self {
+        let networks = match &config.cluster_ranges {
+            Some(ranges) => ranges.clone(),
+            None => USUAL.iter().filter_map(|text| text.parse().ok()).collect(),
+        };
+        let mut fixed = IpNet::aggregate(&networks);
+        let nodes = config.config.nodes.iter().flat_map(|node| node.addresses.iter().copied());
+        let endpoints = config.config.services.iter().flat_map(|service| service.endpoints.iter().map(|e| e.address));
+        // What lies within another one would only fill the map: an endpoint is mostly in a range of pods.
+        let outside = |address: &IpAddr| !fixed.iter().any(|net| net.contains(address));
+        let rest: BTreeSet<IpNet> = nodes.chain(endpoints).filter(outside).map(IpNet::from).collect();
+        fixed.extend(rest);
+        Self { links: config.cluster_ranges.is_none(), fixed: IpNet::aggregate(&fixed) }
+    }
+
+    /// With those of the links where they count.
+    pub(super) fn ranges(&self, links: &BTreeMap<LinkId, LinkInfo>) -> BTreeSet<IpNet> {
+        let links = links.values().filter(|_| self.links).flat_map(|link| link.addresses.iter().map(IpNet::trunc));
+        let all: Vec<IpNet> = self.fixed.iter().copied().chain(links).collect();
+        IpNet::aggregate(&all).into_iter().collect()
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +78,7 @@ mod tests {
             let addresses = vec![net.parse().unwrap()];
             (id, LinkInfo { id, name: format!("l{n}"), mac: Mac([0; 6]), up: true, addresses })
         };
-        ranges(&loaded.forwarding.unwrap(), &links.iter().enumerate().map(link).collect())
+        Inside::of(&loaded.forwarding.unwrap()).ranges(&links.iter().enumerate().map(link).collect())
     }
 
     #[test]

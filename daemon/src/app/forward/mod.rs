@@ -26,7 +26,7 @@ use crate::clock;
 use crate::config::{Forwarding, Loaded};
 use crate::dataplane::{self, Forwarded};
 use crate::handle::forward::{ForwardPort, ForwardRequest};
-use crate::net::netlink::Ways;
+use crate::net::netlink::{Change, Ways};
 
 use checks::Checks;
 pub(super) use liveness::Session;
@@ -41,6 +41,8 @@ const ICMPV6: u8 = 58;
 const TICK: Duration = Duration::from_secs(1);
 /// Events of the network within this time are one change: a link that comes up makes dozens.
 const CALM: Duration = Duration::from_millis(50);
+/// From one look at everything to the next when nothing was heard: changes of routes and links are, so it is for what nobody thought of.
+const ALL: Duration = Duration::from_secs(300);
 
 /// What the room is told.
 #[derive(Debug)]
@@ -141,8 +143,9 @@ fn now() -> Instant {
 impl Room {
     async fn run(mut self) {
         let mut next_tick = tokio::time::Instant::now() + TICK;
-        // When the ways must be asked for anew.
+        // When the ways must be asked for anew, and the places of endpoints that were found before, too.
         let mut stale = None;
+        let mut next_all = tokio::time::Instant::now();
         loop {
             let deadlines = [self.plane.poll_timeout(), self.checks.poll_timeout()];
             let deadline = deadlines.into_iter().flatten().min();
@@ -160,9 +163,13 @@ impl Room {
                     self.checks.handle_answer(answer, &mut self.plane.balancer, now());
                 }
                 heard = self.ways.changed(), if stale.is_none() => {
+                    if heard.as_ref().is_ok_and(|change| *change == Change::Any) {
+                        next_all = tokio::time::Instant::now();
+                    }
                     if let Err(error) = heard {
                         warn!(%error, "changes of routes and neighbours are not heard; looking every second");
                         sleep(CALM).await;
+                        next_all = tokio::time::Instant::now();
                     }
                     changed = true;
                 }
@@ -172,6 +179,9 @@ impl Room {
                     self.plane.tick(&self.links);
                     changed = true;
                 }
+            }
+            if std::mem::take(&mut self.plane.asks_all) {
+                (changed, next_all) = (true, tokio::time::Instant::now());
             }
             if changed || self.plane.asks_ways() {
                 stale.get_or_insert(tokio::time::Instant::now() + CALM);
@@ -193,7 +203,11 @@ impl Room {
             }
             if stale.is_some_and(|at| at <= tokio::time::Instant::now()) {
                 stale = None;
-                self.plane.resolve(&mut self.ways).await;
+                let all = next_all <= tokio::time::Instant::now();
+                if all {
+                    next_all = tokio::time::Instant::now() + ALL;
+                }
+                self.plane.resolve(&mut self.ways, all).await;
             }
         }
     }

@@ -15,10 +15,11 @@ use bascule_core::types::{LinkId, Mac};
 use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key};
 use tracing::{info, warn};
 
+use super::Said;
+use super::inside::Inside;
 use super::liveness::{Liveness, Session};
 use super::status::tell;
 use super::wanted::{devices, node_config};
-use super::{Said, inside};
 use crate::clock;
 use crate::config::{Forwarding, Hook as Wanted};
 use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Path, Place, Wish};
@@ -27,6 +28,10 @@ use crate::net::netlink::{Ways, Whereabouts};
 
 /// From one try to the next to open the plane, and to put the programs on a device that refused them.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// Endpoints without a known place that are asked for in one turn; the others wait for theirs. A question is some requests to the kernel, there
+/// may be ten thousand, and many of them never have one: their addresses are routed elsewhere.
+const LOST: usize = 64;
 
 /// A frame of ours could not be made longer on a device with XDP.
 const NO_HEADROOM: &str = "xdp: the driver leaves no room before a frame: XDP has given way to tc";
@@ -56,11 +61,16 @@ pub(super) struct Plane {
     /// Devices that refused, and what they said.
     refused: BTreeMap<u32, String>,
     look: bool,
-    /// The networks inside may be others.
+    /// The networks inside, as far as the configuration decides them; and whether all of them may be others.
+    inside: Option<Inside>,
     look_inside: bool,
     /// The balancer began anew and knows no check's word.
     pub(super) forgot_checks: bool,
     asks_ways: bool,
+    /// Any place may be another than is known.
+    pub(super) asks_all: bool,
+    /// The last endpoint without a place that was asked for.
+    lost: Option<IpAddr>,
     retry: Option<Instant>,
     headroom: u64,
     /// Devices that had to leave XDP.
@@ -113,6 +123,7 @@ impl Plane {
             self.stood = true;
         }
         self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
+        self.inside = config.as_deref().map(Inside::of);
         self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
         self.config = config;
         let flows = self.config.as_ref().map(|c| c.flows);
@@ -241,6 +252,8 @@ impl Plane {
                 Action::Sweep => {
                     self.swept = true;
                     self.look = true;
+                    // Places of a former run held until now.
+                    self.asks_all = true;
                 }
                 _ => {}
             }
@@ -257,7 +270,7 @@ impl Plane {
 
     fn write_inside(&mut self, links: &BTreeMap<LinkId, LinkInfo>) {
         let Some(forward) = &mut self.forward else { return };
-        let ranges = self.config.as_ref().map(|config| inside::ranges(config, links)).unwrap_or_default();
+        let ranges = self.inside.as_ref().map(|inside| inside.ranges(links)).unwrap_or_default();
         if let Err(error) = forward.set_inside(&ranges) {
             self.trouble.error(format!("the networks inside are not written: {error}"));
         }
@@ -403,11 +416,21 @@ impl Plane {
         }
     }
 
-    /// Asks for the way to every node and the place of every endpoint here.
-    pub(super) async fn resolve(&mut self, ways: &mut Ways) {
+    /// Asks for the way to every node, and for the place of every endpoint here if `all`, else of those that are new and of some of those that
+    /// have none.
+    pub(super) async fn resolve(&mut self, ways: &mut Ways, all: bool) {
         let Some(forward) = &mut self.forward else { return };
         let mtu = self.config.as_ref().and_then(|config| config.mtu).unwrap_or(u16::MAX);
-        let (nodes, endpoints) = forward.wanted();
+        let (nodes, mut endpoints) = forward.wanted();
+        if !all {
+            endpoints.retain(|address| !forward.is_placed(*address));
+            let (new, lost): (BTreeSet<_>, BTreeSet<_>) = endpoints.into_iter().partition(|a| forward.is_new(*a));
+            let next = self.lost.take().filter(|last| lost.last().is_some_and(|end| end > last));
+            let behind = |address: &&IpAddr| next.is_none_or(|last| **address > last);
+            let turn: Vec<IpAddr> = lost.iter().filter(behind).take(LOST).copied().collect();
+            self.lost = turn.last().copied();
+            endpoints = new.into_iter().chain(turn).collect();
+        }
         for address in nodes {
             let found = match ways.way(address).await {
                 Ok(found) => found,
@@ -425,6 +448,7 @@ impl Plane {
                 Err(error) => self.trouble.error(format!("the way to {address} is not written: {error}")),
             }
         }
+        let mut places = BTreeMap::new();
         for address in endpoints {
             let place = match ways.whereabouts(address).await {
                 Ok(Whereabouts::Here) => Place::Host,
@@ -434,11 +458,13 @@ impl Plane {
                     return self.trouble.error(format!("the place of {address} cannot be asked for: {error}"));
                 }
             };
-            match forward.set_place(address, place) {
-                Ok(true) => info!(%address, ?place, "place of an endpoint"),
-                Ok(false) => {}
-                Err(error) => self.trouble.error(format!("the place of {address} is not written: {error}")),
+            let _one = places.insert(address, place);
+        }
+        match forward.set_places(places) {
+            Ok(news) => {
+                news.iter().for_each(|(address, place)| info!(%address, ?place, "place of an endpoint"));
             }
+            Err(error) => self.trouble.error(format!("places of endpoints are not written: {error}")),
         }
     }
 

@@ -71,6 +71,8 @@ pub(super) struct Known {
     pub(super) reverse: BTreeSet<([u8; 16], u16, u8)>,
     paths: BTreeMap<IpAddr, Path>,
     places: BTreeMap<IpAddr, Place>,
+    /// Endpoints that were told of since their place was asked for: another pod may have the address now.
+    fresh: BTreeSet<IpAddr>,
     /// Largest segments that fit the narrowest way to another node, IPv4 and IPv6; 0: there is no other node.
     mss: (u16, u16),
 }
@@ -126,6 +128,7 @@ impl Known {
             }
             Action::PutEndpoint { slot, entry } => {
                 maps.peers.set_endpoint(slot.0.into(), &self.endpoint(&entry))?;
+                self.fresh.insert(entry.address);
                 self.endpoints.insert(slot, entry);
             }
             Action::RemoveEndpoint { slot } => {
@@ -212,20 +215,28 @@ impl Known {
         Ok(true)
     }
 
-    /// The place of an endpoint changed.
-    pub(super) fn set_place(
+    pub(super) fn is_placed(&self, address: IpAddr) -> bool {
+        !self.fresh.contains(&address) && !matches!(self.places.get(&address), None | Some(Place::Unknown))
+    }
+
+    pub(super) fn is_new(&self, address: IpAddr) -> bool {
+        self.fresh.contains(&address)
+    }
+
+    /// Places of endpoints, as they are found. Gives those that are news. One look at all endpoints, however many places.
+    pub(super) fn set_places(
         &mut self,
         maps: &mut Written<'_>,
-        address: IpAddr,
-        place: Place,
-    ) -> Result<bool, ForwardError> {
-        if !self.note_place(address, place) {
-            return Ok(false);
+        mut places: BTreeMap<IpAddr, Place>,
+    ) -> Result<BTreeMap<IpAddr, Place>, ForwardError> {
+        self.fresh.retain(|address| !places.contains_key(address));
+        places.retain(|address, place| self.note_place(*address, *place));
+        if !places.is_empty() {
+            for (slot, entry) in self.endpoints.iter().filter(|(_, entry)| places.contains_key(&entry.address)) {
+                maps.peers.set_endpoint(slot.0.into(), &self.endpoint(entry))?;
+            }
         }
-        for (slot, entry) in self.endpoints.iter().filter(|(_, entry)| entry.address == address) {
-            maps.peers.set_endpoint(slot.0.into(), &self.endpoint(entry))?;
-        }
-        Ok(true)
+        Ok(places)
     }
 
     /// True when it is news.
@@ -247,6 +258,7 @@ impl Known {
         let (nodes, endpoints) = self.wanted();
         self.paths.retain(|address, _| nodes.contains(address));
         self.places.retain(|address, _| endpoints.contains(address));
+        self.fresh.retain(|address| endpoints.contains(address));
     }
 
     /// Devices towards nodes.

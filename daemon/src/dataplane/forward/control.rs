@@ -1,6 +1,6 @@
 //! What the plane is told: actions of the balancer, facts of the network, keys, and the end of the start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bascule_core::balance::Recovered;
@@ -61,12 +61,22 @@ impl Forward {
         self.known.set_path(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, address, path)
     }
 
-    /// Where the endpoint at `address` lives. True when that is news.
+    /// Is it known where the endpoint at `address` lives?
+    pub fn is_placed(&self, address: IpAddr) -> bool {
+        self.known.is_placed(address)
+    }
+
+    /// Was its place not asked for since it was told of?
+    pub fn is_new(&self, address: IpAddr) -> bool {
+        self.known.is_new(address)
+    }
+
+    /// Where these endpoints live. Gives those of which that is news.
     ///
     /// # Errors
     /// [`ForwardError::Plane`].
-    pub fn set_place(&mut self, address: IpAddr, place: Place) -> Result<bool, ForwardError> {
-        self.known.set_place(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, address, place)
+    pub fn set_places(&mut self, places: BTreeMap<IpAddr, Place>) -> Result<BTreeMap<IpAddr, Place>, ForwardError> {
+        self.known.set_places(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, places)
     }
 
     /// What this node is and how it sends. Node 0 turns forwarding off: every packet passes.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 pub use parse::{LAST_MARKER, MARKER};
 use socket::NetlinkSocket;
-pub use ways::{Way, Ways, Whereabouts};
+pub use ways::{Change, Way, Ways, Whereabouts};
 
 use super::NetError;
 

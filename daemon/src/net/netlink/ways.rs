@@ -68,6 +68,15 @@ pub enum Whereabouts {
     Elsewhere,
 }
 
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Neighbours only: answers of [`Ways::way`], and places that are not known.
+    Neighbours,
+    /// Routes or links, or what was lost to hear: any answer.
+    Any,
+}
+
 struct Route {
     local: bool,
     ifindex: u32,
@@ -107,13 +116,15 @@ impl Ways {
     ///
     /// # Errors
     /// When the socket fails for another reason; open anew.
-    pub async fn changed(&mut self) -> Result<(), NetError> {
+    pub async fn changed(&mut self) -> Result<Change, NetError> {
+        let neighbour = |kind| kind == libc::RTM_NEWNEIGH || kind == libc::RTM_DELNEIGH;
         loop {
             match self.events.next().await {
                 // Our own questions refresh neighbours: their use is no change.
                 Ok(bytes) if messages(bytes).all(|m| m.kind == libc::RTM_NEWNEIGH && !settles(m.payload)) => {}
-                Ok(_) => return Ok(()),
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+                Ok(bytes) if messages(bytes).all(|m| neighbour(m.kind)) => return Ok(Change::Neighbours),
+                Ok(_) => return Ok(Change::Any),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Change::Any),
                 Err(e) => return Err(NetError::system("hear of routes and neighbours")(e)),
             }
         }
