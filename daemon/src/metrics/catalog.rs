@@ -59,6 +59,8 @@ pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
 /// The values of `cluster_allocator_writes_total{result}`.
 pub(super) const RESULTS_OF_WRITES: [&str; 3] = ["written", "conflict", "failed"];
+/// The values of `cluster_reports_total{result}`.
+pub(super) const RESULTS_OF_REPORTS: [&str; 2] = ["written", "failed"];
 /// The values of `cluster_source{source}`.
 pub(super) const SOURCES: [&str; 3] = ["none", "api", "file"];
 
@@ -321,6 +323,10 @@ families! {
     ALLOCATOR_EVENTS = Counter "cluster_allocator_events_total" [],
         "Events sent, that say why a Service waits or what is wrong with an id. One that is lost is not sent again.",
         "a Service that no pool serves";
+    CLUSTER_REPORTS = Counter "cluster_reports_total" ["result"],
+        "Writes of VipStatus objects, which the owner of a shard reports by: one for each takeover, one in 20 s while its list of VIPs changes, \
+         one in 5 min when nothing does. One that failed is written again, a minute later at most.",
+        "a takeover; a role without `vipstatuses`";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";

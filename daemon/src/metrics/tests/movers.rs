@@ -10,7 +10,7 @@ use bascule_core::node::status::{AnycastStatus, GroupStatus};
 use bascule_core::types::{Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
-use super::fixtures::{group, in_force, lease, plane, sessions, speaker, status};
+use super::fixtures::{group, in_force, lease, plane, reports, sessions, speaker, status};
 use super::*;
 
 /// What each family needs to move, and the sample that must then hold.
@@ -265,6 +265,9 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_allocator(Some(&gives()))
     }),
     (&catalog::ALLOCATOR_EVENTS, "bascule_cluster_allocator_events_total", 6.0, |m| m.update_allocator(Some(&gives()))),
+    (&catalog::CLUSTER_REPORTS, r#"bascule_cluster_reports_total{result="failed"}"#, 2.0, |m| {
+        m.update_reports(Some(&reports()))
+    }),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
     (
