@@ -46,7 +46,7 @@ fn layout() -> String {
     out.push_str("word Row home@0 previous@16 older@32 stamp@48\nword Table base@0 rows@32 epoch@48\n");
     for (name, kind, entries, key, value) in [
         ("CONFIG", "array", 1, "u32", "Config"),
-        ("KEYS", "array", 2, "u32", "Key"),
+        ("KEYS", "array", MAX_KEYS, "u32", "Key"),
         ("SERVICE_KEYS", "hash", MAX_SERVICE_KEYS, "ServiceKey", "u32"),
         ("SERVICES", "mmap_array", MAX_SERVICES, "u32", "Service"),
         ("SOURCES", "lpm_trie", MAX_SOURCES, "SourceKey", "u32"),

@@ -2,7 +2,7 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SHIM_KEY, SHIM_LEN, Shim, ShimHead, entropy_port,
+    NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SHIM_KEY, SHIM_LEN, Shim, ShimHead, entropy_port, key_index,
 };
 
 use crate::maps;
@@ -55,6 +55,8 @@ pub(crate) struct Onward {
     pub(crate) to: u16,
     /// It comes from the client, so that this node is the router that counts its hop limit down, and can tell the client what is too big.
     pub(crate) first: bool,
+    /// The other site it belongs to; 0: this one.
+    pub(crate) site: u8,
     /// The shim, but for the key.
     pub(crate) head: ShimHead,
 }
@@ -85,7 +87,7 @@ fn wrap<P: Packet>(packet: &P, request: &mut Request, verdict: &mut Verdict) -> 
 
 #[inline(always)]
 fn encapsulate<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
-    let Onward { to, first, head } = request.work.onward;
+    let Onward { to, first, site, head } = request.work.onward;
     request.work.next = to;
     let ip = &request.work.ip;
     let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
@@ -106,7 +108,7 @@ fn encapsulate<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
             Verdict::Drop(PacketDrop::TooBig)
         };
     }
-    let Some(key) = maps::KEYS.get(u32::from(request.config.key_slot)) else {
+    let Some(key) = maps::KEYS.get(key_index(site, request.config.key_slot)) else {
         return Verdict::Drop(PacketDrop::Unresolved);
     };
     let head = ShimHead { flags: head.flags & !SHIM_KEY | (request.config.key_slot & SHIM_KEY), ..head };

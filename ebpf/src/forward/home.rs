@@ -3,7 +3,8 @@
 use core::ffi::{c_long, c_void};
 
 use bascule_ebpf_common::forward::{
-    BUCKET_ORPHAN, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_LAST, SHIM_REMOTE, ShimHead, Tally,
+    BUCKET_ORPHAN, CONFIG_SITES, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, ShimHead,
+    Tally,
 };
 
 use crate::clock;
@@ -42,6 +43,8 @@ pub(crate) enum Way {
     Deliver,
     /// To another node, by the chain or by the own row.
     Onward,
+    /// Nobody of this site knows it: other sites are asked, or it goes back to the one it came from.
+    Abroad,
     /// Nowhere.
     Drop,
     /// The tables do not know: ask the sockets.
@@ -55,13 +58,18 @@ impl Step {
     }
 
     #[inline(always)]
-    fn onward(hop: u16, then: u16, why: Tally) -> Self {
+    pub(crate) fn onward(hop: u16, then: u16, why: Tally) -> Self {
         Self { way: Way::Onward, id: hop, why: why as u16, then }
     }
 
     #[inline(always)]
     pub(crate) fn recover() -> Self {
         Self { way: Way::Recover, ..Self::drop(PacketDrop::NoEndpoint) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn abroad() -> Self {
+        Self { way: Way::Abroad, ..Self::drop(PacketDrop::NoEndpoint) }
     }
 
     #[inline(always)]
@@ -88,12 +96,19 @@ impl Step {
 pub(crate) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     request.work.chain.settle(request.config.node);
     let step = decide(packet, request);
+    take(packet, request, step)
+}
+
+/// Carries a step out.
+#[inline(always)]
+pub(crate) fn take<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
     match step.way {
         Way::Deliver => {
             maps::count(step.why());
             deliver::to(packet, request, step.id)
         }
         Way::Onward => pass_on(packet, request, step),
+        Way::Abroad => Verdict::Slow(maps::ABROAD),
         Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
     }
 }
@@ -201,8 +216,24 @@ fn ask_on(request: &mut Request) -> Step {
     if step.way == Way::Onward {
         return step;
     }
+    let lives = matches!(request.work.kind, Kind::Tcp(_)) && !request.work.kind.opens();
+    if lives && may_leave(request) {
+        return Step::abroad();
+    }
+    end(request)
+}
+
+/// May the packet, of a flow that nobody of this site knows, go to another one? Not twice.
+#[inline(always)]
+pub(crate) fn may_leave(request: &Request) -> bool {
+    request.config.flags & CONFIG_SITES != 0 && request.work.chain.flags & SHIM_FINAL == 0
+}
+
+/// The end of a chain.
+#[inline(always)]
+pub(crate) fn end(request: &mut Request) -> Step {
     let chain = &request.work.chain;
-    if chain.flags & SHIM_REMOTE != 0 {
+    if chain.flags & (SHIM_REMOTE | SHIM_FINAL) == SHIM_REMOTE {
         return Step::drop(PacketDrop::RemoteMiss);
     }
     // What would open a flow found no endpoint that takes one.
@@ -227,7 +258,7 @@ fn ask_on(request: &mut Request) -> Step {
 
 /// Is candidate `index` one at which no other VIP holds the tuple? It is aimed at then, and 1 ends the search.
 extern "C" fn unheld(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `ask_on` gives a live `Search` of a live request.
+    // SAFETY: `end` gives a live `Search` of a live request.
     let search = unsafe { &mut *search.cast::<Search<()>>() };
     // SAFETY: as above.
     let request = unsafe { &mut *search.request };
@@ -340,7 +371,7 @@ pub(crate) fn pass_on<P: Packet>(packet: &P, request: &mut Request, step: Step) 
         ],
         ..chain.head(&request.found)
     };
-    let onward = Onward { to: hop & !HOP_ACCEPT, first: chain.outer.is_none(), head };
+    let onward = Onward { to: hop & !HOP_ACCEPT, first: chain.outer.is_none(), site: 0, head };
     let verdict = encap::send(packet, request, onward);
     if let Verdict::Send(_) = verdict {
         maps::count(step.why());

@@ -1,7 +1,8 @@
 //! A packet that arrives on a link: ours or not, encapsulated or from a client, and which node it goes to.
 
 use bascule_ebpf_common::forward::{
-    CONFIG_OWN_MACS, Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SERVICE_EXCEPTIONS, Tally,
+    CONFIG_OWN_MACS, CONFIG_SITES, Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, PacketDrop, SERVICE_ASK,
+    SERVICE_EXCEPTIONS, Tally, is_site, site_of,
 };
 
 use crate::encap::{self, Onward};
@@ -9,7 +10,7 @@ use crate::home;
 use crate::maps;
 use crate::packet::{Packet, forgotten, same};
 use crate::parse::{self, IPPROTO_UDP, Ip, Network, Ports};
-use crate::request::{Chain, Request, Work, alive};
+use crate::request::{Chain, Request, Work, alive, reachable};
 use crate::rows::{self, Place};
 use crate::service::{self, Found, Kind};
 use crate::tunnel;
@@ -41,7 +42,7 @@ fn arrive<P: Packet>(packet: &P, config: &'static Config, work: &mut Work) -> Re
     work.chain.outer = None;
     match parse::ip(packet, link.bytes, link.v6, &mut work.ip) {
         Network::Plain => {}
-        Network::Odd => return Err(Verdict::Slow),
+        Network::Odd => return Err(Verdict::Slow(maps::WHOLE)),
         Network::Broken => return Err(Verdict::Pass),
     }
     let mut ports: Ports = packet.read(work.ip.transport()).ok_or(Verdict::Pass)?;
@@ -76,6 +77,7 @@ pub(crate) fn admit<P: Packet, const LOOKS: bool>(
         return Err(if tunnelled { Verdict::Drop(PacketDrop::EncapService) } else { Verdict::Pass });
     }
     work.client_port = ports.source;
+    work.slot = found.slot as u16;
     let pair = (ports.source, ports.destination);
     work.tunnelled = tunnelled;
     work.hash = found.hash(config, work.ip.source, work.ip.destination, pair, work.ip.protocol);
@@ -127,7 +129,7 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     }
     found.count(request.work.ip.length);
     let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
-    let nodes = pinned(request).or_else(|| candidates(request, &place)).ok_or(Verdict::Drop(PacketDrop::NoEndpoint))?;
+    let nodes = pinned(request).or_else(|| candidates(request, &place)).ok_or_else(|| nobody(config))?;
     let chain = &mut request.work.chain;
     *chain = Chain {
         index: 0,
@@ -146,12 +148,18 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     if nodes.first == config.node {
         return Ok(found.slot);
     }
-    let onward = Onward { to: nodes.first, first: true, head: chain.head(&found) };
+    let onward = Onward { to: nodes.first, first: true, site: 0, head: chain.head(&found) };
     let verdict = encap::send(packet, request, onward);
     if let Verdict::Send(_) = verdict {
         maps::tally(Tally::Encapsulated);
     }
     Err(verdict)
+}
+
+/// No node of the row takes the packet: another site may.
+#[inline(always)]
+fn nobody(config: &Config) -> Verdict {
+    if config.flags & CONFIG_SITES != 0 { Verdict::Slow(maps::AWAY) } else { Verdict::Drop(PacketDrop::NoEndpoint) }
 }
 
 /// The nodes to ask, in order.
@@ -194,6 +202,9 @@ fn candidates(request: &Request, place: &Place) -> Option<Nodes> {
     let ids = rows::current(place.row(), service.drain_minutes);
     let (home, previous, older) = (ids.at(0), ids.at(1), ids.at(2));
     let (home_lives, previous_lives) = (alive(home), alive(previous));
+    if is_site(home) && leaves(request, previous_lives) && reachable(site_of(home)) {
+        return None;
+    }
     let first = if home_lives {
         home
     } else if previous_lives {
@@ -221,4 +232,14 @@ fn candidates(request: &Request, place: &Place) -> Option<Nodes> {
         }
         Kind::Tcp(_) | Kind::Udp | Kind::Quic => alone,
     })
+}
+
+/// Does a packet of a row that another site is the home of go there at once? What belongs to a flow is asked for here first, at the homes before;
+/// UDP with state stays with the last one, for nobody else could say whether it opens a flow.
+#[inline(always)]
+fn leaves(request: &Request, previous_lives: bool) -> bool {
+    match request.work.kind {
+        Kind::Tcp(_) => request.work.kind.opens(),
+        Kind::Udp | Kind::Quic => request.found.service.flags & SERVICE_ASK == 0 || !previous_lives,
+    }
 }

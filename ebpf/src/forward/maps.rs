@@ -7,9 +7,9 @@ use aya_ebpf::maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArra
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Bucket, Config, DEFAULT_FLOWS, Endpoint, EndpointStats, Flow, FlowKey, FragmentKey, HOP_BUCKETS, Half, Key,
-    MAX_BUCKETS, MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_MACS, MAX_NODES, MAX_PEERS,
-    MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, PacketDrop, ReverseEntry,
-    ReverseKey, Service, ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
+    MAX_BUCKETS, MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_KEYS, MAX_MACS, MAX_NODES,
+    MAX_PEERS, MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, PacketDrop,
+    ReverseEntry, ReverseKey, Service, ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
 };
 
 use crate::request::Work;
@@ -19,7 +19,7 @@ use crate::request::Work;
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::pinned(1, 0);
 #[map]
-pub(crate) static KEYS: Array<Key> = Array::pinned(2, 0);
+pub(crate) static KEYS: Array<Key> = Array::pinned(MAX_KEYS, 0);
 #[map]
 pub(crate) static SERVICE_KEYS: HashMap<ServiceKey, u32> = HashMap::pinned(MAX_SERVICE_KEYS, 0);
 /// Mapped into memory by the daemon, which writes its two table words with one aligned store each.
@@ -59,7 +59,8 @@ pub(crate) static SLOW_XDP: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 pub(crate) static SLOW_TC: ProgramArray = ProgramArray::pinned(1, 0);
 
-/// From the fast program to the slow one it calls, on one CPU: the largest packet that would fit, if that is why; else 0.
+/// From the fast program to the slow one it calls, on one CPU: where it goes on ([`WHOLE`], [`AWAY`], [`ABROAD`]), or else the largest packet
+/// that would fit, if that is why.
 #[map]
 pub(crate) static HANDOVER: PerCpuArray<u32> = PerCpuArray::pinned(1, 0);
 
@@ -83,6 +84,13 @@ pub(crate) static ENDPOINT_STATS: PerCpuArray<EndpointStats> = PerCpuArray::pinn
 /// Room for what is read from a packet; see [`Work`].
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// The slow program begins with the packet's first byte.
+pub(crate) const WHOLE: u32 = 0;
+/// It goes on where nobody of the row in this site takes the packet of a client; what was read is in the work.
+pub(crate) const AWAY: u32 = 1;
+/// It goes on where nobody is left in this site to ask.
+pub(crate) const ABROAD: u32 = 2;
 
 /// This CPU's room for what is read from a packet. Taken once by each program that runs.
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! A packet for a service, with all that was found out about it on the way to a decision.
 
-use bascule_ebpf_common::forward::{Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, Shim, ShimHead, is_site};
+use bascule_ebpf_common::forward::{
+    Config, Flow, FlowKey, HOP_ACCEPT, Half, NODE_DEAD, SITE_REACHABLE, Shim, ShimHead, is_site,
+};
 
 use crate::egress::Leaving;
 use crate::encap::{Onward, Outer4, Outer6};
@@ -9,6 +11,7 @@ use crate::maps;
 use crate::packet::{Inner, Room};
 use crate::parse::{Ip, Ipv4Header, Ipv6Header, TcpHeader};
 use crate::service::{Found, Kind};
+use crate::slow::{Abroad, Guests};
 use crate::socket::{Tuple4, Tuple6};
 
 /// A packet for a service.
@@ -32,6 +35,12 @@ pub(crate) struct Work {
     pub(crate) chain: Chain,
     /// Client port, network order.
     pub(crate) client_port: u16,
+    /// Slot of the service.
+    pub(crate) slot: u16,
+    /// The other site that its sender belongs to; 0: it is of this one.
+    pub(crate) site: u8,
+    /// Nobody is told that it does not fit, and no stack answers it: an error, or a part of a packet.
+    pub(crate) quiet: bool,
     pub(crate) kind: Kind,
     /// Bytes of the link header.
     pub(crate) link: u8,
@@ -68,6 +77,10 @@ pub(crate) struct Work {
     pub(crate) aimed: Aimed,
     /// Who of the own row is asked.
     pub(crate) glance: Glance,
+    /// Who is asked for a packet from another site.
+    pub(crate) guests: Guests,
+    /// Which other sites are asked.
+    pub(crate) abroad: Abroad,
     /// What the home step decided.
     pub(crate) step: Step,
     /// Where it goes on to.
@@ -216,7 +229,22 @@ impl Chain {
     }
 }
 
-/// May a packet be sent to this node? Sites are not asked yet: a site without gateways is dead, and none has any.
+/// May a packet be sent to other site `site`?
+#[inline(always)]
+pub(crate) fn reachable(site: u8) -> bool {
+    maps::SITES.get(u32::from(site)).is_some_and(|site| site.count != 0 && site.flags & SITE_REACHABLE != 0)
+}
+
+/// Which other site does node `id` belong to? 0: it is of this one.
+#[inline(always)]
+pub(crate) fn foreign(config: &Config, id: u16) -> u8 {
+    match maps::NODES.get(u32::from(id)) {
+        Some(node) if node.site != config.site => node.site,
+        Some(_) | None => 0,
+    }
+}
+
+/// May a packet be sent to this node? Sites are no nodes: they are asked when no node is left.
 #[inline(always)]
 pub(crate) fn alive(id: u16) -> bool {
     if id == 0 || is_site(id) {

@@ -48,7 +48,18 @@ impl Place {
         if rows == 0 {
             return Row::default();
         }
-        let index = if further == 0 { self.index } else { (self.index + further) % rows };
+        self.at(if further == 0 { self.index } else { (self.index + further) % rows })
+    }
+
+    /// The row at the other end of the table, as far from there as this one is from here: the last one to leave a site when this is the first.
+    #[inline(always)]
+    pub(crate) fn opposite(&self) -> Row {
+        let rows = u32::from(self.table.rows);
+        if rows == 0 { Row::default() } else { self.at(rows - 1 - self.index) }
+    }
+
+    #[inline(always)]
+    fn at(&self, index: u32) -> Row {
         match maps::ROWS.get_ptr(self.table.base.wrapping_add(index)) {
             // SAFETY: a valid map value; written by user space with one aligned store.
             Some(row) => Row::from_word(unsafe { row.read_volatile() }),

@@ -24,8 +24,8 @@ pub(crate) enum Verdict {
     Send(u32),
     /// Out of the device with this ifindex, to the neighbour that the routes name. In tc only.
     Neighbour(u32),
-    /// Not for the fast path: the slow program decides; without it the packet passes.
-    Slow,
+    /// Not for the fast path: the slow program decides, from where `maps::WHOLE` and its kin say; without it the packet passes.
+    Slow(u32),
     /// Encapsulated it would not fit; a packet of this many bytes would. The slow program tells the sender; without it the packet is
     /// dropped and counted all the same.
     TooBig(u32),
@@ -54,8 +54,8 @@ pub(crate) fn xdp(ctx: &XdpContext, verdict: Verdict) -> u32 {
         }
         // Nobody says so here: the helper takes an skb.
         Verdict::Neighbour(_) => XDP_PASS,
-        Verdict::Slow => {
-            maps::hand_over(0);
+        Verdict::Slow(from) => {
+            maps::hand_over(from);
             // SAFETY: nothing here waits for a drop.
             unsafe { maps::SLOW_XDP.tail_call(ctx, 0) };
             XDP_PASS
@@ -83,8 +83,8 @@ pub(crate) fn tc(ctx: &TcContext, verdict: Verdict) -> i32 {
         Verdict::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         // SAFETY: as above; without parameters the helper looks the route up itself.
         Verdict::Neighbour(ifindex) => unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 },
-        Verdict::Slow => {
-            maps::hand_over(0);
+        Verdict::Slow(from) => {
+            maps::hand_over(from);
             // SAFETY: as above.
             unsafe { maps::SLOW_TC.tail_call(ctx, 0) };
             NEXT

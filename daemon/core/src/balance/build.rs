@@ -10,6 +10,7 @@ use super::level::Outcome;
 use super::room::{Room, Unlinked};
 use super::rows::Standing;
 use super::service::{Local, Service};
+use super::sites::{Sites, Split};
 use super::status::Counts;
 use super::{Balancer, GRACE};
 use crate::service::{Delivery, ServiceKey};
@@ -55,14 +56,16 @@ impl Balancer {
         let (opening, closing): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, e)| e.ready);
         put(service, opening, room);
         let local = build_local(service, &self.nodes, &mut self.counts, room, now);
-        let nodes = build_nodes(service, &self.nodes, !self.swept, &mut self.counts, room, now);
+        let nodes = build_nodes(service, (&self.nodes, &self.sites), !self.swept, &mut self.counts, room, now);
         put(service, closing, room);
         let starved = local.is_err() || nodes.is_err();
         report_room(service, local.err().or(nodes.err()), room);
         service.starved = starved;
         service.built = true;
         let forgotten = forget(service, room, now);
-        let open = !choice.serving.is_empty() && !self.nodes.service_draining(service) && service.nodes.table.rows > 0;
+        let serves = !choice.serving.is_empty() && !self.nodes.service_draining(service);
+        let away = self.sites.split(service.owners.as_deref(), &self.nodes).has_others();
+        let open = (serves || away) && service.nodes.table.rows > 0;
         self.vips.join(service, open, room);
         let told = service.forgotten.map(|(_, until)| until);
         [local.unwrap_or_default(), nodes.unwrap_or_default(), forgotten, told].into_iter().flatten().min()
@@ -162,7 +165,7 @@ fn put(service: &mut Service, entries: Vec<((core::net::IpAddr, u16), EndpointEn
 
 fn build_nodes(
     service: &mut Service,
-    nodes: &Nodes,
+    (nodes, sites): (&Nodes, &Sites),
     starting: bool,
     counts: &mut Counts,
     room: &mut Room,
@@ -173,8 +176,9 @@ fn build_nodes(
     let member: BTreeSet<u16> = members.iter().map(|m| m.id).collect();
     let known: std::collections::BTreeMap<u16, bool> =
         nodes.by_name.values().map(|n| (n.id, nodes.is_dead(&n.name))).collect();
+    let split = sites.split(service.owners.as_deref(), nodes);
     let standing = |id: u16| match known.get(&id) {
-        None => Standing::Gone,
+        None => split.standing(id),
         Some(true) => Standing::Dead,
         Some(false) if member.contains(&id) => Standing::Member,
         Some(false) => Standing::Holder,
@@ -186,7 +190,7 @@ fn build_nodes(
         others.retain(|m| m.name != nodes.this);
         service.nodes.suppose(service.seed, others, size, now);
     }
-    let outcome = service.nodes.build(service.seed, members, size, drain, standing, now);
+    let outcome = service.nodes.build(service.seed, members, size, (drain, &split), standing, now);
     install(Which::Nodes, service, outcome, counts, room, now)
 }
 
@@ -227,7 +231,7 @@ fn build_local(
         })
         .collect();
     let standing = |id: u16| standings.get(&id).copied().unwrap_or(Standing::Gone);
-    let outcome = service.local.build(service.seed, members, size, drain, standing, now);
+    let outcome = service.local.build(service.seed, members, size, (drain, &Split::none()), standing, now);
     install(Which::Endpoints, service, outcome, counts, room, now)
 }
 

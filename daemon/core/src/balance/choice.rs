@@ -38,9 +38,20 @@ impl Nodes {
         self.by_name.get(name).is_some_and(|n| n.draining) || self.is_drained(|| DrainTarget::Node(name.to_owned()))
     }
 
-    /// Names and ids of those that take part.
+    /// The site of this node.
+    pub(super) fn site(&self) -> u8 {
+        self.by_name.get(&self.this).map_or(0, |n| n.site)
+    }
+
+    /// Nodes of this site.
+    fn own(&self) -> impl Iterator<Item = &NodeSpec> {
+        let site = self.site();
+        self.by_name.values().filter(move |n| n.site == site)
+    }
+
+    /// Those of this site that take part.
     fn usable(&self) -> impl Iterator<Item = &NodeSpec> {
-        self.by_name.values().filter(|n| self.is_up(&n.name))
+        self.own().filter(|n| self.is_up(&n.name))
     }
 
     pub(super) fn service_draining(&self, service: &Service) -> bool {
@@ -153,7 +164,7 @@ pub(super) fn sizes(service: &Service, nodes: &Nodes) -> (u16, u16) {
     let all: Vec<&EndpointSpec> = service.spec.endpoints.iter().collect();
     let here: Vec<&EndpointSpec> = service.reachable(&nodes.this).collect();
     let shared = all.iter().any(|e| e.node.is_none());
-    let carriers = if shared { nodes.by_name.len() } else { 0 };
+    let carriers = if shared { nodes.own().count() } else { 0 };
     (size(&all, carriers), size(&here, 0))
 }
 

@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use super::absent::NodeState;
 use super::rows::Row;
+use super::sites::SiteEntry;
 use crate::health::ProbeKind;
 use crate::service::{Affinity, Delivery, EndpointId, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec};
+use crate::site::SiteId;
 
 /// Slot of a service (or of a VIP's address entry) on this node, 1..=8191.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -38,7 +40,7 @@ pub struct Table {
 pub struct Config {
     /// Name of this node, one of `nodes`; `None`: forwarding is off.
     pub node: Option<String>,
-    /// All nodes of this site, this one included.
+    /// All nodes of this site, this one included, and those of other sites that may send here or take packets from here: their gateways.
     pub nodes: Vec<NodeSpec>,
     /// All services.
     pub services: Vec<ServiceSpec>,
@@ -270,6 +272,10 @@ pub enum Action {
         /// What was put.
         spec: NodeSpec,
     },
+    /// Write the gateways of another site. They are put before, and living.
+    PutSite(SiteEntry),
+    /// Write the order in which other sites are asked for a flow: all of them, the nearest first.
+    SetNearest(Vec<SiteId>),
     /// Replies of this endpoint come from this service.
     PutReverse {
         /// The endpoint.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::io::Table;
 use super::maglev::{self, Member};
 use super::rows::{Change, NOBODY, Row, Standing, parents, resize};
+use super::sites::Split;
 use crate::time::Instant;
 
 /// Unit of stamps.
@@ -29,6 +30,8 @@ pub(super) struct Level {
     pub(super) rows: Arc<[Row]>,
     /// Members of the last computation, and its result for as many rows as there are.
     members: Vec<Member>,
+    filled: Vec<u16>,
+    /// What the rows shall say in the end: other sites are homes too.
     targets: Vec<u16>,
     /// The slab holds other rows than `rows`: they are to be written.
     stale: bool,
@@ -81,25 +84,27 @@ impl Level {
         Self { table: Table { base: 0, rows: 0, epoch: self.table.epoch.wrapping_add(1) }, ..Self::default() }
     }
 
-    /// Compares the table with what `members` ask for. Tables never shrink: see [`resize`]. Without members with weight the homes stay.
+    /// Compares the table with what `members` and the sites ask for. Tables never shrink: see [`resize`]. Without members with weight the homes
+    /// stay where no other site is the home.
     pub(super) fn build(
         &mut self,
         seed: u64,
         members: Vec<Member>,
         size: u16,
-        drain: u16,
+        (drain, split): (u16, &Split<'_>),
         standing: impl Fn(u16) -> Standing,
         now: Instant,
     ) -> Outcome {
         let size = size.max(self.table.rows);
         let some = members.iter().any(|m| m.weight > 0);
-        if self.rows.is_empty() && !some {
+        if self.rows.is_empty() && !some && !split.has_others() {
             return Outcome { built: None, again: None };
         }
-        if members != self.members || self.targets.len() != usize::from(size) {
-            self.targets = if some { maglev::fill(seed, &members, size) } else { vec![NOBODY; usize::from(size)] };
+        if members != self.members || self.filled.len() != usize::from(size) {
+            self.filled = if some { maglev::fill(seed, &members, size) } else { vec![NOBODY; usize::from(size)] };
             self.members = members;
         }
+        self.targets = split.targets(&self.filled, &self.rows);
         let change = Change { now: minute(now), drain, standing };
         let resized = (self.rows.len() != usize::from(size)).then(|| resize(&self.rows, size, change.now));
         let before = resized.as_deref().unwrap_or(&self.rows);

@@ -24,6 +24,7 @@ mod recover;
 mod room;
 pub mod rows;
 mod service;
+pub mod sites;
 pub mod slab;
 mod slots;
 pub mod status;
@@ -45,6 +46,8 @@ use recover::Found;
 pub use room::Limits;
 use room::Room;
 use service::Service;
+pub use sites::SiteSpec;
+use sites::Sites;
 use vips::Vips;
 
 /// Nothing that a table word or a key named is used again earlier than this after it was unlinked. A packet is in a program for
@@ -65,6 +68,7 @@ pub struct Balancer {
     found: Found,
     /// Nodes as the driver was told of them.
     told: BTreeMap<u16, io::NodeEntry>,
+    sites: Sites,
     /// Services to look at when `settled` is due.
     dirty: BTreeSet<ServiceKey>,
     settled: Option<Instant>,
@@ -91,6 +95,7 @@ impl Balancer {
             room: Room::new(limits),
             found: Found::default(),
             told: BTreeMap::new(),
+            sites: Sites::default(),
             dirty: BTreeSet::new(),
             settled: None,
             agenda: BTreeSet::new(),
@@ -211,6 +216,7 @@ impl Balancer {
                 self.room.owe(Action::RemoveNode { spec: entry.spec });
             }
         }
+        self.sites.tell(&self.nodes, &mut self.room);
     }
 
     fn sweep(&mut self) {

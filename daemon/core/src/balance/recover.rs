@@ -8,6 +8,7 @@ use super::io::{Action, Recovered, RecoveredEndpoint, RecoveredService, ServiceS
 use super::level::Level;
 use super::room::{Room, Unlinked};
 use super::service::{Local, Service};
+use super::sites;
 use crate::service::ServiceKey;
 use crate::time::Instant;
 
@@ -71,7 +72,10 @@ impl Found {
             service.serving.extend(there.map(|e| e.name.clone()));
         }
         let node_rows = rows_of(found.nodes, &found.node_rows);
-        service.nodes = Level::recovered(found.nodes, node_rows, |id| nodes.by_name.values().any(|n| n.id == id));
+        service.nodes = Level::recovered(found.nodes, node_rows, |id| match sites::site_of(id) {
+            Some(site) => nodes.by_name.values().any(|n| n.site == site.0),
+            None => nodes.by_name.values().any(|n| n.id == id),
+        });
         let endpoint_rows = rows_of(found.endpoints, &found.endpoint_rows);
         let slots = &service.slots;
         service.local = Level::recovered(found.endpoints, endpoint_rows, |id| slots.values().any(|l| l.slot.0 == id));

@@ -9,6 +9,7 @@ use super::io::{EndpointEntry, EndpointSlot, ServiceEntry, ServiceSlot};
 use super::level::{Level, drain_minutes};
 use super::maglev;
 use crate::service::{Delivery, EndpointSpec, ServiceKey, ServiceSpec};
+use crate::site::SiteId;
 use crate::time::Instant;
 
 /// Longest time that a change waits for the first words of checks.
@@ -23,6 +24,8 @@ pub(super) struct Service {
     pub(super) health: BTreeMap<String, Damped>,
     /// First level: over nodes.
     pub(super) nodes: Level,
+    /// Whose site each part of the hash space is; none: the policy has not spoken.
+    pub(super) owners: Option<Vec<SiteId>>,
     /// Second level: over the endpoints that this node can reach by itself.
     pub(super) local: Level,
     pub(super) slots: BTreeMap<(IpAddr, u16), Local>,
@@ -69,6 +72,7 @@ impl Service {
             seed: maglev::seed(&key),
             health: BTreeMap::new(),
             nodes: Level::default(),
+            owners: None,
             local: Level::default(),
             slots: BTreeMap::new(),
             serving: BTreeSet::new(),

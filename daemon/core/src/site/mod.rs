@@ -13,7 +13,7 @@ pub mod timeline;
 use serde::Serialize;
 
 /// A site, as rows, probes and records name it: 1..=254, unique among the sites that know one another.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct SiteId(pub u8);
 

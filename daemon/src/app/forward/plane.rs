@@ -12,7 +12,7 @@ use bascule_core::node::io::LinkInfo;
 use bascule_core::service::NodeSpec;
 use bascule_core::time::Instant;
 use bascule_core::types::{LinkId, Mac};
-use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key};
+use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key, key_index, pair_key};
 use tracing::{info, warn};
 
 use super::Said;
@@ -194,16 +194,21 @@ impl Plane {
         let written = match &self.config {
             None => forward.set_config(&Config::default()),
             Some(config) => {
-                let key = |slot: usize| {
-                    let key = config.keys.tags[slot].map(|key| key.0);
-                    Key { key: key.unwrap_or_default(), valid: u64::from(key.is_some()) }
+                let node = node_config(config);
+                let others: BTreeSet<u8> = config.config.nodes.iter().map(|spec| spec.site).collect();
+                // Of this site at 0, and of the pairs with others.
+                let set = |forward: &mut Forward, slot: usize| {
+                    let (shared, place) = (config.keys.tags[slot].map(|key| key.0), u8::from(slot != 0));
+                    let entry =
+                        |key: Option<[u64; 2]>| Key { key: key.unwrap_or_default(), valid: key.is_some().into() };
+                    forward.set_key(key_index(0, place), &entry(shared))?;
+                    others.iter().filter(|site| **site != node.site).try_for_each(|site| {
+                        let key = shared.map(|shared| pair_key(shared, node.site, *site));
+                        forward.set_key(key_index(*site, place), &entry(key))
+                    })
                 };
                 let send = config.keys.send;
-                let slot = |slot: usize| u32::from(slot != 0);
-                forward
-                    .set_key(slot(send), &key(send))
-                    .and_then(|()| forward.set_config(&node_config(config)))
-                    .and_then(|()| forward.set_key(slot(1 - send), &key(1 - send)))
+                set(forward, send).and_then(|()| forward.set_config(&node)).and_then(|()| set(forward, 1 - send))
             }
         };
         if let Err(error) = written {

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use bascule_core::balance::io::{Action, EndpointEntry, EndpointSlot, NodeEntry, ServiceEntry, ServiceSlot};
 use bascule_core::balance::rows;
+use bascule_core::balance::sites::SiteEntry;
 use bascule_core::service::{Affinity, Delivery, NodeSpec, Protocol, Return, ServiceKey};
+use bascule_core::site::SiteId;
 use bascule_ebpf_common::forward::{
     self as abi, DELIVER_DELEGATE, DELIVER_DIRECT, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY,
     ENDPOINT_REMOTE, Endpoint, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_DIRECT, RETURN_VIA_INGRESS,
     ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_QUIC, SERVICE_SOURCES,
-    Service, Table,
+    SITE_REACHABLE, SITE_VIA_INGRESS, Service, Site, Table,
 };
 
 use ipnet::IpNet;
@@ -69,6 +71,8 @@ pub(super) struct Known {
     pub(super) inside: BTreeSet<IpNet>,
     /// Address, port (network order) and protocol of each reverse entry.
     pub(super) reverse: BTreeSet<([u8; 16], u16, u8)>,
+    /// Other sites, by number.
+    pub(super) sites: BTreeMap<u8, SiteEntry>,
     paths: BTreeMap<IpAddr, Path>,
     places: BTreeMap<IpAddr, Place>,
     /// Endpoints that were told of since their place was asked for: another pod may have the address now.
@@ -137,6 +141,8 @@ impl Known {
             }
             Action::PutNode(entry) => self.put_node(maps, entry)?,
             Action::RemoveNode { spec } => self.remove_node(maps, &spec)?,
+            Action::PutSite(entry) => self.put_site(maps, entry)?,
+            Action::SetNearest(order) => maps.peers.set_site(NEAREST, &nearest(&order))?,
             Action::PutReverse { id, key, slot } => {
                 let entry = ReverseEntry { vip: vip_key(key.vip), port: key.port.to_be(), service: slot.0, pad: 0 };
                 let at = reverse_key(id.address, id.port, id.protocol);
@@ -177,6 +183,27 @@ impl Known {
         maps.peers.set_node(spec.id.into(), &Node::default())?;
         self.nodes.remove(&spec.id);
         self.renew_mss(maps)
+    }
+
+    fn put_site(&mut self, maps: &mut Written<'_>, entry: SiteEntry) -> Result<(), ForwardError> {
+        let number = entry.spec.site.0;
+        maps.peers.set_site(number.into(), &site(&entry))?;
+        if entry.gateways.is_empty() {
+            self.sites.remove(&number);
+        } else {
+            self.sites.insert(number, entry);
+        }
+        // What the paths carry may be new.
+        for node in self.nodes.values().filter(|node| node.spec.site == number) {
+            maps.peers.set_node(node.spec.id.into(), &self.node(node))?;
+        }
+        self.renew_mss(maps)
+    }
+
+    /// Largest packet to a node by the way to it, as far as the way to its site carries it.
+    fn fits(&self, node: &NodeSpec, path: &Path) -> u16 {
+        let site = self.sites.get(&node.site).and_then(|site| site.spec.mtu);
+        path.mtu.min(site.unwrap_or(u16::MAX))
     }
 
     /// Writes the networks inside: new ones first, so that one that is in both is never missing.
@@ -300,7 +327,7 @@ impl Known {
     pub(super) fn narrowest(&self) -> (u16, u16) {
         let inner = self.nodes.values().filter(|node| !node.this).filter_map(|node| {
             let address = node.spec.addresses.first()?;
-            Some(self.paths.get(address)?.mtu.saturating_sub(overhead(address)))
+            Some(self.fits(&node.spec, self.paths.get(address)?).saturating_sub(overhead(address)))
         });
         inner.min().map_or((0, 0), |inner| (inner.saturating_sub(HEADERS_V4), inner.saturating_sub(HEADERS_V6)))
     }
@@ -314,7 +341,7 @@ impl Known {
             node.ifindex = path.ifindex;
             node.source_mac = path.source_mac;
             node.next_mac = path.next_mac;
-            node.mtu = path.mtu;
+            node.mtu = self.fits(&entry.spec, path);
         }
         node
     }
@@ -350,6 +377,31 @@ impl Known {
     fn place(&self, address: IpAddr) -> Place {
         self.places.get(&address).copied().unwrap_or(Place::Unknown)
     }
+}
+
+/// Where the order of the other sites lies: the entry of no site.
+const NEAREST: u32 = 0;
+
+/// The gateways of a site.
+pub(super) fn site(entry: &SiteEntry) -> Site {
+    let mut site = filled(&entry.gateways);
+    site.flags = if entry.spec.reachable { SITE_REACHABLE } else { 0 };
+    site.flags |= if entry.spec.via_ingress { SITE_VIA_INGRESS } else { 0 };
+    site
+}
+
+/// The order in which other sites are asked; those beyond the room are not.
+fn nearest(order: &[SiteId]) -> Site {
+    filled(&order.iter().map(|site| site.0.into()).collect::<Vec<u16>>())
+}
+
+fn filled(ids: &[u16]) -> Site {
+    let mut site = Site::default();
+    for (slot, id) in site.gateways.iter_mut().zip(ids) {
+        *slot = *id;
+        site.count += 1;
+    }
+    site
 }
 
 /// Bytes that encapsulation towards this address adds.

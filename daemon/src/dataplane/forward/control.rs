@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bascule_core::balance::Recovered;
 use bascule_core::balance::io::Action;
 use bascule_core::types::Mac;
-use bascule_ebpf_common::forward::{CONFIG_OWN_MACS, Config, FlowKey, Key, MAX_MACS, Site, mac_key};
+use bascule_ebpf_common::forward::{CONFIG_OWN_MACS, CONFIG_SITES, Config, FlowKey, Key, MAX_MACS, Site, mac_key};
 use ipnet::IpNet;
 
 use super::apply::{Path, Place, Written};
@@ -41,7 +41,9 @@ impl Forward {
             Action::RemoveEndpoint { slot } => self.stats.reset_endpoint(slot.0.into())?,
             _ => {}
         }
-        self.known.apply(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, action)
+        let sites = matches!(action, Action::PutSite(_));
+        self.known.apply(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, action)?;
+        if sites { self.flag() } else { Ok(()) }
     }
 
     /// Addresses of other nodes whose way must be found, and of endpoints here whose place must be.
@@ -96,7 +98,7 @@ impl Forward {
         self.peers.config()
     }
 
-    /// Writes one of the two tag keys. Rotation: the new key into the other slot on every node, then [`Config::key_slot`] on every
+    /// Writes a tag key at its place (`key_index`). Rotation: the new key into the other slot on every node, then [`Config::key_slot`] on every
     /// node, then the old slot cleared.
     ///
     /// # Errors
@@ -165,14 +167,20 @@ impl Forward {
 
     fn flag_macs(&mut self, on: bool) -> Result<(), ForwardError> {
         self.own_macs = on;
+        self.flag()
+    }
+
+    fn flag(&mut self) -> Result<(), ForwardError> {
         let config = self.peers.config()?;
         let flagged = self.flagged(config);
         if flagged == config { Ok(()) } else { self.peers.set_config(&flagged) }
     }
 
     fn flagged(&self, config: Config) -> Config {
-        let flag = if self.own_macs { CONFIG_OWN_MACS } else { 0 };
-        Config { flags: config.flags & !CONFIG_OWN_MACS | flag, ..config }
+        let mut flags = config.flags & !(CONFIG_OWN_MACS | CONFIG_SITES);
+        flags |= if self.own_macs { CONFIG_OWN_MACS } else { 0 };
+        flags |= if self.known.sites.is_empty() { 0 } else { CONFIG_SITES };
+        Config { flags, ..config }
     }
 
     /// Pins a flow to a node (or takes that back).

@@ -10,8 +10,8 @@ use bascule_core::balance::rows;
 use bascule_core::service::{Protocol, ServiceKey};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    self as abi, ENDPOINT_READY, ENDPOINT_REMOTE, Endpoint, Flow, MAX_ENDPOINTS, MAX_NODES, NODE_RESOLVED, Node,
-    SERVICE_ADDRESS, Table,
+    self as abi, ENDPOINT_READY, ENDPOINT_REMOTE, Endpoint, Flow, MAX_ENDPOINTS, MAX_NODES, MAX_SITES, NODE_RESOLVED,
+    Node, SERVICE_ADDRESS, Site, Table,
 };
 
 use super::apply::{INSIDE, Known, Path, Place, address_key, key_of};
@@ -124,6 +124,13 @@ pub(super) fn sweep(known: &Known, tables: &mut Tables, peers: &mut Peers) -> Re
         let named = u16::try_from(id).is_ok_and(|id| known.nodes.contains_key(&id));
         if !named && peers.node(id)? != Node::default() {
             peers.set_node(id, &Node::default())?;
+            gone += 1;
+        }
+    }
+    for id in 1..MAX_SITES {
+        let named = u8::try_from(id).is_ok_and(|id| known.sites.contains_key(&id));
+        if !named && peers.site(id)? != Site::default() {
+            peers.set_site(id, &Site::default())?;
             gone += 1;
         }
     }

@@ -6,8 +6,8 @@
 use aya::maps::{HashMap, MapData, MapError};
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_READY, Endpoint, Flow, FlowKey, NO_NODE, NODE_DEAD,
-    NODE_RESOLVED, Row, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_SOURCES, Service, ServiceKey, Table,
-    Tuple, fast_range, is_site, site_of,
+    NODE_RESOLVED, Row, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_SOURCES, SITE_REACHABLE, Service,
+    ServiceKey, Table, Tuple, fast_range, is_site, site_of,
 };
 
 use super::error::ForwardError;
@@ -112,8 +112,12 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
 fn node_candidate(maps: &Maps<'_>, id: u16, role: &'static str) -> Result<Candidate, ForwardError> {
     if is_site(id) {
         let site = site_of(id);
-        let reachable = maps.peers.site(site.into())?.count > 0;
-        let trouble = if reachable { "" } else { "the site has no gateways" };
+        let entry = maps.peers.site(site.into())?;
+        let trouble = match (entry.count, entry.flags & SITE_REACHABLE) {
+            (0, _) => "dead: no gateway of it lives",
+            (_, 0) => "dead: no path to it carries packets",
+            _ => "",
+        };
         return Ok(Candidate { id, address: Some(format!("site {site}")), role, trouble });
     }
     let node = maps.peers.node(id.into())?;
@@ -166,7 +170,14 @@ fn local(
 
 fn say(trace: &mut Trace, service: &Service, this: u16, known: Option<String>) {
     let alive: Vec<&Candidate> = trace.nodes.iter().filter(|node| !node.trouble.starts_with("dead")).collect();
-    let name = |node: &Candidate| format!("node {} ({})", node.id, node.address.as_deref().unwrap_or("?"));
+    // Flows are asked for at nodes here first, then in the sites that the row names, then in the nearest ones.
+    let (sites, nodes): (Vec<&Candidate>, Vec<&Candidate>) = alive.iter().copied().partition(|node| is_site(node.id));
+    let away = alive.first().copied().filter(|first| is_site(first.id) && (first.role == "home" || nodes.is_empty()));
+    let alive: Vec<&Candidate> = nodes.into_iter().chain(sites).collect();
+    let name = |node: &Candidate| match node.address.as_deref() {
+        Some(site) if is_site(node.id) => site.to_owned(),
+        address => format!("node {} ({})", node.id, address.unwrap_or("?")),
+    };
     let here = trace.nodes.is_empty() || alive.first().is_some_and(|node| node.id == this);
     let delegate = service.delivery == DELIVER_DELEGATE;
     let ready = trace.endpoints.iter().find(|endpoint| endpoint.trouble.is_empty());
@@ -201,6 +212,10 @@ fn say(trace: &mut Trace, service: &Service, this: u16, known: Option<String>) {
         }
     };
     let asks = service.flags & SERVICE_ASK != 0 && trace.nodes.iter().any(|node| node.role == "previous");
+    let new_flow = match away {
+        Some(site) => format!("sent to {}, which is the row's {}", name(site), site.role),
+        None => new_flow,
+    };
     trace.new_flow = if asks { format!("{new_flow}, after the previous home was asked") } else { new_flow };
     trace.established = established;
 }
@@ -232,6 +247,32 @@ mod tests {
 
     fn candidate(id: u16, role: &'static str, trouble: &'static str) -> Candidate {
         Candidate { id, address: Some(format!("10.0.0.{id}")), role, trouble }
+    }
+
+    #[test]
+    fn a_row_of_another_site_sends_new_flows_there_and_asks_for_the_others_here() {
+        let site = |role, trouble| Candidate {
+            id: bascule_ebpf_common::forward::SITE_BASE | 4,
+            address: Some("site 4".to_owned()),
+            role,
+            trouble,
+        };
+        let of = |nodes: Vec<Candidate>, this| {
+            let mut trace = Trace { nodes, ..Trace::default() };
+            say(&mut trace, &Service::default(), this, None);
+            (trace.new_flow, trace.established)
+        };
+        let (new, old) = of(vec![site("home", ""), candidate(2, "previous", "")], 3);
+        assert_eq!(new, "sent to site 4, which is the row's home");
+        assert_eq!(old, "encapsulated to node 2 (10.0.0.2), then site 4");
+        let (new, old) = of(vec![candidate(3, "home", ""), site("previous", "")], 3);
+        assert!(new.starts_with("dropped (no_endpoint): no endpoint here"), "{new}");
+        assert!(old.ends_with("else site 4"), "{old}");
+        let (new, _) = of(vec![site("home", "dead: no gateway of it lives"), candidate(2, "previous", "")], 3);
+        assert_eq!(new, "encapsulated to node 2 (10.0.0.2)");
+        let (new, old) = of(vec![site("home", "")], 3);
+        assert_eq!(new, "sent to site 4, which is the row's home");
+        assert_eq!(old, "encapsulated to site 4");
     }
 
     #[test]

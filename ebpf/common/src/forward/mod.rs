@@ -24,7 +24,10 @@ pub use flow::{
     HALF_ORPHAN, Half,
 };
 pub use hash::{Tuple, entropy_port, fast_range, siphash13, siphash24};
-pub use node::{CONFIG_OWN_MACS, Config, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, Site, mac_key};
+pub use node::{
+    CONFIG_OWN_MACS, CONFIG_SITES, Config, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, SITE_REACHABLE,
+    SITE_VIA_INGRESS, Site, key_index, mac_key, pair_key,
+};
 pub use reason::{HOP_BUCKETS, PacketDrop, Tally};
 pub use row::{MAX_NODE_ID, NO_NODE, Row, SITE_BASE, is_site, site_of};
 pub use service::{
@@ -91,6 +94,8 @@ pub const MAX_ROWS: u32 = 1 << 21;
 pub const MAX_NODES: u32 = 4096;
 /// Sites.
 pub const MAX_SITES: u32 = 64;
+/// Tag keys: two slots for this site and for each pair with another one.
+pub const MAX_KEYS: u32 = 2 * MAX_SITES;
 /// Outer source addresses that may encapsulate to us.
 pub const MAX_PEERS: u32 = 8192;
 /// Endpoints of this node; slot 0 is never used.

@@ -1,5 +1,6 @@
 //! Nodes, sites, keys and the node's own facts.
 
+use super::hash::siphash24;
 use crate::VipKey;
 
 /// Flag of a node: do not send to it; skip it in hop lists.
@@ -9,7 +10,7 @@ pub const NODE_SELF: u32 = 2;
 /// Flag of a node: `ifindex`, `source_mac` and `next_mac` are known; without it frames for the node are dropped and counted.
 pub const NODE_RESOLVED: u32 = 4;
 
-/// A node of this site, by id, and how a frame reaches it.
+/// A node, by id, and how a frame reaches it. Ids are unique over all sites: both ends of a way make tags with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Node {
@@ -33,19 +34,26 @@ pub struct Node {
     pub pad1: [u64; 2],
 }
 
-/// Gateways of another site.
+/// Flag of a site: packets may be sent to it.
+pub const SITE_REACHABLE: u16 = 1;
+/// Flag of a site: it may not send with our VIPs as source, or what it sends does not reach our clients: replies to requests that came from there
+/// go back through the node on which the request arrived.
+pub const SITE_VIA_INGRESS: u16 = 2;
+
+/// Gateways of another site, by its number. Entry 0 is no site (sites are numbered from 1 where there are others): its `gateways` are the numbers
+/// of the other sites, nearest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Site {
-    /// Nodes that take encapsulation for the site; the first `count` are valid.
+    /// Nodes that take encapsulation for the site and live; the first `count` are valid.
     pub gateways: [u16; 14],
     /// How many.
     pub count: u16,
-    /// Bit 0: reachable.
+    /// `SITE_*` bits.
     pub flags: u16,
 }
 
-/// A tag key (SipHash, 128 bit). Two slots, chosen by [`crate::forward::SHIM_KEY`]: rotation writes the other slot everywhere, then moves
+/// A tag key (SipHash, 128 bit), at [`key_index`]. Two slots for this site and for each pair with another one, chosen by [`crate::forward::SHIM_KEY`]: rotation writes the other slot everywhere, then moves
 /// [`Config::key_slot`] everywhere, then clears the old slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -55,6 +63,24 @@ pub struct Key {
     /// 1: accept packets tagged with it.
     pub valid: u64,
 }
+
+/// Where in `KEYS` the key lies that is used with a site (0: with nodes of this one), by slot.
+#[inline(always)]
+#[must_use]
+pub const fn key_index(site: u8, slot: u8) -> u32 {
+    site as u32 * 2 + (slot & 1) as u32
+}
+
+/// The key of a pair of sites, made of a key that all of them share: two SipHash-2-4 of the pair, lower number first, under that key. Whoever
+/// has the shared key has all of them; what it buys is that a tag of one pair is worth nothing for another.
+#[must_use]
+pub const fn pair_key(shared: [u64; 2], a: u8, b: u8) -> [u64; 2] {
+    let pair = if a < b { (a as u64) << 8 | b as u64 } else { (b as u64) << 8 | a as u64 };
+    [siphash24(shared, [pair, 1]), siphash24(shared, [pair, 2])]
+}
+
+/// Flag of the node's own facts: there are other sites; without it the programs know of none.
+pub const CONFIG_SITES: u16 = 2;
 
 /// Flag of the node's own facts: `OWN_MACS` has every MAC at which frames reach this node; others that a link shows are not for it.
 pub const CONFIG_OWN_MACS: u16 = 1;

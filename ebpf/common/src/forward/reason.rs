@@ -42,11 +42,13 @@ pub enum PacketDrop {
     Malformed = 18,
     /// A flow of another site that nobody here knows and nobody else may be asked for.
     RemoteMiss = 19,
+    /// Its sender is not of the site for which the encapsulation speaks.
+    EncapSite = 20,
 }
 
 impl PacketDrop {
     /// Every reason, in the order of its slot.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoEndpoint,
         Self::SourceRange,
         Self::EncapPeer,
@@ -66,6 +68,7 @@ impl PacketDrop {
         Self::FlowTable,
         Self::Malformed,
         Self::RemoteMiss,
+        Self::EncapSite,
     ];
 
     /// Stable name for metrics and logs.
@@ -91,6 +94,7 @@ impl PacketDrop {
             Self::FlowTable => "flow_table",
             Self::Malformed => "malformed",
             Self::RemoteMiss => "remote_miss",
+            Self::EncapSite => "encap_site",
         }
     }
 }
@@ -135,10 +139,16 @@ pub enum Tally {
     EchoAnswered = 80,
     /// ICMP errors taken to the flow inside them.
     IcmpError = 81,
-    /// Packets that asked another site.
+    /// Packets of flows that were sent to another site, which may know them.
     Remote = 82,
     /// Tuples that two VIPs share: another endpoint was taken.
     Collision = 83,
+    /// Packets sent to another site because it is the home of their row.
+    ToSite = 84,
+    /// Packets that came from another site, of clients there.
+    FromSite = 85,
+    /// Packets that came back because no other site knew them.
+    RemoteBack = 86,
     /// Chain length of accepted packets, a histogram: this slot is the first node, the next the second, ...
     Hops = 96,
 }
@@ -148,7 +158,7 @@ pub const HOP_BUCKETS: u32 = 8;
 
 impl Tally {
     /// Every tally but the histogram.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Passed,
         Self::Encapsulated,
         Self::Decapsulated,
@@ -169,6 +179,9 @@ impl Tally {
         Self::IcmpError,
         Self::Remote,
         Self::Collision,
+        Self::ToSite,
+        Self::FromSite,
+        Self::RemoteBack,
     ];
 
     /// Stable name for metrics and logs.
@@ -195,6 +208,9 @@ impl Tally {
             Self::IcmpError => "icmp_error",
             Self::Remote => "remote",
             Self::Collision => "collision",
+            Self::ToSite => "to_site",
+            Self::FromSite => "from_site",
+            Self::RemoteBack => "remote_back",
             Self::Hops => "hops",
         }
     }

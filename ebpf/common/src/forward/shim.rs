@@ -12,6 +12,10 @@
 //! 2; at index 2 with a `count` of 1 it is the node that was asked at index 0. A node that sends on drops hops that are dead or itself, adds
 //! those of its own row that the shim does not show to have been asked, as far as there is room, and lets `index` grow by one.
 //!
+//! From one site to another the index is 0, there are no hops to ask, and `hops[0]` is the node on which the client's packet came into
+//! its site. The gateway chooses who is asked, as the node of index 0. `origin site` is the client's, from there on always; `second site` is the
+//! one that is asked after the first ([`SHIM_REMOTE`]), as the origin chose. With [`SHIM_REMOTE`] and [`SHIM_FINAL`] it comes back to `hops[0]`.
+//!
 //! The tag is the lower half of SipHash-2-4 over three words: the flow hash of the packet inside (its reversed inner tuple for an
 //! ICMP error), bytes 0-7 as a little-endian number, and bytes 8-11 (little-endian, low half) with the sending node in bits 32-47
 //! and the receiving node in bits 48-63. Sender and receiver are not in the packet: each side takes them from what it knows of
@@ -23,9 +27,9 @@ use super::hash::siphash24;
 pub const SHIM_VERSION: u8 = 1;
 /// Flag: slot of the tag key.
 pub const SHIM_KEY: u8 = 1;
-/// Flag: crossed sites: no flow may be opened.
+/// Flag: it looks for its flow in other sites: none may be opened.
 pub const SHIM_REMOTE: u8 = 4;
-/// Flag: the last asked site sends back to the origin: nobody asks further.
+/// Flag: on its way back: alone, a reply to the node on which the request arrived; with [`SHIM_REMOTE`], a packet that no other site knew.
 pub const SHIM_FINAL: u8 = 8;
 /// Not in the shim's flags but in a hop: the receiver opens the flow (UDP ask-then-claim).
 pub const HOP_ACCEPT: u16 = 0x1000;
@@ -56,7 +60,7 @@ pub struct Shim {
     pub epoch: u16,
     /// Site in which the packet arrived from the client.
     pub origin_site: u8,
-    /// Second site that was asked; 0: none.
+    /// Site that is asked after the first one; 0: none.
     pub second_site: u8,
     /// Further nodes of the chain, network order.
     pub hops: [u16; 2],

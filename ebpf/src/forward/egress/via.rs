@@ -7,7 +7,7 @@ use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Config, NODE_DEAD, NODE_RESOLVED, OVERHEAD_V4, OVERHEAD_V6, PacketDrop, SERVICE_AFFINITY, SHIM_FINAL, SHIM_KEY,
-    Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port,
+    SITE_VIA_INGRESS, Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port, key_index,
 };
 
 use super::frame::{Packet, UDP};
@@ -57,13 +57,19 @@ const _: () = assert!(size_of::<Ethernet>() == ETHERNET);
 /// The node a reply goes through; 0: straight to the client. A node that is dead emits nothing: then straight is all there is.
 #[inline(always)]
 pub(super) fn node(config: &Config, wanted: bool, ingress: u16) -> u16 {
-    if !wanted || ingress == 0 || ingress == config.node {
+    if ingress == 0 || ingress == config.node {
         return 0;
     }
     match maps::NODES.get(u32::from(ingress)) {
-        Some(node) if node.flags & NODE_DEAD == 0 => ingress,
+        Some(node) if node.flags & NODE_DEAD == 0 && (wanted || is_asked(config, node.site)) => ingress,
         _ => 0,
     }
+}
+
+/// Must replies to requests from this site go back there?
+#[inline(always)]
+fn is_asked(config: &Config, site: u8) -> bool {
+    site != config.site && maps::SITES.get(u32::from(site)).is_some_and(|site| site.flags & SITE_VIA_INGRESS != 0)
 }
 
 /// The hash of the request that a reply answers.
@@ -104,7 +110,10 @@ pub(super) fn send(
     if node.flags & NODE_RESOLVED == 0 || own.addr == [0; 16] {
         return Verdict::Drop(PacketDrop::Unresolved);
     }
-    let Some(key) = maps::KEYS.get(u32::from(config.key_slot)) else { return Verdict::Drop(PacketDrop::Unresolved) };
+    let site = if node.site == config.site { 0 } else { node.site };
+    let Some(key) = maps::KEYS.get(key_index(site, config.key_slot)) else {
+        return Verdict::Drop(PacketDrop::Unresolved);
+    };
     let tos = packet.tos;
 
     let bytes = if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 };

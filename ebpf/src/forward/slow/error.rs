@@ -2,14 +2,14 @@
 
 use bascule_ebpf_common::forward::{Config, DELIVER_NONE, Endpoint, PacketDrop, Tally};
 
-use super::echo;
+use super::{echo, site};
 use crate::deliver;
 use crate::encap::low_word;
 use crate::home::{self, Step, Way};
 use crate::ingress;
 use crate::local::{self, MAX_CANDIDATES};
 use crate::maps;
-use crate::packet::{Change, Packet, Sum, corrected, difference, difference16, fold16, same};
+use crate::packet::{Change, Packet, Sum, corrected, difference, difference16, fold16, forgotten, same};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP, IPV4, IPV6, Ipv4Header, Ipv6Header, Ports};
 use crate::request::{Request, Work};
 use crate::search;
@@ -42,11 +42,13 @@ pub(super) fn judge<P: Packet>(packet: &P, config: &'static Config, work: &mut W
     work.client_port = ports.destination;
     let pair = (ports.destination, ports.source);
     work.hash = found.hash(config, work.ip.source, work.ip.destination, pair, work.ip.protocol);
+    work.slot = found.slot as u16;
     // No flags: it opens nothing, ends nothing and acknowledges nothing.
     work.kind = Kind::Tcp(0);
     if packet.length() < work.ip.at() + work.ip.length as usize {
         return Verdict::Drop(PacketDrop::Malformed);
     }
+    work.tunnelled = tunnelled;
     if tunnelled {
         if let Err(verdict) = tunnel::trust(config, work, &found).and_then(|()| tunnel::accept(packet, work)) {
             return verdict;
@@ -117,6 +119,17 @@ fn quoted_upper<P: Packet>(packet: &P, at: usize, next: u8) -> Option<(u8, usize
 /// The home step of an error: it is delivered to who has the flow, and nobody else. It changes no table.
 #[inline(always)]
 fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
+    let step = if site::enter(request) == 0 { decide(packet, request) } else { forgotten(&request.work.step) };
+    match step.way {
+        Way::Deliver => to(packet, request, step.id),
+        Way::Onward => home::pass_on(packet, request, step),
+        Way::Abroad => Verdict::Slow(maps::ABROAD),
+        Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
+    }
+}
+
+#[inline(always)]
+fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
     request.work.chain.settle(request.config.node);
     if request.work.ip.protocol == IPPROTO_UDP {
         // The tables are asked as for a datagram of the flow.
@@ -135,12 +148,11 @@ fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     }
     if step.way == Way::Recover {
         step = home::others(request);
+        if step.way == Way::Drop && home::may_leave(request) {
+            step = Step::abroad();
+        }
     }
-    match step.way {
-        Way::Deliver => to(packet, request, step.id),
-        Way::Onward => home::pass_on(packet, request, step),
-        Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
-    }
+    step
 }
 
 #[inline(always)]

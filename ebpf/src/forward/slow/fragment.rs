@@ -9,12 +9,12 @@ use bascule_ebpf_common::forward::{
 
 use crate::deliver;
 use crate::encap::{self, Onward};
-use crate::home::{self, Way};
+use crate::home::{Step, Way};
 use crate::local;
 use crate::maps;
 use crate::packet::{Packet, Sum};
 use crate::parse::Ports;
-use crate::request::{Request, Work};
+use crate::request::{Request, Work, foreign};
 use crate::rows::Place;
 use crate::service::{self, Found};
 use crate::tunnel;
@@ -27,6 +27,12 @@ const ID_SHIFT: u32 = 16;
 const ID_MASK: u32 = 0x3fff;
 /// Nodes that a fragment may pass after the first one.
 const MAX_INDEX: u8 = 3;
+
+/// A first fragment that was not decided in one go went to another node.
+#[inline(always)]
+pub(super) fn remember_sent(work: &Work) {
+    remember(work, u32::from(work.next & !HOP_ACCEPT) << ID_SHIFT | u32::from(work.slot));
+}
 
 /// Under which the fragments of the packet in the work are remembered.
 #[inline(always)]
@@ -53,23 +59,15 @@ pub(super) fn remember_node(work: &Work, ports: Ports) {
     remember(work, u32::from(work.next & !HOP_ACCEPT) << ID_SHIFT | found.slot);
 }
 
-/// The home step of a first fragment.
+/// Remembers where a first fragment goes.
 #[inline(always)]
-pub(super) fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
-    request.work.chain.settle(request.config.node);
-    let step = home::decide(packet, request);
+pub(super) fn note(request: &Request, step: Step) {
     let id = u32::from(step.id & !HOP_ACCEPT) << ID_SHIFT | request.found.slot;
     match step.way {
-        Way::Deliver => {
-            remember(request.work, LOCAL | id);
-            maps::count(step.why());
-            deliver::to(packet, request, step.id)
-        }
-        Way::Onward => {
-            remember(request.work, id);
-            home::pass_on(packet, request, step)
-        }
-        Way::Drop | Way::Recover => Verdict::Drop(step.reason()),
+        Way::Deliver => remember(request.work, LOCAL | id),
+        Way::Onward => remember(request.work, id),
+        // What goes abroad is remembered as it leaves.
+        Way::Abroad | Way::Drop | Way::Recover => {}
     }
 }
 
@@ -120,7 +118,11 @@ pub(super) fn follow<P: Packet>(packet: &P, config: &'static Config, work: &mut 
 #[inline(always)]
 fn onward<P: Packet>(packet: &P, request: &mut Request, to: u16, tunnelled: bool) -> Verdict {
     let chain = &request.work.chain;
+    let site = foreign(request.config, to);
     let (index, ingress) = if tunnelled { (chain.index + 1, chain.ingress) } else { (0, request.config.node) };
+    let origin_site = if tunnelled { chain.origin_site } else { request.config.site };
+    // As its first one: counted from 0 in the next site.
+    let index = if site == 0 { index } else { 0 };
     if index > MAX_INDEX || to == request.config.node {
         return Verdict::Drop(PacketDrop::ChainEnd);
     }
@@ -131,11 +133,11 @@ fn onward<P: Packet>(packet: &P, request: &mut Request, to: u16, tunnelled: bool
         accept: false,
         service: request.found.service.number,
         epoch: Place::new(&raw const request.found.service.nodes, 0).table.epoch,
-        origin_site: request.config.site,
+        origin_site,
         second_site: 0,
-        hops: [if tunnelled { ingress } else { 0 }, 0],
+        hops: [if tunnelled || site != 0 { ingress } else { 0 }, 0],
     };
-    let verdict = encap::send(packet, request, Onward { to, first: !tunnelled, head });
+    let verdict = encap::send(packet, request, Onward { to, first: !tunnelled, site, head });
     if let Verdict::Send(_) = verdict {
         maps::tally(if tunnelled { Tally::NextHop } else { Tally::Encapsulated });
     }

@@ -7,22 +7,24 @@ mod back;
 mod echo;
 mod error;
 mod fragment;
+mod site;
 mod toobig;
 mod walk;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use bascule_ebpf_common::forward::{Config, PacketDrop, SHIM_FINAL, SHIM_LEN};
+use bascule_ebpf_common::forward::{Config, PacketDrop, SHIM_FINAL, SHIM_LEN, SHIM_REMOTE};
 
-use crate::home;
+use crate::home::{self, Step};
 use crate::ingress;
 use crate::maps;
-use crate::packet::{Packet, Skb, Xdp};
+use crate::packet::{Packet, Skb, Xdp, forgotten};
 use crate::parse::{self, IPPROTO_UDP, Ports, UDP};
 use crate::request::{Request, Work};
 use crate::service::Found;
 use crate::tunnel;
 use crate::verdict::{self, Verdict};
+pub(crate) use site::{Abroad, Guests};
 use toobig::Resize;
 use walk::Shape;
 
@@ -41,9 +43,22 @@ pub fn bascule_tc_slow(ctx: TcContext) -> i32 {
 fn settled<P: Packet + Resize + back::Emit>(packet: &P) -> Verdict {
     let (Some(config), Some(work)) = (maps::CONFIG.get(0), maps::work()) else { return Verdict::Pass };
     let mut fits = maps::fits();
-    if fits == 0 {
-        let verdict = judge(packet, config, work);
+    if fits <= maps::ABROAD {
+        let mut verdict = if fits == maps::WHOLE {
+            judge(packet, config, work)
+        } else {
+            packet.prepare();
+            work.quiet = false;
+            Verdict::Slow(fits)
+        };
+        if let Verdict::Slow(from) = verdict {
+            verdict = site::go_on(packet, config, work, from);
+        }
         let Verdict::TooBig(most) = verdict else { return verdict };
+        // Neither a later fragment nor an error is answered with an error (RFC 1122 section 3.2.2).
+        if work.quiet {
+            return Verdict::Drop(PacketDrop::TooBig);
+        }
         fits = most;
     }
     let mut verdict = Verdict::Pass;
@@ -68,6 +83,8 @@ fn judge<P: Packet + back::Emit>(packet: &P, config: &'static Config, work: &mut
     let Some(link) = parse::link(packet) else { return Verdict::Pass };
     work.link = link.bytes as u8;
     work.chain.outer = None;
+    work.quiet = false;
+    work.tunnelled = false;
     let mut shape = walk::ip(packet, link.bytes, link.v6, work);
     let tunnelled = encapsulated(packet, config, work, shape);
     if tunnelled {
@@ -75,7 +92,7 @@ fn judge<P: Packet + back::Emit>(packet: &P, config: &'static Config, work: &mut
         if work.ip.extra != 0 || shape != Shape::Whole {
             return Verdict::Drop(PacketDrop::EncapFormat);
         }
-        let udp_length = match tunnel::envelope(packet, work) {
+        let udp_length = match tunnel::envelope::<P, true>(packet, config, work) {
             Ok(length) => length,
             Err(verdict) => return verdict,
         };
@@ -85,7 +102,7 @@ fn judge<P: Packet + back::Emit>(packet: &P, config: &'static Config, work: &mut
         if udp_length != UDP + SHIM_LEN + work.ip.length as usize && packet.segment() == 0 {
             return Verdict::Drop(PacketDrop::EncapFormat);
         }
-        if work.shim.version_flags & SHIM_FINAL != 0 {
+        if work.shim.version_flags & (SHIM_FINAL | SHIM_REMOTE) == SHIM_FINAL {
             let mut verdict = Verdict::Pass;
             arrive(packet, config, work, shape, &mut verdict);
             return verdict;
@@ -97,22 +114,13 @@ fn judge<P: Packet + back::Emit>(packet: &P, config: &'static Config, work: &mut
     if !tunnelled && ingress::is_foreign(packet, config) {
         return Verdict::Pass;
     }
+    work.quiet = matches!(shape, Shape::Later | Shape::Icmp);
     match shape {
         Shape::Whole | Shape::First => with_ports(packet, config, work, shape, tunnelled),
-        // Neither a later fragment nor an error is answered with an error (RFC 1122 section 3.2.2).
-        Shape::Later => quiet(fragment::follow(packet, config, work, tunnelled)),
-        Shape::Icmp => quiet(error::judge(packet, config, work, tunnelled)),
+        Shape::Later => fragment::follow(packet, config, work, tunnelled),
+        Shape::Icmp => error::judge(packet, config, work, tunnelled),
         Shape::Other if tunnelled => Verdict::Drop(PacketDrop::EncapService),
         Shape::Other => Verdict::Pass,
-    }
-}
-
-/// What does not fit is dropped without a word.
-#[inline(always)]
-fn quiet(verdict: Verdict) -> Verdict {
-    match verdict {
-        Verdict::TooBig(_) => Verdict::Drop(PacketDrop::TooBig),
-        other => other,
     }
 }
 
@@ -126,6 +134,16 @@ fn encapsulated<P: Packet>(packet: &P, config: &Config, work: &Work, shape: Shap
         Some(ports) => ingress::is_tunnel(config, &work.ip, ports),
         None => false,
     }
+}
+
+/// The home step, at whom of this site it is asked for first.
+#[inline(always)]
+fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
+    if site::enter(request) != 0 {
+        return forgotten(&request.work.step);
+    }
+    request.work.chain.settle(request.config.node);
+    home::decide(packet, request)
 }
 
 /// TCP and UDP behind options or extension headers, and first fragments of them.
@@ -151,8 +169,9 @@ fn with_ports<P: Packet>(
     };
     let Some(service) = maps::SERVICES.get(slot) else { return Verdict::Pass };
     let mut request = Request { config, found: Found { slot, service }, work };
-    if !first {
-        return home::step(packet, &mut request);
+    let step = decide(packet, &mut request);
+    if first {
+        fragment::note(&request, step);
     }
-    fragment::step(packet, &mut request)
+    home::take(packet, &mut request, step)
 }

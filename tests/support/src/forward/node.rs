@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Config, Endpoint, Flow, FlowKey, FragmentKey, Half, Key, MAX_ROWS, MAX_SERVICES, Node, ReverseEntry, ReverseKey,
-    Row, Service, ServiceKey, TALLIES, Table,
+    Row, Service, ServiceKey, Site, TALLIES, Table,
 };
 
 use super::error::{bpf, missing};
@@ -199,6 +199,14 @@ impl NodePrograms {
     pub fn node(&mut self, id: u16, node: &Node) -> Result<()> {
         self.insert("PEERS", &node.address, &u32::from(id))?;
         self.set("NODES", u32::from(id), node)
+    }
+
+    /// Writes the gateways of another site; of site 0, the order of the others.
+    ///
+    /// # Errors
+    /// As [`NodePrograms::config`].
+    pub fn site(&mut self, number: u32, site: &Site) -> Result<()> {
+        self.set("SITES", number, site)
     }
 
     /// Lets frames be redirected to a device.

@@ -169,7 +169,7 @@ impl Site {
         self.members.iter().find(|member| member.id == id).expect("a node of the layout")
     }
 
-    fn member_mut(&mut self, id: u16) -> &mut Member {
+    pub(super) fn member_mut(&mut self, id: u16) -> &mut Member {
         self.members.iter_mut().find(|member| member.id == id).expect("a node of the layout")
     }
 
@@ -252,7 +252,7 @@ impl Site {
     }
 
     /// Node `to` as node `from` sees it.
-    fn entry(&self, from: u16, to: &Member) -> Node {
+    pub(super) fn entry(&self, from: u16, to: &Member) -> Node {
         let own = self.member(from);
         Node {
             address: v4(address(to.id)),

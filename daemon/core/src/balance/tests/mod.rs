@@ -10,5 +10,6 @@ mod maglev;
 mod reach;
 mod recover;
 mod reload;
+mod sites;
 mod slab;
 mod world;

@@ -12,11 +12,13 @@ use super::super::io::{
     ReverseId, ServiceEntry, ServiceSlot, Table,
 };
 use super::super::rows::Row;
+use super::super::sites::SiteEntry;
 use super::super::{Balancer, GRACE, Limits};
 use crate::health::{GateConfig, ProbeKind};
 use crate::service::{
     Affinity, Delivery, EndpointId, EndpointSpec, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec, WhenAllFail,
 };
+use crate::site::SiteId;
 use crate::time::Instant;
 
 /// Services as the maps hold them.
@@ -39,6 +41,8 @@ pub(super) struct World {
     pub(super) answering: BTreeMap<ServiceSlot, bool>,
     pub(super) endpoints: BTreeMap<u16, EndpointEntry>,
     pub(super) nodes: BTreeMap<u16, NodeEntry>,
+    pub(super) sites: BTreeMap<SiteId, SiteEntry>,
+    pub(super) nearest: Vec<SiteId>,
     pub(super) reverse: BTreeMap<ReverseId, ServiceKey>,
     pub(super) reports: Vec<Report>,
     /// Questions that nobody has answered yet: inquiry and endpoint.
@@ -67,6 +71,8 @@ impl World {
             answering: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            nearest: Vec::new(),
             reverse: BTreeMap::new(),
             reports: Vec::new(),
             asked: Vec::new(),
@@ -286,6 +292,11 @@ impl World {
             Action::RemoveNode { spec } => {
                 let _old = self.nodes.remove(&spec.id).expect("a node that was put");
             }
+            Action::PutSite(entry) => {
+                assert!(entry.gateways.iter().all(|id| self.nodes.get(id).is_some_and(|n| !n.dead)), "{entry:?}");
+                let _old = self.sites.insert(entry.spec.site, entry);
+            }
+            Action::SetNearest(order) => self.nearest = order,
             Action::PutReverse { id, key, .. } => {
                 let _old = self.reverse.insert(id, key);
             }

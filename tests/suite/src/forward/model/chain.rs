@@ -1,23 +1,17 @@
 //! Who may hold the flow: exceptions, row, hop list (rules 8 to 10).
 
 use bascule_ebpf_common::forward::{
-    FlowKey, HOP_ACCEPT, NO_NODE, NODE_DEAD, PacketDrop, Row, SERVICE_ASK, SERVICE_EXCEPTIONS, Service, ShimHead,
-    Table, fast_range, is_site, site_of,
+    CONFIG_SITES, FlowKey, HOP_ACCEPT, NO_NODE, NODE_DEAD, PacketDrop, Row, SERVICE_ASK, SERVICE_EXCEPTIONS, Service,
+    ShimHead, Table, fast_range, is_site, site_of,
 };
 
 use super::ingress::{Arrival, Job, Kind};
 use super::{Clock, Output, State};
 
 impl State {
-    /// May the id be sent to at all?
+    /// Is it a node that can be asked?
     pub(crate) fn live(&self, id: u16) -> bool {
-        if id == NO_NODE {
-            return false;
-        }
-        if is_site(id) {
-            return self.sites.get(&site_of(id)).is_some_and(|site| site.count != 0);
-        }
-        self.node(id).flags & NODE_DEAD == 0
+        id != NO_NODE && !is_site(id) && self.node(id).flags & NODE_DEAD == 0
     }
 
     /// The row over nodes for this hash.
@@ -33,27 +27,22 @@ impl State {
         let table = Table::from_word(job.service.nodes);
         let chain = match self.pinned(&job) {
             Some(node) => vec![node],
-            None if table.rows == 0 => {
-                if Table::from_word(job.service.endpoints).rows == 0 {
-                    return self.drop(PacketDrop::NoEndpoint, job.frame);
-                }
-                vec![self.config.node]
-            }
+            None if table.rows == 0 && Table::from_word(job.service.endpoints).rows == 0 => Vec::new(),
+            None if table.rows == 0 => vec![self.config.node],
             None => {
                 let row = self.node_row(&job.service, job.hash).unwrap_or_default();
-                self.candidates(&job, row)
+                if self.leaves(&job, row) { Vec::new() } else { self.candidates(&job, row) }
             }
         };
-        let Some((&first, rest)) = chain.split_first() else {
-            return self.drop(PacketDrop::NoEndpoint, job.frame);
-        };
         let mut hops = [NO_NODE; 2];
+        let rest = chain.get(1..).unwrap_or_default();
         hops[..rest.len()].copy_from_slice(rest);
         let count = u8::try_from(rest.len()).expect("at most two");
         let arrival = Arrival {
             ingress: self.config.node,
             sender: self.config.node,
             client: true,
+            guest: false,
             flags: 0,
             index: 0,
             count,
@@ -62,6 +51,12 @@ impl State {
             origin_site: self.config.site,
             second_site: 0,
             hops,
+        };
+        let Some(&first) = chain.first() else {
+            if self.config.flags & CONFIG_SITES == 0 {
+                return self.drop(PacketDrop::NoEndpoint, job.frame);
+            }
+            return self.leave(job, &arrival);
         };
         if first == self.config.node {
             return self.home(job, arrival);
@@ -75,6 +70,18 @@ impl State {
             ..ShimHead::default()
         };
         self.encapsulate(job, first, head, true, super::encap::Why::First)
+    }
+
+    /// Another site is the row's home, and what the packet is does not bind it to this one: a flow of TCP is looked for here first, and UDP with
+    /// state stays with the home before.
+    fn leaves(&self, job: &Job, row: Row) -> bool {
+        let [home, previous, _] = held(row, job.service.drain_minutes, job.now);
+        let free = match job.kind {
+            Kind::Tcp { .. } => job.opens(),
+            Kind::Udp { .. } => job.service.flags & SERVICE_ASK == 0 || !self.live(previous),
+            Kind::Error(_) | Kind::Answer => false,
+        };
+        free && is_site(home) && self.reachable(site_of(home))
     }
 
     /// An exception that can be followed.

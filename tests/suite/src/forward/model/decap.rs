@@ -1,6 +1,6 @@
 //! Decapsulation (section 2).
 
-use bascule_ebpf_common::forward::{PacketDrop, SHIM_KEY, SHIM_LEN, Shim, Tally};
+use bascule_ebpf_common::forward::{PacketDrop, SHIM_FINAL, SHIM_KEY, SHIM_LEN, Shim, Tally};
 
 use super::ingress::{Arrival, Job, Kind, kind_of, port_at};
 use super::ip::{self, Ip, TCP, UDP};
@@ -13,7 +13,7 @@ impl State {
             Ok((job, arrival)) => {
                 self.count(Tally::Decapsulated);
                 *self.tallies.entry(Tally::Hops as u32 + u32::from(arrival.index)).or_default() += 1;
-                self.home(job, arrival)
+                if arrival.guest { self.take_guest(job, arrival) } else { self.home(job, arrival) }
             }
             Err(reason) => self.drop(reason, frame.to_vec()),
         }
@@ -21,7 +21,7 @@ impl State {
 
     /// Checks, in the order of the rules, and the packet inside.
     fn opened(&self, frame: &[u8], outer: Ip, ifindex: u32, now: Clock) -> Result<(Job, Arrival), PacketDrop> {
-        use PacketDrop::{EncapFormat, EncapNested, EncapPeer, EncapService, EncapTag};
+        use PacketDrop::{EncapFormat, EncapNested, EncapPeer, EncapService, EncapSite, EncapTag};
         if !outer.plain() || outer.end > frame.len() {
             return Err(EncapFormat);
         }
@@ -31,11 +31,18 @@ impl State {
         }
         let shim = read_shim(&udp[8..]);
         let head = shim.open().ok_or(EncapFormat)?;
-        let key = self.keys[usize::from(head.flags & SHIM_KEY)];
+        let sender = self.peers.get(&outer.source).copied();
+        // What does not say that it comes from another site is held against the key of this one.
+        let crosses = head.flags & SHIM_FINAL != 0 || head.index == 0 && head.origin_site != self.config.site;
+        let site = sender.filter(|_| crosses).map_or(0, |sender| self.other_site(sender));
+        let key = self.key(site, head.flags & SHIM_KEY);
         if key.valid == 0 {
             return Err(EncapTag);
         }
-        let sender = *self.peers.get(&outer.source).ok_or(EncapPeer)?;
+        let sender = sender.ok_or(EncapPeer)?;
+        if !self.speaks(&head, site) {
+            return Err(EncapSite);
+        }
         let at = outer.l4 + 8 + SHIM_LEN;
         let inner = ip::read_any(&frame[..outer.end], at).ok_or(EncapFormat)?;
         if inner.end != outer.end {
@@ -62,9 +69,10 @@ impl State {
             return Err(EncapTag);
         }
         let arrival = Arrival {
-            ingress: if head.index == 0 { sender } else { head.hops[0] },
+            ingress: if head.index == 0 && site == 0 { sender } else { head.hops[0] },
             sender,
             client: false,
+            guest: site != 0,
             flags: head.flags,
             index: head.index,
             count: head.count,

@@ -113,6 +113,7 @@ impl State {
         let Reply { frame, ip, ifindex, now, service, kind } = reply;
         let wanted = known.marked || service.returns == RETURN_VIA_INGRESS;
         // A dead node emits nothing: then straight is all there is.
+        let wanted = wanted || self.asks_for_replies(known.ingress);
         if !wanted || known.ingress == self.config.node || !self.live(known.ingress) {
             return Output::new(Verdict::Pass, frame);
         }

@@ -18,6 +18,10 @@ pub(crate) enum Why {
     First,
     Next,
     LookAhead,
+    /// Another site is the home of its row.
+    ToSite,
+    /// Another site may know its flow.
+    Remote,
     /// A reply on its way back.
     Reply,
 }
@@ -48,7 +52,7 @@ impl State {
             hop(&mut inner);
         }
         let head = ShimHead { flags: head.flags & !1 | (self.config.key_slot & 1), ..head };
-        let key = self.keys[usize::from(self.config.key_slot & 1)].key;
+        let key = self.key(self.other_site(to), self.config.key_slot & 1).key;
         let shim = head.seal(key, job.hash, self.config.node, to);
         let mut udp = entropy_port(job.hash).to_be_bytes().to_vec();
         udp.extend(self.config.tunnel_port.to_ne_bytes());
@@ -64,6 +68,8 @@ impl State {
             Why::First => Tally::Encapsulated,
             Why::Next => Tally::NextHop,
             Why::LookAhead => Tally::LookAhead,
+            Why::ToSite => Tally::ToSite,
+            Why::Remote => Tally::Remote,
             Why::Reply => Tally::ReplyVia,
         });
         self.followed = Some(super::state::Followed::Node(to));

@@ -2,9 +2,9 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN,
-    HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_LAST, SHIM_REMOTE, Service, ShimHead, Table, Tally,
-    fast_range,
+    CONFIG_SITES, DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey,
+    HALF_ORPHAN, HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, Service, ShimHead,
+    Table, Tally, fast_range,
 };
 
 use super::chain::held;
@@ -292,10 +292,10 @@ impl State {
             }
         }
         let Some(&next) = hops.first().filter(|_| from.index < SHIM_LAST) else {
-            if from.flags & SHIM_REMOTE != 0 && !matches!(job.kind, Kind::Error(_)) {
-                return self.drop(PacketDrop::RemoteMiss, job.frame);
+            if job.lives() && self.config.flags & CONFIG_SITES != 0 && from.flags & SHIM_FINAL == 0 {
+                return self.look_abroad(job, from, all);
             }
-            return self.orphan(job, all, opens, from.ingress);
+            return self.end(job, from, all, opens);
         };
         let then = hops.get(1).copied();
         // One place of the list names the ingress node; the other one, if nobody stands there, who was asked first.
@@ -313,6 +313,15 @@ impl State {
         };
         let why = if listed { Why::Next } else { Why::LookAhead };
         self.encapsulate(job, next & !HOP_ACCEPT, head, from.client, why)
+    }
+
+    /// Nobody is left to ask.
+    pub(crate) fn end(&mut self, job: Job, from: &Arrival, all: &[Place], opens: bool) -> Output {
+        let lost = from.flags & SHIM_REMOTE != 0 && from.flags & SHIM_FINAL == 0;
+        if lost && !matches!(job.kind, Kind::Error(_)) {
+            return self.drop(PacketDrop::RemoteMiss, job.frame);
+        }
+        self.orphan(job, all, opens, from.ingress)
     }
 
     /// Whom the own row names; of its past only for who asks `all` of it.

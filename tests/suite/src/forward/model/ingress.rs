@@ -39,6 +39,8 @@ pub(crate) struct Arrival {
     /// Node that sent it here; own id when a client did.
     pub(crate) sender: u16,
     pub(crate) client: bool,
+    /// A node of another site did.
+    pub(crate) guest: bool,
     pub(crate) flags: u8,
     pub(crate) index: u8,
     pub(crate) count: u8,
@@ -71,6 +73,14 @@ impl Job {
             Kind::Tcp { flags, .. } => flags & (SYN | ACK) == SYN,
             Kind::Udp { quic_opens } => quic_opens,
             Kind::Error(_) | Kind::Answer => false,
+        }
+    }
+    /// Does it belong to a flow that was opened before?
+    pub(crate) fn lives(&self) -> bool {
+        match self.kind {
+            Kind::Tcp { .. } => !self.opens(),
+            Kind::Error(_) => true,
+            Kind::Udp { .. } | Kind::Answer => false,
         }
     }
     pub(crate) fn tcp(&self) -> bool {

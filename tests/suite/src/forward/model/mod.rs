@@ -14,6 +14,7 @@ mod fragment;
 mod home;
 mod ingress;
 mod ip;
+mod site;
 mod slow;
 mod state;
 

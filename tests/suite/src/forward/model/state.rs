@@ -6,7 +6,7 @@ use std::ops::Range;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Config, Endpoint, EndpointStats, Flow, FlowKey, FragmentKey, Half, Key, Node, PacketDrop, ReverseEntry, ReverseKey,
-    Row, Service, ServiceKey, ServiceStats, Site, SourceKey, Table, Tally,
+    Row, Service, ServiceKey, ServiceStats, Site, SourceKey, Table, Tally, key_index,
 };
 
 /// `CLOCK_BOOTTIME` in the two units the maps use.
@@ -96,7 +96,7 @@ pub struct State {
     pub nodes: HashMap<u16, Node>,
     pub sites: HashMap<u8, Site>,
     pub peers: HashMap<VipKey, u16>,
-    pub keys: [Key; 2],
+    pub keys: BTreeMap<u32, Key>,
     pub macs: HashSet<[u8; 6]>,
     pub endpoints: HashMap<u16, Endpoint>,
     pub reverse: HashMap<ReverseKey, ReverseEntry>,
@@ -132,6 +132,10 @@ impl State {
 
     pub(crate) fn row(&self, table: Table, index: u32) -> Option<Row> {
         self.rows.get(&(table.base + index)).copied()
+    }
+
+    pub(crate) fn key(&self, site: u8, slot: u8) -> Key {
+        self.keys.get(&key_index(site, slot)).copied().unwrap_or_default()
     }
 
     pub(crate) fn node(&self, id: u16) -> Node {

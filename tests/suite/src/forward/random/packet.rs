@@ -111,6 +111,9 @@ fn error(dice: &mut Dice, s: &Service, client: &str) -> String {
 }
 
 fn encap(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
+    if scene.sites && dice.one_in(2) {
+        return over_sites(dice, scene, s);
+    }
     let from = dice.pick(&[2, 2, 3, 4, 6]);
     let six = from == 6 || from == 2 && dice.one_in(2);
     let mut text = format!("encap {from} > 1");
@@ -123,6 +126,8 @@ fn encap(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
     text.push_str(if s.affinity { " affinity" } else { "" });
     let number = if dice.one_in(60) { 77 } else { s.number };
     text.push_str(&format!(" svc {number} epoch {}", dice.roll(65536)));
+    let origin = if dice.one_in(8) { dice.pick(&[1, 2, 3]) } else { scene.site };
+    text.push_str(&format!(" origin {origin}"));
     text.push_str(&format!(" tos {}", dice.pick(&[0, 3, 2, 0xb8])));
     let hop = |dice: &mut Dice| dice.pick(&["1", "2", "3", "4", "5", "7", "1+", "3+"]);
     let place = match dice.roll(10) {
@@ -140,6 +145,34 @@ fn encap(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
         text.push_str(&forged(dice));
     }
     text
+}
+
+/// Encapsulation from a node of another site, or inside this one of a packet from there.
+fn over_sites(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
+    let key = if scene.second_key && dice.one_in(2) { " key 1" } else { "" };
+    let affinity = if s.affinity { " affinity" } else { "" };
+    let rest = format!("{key}{affinity} svc {} epoch {} tos {}", s.number, dice.roll(65536), dice.pick(&[0, 3, 2]));
+    let second = dice.pick(&[0, 0, 1, 2, 3]);
+    let ingress = dice.pick(&[40, 41, 41, 50, 1, 2, 9]);
+    if dice.one_in(3) {
+        let (from, index) = (dice.pick(&[2, 3, 4]), 1 + dice.roll(3));
+        let flags = dice.pick(&["", "remote", "remote", "remote final"]);
+        let (origin, hop) = (dice.pick(&[1, 2, 2, 3]), dice.pick(&["0", "1", "2", "3", "7"]));
+        return format!(
+            "encap {from} > 1{rest} origin {origin} second {second} {flags} index {index} hops {ingress},{hop}"
+        );
+    }
+    let from = dice.pick(&[40, 41, 50]);
+    let own = if from == 50 { 3 } else { 2 };
+    let (flags, origin) = match dice.roll(10) {
+        0 | 1 => ("remote final", if dice.one_in(8) { own } else { 1 }),
+        2..=6 => ("remote", if dice.one_in(4) { dice.pick(&[1, 2, 3]) } else { own }),
+        _ => ("", if dice.one_in(12) { dice.pick(&[1, 2, 3]) } else { own }),
+    };
+    let pair = if dice.one_in(20) { dice.pick(&[0, 2, 3]) } else { own };
+    let text =
+        format!("encap {from} > 1 pair {pair}{rest} origin {origin} second {second} {flags} hops {ingress},0 count 0");
+    if dice.one_in(15) { text + &forged(dice) } else { text }
 }
 
 /// One thing wrong with encapsulation.

@@ -30,6 +30,10 @@ pub(crate) struct Scene {
     pub(crate) errors: bool,
     /// Key slot that is valid beside the one in use.
     pub(crate) second_key: bool,
+    /// The site of this node.
+    pub(crate) site: u8,
+    /// There are others.
+    pub(crate) sites: bool,
     pub(crate) acks: Vec<(FlowKey, u32, u32)>,
 }
 
@@ -76,7 +80,12 @@ pub(crate) fn scene(
             lines.push("config key 1".to_owned());
         }
     }
-    lines.push(format!("config site {}", dice.pick(&[0, 0, 9])));
+    let sites = dice.one_in(2);
+    let site = if sites { 1 } else { dice.pick(&[0, 0, 9]) };
+    lines.push(format!("config site {site}"));
+    if sites {
+        other_sites(dice, &mut lines, second_key);
+    }
     if dice.one_in(8) {
         lines.push("config orphans 0".to_owned());
     }
@@ -92,7 +101,7 @@ pub(crate) fn scene(
         lines.push(format!("node {id} mtu {mtu} {state}"));
     }
     endpoints(dice, &mut lines);
-    let services = services(dice, &mut lines);
+    let services = services(dice, &mut lines, sites);
     let (devices, netns) = ground;
     let mut world = World::new(now, devices, netns);
     world.read(base)?;
@@ -102,7 +111,24 @@ pub(crate) fn scene(
         world.line(line).map_err(|e| e.context(line.clone()))?;
     }
     world.state.sockets.cookies.extend(cookies);
-    Ok(Scene { world, services, errors: dice.one_in(2), second_key, acks: cookies.to_vec() })
+    Ok(Scene { world, services, errors: dice.one_in(2), second_key, acks: cookies.to_vec(), site, sites })
+}
+
+/// Sites 2 and 3, their gateways, and the second keys of the pairs.
+fn other_sites(dice: &mut Dice, lines: &mut Vec<String>, second_key: bool) {
+    lines.push(format!("config sites remote {}", dice.pick(&[1_000_000, 1_000_000, 1_000_000, 0])));
+    if second_key {
+        lines.push("key 5 e0e1e2e3e4e5e6e7e8e9eaebecedeeef".to_owned());
+        lines.push("key 7 f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff".to_owned());
+    }
+    for id in [40, 41, 50] {
+        let state = dice.pick(&["", "", "", "", "", "dead", "unresolved"]);
+        lines.push(format!("node {id} mtu {} {state}", dice.pick(&[1600, 1600, 1400])));
+    }
+    for (site, gateways) in [(2, ["40", "41", "40,41", "none"]), (3, ["50"; 4])] {
+        lines.push(format!("site {site} gateways {} {}", dice.pick(&gateways), dice.pick(&["", "", "via", "cut"])));
+    }
+    lines.push(format!("site 0 gateways {}", dice.pick(&["2,3", "3,2", "3", "1,2", "none"])));
 }
 
 fn endpoints(dice: &mut Dice, lines: &mut Vec<String>) {
@@ -119,15 +145,19 @@ fn endpoints(dice: &mut Dice, lines: &mut Vec<String>) {
     }
 }
 
-fn row(dice: &mut Dice, lines: &mut Vec<String>, index: u32, ids: &[u16]) {
+/// Ids of rows, with other sites among them.
+const WITH_SITES: [&str; 11] = ["1", "1", "1", "2", "3", "4", "6", "7", "site:2", "site:2", "site:3"];
+const NODES: [&str; 9] = ["1", "1", "1", "2", "3", "4", "5", "6", "7"];
+
+fn row(dice: &mut Dice, lines: &mut Vec<String>, index: u32, ids: &[&str]) {
     let age = dice.pick(&[0, 10, 30, 100, 1000]);
-    let older = if dice.one_in(2) { 0 } else { dice.pick(ids) };
-    let previous = if dice.one_in(3) { 0 } else { dice.pick(ids) };
-    let home = if dice.one_in(40) { 0 } else { dice.pick(ids) };
+    let older = if dice.one_in(2) { "0" } else { dice.pick(ids) };
+    let previous = if dice.one_in(3) { "0" } else { dice.pick(ids) };
+    let home = if dice.one_in(40) { "0" } else { dice.pick(ids) };
     lines.push(format!("row {index} {home} {previous} {older} age {age}"));
 }
 
-fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
+fn services(dice: &mut Dice, lines: &mut Vec<String>, sites: bool) -> Vec<Service> {
     let mut all = Vec::new();
     let (mut base, mut slot) = (0u32, 1u16);
     for (vip, v6) in VIPS {
@@ -135,11 +165,12 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
             let nodes = if dice.one_in(15) { 0 } else { dice.pick(&ROWS) };
             let here = if dice.one_in(8) { 0 } else { dice.pick(&ROWS[..4]) };
             for index in 0..nodes {
-                row(dice, lines, base + index, &[1, 1, 1, 2, 3, 4, 5, 6, 7]);
+                row(dice, lines, base + index, if sites { &WITH_SITES } else { &NODES });
             }
             let first: u16 = if tcp { 1 } else { 9 } + if v6 { 4 } else { 0 };
+            let slots = [first, first + 1, first + 2, first + 3].map(|slot| slot.to_string());
             for index in 0..here {
-                row(dice, lines, 1000 + base + index, &[first, first + 1, first + 2, first + 3]);
+                row(dice, lines, 1000 + base + index, &slots.each_ref().map(String::as_str));
             }
             let affinity = dice.one_in(4);
             let mut words = String::new();
@@ -179,7 +210,7 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>) -> Vec<Service> {
             dice.pick(&["198.51.100.0/24", "198.51.100.7/32", "0.0.0.0/0", "100.64.0.0/10", "2001:db8:c::/48", "::/0"]);
         lines.push(format!("source {slot} {net}"));
     }
-    flows(dice, lines, &all);
+    flows(dice, lines, &all, sites);
     reverse(dice, lines, &all);
     all
 }
@@ -198,7 +229,7 @@ fn reverse(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
     }
 }
 
-fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
+fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service], sites: bool) {
     for _ in 0..60 {
         let at = usize::try_from(dice.roll(services.len() as u64)).unwrap_or(0);
         let s = &services[at];
@@ -216,7 +247,7 @@ fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
             s.vip,
             s.port,
             at + 1,
-            dice.pick(&[1, 1, 2, 3])
+            dice.pick(if sites { &[1, 1, 2, 3, 40, 41, 50] } else { &[1, 1, 2, 3][..] })
         );
         let tuple = format!("[{client}]:{port} [{endpoint}]:{to}/{protocol}");
         match dice.roll(6) {

@@ -18,6 +18,7 @@ pub(crate) struct Touched {
     rows: Vec<u32>,
     nodes: Vec<u32>,
     sites: Vec<u32>,
+    keys: Vec<u32>,
     endpoints: Vec<u32>,
 }
 
@@ -66,9 +67,7 @@ fn entries<K: aya::Pod, V: aya::Pod>(ebpf: &mut Ebpf, name: &str, values: impl I
 /// Everything a state holds, and nothing else.
 pub(crate) fn fill(ebpf: &mut Ebpf, state: &State, touched: &mut Touched) -> Result<()> {
     array(ebpf, "CONFIG")?.set(0, state.config, 0)?;
-    for (slot, key) in (0..).zip(state.keys) {
-        array(ebpf, "KEYS")?.set(slot, key, 0)?;
-    }
+    slots(ebpf, "KEYS", &mut touched.keys, state.keys.iter().map(|(k, v)| (*k, *v)))?;
     slots(ebpf, "SERVICES", &mut touched.services, state.services.iter().map(|(k, v)| (u32::from(*k), *v)))?;
     slots(ebpf, "ROWS", &mut touched.rows, state.rows.iter().map(|(k, v)| (*k, Row::word(*v))))?;
     slots(ebpf, "NODES", &mut touched.nodes, state.nodes.iter().map(|(k, v)| (u32::from(*k), *v)))?;

@@ -51,6 +51,8 @@ pub(crate) struct ShimLayer {
     pub(crate) version: Option<u8>,
     pub(crate) reserved: u8,
     pub(crate) affinity: bool,
+    /// The other site whose key it is sealed with; 0: that of this site.
+    pub(crate) pair: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -277,6 +279,7 @@ pub(crate) fn shim(w: &mut Words<'_>) -> Result<ShimLayer> {
         version: w.value_number("shim-version")?,
         reserved: w.value_number("reserved")?.unwrap_or(0),
         affinity: w.flag("affinity"),
+        pair: w.value_number("pair")?.unwrap_or(0),
     })
 }
 

@@ -1,8 +1,12 @@
 //! Layers to bytes: lengths, checksums, tags, from the inside out.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use bascule_ebpf_common::VipKey;
-use bascule_ebpf_common::forward::{DEFAULT_TUNNEL_PORT, ShimHead, Tuple, entropy_port};
+use bascule_ebpf_common::forward::{
+    DEFAULT_TUNNEL_PORT, SHIM_FINAL, SHIM_REMOTE, ShimHead, Tuple, entropy_port, key_index,
+};
 
 use super::layer::{Ip, Layer, ShimLayer, parse, shim};
 use super::words::{Words, address};
@@ -10,12 +14,12 @@ use crate::forward::bytes::{address_bytes, is_v4, len16, low8, pseudo, put16, su
 use crate::forward::model::shim_wire;
 
 /// What encapsulation in a packet is sealed with.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keys {
     /// Key of the flow hash.
     pub flow: [u64; 2],
-    /// Tag keys.
-    pub tag: [[u64; 2]; 2],
+    /// Tag keys by their place (`key_index`).
+    pub tag: BTreeMap<u32, [u64; 2]>,
 }
 
 /// The frame that a line describes.
@@ -220,8 +224,8 @@ fn hash(layers: &[Layer], keys: &Keys) -> Result<u64> {
             let stated = inner.iter().rev().find_map(|l| if let Layer::Ip(ip) = l { ip.protocol } else { None });
             ((0, 0), stated.unwrap_or_default())
         });
-    // What an error quotes, and a reply that goes back, are read backwards.
-    if error || shim.flags & 8 != 0 {
+    // What an error quotes, and a reply that goes back (FINAL without REMOTE), are read backwards.
+    if error || shim.flags & (SHIM_FINAL | SHIM_REMOTE) == SHIM_FINAL {
         std::mem::swap(&mut source, &mut destination);
         ports = (ports.1, ports.0);
     }
@@ -244,7 +248,8 @@ fn shim_bytes(s: &ShimLayer, rest: &[Layer], keys: &Keys) -> Result<Vec<u8>> {
         second_site: s.sites.1,
         hops: s.hops,
     };
-    let mut sealed = head.seal(keys.tag[usize::from(s.flags & 1)], hash(&all, keys)?, s.path.0, s.path.1);
+    let key = keys.tag.get(&key_index(s.pair, s.flags & 1)).copied().unwrap_or_default();
+    let mut sealed = head.seal(key, hash(&all, keys)?, s.path.0, s.path.1);
     if let Some(version) = s.version {
         sealed.version_flags = version << 4 | (sealed.version_flags & 15);
     }

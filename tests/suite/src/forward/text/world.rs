@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_OWN_MACS, DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST,
-    ENDPOINT_READY, Endpoint, FlowKey, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_VIA_INGRESS,
-    ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC,
-    SERVICE_SOURCES, Service, ServiceKey, SourceKey, Table,
+    CONFIG_OWN_MACS, CONFIG_SITES, DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING,
+    ENDPOINT_HOST, ENDPOINT_READY, Endpoint, FlowKey, Key, MAX_KEYS, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node,
+    RETURN_VIA_INGRESS, ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK,
+    SERVICE_EXCEPTIONS, SERVICE_QUIC, SERVICE_SOURCES, SITE_REACHABLE, SITE_VIA_INGRESS, Service, ServiceKey, Site,
+    SourceKey, Table,
 };
 
 use super::packet::Keys;
@@ -59,7 +60,10 @@ impl World {
     /// What tags are made with here.
     #[must_use]
     pub fn keys(&self) -> Keys {
-        Keys { flow: self.state.config.flow_key, tag: [self.state.keys[0].key, self.state.keys[1].key] }
+        Keys {
+            flow: self.state.config.flow_key,
+            tag: self.state.keys.iter().map(|(slot, key)| (*slot, key.key)).collect(),
+        }
     }
 
     /// A device's index.
@@ -80,10 +84,11 @@ impl World {
         match w.next()? {
             "config" => self.config(&mut w)?,
             "key" => {
-                let slot: usize = w.number()?;
+                let slot: u32 = w.number()?;
                 let bytes = hex(w.next()?)?;
-                ensure!(bytes.len() == 16 && slot < 2, "two slots of sixteen bytes");
-                self.state.keys[slot] = Key { key: halves(&bytes), valid: u64::from(!w.flag("invalid")) };
+                ensure!(bytes.len() == 16 && slot < MAX_KEYS, "slots of sixteen bytes");
+                let key = Key { key: halves(&bytes), valid: u64::from(!w.flag("invalid")) };
+                self.state.keys.insert(slot, key);
             }
             "own-mac" => {
                 self.state.config.flags |= CONFIG_OWN_MACS;
@@ -100,8 +105,16 @@ impl World {
             "node" => self.node(&mut w)?,
             "site" => {
                 let id: u8 = w.number()?;
-                let site = self.state.sites.entry(id).or_default();
-                site.count = w.value_number("gateways")?.unwrap_or(0);
+                let flags = u16::from(!w.flag("cut")) * SITE_REACHABLE | u16::from(w.flag("via")) * SITE_VIA_INGRESS;
+                let list = w.value("gateways").unwrap_or_default();
+                let ids = list
+                    .split(',')
+                    .filter(|id| !matches!(*id, "" | "none"))
+                    .map(number)
+                    .collect::<Result<Vec<u16>>>()?;
+                let mut site = Site { count: u16::try_from(ids.len())?, flags, ..Site::default() };
+                site.gateways.get_mut(..ids.len()).context("at most 14")?.copy_from_slice(&ids);
+                self.state.sites.insert(id, site);
             }
             "service" => self.service(&mut w)?,
             "address" => self.address(&mut w)?,
@@ -180,6 +193,10 @@ impl World {
         c.key_slot = w.value_number("key")?.unwrap_or(c.key_slot);
         c.orphan_rate = w.value_number("orphans")?.unwrap_or(c.orphan_rate);
         c.icmp_rate = w.value_number("icmp")?.unwrap_or(c.icmp_rate);
+        c.remote_rate = w.value_number("remote")?.unwrap_or(c.remote_rate);
+        if w.flag("sites") {
+            c.flags |= CONFIG_SITES;
+        }
         c.udp_idle_s = w.value_number("idle")?.unwrap_or(c.udp_idle_s);
         if let Some(word) = w.value("flow-key") {
             c.flow_key = halves(&hex(word)?);
@@ -215,6 +232,7 @@ impl World {
             source_mac: w.value("mac").map(mac).transpose()?.unwrap_or(old.source_mac),
             next_mac: w.value("next").map(mac).transpose()?.unwrap_or(old.next_mac),
             mtu: w.value_number("mtu")?.unwrap_or(if known { old.mtu } else { 1500 }),
+            site: w.value_number("site")?.unwrap_or(if known { old.site } else { self.state.config.site }),
             ..old
         };
         self.state.nodes.insert(id, node);

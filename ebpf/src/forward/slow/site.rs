@@ -1,0 +1,316 @@
+//! Between sites: what leaves for another one, what comes from one, and who is asked for a flow that nobody of this site knows.
+//!
+//! A packet that opens a flow goes to another site only where its client's packet arrived, and is then placed there for good. One of a flow is
+//! looked for here first, then in two other sites at most: those that its row names, then the nearest; each that does not know it sends it on
+//! to the second, or back to the origin. So no packet sees more than three sites, and nobody sends on what came to be opened.
+
+use core::ffi::{c_long, c_void};
+
+use bascule_ebpf_common::forward::{
+    BUCKET_REMOTE, Config, PacketDrop, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, ShimHead, Tally, fast_range, is_site,
+    site_of,
+};
+
+use super::fragment;
+use crate::clock;
+use crate::deliver;
+use crate::encap::{self, Onward};
+use crate::home::{self, Step, Way};
+use crate::maps;
+use crate::packet::{Packet, forgotten};
+use crate::request::{Chain, Request, Slots, Work, alive, foreign, reachable};
+use crate::rows::{self, Place};
+use crate::search::Search;
+use crate::service::{Found, Kind};
+use crate::verdict::Verdict;
+
+/// Ids of a row that are looked at, and sites by nearness.
+const ROW: u32 = 3;
+const NEAREST: u32 = 14;
+
+/// Nodes of this site that are asked for a packet from another one. It lies in the map, as [`home::Glance`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Guests {
+    /// Ids to look at, 16 bits each from the lowest; shifted by one place each time.
+    ids: u64,
+    first: u16,
+    second: u16,
+    third: u16,
+}
+
+/// Other sites that are asked for a flow.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Abroad {
+    /// As above, of the own row.
+    ids: u64,
+    first: u8,
+    second: u8,
+    /// The row names the first.
+    named: bool,
+}
+
+/// Goes on `from` where the fast program or this one stopped; all that was read is in the work.
+#[inline(always)]
+pub(super) fn go_on<P: Packet>(packet: &P, config: &'static Config, work: &mut Work, from: u32) -> Verdict {
+    let slot = u32::from(work.slot);
+    let Some(service) = maps::SERVICES.get(slot) else { return Verdict::Pass };
+    let mut request = Request { config, found: Found { slot, service }, work };
+    decide(&mut request, from);
+    let step = forgotten(&request.work.step);
+    match step.way {
+        Way::Onward => send(packet, &mut request, step),
+        // As a chain ends.
+        Way::Recover => {
+            if finish(packet, &mut request) == 0 {
+                return Verdict::Pass;
+            }
+            Verdict::Drop(forgotten(&request.work.step).reason())
+        }
+        Way::Deliver | Way::Abroad | Way::Drop => Verdict::Drop(step.reason()),
+    }
+}
+
+/// Decides; the packet is not touched. A function of its own, with a stack frame of its own, and so verified once.
+#[inline(never)]
+fn decide(request: &mut Request, from: u32) -> u32 {
+    if from == maps::AWAY {
+        start(request);
+    }
+    let lives = matches!(request.work.kind, Kind::Tcp(_)) && !request.work.kind.opens();
+    request.work.step = if from == maps::AWAY && !lives { leave(request) } else { look_abroad(request) };
+    0
+}
+
+/// A packet from a client that nobody of its row takes in this site: nobody has looked yet.
+#[inline(always)]
+fn start(request: &mut Request) {
+    let config = request.config;
+    request.work.slots = Slots::new(0);
+    request.work.chain = Chain {
+        index: 0,
+        count: 0,
+        place: 0,
+        hops: 0,
+        flags: 0,
+        accept: false,
+        ingress: config.node,
+        sender: config.node,
+        origin_site: config.site,
+        second_site: 0,
+        epoch: Place::new(&raw const request.found.service.nodes, 0).table.epoch,
+        outer: None,
+    };
+}
+
+/// It may open a flow: to a site that its row names.
+#[inline(always)]
+fn leave(request: &mut Request) -> Step {
+    choose_sites(request, ROW);
+    match forgotten(&request.work.abroad.first) {
+        0 => Step::drop(PacketDrop::NoEndpoint),
+        site => to_site(request, site, 0, Tally::ToSite),
+    }
+}
+
+/// It belongs to a flow that nobody of this site knows.
+#[inline(always)]
+fn look_abroad(request: &mut Request) -> Step {
+    let (chain, own) = (&request.work.chain, request.config.site);
+    if chain.origin_site != own && chain.flags & SHIM_REMOTE != 0 {
+        let second = chain.second_site;
+        let more = second != 0 && second != own && second != chain.origin_site && reachable(second);
+        return if more { to_site(request, second, second, Tally::Remote) } else { give_back(request) };
+    }
+    if chain.origin_site != own {
+        return Step::recover();
+    }
+    choose_sites(request, ROW + NEAREST);
+    let Abroad { first, second, named, .. } = forgotten(&request.work.abroad);
+    if first == 0 {
+        return Step::recover();
+    }
+    // Where the row leads anyhow, it may lead a packet of any sort.
+    if !named && !clock::take(BUCKET_REMOTE, request.config.remote_rate) {
+        return Step::drop(PacketDrop::RemoteRate);
+    }
+    request.work.chain.flags |= SHIM_REMOTE;
+    to_site(request, first, second, Tally::Remote)
+}
+
+/// To a gateway of `site`.
+#[inline(always)]
+fn to_site(request: &mut Request, site: u8, second: u8, why: Tally) -> Step {
+    let Some(entry) = maps::SITES.get(u32::from(site)) else { return Step::drop(PacketDrop::Unresolved) };
+    let which = fast_range(request.work.hash as u32, u32::from(entry.count));
+    let Some(gateway) = entry.gateways.get(which as usize) else { return Step::drop(PacketDrop::Unresolved) };
+    request.work.chain.second_site = second;
+    request.work.site = site;
+    Step::onward(*gateway, 0, why)
+}
+
+/// Nobody here knows it, and no site is left: the node on which it arrived is told.
+#[inline(always)]
+fn give_back(request: &mut Request) -> Step {
+    let (to, origin) = (request.work.chain.ingress, request.work.chain.origin_site);
+    let site = foreign(request.config, to);
+    if site != origin || !alive(to) {
+        return Step::drop(PacketDrop::RemoteMiss);
+    }
+    request.work.chain.flags |= SHIM_FINAL;
+    request.work.site = site;
+    Step::onward(to, 0, Tally::NextHop)
+}
+
+/// To the node of another site that `step` names. Between sites the index begins anew, and the first place says where the packet arrived.
+#[inline(always)]
+fn send<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
+    let chain = &request.work.chain;
+    let head = ShimHead { index: 0, count: 0, hops: [chain.ingress, 0], ..chain.head(&request.found) };
+    let onward = Onward { to: step.id, first: chain.outer.is_none(), site: request.work.site, head };
+    let verdict = encap::send(packet, request, onward);
+    if let Verdict::Send(_) = verdict {
+        maps::count(step.why());
+        if request.work.ip.partial {
+            fragment::remember_sent(request.work);
+        }
+    }
+    verdict
+}
+
+/// No site is left. A function of its own, as above; 0: the packet is delivered, else the step in the work says why not.
+#[inline(never)]
+fn finish<P: Packet>(packet: &P, request: &mut Request) -> u32 {
+    // Nobody's stack answers an error.
+    let step = if request.work.quiet { Step::drop(PacketDrop::NoEndpoint) } else { home::end(request) };
+    if step.way != Way::Deliver {
+        request.work.step = step;
+        return 1;
+    }
+    maps::count(step.why());
+    match deliver::to(packet, request, step.id) {
+        Verdict::Drop(reason) => {
+            request.work.step = Step::drop(reason);
+            1
+        }
+        _ => 0,
+    }
+}
+
+/// A packet that comes from another site: who of this one is asked. 1: the step in the work says so; 0: this node is, or the packet is none of
+/// those. A function of its own, as above.
+#[inline(never)]
+pub(super) fn enter(request: &mut Request) -> u32 {
+    if !request.work.tunnelled || request.work.site == 0 {
+        return 0;
+    }
+    choose_nodes(request);
+    let Guests { first, second, third, .. } = forgotten(&request.work.guests);
+    let this = request.config.node;
+    let lives = matches!(request.work.kind, Kind::Tcp(_)) && !request.work.kind.opens();
+    let chain = &mut request.work.chain;
+    chain.place = 0;
+    chain.count = 0;
+    if chain.flags & SHIM_FINAL != 0 {
+        maps::tally(Tally::RemoteBack);
+        // Everybody here was asked before: the first of the row alone says how it ends.
+        chain.index = if first == this { SHIM_LAST } else { SHIM_LAST - 1 };
+        request.work.step =
+            if first == 0 { Step::drop(PacketDrop::NoEndpoint) } else { Step::onward(first, 0, Tally::NextHop) };
+        return u32::from(first != this);
+    }
+    maps::tally(Tally::FromSite);
+    if first == this {
+        if lives {
+            chain.hops = u32::from(second) | u32::from(third) << 16;
+            chain.count = u8::from(second != 0) + u8::from(third != 0);
+        }
+        return 0;
+    }
+    request.work.slots = Slots::new(0);
+    request.work.step = if first != 0 {
+        Step::onward(first, if lives { second } else { 0 }, Tally::NextHop)
+    } else if lives {
+        Step::abroad()
+    } else {
+        Step::drop(PacketDrop::NoEndpoint)
+    };
+    1
+}
+
+/// Who of this site is asked for a packet from another one: its row without other sites, nobody sends it on. Where such a site is the home, the
+/// row at the other end of the table says who is: the rows that leave first are those at the lower end.
+#[inline(always)]
+fn choose_nodes(request: &mut Request) {
+    let place = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32);
+    let row = place.row();
+    let ids = rows::current(row, request.found.service.drain_minutes).0;
+    let other = u64::from(place.opposite().home);
+    let ids = if is_site(row.home) { ids & !0xffff | other } else { ids | other << 48 };
+    request.work.guests = Guests { ids, first: 0, second: 0, third: 0 };
+    Search::new((), request).run(4, look_here);
+}
+
+/// Does the next id name a node that can be asked?
+extern "C" fn look_here(_: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `choose_nodes` gives a live `Search` of a live request.
+    let search = unsafe { &mut *search.cast::<Search<()>>() };
+    // SAFETY: as above.
+    let request = unsafe { &mut *search.request };
+    let guests = &mut request.work.guests;
+    let id = guests.ids as u16;
+    guests.ids >>= 16;
+    if id == guests.first || id == guests.second || !alive(id) {
+        return 0;
+    }
+    if guests.first == 0 {
+        guests.first = id;
+    } else if guests.second == 0 {
+        guests.second = id;
+    } else {
+        guests.third = id;
+        return 1;
+    }
+    0
+}
+
+/// Which sites are asked, of the first `turns`: those that the own row names, then by nearness.
+#[inline(never)]
+fn choose_sites(request: &mut Request, turns: u32) -> u32 {
+    let place = Place::new(&raw const request.found.service.nodes, (request.work.hash >> 32) as u32);
+    let ids = rows::current(place.row(), request.found.service.drain_minutes).0;
+    request.work.abroad = Abroad { ids, first: 0, second: 0, named: false };
+    Search::new((), request).run(turns, look_there);
+    0
+}
+
+/// Is the next site one that can be asked?
+extern "C" fn look_there(turn: u32, search: *mut c_void) -> c_long {
+    // SAFETY: `choose_sites` gives a live `Search` of a live request.
+    let search = unsafe { &mut *search.cast::<Search<()>>() };
+    // SAFETY: as above.
+    let request = unsafe { &mut *search.request };
+    let own = request.config.site;
+    let abroad = &mut request.work.abroad;
+    let site = if turn < ROW {
+        let id = abroad.ids as u16;
+        abroad.ids >>= 16;
+        if is_site(id) { site_of(id) } else { 0 }
+    } else {
+        match maps::SITES.get(0).and_then(|order| order.gateways.get((turn - ROW) as usize)) {
+            Some(site) => *site as u8,
+            None => 0,
+        }
+    };
+    if site == 0 || site == own || site == abroad.first || !reachable(site) {
+        return 0;
+    }
+    if abroad.first == 0 {
+        abroad.first = site;
+        abroad.named = turn < ROW;
+        return 0;
+    }
+    abroad.second = site;
+    1
+}
