@@ -6,6 +6,7 @@ use super::super::io::Table;
 use super::super::level::Level;
 use super::super::maglev::{self, SIZES};
 use super::super::rows::{Change, Row, Standing, parents, resize};
+use super::super::sites::Split;
 use super::super::{drain_minutes, minute};
 use crate::time::Instant;
 
@@ -48,7 +49,7 @@ fn forgotten_by_growth(stamp: u16) -> (u64, usize) {
     let mut level = Level::recovered(Table { base: 0, rows: 61, epoch: 1 }, &rows, |_| true);
     let members = (1..=4).map(|id| maglev::Member { name: format!("n{id}"), id, weight: 1 }).collect();
     let now = Instant::from_nanos(100 * 60_000_000_000);
-    let built = level.build(7, members, SIZES[1], 10, |_| Member, now).built.expect("another size");
+    let built = level.build(7, members, SIZES[1], (10, &Split::none()), |_| Member, now).built.expect("another size");
     let two = (0..SIZES[1]).filter(|j| parents(&rows, SIZES[1], *j).len() == 2).count();
     (built.forgot, two)
 }
