@@ -321,6 +321,8 @@ impl State {
         if lost && !matches!(job.kind, Kind::Error(_)) {
             return self.drop(PacketDrop::RemoteMiss, job.frame);
         }
+        // A SYN is nobody's orphan, whatever its way says.
+        let opens = opens || job.opens();
         self.orphan(job, all, opens, from.ingress)
     }
 
