@@ -24,6 +24,8 @@ mod recover;
 mod room;
 pub mod rows;
 mod service;
+pub mod serving;
+mod sites;
 pub mod slab;
 mod slots;
 pub mod status;
