@@ -15,14 +15,16 @@ use crate::clock::Clock;
 pub struct Flow {
     /// The socket.
     pub socket: UdpSocket,
+    /// Its number, where that is not its place in the list: between sites of different sizes some numbers are nobody's.
+    pub number: Option<u8>,
 }
 
 /// All that a prober must know.
 #[derive(Debug)]
 pub struct PathConfig {
-    /// Of the machine; the number of flows is that of `flows`.
+    /// Of the machine; the number of its flows is what the numbers of `flows` come to.
     pub machine: Config,
-    /// By number, from 0.
+    /// In the order of their numbers, from 0 where they say none.
     pub flows: Vec<Flow>,
     /// A random number that no earlier process of this node used.
     pub run: u32,

@@ -54,6 +54,7 @@ pub const fn flow_number(here: u8, there: u8, port: u8, nodes: u8, ports: u8) ->
 pub struct Prober {
     machine: Path,
     flows: Vec<Flow>,
+    numbers: Vec<u8>,
     buckets: Vec<(f64, Instant)>,
     counters: Counters,
     clock: Arc<dyn Clock>,
@@ -64,11 +65,14 @@ impl Prober {
     /// A prober of the flows of a path, in the order of their numbers. It has sent nothing yet.
     pub fn new(mut config: PathConfig) -> Self {
         let now = config.clock.now();
-        config.machine.flows = u8::try_from(config.flows.len()).unwrap_or(u8::MAX);
+        let numbered = (0u8..).zip(&config.flows).map(|(place, flow)| flow.number.unwrap_or(place));
+        let numbers: Vec<u8> = numbered.collect();
+        config.machine.flows = numbers.iter().max().map_or(0, |last| last.saturating_add(1));
         Self {
             machine: Path::new(config.machine, config.run, config.seed, now),
             buckets: vec![(RATE, now); config.flows.len()],
             flows: config.flows,
+            numbers,
             counters: Counters::default(),
             clock: config.clock,
             // One byte more than any probe: what fills it is too long.
@@ -130,7 +134,8 @@ impl Prober {
     /// Reads what has arrived, up to the budget of a turn. True when nothing is left.
     fn drain(&mut self) -> bool {
         let mut emptied = true;
-        for (number, flow) in (0u8..).zip(&self.flows) {
+        for (place, flow) in self.flows.iter().enumerate() {
+            let number = self.numbers[place];
             let mut left = BUDGET;
             while left > 0 {
                 left -= 1;
@@ -145,7 +150,7 @@ impl Prober {
                 };
                 self.counters.received += 1;
                 let now = self.clock.now();
-                let (tokens, at) = &mut self.buckets[usize::from(number)];
+                let (tokens, at) = &mut self.buckets[place];
                 *tokens = (*tokens + now.since(*at).as_secs_f64() * RATE).min(RATE);
                 *at = now;
                 if *tokens < 1.0 {
@@ -161,7 +166,9 @@ impl Prober {
     }
 
     fn send(&mut self, flow: u8, payload: &[u8]) {
-        let Some(flow) = self.flows.get(usize::from(flow)) else { return };
+        // A number without a node at the other end: the machine's, of a larger site.
+        let Some(place) = self.numbers.iter().position(|number| *number == flow) else { return };
+        let flow = &self.flows[place];
         match flow.socket.try_send(payload) {
             Ok(_) => self.counters.sent += 1,
             // Larger than the link: it does not get through, which is what the probe was to find out.
