@@ -9,6 +9,8 @@ use crate::sh;
 
 /// `bascule docs NAME` prints docs/reference/NAME.md.
 const REFERENCES: &[&str] = &["config", "metrics", "cli"];
+/// The example `crds` prints deploy/crds/NAME.yaml for each of these: all kinds there are.
+const KINDS: &[&str] = &["vippools", "vipstatuses"];
 
 /// Regenerate, or with `check` compare; true when nothing differs.
 pub(crate) fn run(check: bool) -> Result<bool> {
@@ -47,15 +49,24 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
         Ok((sh::root().join(format!("docs/reference/{name}.md")), text))
     };
     let mut all = REFERENCES.iter().map(one).collect::<Result<Vec<_>>>()?;
-    all.push(crds()?);
+    all.extend(crds()?);
     Ok(all)
 }
 
 /// What the API server is told of our kinds.
-fn crds() -> Result<(PathBuf, String)> {
+fn crds() -> Result<Vec<(PathBuf, String)>> {
     sh::run(sh::cargo().args(["build", "--quiet", "--workspace", "--example", "crds"]))?;
-    let text = sh::output(&mut Command::new(sh::target_dir().join("debug/examples/crds")))?;
-    Ok((sh::root().join("deploy/crds/vippools.yaml"), text))
+    let program = sh::target_dir().join("debug/examples/crds");
+    let mut all = Vec::new();
+    for name in KINDS {
+        let text = sh::output(Command::new(&program).arg(name))?;
+        all.push((sh::root().join(format!("deploy/crds/{name}.yaml")), text));
+    }
+    let printed = sh::output(&mut Command::new(&program))?.matches("kind: CustomResourceDefinition").count();
+    if printed != KINDS.len() {
+        bail!("the example `crds` prints {printed} kinds, and {} have a file under deploy/crds", KINDS.len());
+    }
+    Ok(all)
 }
 
 fn first_difference(old: &str, new: &str) -> Option<usize> {

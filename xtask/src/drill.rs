@@ -50,6 +50,8 @@ enum Program {
     Built(&'static str),
     /// This program with another verb.
     Xtask,
+    /// A test of the suite, `BINARY::NAME`, that is told by an environment variable of this name to run long and where its result goes.
+    Tested(&'static str, &'static str),
 }
 
 fn part(name: &str, program: Program, args: &str) -> Part {
@@ -261,6 +263,16 @@ fn drills() -> Result<Vec<Drill>> {
             parts: vec![part("all", Built("control_plane"), "--runs 5")],
         },
         Drill {
+            name: "api-faults",
+            shows: "5xx for 5 min, frozen for 60 s, 410, cuts, two allocators: no double address, no lost flow, no move",
+            minutes: 8,
+            parts: vec![part(
+                "all",
+                Program::Tested("daemon_delivery", "BASCULE_API_FAULTS"),
+                "kube_faults::a_sick_api_server_costs_no_address_no_flow_and_no_move",
+            )],
+        },
+        Drill {
             name: "fuzz",
             shows: "5 minutes for each target without a crash",
             minutes: 30,
@@ -327,15 +339,24 @@ fn run_part(drill: &Drill, part: &Part, state: &State, programs: &Path) -> Resul
     if raw.exists() {
         std::fs::remove_file(&raw).with_context(|| format!("cannot remove {}", raw.display()))?;
     }
-    let program = match part.program {
-        Program::Built(name) => programs.join(name),
-        Program::Xtask => std::env::current_exe().context("own path")?,
+    let mut command = match part.program {
+        Program::Built(name) => Command::new(programs.join(name)),
+        Program::Xtask => Command::new(std::env::current_exe().context("own path")?),
+        Program::Tested(suite, told) => {
+            let mut command = sh::cargo();
+            command
+                .args(["test", "--quiet", "--workspace", "--test", suite, "--", "--exact", "--nocapture"])
+                .env(told, &raw);
+            command
+        }
     };
-    let mut command = Command::new(&program);
-    command.current_dir(sh::root()).args(&part.args).arg("--json").arg(&raw).stdin(Stdio::null());
+    command.current_dir(sh::root()).args(&part.args).stdin(Stdio::null());
+    if !matches!(part.program, Program::Tested(..)) {
+        command.arg("--json").arg(&raw);
+    }
     command.env("BASCULE_BIN", programs.join("bascule"));
     println!("  {}: {}", part.name, part.args.join(" "));
-    let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     let text =
         std::fs::read_to_string(&raw).with_context(|| format!("part {} wrote no result ({status})", part.name))?;
     let result = report::complete(&text, &started)?;

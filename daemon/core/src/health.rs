@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::time::Instant;
@@ -28,6 +29,8 @@ pub enum ProbeKind {
         expect: (u16, u16),
         /// Whose certificate is accepted.
         trust: Trust,
+        /// What is shown to a server that asks who wants to know.
+        client: Option<ClientCertificate>,
     },
     /// `grpc.health.v1.Health/Check` over HTTP/2 without TLS answers SERVING.
     Grpc {
@@ -50,6 +53,16 @@ pub enum Trust {
         /// The name; `None`: the host of the URL.
         name: Option<String>,
     },
+}
+
+/// A client's certificate with its key, as files: they are read at each probe, for whoever makes them renews them, and may not have made
+/// them yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificate {
+    /// The certificate and what leads to its authority, in PEM (RFC 7468).
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// One gate.

@@ -13,15 +13,17 @@ mod follow;
 mod object;
 mod reader;
 mod record;
+mod report;
 mod request;
 mod state;
 mod watch;
 
 pub use access::Access;
 pub use allocator::{ALLOCATOR_LEASE, Allocator, AllocatorConfig, AllocatorState};
-pub use crd::{GROUP, vip_pool};
+pub use crd::{GROUP, definitions};
 pub use elector::{Elector, ElectorConfig};
 pub use reader::{Reader, ReaderConfig};
+pub use report::{Holder, ReportState, Reporter, VipStatus};
 pub use state::ApiState;
 
 /// `loadBalancerClass` of Services that are ours.

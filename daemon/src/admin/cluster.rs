@@ -10,8 +10,7 @@ use super::views::{SILENT, no, snapshot};
 
 /// `/cluster`.
 pub(super) async fn cluster(State(asked): State<Asked>) -> Response {
-    let allocator = asked.handle.intent().allocator();
-    with(&asked, |plan, status| Json(plan.view(status, allocator)).into_response()).await
+    with(&asked, |plan, status| Json(plan.view(status, asked.handle.intent())).into_response()).await
 }
 
 /// `/rebalance`: the moves that would bring every shard to its best node, in their order.

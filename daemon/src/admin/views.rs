@@ -18,7 +18,7 @@ use super::{Asked, bgp, forward};
 use crate::clock;
 use crate::handle::NodeHandle;
 use crate::handle::bgp::BgpStatus;
-use crate::handle::intent::{AllocatorView, ClusterView, ShardView};
+use crate::handle::intent::{AllocatorView, ClusterView, ReportsView, ShardView};
 
 /// A loop that has not turned for this long is stuck: it turns at least every 100 ms, and the machine may stall for a while.
 pub const LIVE_AGE: Duration = Duration::from_secs(2);
@@ -160,16 +160,17 @@ struct Cluster {
     may_own: bool,
     reasons: Vec<String>,
     allocator: Option<AllocatorView>,
+    reports: Option<ReportsView>,
     shards: Vec<ShardView>,
 }
 
 fn cluster(asked: &Asked, status: &NodeStatus) -> Option<Cluster> {
     let plan = asked.handle.intent().get()?;
-    let view = plan.view(status, asked.handle.intent().allocator());
+    let view = plan.view(status, asked.handle.intent());
     let (services, refused) = (plan.services(), plan.refused());
-    let ClusterView { source, age_seconds, may_own, reasons, allocator, shards, .. } = view;
+    let ClusterView { source, age_seconds, may_own, reasons, allocator, reports, shards, .. } = view;
     let api = asked.handle.intent().api();
-    Some(Cluster { source, api, age_seconds, services, refused, may_own, reasons, allocator, shards })
+    Some(Cluster { source, api, age_seconds, services, refused, may_own, reasons, allocator, reports, shards })
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {

@@ -21,6 +21,8 @@ use crate::config::Loaded;
 use crate::handle::intent::{InForce, IntentHandle};
 use crate::intent::{Ports, Seen};
 
+#[cfg(test)]
+pub(super) use policy::of as policy_of;
 pub(super) use source::{Sources, begin};
 
 /// The file in force, the intent in force, and what they come to.
@@ -85,6 +87,7 @@ impl Merged {
             nodes.flat_map(|(name, node)| node.addresses.iter().map(|a| (*a, name.clone()))).collect();
         InForce {
             node: self.file.node.node.clone(),
+            announce: self.planner.as_ref().map(|planner| planner.policy().announce).unwrap_or_default(),
             source: self.seen.as_ref().map(|seen| seen.origin.as_str()),
             at: self.seen.as_ref().map(|seen| seen.at),
             plan: Arc::clone(&self.plan),

@@ -9,6 +9,7 @@ mod bgp;
 mod electors;
 mod forward;
 mod intent;
+mod report;
 mod sessions;
 mod sites;
 mod tasks;
@@ -151,6 +152,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     merger.begin().await?;
     tokio::spawn(sessions.begin(decided));
     tokio::spawn(intent::Sources::new(merger.clone(), known, node.intent().clone()).run(loaded.clone()));
+    tokio::spawn(report::run(loaded.clone(), node.clone()));
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();

@@ -388,6 +388,7 @@ pub(super) fn scrape(metrics: Metrics, intent: IntentHandle, sites: SitesHandle)
         metrics.update_forward(forward);
         metrics.update_cluster(intent.get().as_deref());
         metrics.update_allocator(intent.allocator().as_ref());
+        metrics.update_reports(intent.reports().as_ref());
         metrics.update_sites(sites.get().as_deref());
         metrics.render()
     })

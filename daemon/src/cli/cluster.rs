@@ -20,7 +20,13 @@ pub(super) struct Cluster {
     may_own: bool,
     reasons: Vec<String>,
     allocator: Option<Allocator>,
+    reports: Option<Reports>,
     shards: Vec<Shard>,
+}
+
+#[derive(Deserialize)]
+struct Reports {
+    trouble: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +100,9 @@ pub(super) fn shown<'a>(
     }
     if let Some(allocator) = &cluster.allocator {
         writeln!(text, "allocator {}", allocator.line().trim())?;
+    }
+    if let Some(trouble) = cluster.reports.as_ref().and_then(|reports| reports.trouble.as_ref()) {
+        writeln!(text, "VipStatus is not written, which changes nothing else: {trouble}")?;
     }
     if !cluster.may_own {
         for reason in &cluster.reasons {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bascule_core::health::{GateConfig, ProbeKind};
+use bascule_core::health::{ClientCertificate, GateConfig, ProbeKind};
 
 use super::checks::{self, Schedule};
 use super::read::{At, Errors, Map};
@@ -67,13 +67,28 @@ fn probe(map: &Map<'_>, base_dir: &Path, errors: &Errors) -> Option<(ProbeKind, 
         "https" => {
             let expect = map.text_or_number("expect", values::status_range);
             let url = map.text("url", values::https_url);
+            let client = client(&map, base_dir);
             let (trust, file) = checks::trust(&map, base_dir, errors)?;
-            Some((ProbeKind::Https { url: url?.value, expect: expect?.value, trust }, file))
+            Some((ProbeKind::Https { url: url?.value, expect: expect?.value, trust, client: client? }, file))
         }
         _ => {
             let service = optional(&map, "service");
             let address = map.text("address", values::socket_address)?.value;
             Some((ProbeKind::Grpc { address, service: service? }, None))
+        }
+    }
+}
+
+/// `certFile` and `keyFile`: both or none. Whether they are there is seen at each probe: an API server that makes them makes them at its start.
+#[expect(clippy::option_option, reason = "absent, wrong and given are three things")]
+fn client(map: &Map<'_>, base_dir: &Path) -> Option<Option<ClientCertificate>> {
+    let path = |key: &str| map.has(key).then(|| map.text(key, values::path).map(|path| base_dir.join(path.value)));
+    match (path("certFile"), path("keyFile")) {
+        (None, None) => Some(None),
+        (Some(certificate), Some(key)) => Some(Some(ClientCertificate { certificate: certificate?, key: key? })),
+        (Some(_), None) | (None, Some(_)) => {
+            map.wrong("", "one of certFile and keyFile is missing", "give both, or none");
+            None
         }
     }
 }

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bascule_core::node::config::Announce;
 use bascule_core::node::status::NodeStatus;
 use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding, shard_name};
 use bascule_core::shard::ShardId;
 use bascule_core::shard::rebalance::Move;
-use bascule_k8s::AllocatorState;
+use bascule_k8s::{AllocatorState, ReportState};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -18,6 +19,8 @@ use tokio::sync::watch;
 pub struct InForce {
     /// This node.
     pub node: String,
+    /// How VIPs are announced.
+    pub announce: Announce,
     /// Where the intent was read: `api` or `file`; `None`: there was none yet.
     pub source: Option<&'static str>,
     /// When it was the API server's word.
@@ -40,6 +43,8 @@ pub struct IntentHandle {
     api: Arc<Mutex<Option<String>>>,
     /// Where this node may allocate.
     allocator: Arc<Mutex<Option<watch::Receiver<AllocatorState>>>>,
+    /// What became of this node's reports, where it gives any.
+    reports: Arc<Mutex<Option<ReportState>>>,
 }
 
 impl IntentHandle {
@@ -69,6 +74,16 @@ impl IntentHandle {
         *self.allocator.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
+    /// What became of this node's reports; `None`: it gives none.
+    pub fn reports(&self) -> Option<ReportState> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It reported, or tried to.
+    pub fn set_reports(&self, state: ReportState) {
+        *self.reports.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+
     /// Another plan is in force.
     pub fn set(&self, plan: Option<InForce>) {
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = plan.map(Arc::new);
@@ -89,6 +104,8 @@ pub struct ClusterView {
     pub reasons: Vec<String>,
     /// `null`: this node never gives addresses.
     pub allocator: Option<AllocatorView>,
+    /// `null`: this node never writes a VipStatus.
+    pub reports: Option<ReportsView>,
     /// Shards, in their order.
     pub shards: Vec<ShardView>,
     /// Services, by namespace and name.
@@ -134,6 +151,24 @@ impl From<AllocatorState> for AllocatorView {
             events: state.events,
             detail: state.detail,
         }
+    }
+}
+
+/// What became of this node's VipStatus objects.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportsView {
+    /// Written since the start.
+    pub written: u64,
+    /// Writes that did not work.
+    pub failed: u64,
+    /// Why the last one did not, in the server's words; `null`: it did.
+    pub trouble: Option<String>,
+}
+
+impl From<ReportState> for ReportsView {
+    fn from(ReportState { written, failed, trouble }: ReportState) -> Self {
+        Self { written, failed, trouble }
     }
 }
 
@@ -184,12 +219,13 @@ impl InForce {
         Some(self.names.get(&address).cloned().unwrap_or_else(|| address.to_string()))
     }
 
-    fn shards(&self) -> impl Iterator<Item = (ShardId, &std::collections::BTreeSet<IpAddr>)> {
+    /// Every shard with its VIPs.
+    pub fn shards(&self) -> impl Iterator<Item = (ShardId, &std::collections::BTreeSet<IpAddr>)> {
         (0u8..).map(ShardId).zip(&self.plan.shards)
     }
 
-    /// All of it, with what the node says of owners.
-    pub fn view(&self, status: &NodeStatus, allocator: Option<AllocatorState>) -> ClusterView {
+    /// All of it, with what the node says of owners and what its writers have done.
+    pub fn view(&self, status: &NodeStatus, writers: &IntentHandle) -> ClusterView {
         let this = self.plan.standings.iter().find(|standing| standing.name == self.node);
         let reasons = match this {
             Some(standing) => standing.reasons.iter().map(ToString::to_string).collect(),
@@ -207,7 +243,8 @@ impl InForce {
             age_seconds: self.age(),
             may_own: this.is_some_and(|standing| standing.may_own),
             reasons,
-            allocator: allocator.map(AllocatorView::from),
+            allocator: writers.allocator().map(AllocatorView::from),
+            reports: writers.reports().map(ReportsView::from),
             shards: self.shards().map(shard).collect(),
             services: self.plan.told.clone(),
             nodes: self.plan.standings.clone(),

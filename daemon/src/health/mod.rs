@@ -24,10 +24,11 @@ pub async fn probe(kind: &ProbeKind, timeout: Duration) -> (bool, String) {
                 let target = Target::of(url, "http", 80)?;
                 http::get(target.connect().await?, &target, *expect).await
             }
-            ProbeKind::Https { url, expect, trust } => {
+            ProbeKind::Https { url, expect, trust, client } => {
                 let target = Target::of(url, "https", 443)?;
                 let stream = target.connect().await?;
-                http::get(tls::handshake(stream, target.host(), trust).await?, &target, *expect).await
+                let stream = tls::handshake(stream, target.host(), trust, client.as_ref()).await?;
+                http::get(stream, &target, *expect).await
             }
             ProbeKind::Grpc { address, service } => {
                 grpc::check(connect_to(*address).await?, *address, service, timeout).await

@@ -102,33 +102,62 @@ async fn an_ipv6_literal_is_understood_and_other_schemes_are_not() {
 mod tls {
     use std::sync::Arc;
 
-    use bascule_core::health::Trust;
+    use bascule_core::health::{ClientCertificate, Trust};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-    use rustls::ServerConfig;
     use rustls::crypto::ring;
     use rustls::pki_types::PrivateKeyDer;
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{RootCertStore, ServerConfig};
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
 
-    /// An authority, and a server of its making with these names that answers one request.
-    async fn server(authority: &str, names: &[&str]) -> (SocketAddr, String, JoinHandle<Result<String, String>>) {
+    type Authority = CertifiedIssuer<'static, KeyPair>;
+
+    fn authority(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.distinguished_name.push(DnType::CommonName, authority);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+    }
+
+    /// A certificate of its making, and the key.
+    fn leaf(authority: &Authority, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
-        let certificate =
-            CertificateParams::new(names).expect("names").signed_by(&key, &authority).expect("a certificate");
+        let params = CertificateParams::new(names).expect("names");
+        (params.signed_by(&key, authority).expect("a certificate"), key)
+    }
+
+    /// An authority, and a server of its making with these names that answers one request.
+    async fn server(name: &str, names: &[&str]) -> (SocketAddr, String, JoinHandle<Result<String, String>>) {
+        let authority = authority(name);
+        let (address, task) = serve(&authority, names, None).await;
+        (address, authority.pem(), task)
+    }
+
+    /// A server that answers one request, of a client of `clients` only where they are given.
+    async fn serve(
+        authority: &Authority,
+        names: &[&str],
+        clients: Option<&Authority>,
+    ) -> (SocketAddr, JoinHandle<Result<String, String>>) {
+        let (certificate, key) = leaf(authority, names);
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let provider = Arc::new(ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("a configuration");
+            .expect("versions");
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.der().clone()).expect("an authority");
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                config.with_client_cert_verifier(verifier.build().expect("a verifier"))
+            }
+        };
+        let config = config.with_single_cert(vec![certificate.der().clone()], key).expect("a configuration");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let task = tokio::spawn(async move {
@@ -142,11 +171,11 @@ mod tls {
             stream.flush().await.map_err(|e| e.to_string())?;
             Ok(String::from_utf8_lossy(&request).into_owned())
         });
-        (address, authority.pem(), task)
+        (address, task)
     }
 
     fn https(address: SocketAddr, trust: Trust) -> ProbeKind {
-        ProbeKind::Https { url: format!("https://{address}/livez"), expect: (200, 299), trust }
+        ProbeKind::Https { url: format!("https://{address}/livez"), expect: (200, 299), trust, client: None }
     }
 
     fn signed_by(pem: &str, name: Option<&str>) -> Trust {
@@ -181,6 +210,45 @@ mod tls {
     async fn anybody_is_anybody() {
         let (address, _pem, _task) = server("ours", &["elsewhere.example"]).await;
         assert_eq!(probe(&https(address, Trust::Anybody), LONG).await, (true, "200 OK".to_owned()));
+    }
+
+    /// As the API servers of k3s and rke2, which tell nobody else how they are.
+    #[tokio::test]
+    async fn a_server_that_demands_a_certificate_is_shown_one_and_answers_nobody_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (ours, others) = (authority("ours"), authority("others"));
+        let files =
+            ClientCertificate { certificate: dir.path().join("client.crt"), key: dir.path().join("client.key") };
+        // Healthy or not, in which words, and whether the server has read a request. In TLS 1.3 its refusal comes after the client's part
+        // of the handshake, so the words are those of whatever the client did then.
+        let ask = async |client: Option<ClientCertificate>| {
+            let (address, task) = serve(&ours, &["127.0.0.1"], Some(&ours)).await;
+            let ProbeKind::Https { url, expect, .. } = https(address, Trust::Anybody) else { panic!("it is https") };
+            let trust = signed_by(&ours.pem(), None);
+            let (ok, detail) = probe(&ProbeKind::Https { url, expect, trust, client }, LONG).await;
+            (ok, detail, task.await.expect("a server").is_ok())
+        };
+        let (ok, detail, read) = ask(None).await;
+        assert!(!ok && !read, "{detail}");
+        // Not there yet: they are looked for at each probe.
+        let (ok, detail, read) = ask(Some(files.clone())).await;
+        assert!(!ok && !read && detail.contains("client.crt") && detail.contains("No such file"), "{detail}");
+        let write = |(certificate, key): (rcgen::Certificate, KeyPair)| {
+            std::fs::write(&files.certificate, certificate.pem()).expect("written");
+            std::fs::write(&files.key, key.serialize_pem()).expect("written");
+        };
+        write(leaf(&others, &["scheduler"]));
+        let (ok, detail, read) = ask(Some(files.clone())).await;
+        assert!(!ok && !read, "{detail}");
+        write(leaf(&ours, &["scheduler"]));
+        assert_eq!(ask(Some(files.clone())).await, (true, "200 OK".to_owned(), true));
+        // The certificate of one and the key of another.
+        std::fs::write(&files.key, KeyPair::generate().expect("a key").serialize_pem()).expect("written");
+        let (ok, detail, read) = ask(Some(files.clone())).await;
+        assert!(!ok && !read && detail.starts_with("tls: "), "{detail}");
+        std::fs::write(&files.key, "no key").expect("written");
+        let (ok, detail, read) = ask(Some(files)).await;
+        assert!(!ok && !read && detail.contains("client.key"), "{detail}");
     }
 
     #[tokio::test]

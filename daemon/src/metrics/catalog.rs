@@ -61,6 +61,8 @@ pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
 /// The values of `cluster_allocator_writes_total{result}`.
 pub(super) const RESULTS_OF_WRITES: [&str; 3] = ["written", "conflict", "failed"];
+/// The values of `cluster_reports_total{result}`.
+pub(super) const RESULTS_OF_REPORTS: [&str; 2] = ["written", "failed"];
 /// The values of `cluster_source{source}`.
 pub(super) const SOURCES: [&str; 3] = ["none", "api", "file"];
 
@@ -320,6 +322,10 @@ families! {
     ALLOCATOR_EVENTS = Counter "cluster_allocator_events_total" [],
         "Events sent, that say why a Service waits or what is wrong with an id. One that is lost is not sent again.",
         "a Service that no pool serves";
+    CLUSTER_REPORTS = Counter "cluster_reports_total" ["result"],
+        "Writes of VipStatus objects, which the owner of a shard reports by: one for each takeover, one in 20 s while its list of VIPs changes, \
+         one in 5 min when nothing does. One that failed is written again, a minute later at most.",
+        "a takeover; a role without `vipstatuses`";
     SITES_LEADS = Gauge "sites_leads" [],
         "1 while the relay of this node speaks for its site. The sum over a site is 1; 0 for up to 3 s after a death or a return.",
         "the death or the return of a relay with a better name";

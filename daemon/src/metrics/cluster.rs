@@ -1,10 +1,10 @@
 //! The families of the cluster's intent, from the plan in force at the scrape.
 
-use bascule_k8s::AllocatorState;
+use bascule_k8s::{AllocatorState, ReportState};
 
 use crate::handle::intent::InForce;
 
-use super::catalog::{RESULTS_OF_WRITES, SOURCES};
+use super::catalog::{RESULTS_OF_REPORTS, RESULTS_OF_WRITES, SOURCES};
 use super::{Metrics, advance};
 
 /// Exact up to 2^53, beyond which no cluster goes.
@@ -44,5 +44,13 @@ impl Metrics {
             advance(&f.allocator_writes.with_label_values(&[result]), total);
         }
         advance(&f.allocator_events, state.events);
+    }
+
+    /// Takes over what became of this node's reports; `None`: it gives none.
+    pub fn update_reports(&self, state: Option<&ReportState>) {
+        let Some(state) = state else { return };
+        for (result, total) in RESULTS_OF_REPORTS.iter().zip([state.written, state.failed]) {
+            advance(&self.inner.families.cluster_reports.with_label_values(&[result]), total);
+        }
     }
 }

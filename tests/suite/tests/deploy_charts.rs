@@ -44,7 +44,7 @@ fn overlay(folder: &Path) -> Result<PathBuf> {
     must(Command::new("cp").arg("-r").arg(&kustomize).arg(&linked))?;
     let here = folder.join("overlay");
     std::fs::create_dir(&here)?;
-    let all = ["podmonitor", "realtime", "keys"].map(|name| format!("../kustomize/components/{name}"));
+    let all = ["podmonitor", "realtime", "keys", "elector"].map(|name| format!("../kustomize/components/{name}"));
     let text = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
         "resources": ["../kustomize/base"], "components": all,
@@ -55,6 +55,13 @@ fn overlay(folder: &Path) -> Result<PathBuf> {
 
 fn one<'a>(all: &'a [Value], kind: &str) -> Result<&'a Value> {
     all.iter().find(|d| d["kind"] == kind).with_context(|| format!("no {kind}"))
+}
+
+/// Every object of a kind, in the order of their names.
+fn every<'a>(all: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    let mut found: Vec<&Value> = all.iter().filter(|d| d["kind"] == kind).collect();
+    found.sort_by_key(|d| d["metadata"]["name"].to_string());
+    found
 }
 
 fn without_kind(text: &str, kind: &str) -> Result<Vec<Value>> {
@@ -80,23 +87,30 @@ fn helm_and_kustomize_say_the_same_and_both_are_valid() -> Result<()> {
     let base = documents(&kustomized(&kubectl, &deploy("kustomize/base"))?)?;
     let full = kustomized(&kubectl, &overlay(dir.path())?)?;
     let chart = documents(&templated(&helm, &["namespace.create=true"])?)?;
-    let wanted = [
-        "Namespace",
-        "ServiceAccount",
-        "ClusterRole",
-        "ClusterRoleBinding",
-        "ConfigMap",
-        "DaemonSet",
-        "CustomResourceDefinition",
-    ];
+    let wanted = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"];
     for kind in wanted {
         ensure!(one(&base, kind)? == one(&chart, kind)?, "{kind}: {}\n{}", one(&base, kind)?, one(&chart, kind)?);
     }
-    let options = ["podMonitor.enabled=true", "realtime=true", "keysSecret=bascule-keys", "namespace.create=true"];
+    let kinds = every(&base, "CustomResourceDefinition");
+    let files = std::fs::read_dir(deploy("crds"))?.count();
+    ensure!(kinds.len() == files && kinds == every(&chart, "CustomResourceDefinition"), "{files} kinds: {kinds:?}");
+    let options = [
+        "podMonitor.enabled=true",
+        "realtime=true",
+        "keysSecret=bascule-keys",
+        "namespace.create=true",
+        "rbac.elector=true",
+    ];
     let full_chart = templated(&helm, &options)?;
     for kind in ["PodMonitor", "DaemonSet"] {
         let (ours, theirs) = (documents(&full)?, documents(&full_chart)?);
         ensure!(one(&ours, kind)? == one(&theirs, kind)?, "{kind}: {}\n{}", one(&ours, kind)?, one(&theirs, kind)?);
+    }
+    // The electors' role is asked for: the base has none, and both say the same of it.
+    for (kind, more) in [("Role", 1), ("RoleBinding", 1), ("ServiceAccount", 1)] {
+        let (without, ours, theirs) = (every(&base, kind).len(), documents(&full)?, documents(&full_chart)?);
+        let (ours, theirs) = (every(&ours, kind), every(&theirs, kind));
+        ensure!(ours.len() == without + more && ours == theirs, "{kind}: {ours:?}\n{theirs:?}");
     }
     // The operator's own kind is not among the schemas: what it names must be there.
     let all = documents(&full)?;
@@ -135,7 +149,7 @@ fn a_real_api_server_takes_what_helm_and_kustomize_print() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let outputs = [
         kustomized(&kubectl, &overlay(dir.path())?)?,
-        templated(&helm, &["realtime=true", "keysSecret=bascule-keys", "namespace.create=true"])?,
+        templated(&helm, &["realtime=true", "keysSecret=bascule-keys", "namespace.create=true", "rbac.elector=true"])?,
     ];
     // A dry run makes no namespace for what is to stand in it.
     let namespace = one(&documents(&outputs[0])?, "Namespace")?.clone();

@@ -305,9 +305,13 @@ fn one_instance_of_a_node_forwards_and_the_other_says_why_it_does_not() -> Resul
 fn links_of_the_deployments_lead_somewhere() -> Result<()> {
     for link in [
         "rbac.yaml",
+        "rbac-elector.yaml",
         "crds/vippools.yaml",
+        "crds/vipstatuses.yaml",
         "helm/bascule/crds/vippools.yaml",
+        "helm/bascule/crds/vipstatuses.yaml",
         "helm/bascule/files/rbac.yaml",
+        "helm/bascule/files/rbac-elector.yaml",
         "helm/bascule/files/bascule.yaml",
     ] {
         let text = std::fs::read_to_string(deploy(link)).with_context(|| link.to_owned())?;

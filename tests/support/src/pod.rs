@@ -113,9 +113,16 @@ impl Pod {
                     make(&folder)?;
                     folder
                 }
+                Some(path) if volume["hostPath"]["type"] == "File" => {
+                    let file = host.join(path.trim_start_matches('/'));
+                    make(file.parent().unwrap_or(&host))?;
+                    fs::write(&file, "").map_err(LabError::io(file.display().to_string()))?;
+                    file
+                }
                 Some(_) | None => configs.clone(),
             };
-            binds.push((outside, place(&root, inside, true)?));
+            let folder = outside.is_dir();
+            binds.push((outside, place(&root, inside, folder)?));
         }
         for path in RUNTIME {
             binds.push((PathBuf::from(path), place(&root, path, Path::new(path).is_dir())?));

@@ -28,7 +28,7 @@ fn limits() -> Limits {
 }
 
 /// `None`: Services are left alone.
-pub(super) fn of(file: &Loaded) -> Option<PlanPolicy> {
+pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
     let services = file.kubernetes.as_ref()?.services.as_ref()?;
     let forwarding = file.forwarding.iter();
     let groups = file.node.groups.iter().flat_map(|group| group.owned());

@@ -28,12 +28,14 @@ impl Platform {
     /// Priority of a node that no list ranks: the least one; commands on the node put one of its own in its place.
     pub(super) const PRIORITY: u8 = 100;
 
-    /// Statuses of `/livez` that mean that the server lives. K3s and RKE2 start it with `anonymous-auth=false`: it tells nobody without
-    /// a certificate how it is, and 401 is what a live one says.
-    pub(super) const fn expected(self) -> &'static str {
+    /// The certificate that is shown to the node's API server and its key, without their endings. K3s and RKE2 start it with
+    /// `anonymous-auth=false`: it tells only who shows one how it is. The scheduler's lies on every server before the kubelet starts,
+    /// and its user may do less than the administrator's.
+    pub(super) const fn client(self) -> Option<&'static str> {
         match self {
-            Self::K3s | Self::Rke2 => "200-401",
-            Self::Kubeadm | Self::Capi | Self::Capv | Self::Capm3 => "200",
+            Self::K3s => Some("/var/lib/rancher/k3s/server/tls/client-scheduler"),
+            Self::Rke2 => Some("/var/lib/rancher/rke2/server/tls/client-scheduler"),
+            Self::Kubeadm | Self::Capi | Self::Capv | Self::Capm3 => None,
         }
     }
 

@@ -105,6 +105,11 @@ fn write_pod(what: &Wanted<'_>, text: &mut String) -> std::fmt::Result {
     if let Some(key) = wanted.key_file.as_deref().map(Path::display) {
         writeln!(text, "        - {{name: key, mountPath: {key}, readOnly: true}}")?;
     }
+    // Two files and not their folder, where the keys of the cluster's authorities lie as well. They are written anew in place.
+    let client = gate_client(wanted);
+    for (name, path) in &client {
+        writeln!(text, "        - {{name: {name}, mountPath: {path}, readOnly: true}}")?;
+    }
     writeln!(
         text,
         "  volumes:\n\
@@ -126,7 +131,19 @@ fn write_pod(what: &Wanted<'_>, text: &mut String) -> std::fmt::Result {
     if let Some(key) = wanted.key_file.as_deref().map(Path::display) {
         writeln!(text, "    - {{name: key, hostPath: {{path: {key}, type: File}}}}")?;
     }
+    for (name, path) in &client {
+        writeln!(text, "    - {{name: {name}, hostPath: {{path: {path}, type: File}}}}")?;
+    }
     Ok(())
+}
+
+/// Volumes and files of what the gate of the manifest's own configuration shows to the API server.
+fn gate_client(wanted: &StaticPod) -> Vec<(&'static str, String)> {
+    let own = wanted.config.is_none() && wanted.gate.is_none();
+    let client = wanted.platform.filter(|_| own).and_then(Platform::client);
+    client.map_or_else(Vec::new, |name| {
+        vec![("client-cert", format!("{name}.crt")), ("client-key", format!("{name}.key"))]
+    })
 }
 
 /// The configuration that the flags stand for.
@@ -188,9 +205,10 @@ pub(super) fn inline_config(what: &Wanted<'_>) -> String {
 /// The gate on the node's own API server: without etcd, whose loss is the same on every node and no reason to move. Asked over loopback,
 /// so that whose certificate it is needs no proof: the CA's file is not there yet when the first node starts.
 fn api_server_gate(platform: Platform) -> String {
-    let expect = platform.expected();
+    let client = platform.client().map(|name| format!(",\n             certFile: {name}.crt, keyFile: {name}.key"));
+    let client = client.unwrap_or_default();
     format!(
-        "gates:\n  - name: local\n    https: {{ url: \"https://127.0.0.1:6443/livez?exclude=etcd\", expect: \"{expect}\", insecureSkipVerify: true }}\n    \
+        "gates:\n  - name: local\n    https: {{ url: \"https://127.0.0.1:6443/livez?exclude=etcd\", expect: \"200\", insecureSkipVerify: true{client} }}\n    \
          interval: 400ms\n    timeout: 400ms"
     )
 }

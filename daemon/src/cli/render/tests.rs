@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use bascule_core::health::{ClientCertificate, ProbeKind};
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::*;
@@ -81,10 +82,14 @@ fn a_control_plane_over_bgp_is_anycast_from_every_healthy_node() {
 
 #[test]
 fn platforms_of_hosts_differ_in_folder_and_answer() {
-    for (platform, folder, expect) in [
-        ("kubeadm", "/etc/kubernetes/manifests/", "200"),
-        ("k3s", "/var/lib/rancher/k3s/agent/pod-manifests/", "200-401"),
-        ("rke2", "/var/lib/rancher/rke2/agent/pod-manifests/", "200-401"),
+    for (platform, folder, client) in [
+        ("kubeadm", "/etc/kubernetes/manifests/", None),
+        ("k3s", "/var/lib/rancher/k3s/agent/pod-manifests/", Some("/var/lib/rancher/k3s/server/tls/client-scheduler")),
+        (
+            "rke2",
+            "/var/lib/rancher/rke2/agent/pod-manifests/",
+            Some("/var/lib/rancher/rke2/server/tls/client-scheduler"),
+        ),
     ] {
         let words = format!(
             "--for {platform} --vip 10.9.0.100 --vrid 51 --nodes a,b --unicast-peers 10.9.0.1,10.9.0.2 --image x"
@@ -95,9 +100,29 @@ fn platforms_of_hosts_differ_in_folder_and_answer() {
         assert_eq!(loaded.node.groups[0].unicast_peers.len(), 2);
         let probe = format!("{:?}", loaded.node.gates[0].probe);
         assert!(probe.contains("/livez?exclude=etcd"), "{probe}");
+        let ProbeKind::Https { expect: (200, 200), client: shown, .. } = &loaded.node.gates[0].probe else {
+            panic!("{probe}")
+        };
+        let files = |name: &str| ClientCertificate {
+            certificate: format!("{name}.crt").into(),
+            key: format!("{name}.key").into(),
+        };
+        assert_eq!(*shown, client.map(files));
         let text = text(&words);
         assert!(text.contains(&format!("Save it as {folder}bascule.yaml")), "{text}");
-        assert!(text.contains(&format!("expect: \"{expect}\"")), "{text}");
+        // What the gate reads is there in the pod, and nothing beside it.
+        let pod: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let paths = |list: &serde_json::Value, key: [&str; 2]| -> Vec<String> {
+            let all = list
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| if key[1].is_empty() { &one[key[0]] } else { &one[key[0]][key[1]] });
+            all.filter_map(|path| path.as_str().filter(|path| path.contains("/tls/")).map(str::to_owned)).collect()
+        };
+        let wanted: Vec<String> = client.iter().flat_map(|c| [format!("{c}.crt"), format!("{c}.key")]).collect();
+        assert_eq!(paths(&pod["spec"]["containers"][0]["volumeMounts"], ["mountPath", ""]), wanted);
+        assert_eq!(paths(&pod["spec"]["volumes"], ["hostPath", "path"]), wanted);
     }
 }
 

@@ -52,6 +52,8 @@ pub struct ClusterServices {
     pub honour_exclude: bool,
     /// This node may become the one that gives addresses and ids.
     pub allocator: bool,
+    /// This node writes a VipStatus for each shard that it owns.
+    pub report: bool,
     /// Namespace of the Lease of those that may.
     pub lease_namespace: String,
     /// The last good intent.
@@ -100,8 +102,8 @@ pub(super) fn read(
     let (announce, delivery, returns) = (map.word_at("announce"), map.word_at("delivery"), map.word_at("return"));
     let drain = map.time("drain");
     let selector = map.texts("nodeSelector", values::label);
-    let (require_ready, honour_exclude, allocator) =
-        (map.flag("requireReady"), map.flag("honourExclude"), map.flag("allocator"));
+    let (require_ready, honour_exclude, allocator, report) =
+        (map.flag("requireReady"), map.flag("honourExclude"), map.flag("allocator"), map.flag("report"));
     let lease_namespace = map.text("leaseNamespace", values::name);
     let intent_file = map.text("intentFile", values::path);
     if let Some(delivery) = delivery.as_ref().filter(|d| d.value != "none")
@@ -157,6 +159,7 @@ pub(super) fn read(
         require_ready: require_ready?,
         honour_exclude: honour_exclude?,
         allocator: allocator?,
+        report: report?,
         lease_namespace: lease_namespace?.value,
         intent_file: base_dir.join(intent_file?.value),
     })

@@ -79,6 +79,13 @@ static HTTPS: Section = Section {
             "Name that the certificate must have; with `caFile` only.",
         ),
         field("insecureSkipVerify", Flag, Value("false"), "Accept any certificate."),
+        field(
+            "certFile",
+            Text { what: "a path", right: "a PEM file" },
+            Words("no certificate"),
+            "Certificate that is shown to a server that demands one, with `keyFile`. Read at each probe; it may appear later.",
+        ),
+        field("keyFile", Text { what: "a path", right: "a PEM file" }, Words("no certificate"), "Its private key."),
     ],
 };
 

@@ -99,8 +99,14 @@ static SERVICES: Section = Section {
         field(
             "leaseNamespace",
             Text { what: "a name", right: NAME },
-            Value("kube-system"),
-            "Namespace of that Lease. The role of the shipped manifests allows `bascule-system`.",
+            Value("bascule-system"),
+            "Namespace of that Lease, where the role of the shipped manifests allows it.",
+        ),
+        field(
+            "report",
+            Flag,
+            Value("true"),
+            "This node writes an object of kind VipStatus for each shard that it owns: who, since when, where. Nothing depends on it. Not with `source: file`.",
         ),
         field(
             "intentFile",

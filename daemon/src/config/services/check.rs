@@ -39,7 +39,8 @@ impl Check {
             What::Tcp => ProbeKind::Tcp(address),
             What::Http { path, expect } => ProbeKind::Http { url: format!("http://{address}{path}"), expect: *expect },
             What::Https { path, expect, trust } => {
-                ProbeKind::Https { url: format!("https://{address}{path}"), expect: *expect, trust: trust.clone() }
+                let url = format!("https://{address}{path}");
+                ProbeKind::Https { url, expect: *expect, trust: trust.clone(), client: None }
             }
             What::Grpc { service } => ProbeKind::Grpc { address, service: service.clone() },
         };

@@ -173,7 +173,7 @@ fn a_check_becomes_one_of_each_endpoint() {
     );
     assert_eq!(
         probes("https: { path: '/healthz?a=1', insecureSkipVerify: true }")[0],
-        ProbeKind::Https { url: url("https"), expect: (200, 399), trust: Trust::Anybody }
+        ProbeKind::Https { url: url("https"), expect: (200, 399), trust: Trust::Anybody, client: None }
     );
     let ProbeKind::Https { trust: Trust::Authorities { pem, name }, .. } =
         probes("https: { caFile: ca.pem, serverName: web.example }").remove(0)
@@ -262,7 +262,12 @@ fn gates_ask_as_checks_do() {
     let probes: Vec<ProbeKind> = load(&text).node.gates.into_iter().map(|g| g.probe).collect();
     assert_eq!(
         probes[0],
-        ProbeKind::Https { url: "https://h:6443/livez".into(), expect: (200, 399), trust: Trust::Anybody }
+        ProbeKind::Https {
+            url: "https://h:6443/livez".into(),
+            expect: (200, 399),
+            trust: Trust::Anybody,
+            client: None
+        }
     );
     let ProbeKind::Https { trust: Trust::Authorities { name, .. }, .. } = &probes[1] else { panic!("{probes:?}") };
     assert_eq!(name.as_deref(), Some("kubernetes"));

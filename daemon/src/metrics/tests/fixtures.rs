@@ -11,7 +11,7 @@ use bascule_core::types::{Family as Af, Term};
 
 use super::*;
 
-pub(super) fn group(name: &str) -> GroupStatus {
+pub(crate) fn group(name: &str) -> GroupStatus {
     GroupStatus {
         name: name.into(),
         addresses: vec!["10.9.0.100".parse().unwrap(), "2001:db8::100".parse().unwrap()],
@@ -54,7 +54,7 @@ pub(super) fn lease() -> LeaseStatus {
     }
 }
 
-pub(super) fn status(groups: Vec<GroupStatus>) -> NodeStatus {
+pub(crate) fn status(groups: Vec<GroupStatus>) -> NodeStatus {
     NodeStatus {
         node: "n1".into(),
         fence_policy: FencePolicy::Required,
@@ -172,6 +172,10 @@ pub(super) fn speaker() -> SpeakerStatus {
 }
 
 /// Two Services of which one has its address, on a node that may own.
+pub(crate) fn reports() -> bascule_k8s::ReportState {
+    bascule_k8s::ReportState { written: 3, failed: 2, trouble: Some("403".to_owned()) }
+}
+
 pub(crate) fn in_force() -> crate::handle::intent::InForce {
     use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding};
     let vip: std::net::IpAddr = [10, 9, 7, 100].into();
@@ -182,6 +186,7 @@ pub(crate) fn in_force() -> crate::handle::intent::InForce {
     plan.shards = vec![[vip].into()];
     crate::handle::intent::InForce {
         node: "n1".to_owned(),
+        announce: bascule_core::node::config::Announce::L2,
         source: Some("file"),
         at: None,
         plan: std::sync::Arc::new(plan),

@@ -10,7 +10,7 @@ use bascule_core::node::status::{AnycastStatus, GroupStatus};
 use bascule_core::types::{Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
-use super::fixtures::{across, group, in_force, lease, plane, sessions, speaker, status};
+use super::fixtures::{across, group, in_force, lease, plane, reports, sessions, speaker, status};
 use super::*;
 
 /// What each family needs to move, and the sample that must then hold.
@@ -263,6 +263,9 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_allocator(Some(&gives()))
     }),
     (&catalog::ALLOCATOR_EVENTS, "bascule_cluster_allocator_events_total", 6.0, |m| m.update_allocator(Some(&gives()))),
+    (&catalog::CLUSTER_REPORTS, r#"bascule_cluster_reports_total{result="failed"}"#, 2.0, |m| {
+        m.update_reports(Some(&reports()))
+    }),
     (&catalog::SITES_LEADS, r#"bascule_sites_leads"#, 1.0, spread),
     (&catalog::SITES_SESSION, r#"bascule_sites_session{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_BYTES, r#"bascule_sites_session_bytes_total{direction="received",site="dc-b"}"#, 200.0, spread),

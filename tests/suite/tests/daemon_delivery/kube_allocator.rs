@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bascule_lab::apiserver::{ApiServer, documents};
-use bascule_lab::{Stamp, wait_for};
+use bascule_lab::{Netns, Stamp, wait_for};
 use serde_json::{Value, json};
 
 use crate::kube::{Kube, START, only, pods, service};
@@ -14,32 +14,39 @@ use crate::talk::Talk;
 use crate::yard::{ENDPOINT_PORT, PORT, Pod};
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
-const CRD: &str = include_str!("../../../../deploy/crds/vippools.yaml");
+const CRDS: [&str; 2] =
+    [include_str!("../../../../deploy/crds/vippools.yaml"), include_str!("../../../../deploy/crds/vipstatuses.yaml")];
 const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n\
     apiVersion: v1\nkind: Namespace\nmetadata: {name: bascule-system}\n";
 const USER: &str = "system:serviceaccount:bascule-system:bascule";
-const API: &str = "10.9.0.250";
-const SERVICES: &str = "/api/v1/namespaces/shop/services";
+pub(crate) const API: &str = "10.9.0.250";
+pub(crate) const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
 const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";
+pub(crate) const STATUSES: &str = "/apis/bascule.dev/v1alpha1/vipstatuses";
 /// Services whose way to an address is measured.
 const MEASURED: usize = 50;
 
-struct Scene {
-    kube: Kube,
-    api: ApiServer,
+/// Three nodes and an API server with exactly the shipped roles.
+pub(crate) struct Scene {
+    pub(crate) kube: Kube,
+    pub(crate) api: ApiServer,
+    /// Where the server runs, and what the daemons show it.
+    pub(crate) host: Netns,
+    pub(crate) token: String,
     /// What was asked before the roles were in force is nobody's fault.
     before: usize,
+    pub(crate) began: Stamp,
 }
 
 impl Scene {
     /// An API server on the LAN of three nodes, which have no ids yet.
-    fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let mut kube = Kube::new(name)?;
         let lab = kube.yard.crew.lab();
         let (host, _port) = lab.host("api", kube.yard.crew.lan(), &[format!("{API}/24").parse()?])?;
         let api = ApiServer::start(lab, &host, &[API.parse()?])?;
-        [NAMESPACES, CRD, RBAC].into_iter().try_for_each(|text| api.apply(text))?;
+        CRDS.into_iter().chain([NAMESPACES, RBAC]).try_for_each(|text| api.apply(text))?;
         for (name, node) in &kube.intent.nodes {
             let address = node.addresses.first().context("an address")?;
             let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
@@ -55,14 +62,18 @@ impl Scene {
                 (status == wanted).then_some(())
             })?;
         }
+        wait_for(START, "the other kind to be served", || {
+            let (status, _) = api.request("GET", STATUSES, None).ok()?;
+            (status == 200).then_some(())
+        })?;
         kube.kubeconfig = Some(api.kubeconfig("bascule", API.parse()?, &token)?);
         kube.lease_namespace = Some("bascule-system");
         let before = api.audit()?.len();
-        Ok(Self { kube, api, before })
+        Ok(Self { kube, api, host, token, before, began: Stamp::now() })
     }
 
     /// A pool for Services with this label.
-    fn pool(&self, name: &str, first: &str, last: &str) -> Result<()> {
+    pub(crate) fn pool(&self, name: &str, first: &str, last: &str) -> Result<()> {
         let spec = json!({"blocks": {"a": {"range": {"first": first, "last": last}}},
             "serviceSelector": {"matchLabels": {"pool": name}}});
         let object =
@@ -70,7 +81,7 @@ impl Scene {
         self.api.must("POST", POOLS, Some(&object)).map(drop).map_err(Into::into)
     }
 
-    fn service(&self, name: &str, pool: &str, class: Option<&str>, annotations: Value) -> Result<()> {
+    pub(crate) fn service(&self, name: &str, pool: &str, class: Option<&str>, annotations: Value) -> Result<()> {
         let port =
             |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": PORT, "targetPort": name});
         let mut object = json!({"apiVersion": "v1", "kind": "Service",
@@ -83,7 +94,7 @@ impl Scene {
         self.api.must("POST", SERVICES, Some(&object)).map(drop).map_err(Into::into)
     }
 
-    fn slice(&self, name: &str, pod: &Pod, n: u8) -> Result<()> {
+    pub(crate) fn slice(&self, name: &str, pod: &Pod, n: u8) -> Result<()> {
         let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": ENDPOINT_PORT});
         let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
@@ -92,12 +103,12 @@ impl Scene {
         self.api.must("POST", SLICES, Some(&object)).map(drop).map_err(Into::into)
     }
 
-    fn get(&self, name: &str) -> Result<Value> {
+    pub(crate) fn get(&self, name: &str) -> Result<Value> {
         Ok(self.api.must("GET", &format!("{SERVICES}/{name}"), None)?)
     }
 
     /// The address in the status, as soon as it is there.
-    fn address(&self, name: &str) -> Result<IpAddr> {
+    pub(crate) fn address(&self, name: &str) -> Result<IpAddr> {
         let found = wait_for(START, "an address in the status", || {
             self.get(name).ok()?["status"]["loadBalancer"]["ingress"][0]["ip"].as_str()?.parse().ok()
         });
@@ -105,7 +116,7 @@ impl Scene {
     }
 
     /// Bytes both ways through this VIP, from the client outside to this pod.
-    fn serves(&self, ip: IpAddr, pod: &Pod) -> Result<()> {
+    pub(crate) fn serves(&self, ip: IpAddr, pod: &Pod) -> Result<()> {
         let answer = wait_for(START, "bytes through the VIP", || {
             Talk::open(&self.kube.yard.client, ip, PORT).ok()?.exchange(3_000, 3_000).ok()
         });
@@ -113,7 +124,7 @@ impl Scene {
     }
 
     /// The node whose daemon gives addresses.
-    fn leader(&self) -> Result<u8> {
+    pub(crate) fn leader(&self) -> Result<u8> {
         let leads = |n: &u8| {
             let daemon = self.kube.yard.crew.node((*n).into()).daemon.as_ref();
             daemon.is_some_and(|daemon| daemon.state().is_ok_and(|s| s["cluster"]["allocator"]["leads"] == true))
@@ -202,6 +213,8 @@ fn services_are_given_addresses_and_the_shipped_roles_are_what_that_takes() -> R
     ensure!(later == "10.9.0.170".parse::<IpAddr>()?, "{later}");
     scene.serves(later, &one)?;
     ensure!(scene.events("waits")? == ["NoPool"]);
+
+    scene.reported(web)?;
 
     // Who gives is seen on every node; when it stops, another one goes on at once and changes nothing.
     for n in 1..=3 {

@@ -92,6 +92,10 @@ fn services_of_a_real_api_server_are_served_and_outlive_it() -> Result<()> {
     ensure!(Talk::open(&kube.yard.client, vip(2), PORT).is_err(), "a foreign class");
     let state = kube.yard.daemon(2).state()?;
     ensure!(state["cluster"]["source"] == "api", "{}", state["cluster"]);
+    // This account may not report who owns: that is said, and costs nothing.
+    let said = || kube.yard.daemon(2).ctl(&["status"]).ok().filter(|text| text.contains("VipStatus is not written"));
+    let said = wait_for(SHOWS, "the missing right to be said", said)?;
+    ensure!(said.contains("vipstatuses") && said.contains("forbidden"), "{said}");
 
     // A slice changes: no new connection goes there.
     let told = Stamp::now();

@@ -16,7 +16,7 @@ use crate::{LabError, Netns, Result, http};
 /// A request is answered within this time or not at all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     netns: Netns,
     server: SocketAddr,
@@ -36,13 +36,19 @@ impl Client {
         Ok(Self { netns: netns.clone(), server, tls: Arc::new(tls) })
     }
 
+    /// What it accepts.
+    pub(super) fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.tls)
+    }
+
     /// Status and body; a body that is not JSON is given as a string.
     pub(super) fn request(&self, token: &str, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let what = format!("{method} {path} on {}", self.server);
         let body = body.map(Value::to_string).unwrap_or_default();
+        let form = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: kubernetes\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
-             Content-Type: application/json\r\nAccept: application/json\r\nContent-Length: {}\r\n\r\n",
+             Content-Type: {form}\r\nAccept: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         let answer = self.netns.run(|| self.talk(&format!("{head}{body}"))).map_err(LabError::io(what.clone()))?;

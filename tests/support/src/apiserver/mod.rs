@@ -4,6 +4,7 @@
 //! a tmpfs that goes away with the process. When the guard is dropped it says which server ran.
 
 mod client;
+mod front;
 mod pki;
 #[path = "../../../../xtask/src/apiserver_place.rs"]
 mod place;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use client::Client;
+pub use front::{Front, Mood};
 use pki::{ADMIN_TOKEN, Pki};
 pub use shared::{Answer, Session, SharedStore, TlsClient};
 

@@ -159,6 +159,16 @@ impl Plan {
         self.placement.ranks(shard).iter().position(|ranked| ranked == node)
     }
 
+    /// The first node of a shard's list, whether it may own now or not.
+    pub fn first(&self, shard: ShardId) -> Option<&str> {
+        self.placement.ranks(shard).first().map(String::as_str)
+    }
+
+    /// The best node of a shard of those that may own now.
+    pub fn best(&self, shard: ShardId) -> Option<&str> {
+        self.placement.owner(shard, |node| self.may.contains(node))
+    }
+
     /// What has to move so that every shard is at the best node that may own.
     pub fn rebalance(&self, owners: &BTreeMap<ShardId, String>) -> Vec<Move> {
         rebalance(&self.placement, owners, |node| self.may.contains(node))

@@ -1,64 +1,36 @@
-//! The custom resource `VipPool`, as the API server is told of it.
-//!
-//! Hand-made and not derived: the schema is the contract, and what it refuses needs CEL, which no type says. The rules go as far as that
-//! language and the server's budget for it do; the allocator says the rest in a condition.
+//! The custom resource `VipPool`. The rules go as far as CEL and the server's budget for it do; the allocator says the rest in a condition.
 
 use serde_json::{Value, json};
 
-/// Group of our resources.
-pub const GROUP: &str = "bascule.dev";
+use super::{ADDRESS_MAX, Definition, LABEL_MAX, column, conditions, selector};
+
 /// Blocks in a pool; the cost of comparing each with each other is bounded by it.
 const BLOCKS_MAX: u32 = 32;
-/// The longest address in text (RFC 4291 2.2, with an embedded IPv4 address), and a prefix length.
-const ADDRESS_MAX: u32 = 45;
+/// A prefix of IPv6 in text.
 const CIDR_MAX: u32 = 49;
-/// Of a name of a namespace (RFC 1123 label).
-const LABEL_MAX: u32 = 63;
 
 /// The `CustomResourceDefinition` of `VipPool`.
-pub fn vip_pool() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("vippools.{GROUP}")},
-        "spec": {
-            "group": GROUP,
-            "scope": "Cluster",
-            "names": {"kind": "VipPool", "listKind": "VipPoolList", "plural": "vippools", "singular": "vippool", "shortNames": ["vp"],
-                "categories": ["bascule"]},
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    column("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status", 0),
-                    column("Reason", "string", ".status.conditions[?(@.type==\"Ready\")].reason", 1),
-                    column("Used", "integer", ".status.used", 0),
-                    column("Free", "integer", ".status.free", 0),
-                    column("Priority", "integer", ".spec.priority", 0),
-                    column("Auto", "boolean", ".spec.autoAssign", 0),
-                    column("Age", "date", ".metadata.creationTimestamp", 0),
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "description": "Addresses that Services of type LoadBalancer are given from.",
-                    "type": "object",
-                    "required": ["spec"],
-                    "properties": {
-                        "apiVersion": {"type": "string"},
-                        "kind": {"type": "string"},
-                        "metadata": {"type": "object"},
-                        "spec": spec(),
-                        "status": status(),
-                    },
-                }},
-            }],
-        },
-    })
-}
-
-fn column(name: &str, kind: &str, path: &str, priority: u8) -> Value {
-    json!({"name": name, "type": kind, "jsonPath": path, "priority": priority})
+pub(super) fn vip_pool() -> Value {
+    let columns = vec![
+        column("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status", 0),
+        column("Reason", "string", ".status.conditions[?(@.type==\"Ready\")].reason", 1),
+        column("Used", "integer", ".status.used", 0),
+        column("Free", "integer", ".status.free", 0),
+        column("Priority", "integer", ".spec.priority", 0),
+        column("Auto", "boolean", ".spec.autoAssign", 0),
+        column("Age", "date", ".metadata.creationTimestamp", 0),
+    ];
+    Definition {
+        kind: "VipPool",
+        plural: "vippools",
+        short: "vp",
+        about: "Addresses that Services of type LoadBalancer are given from.",
+        status_apart: true,
+        columns,
+        spec: Some(spec()),
+        status: status(),
+    }
+    .object()
 }
 
 fn spec() -> Value {
@@ -174,65 +146,14 @@ fn overlap(a: &str, b: &str) -> String {
     )
 }
 
-/// `LabelSelector` of apimachinery.
-fn selector(description: &str) -> Value {
-    json!({
-        "description": description,
-        "type": "object",
-        "properties": {
-            "matchLabels": {"type": "object", "maxProperties": 64, "additionalProperties": {"type": "string", "maxLength": LABEL_MAX}},
-            "matchExpressions": {
-                "type": "array",
-                "maxItems": 64,
-                "x-kubernetes-list-type": "atomic",
-                "items": {
-                    "type": "object",
-                    "required": ["key", "operator"],
-                    "properties": {
-                        "key": {"type": "string", "minLength": 1, "maxLength": 317},
-                        "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
-                        "values": {
-                            "type": "array",
-                            "maxItems": 64,
-                            "x-kubernetes-list-type": "atomic",
-                            "items": {"type": "string", "maxLength": LABEL_MAX},
-                        },
-                    },
-                    "x-kubernetes-validations": [{
-                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
-                        "message": "values belong to In and NotIn, and to nothing else",
-                    }],
-                },
-            },
-        },
-    })
-}
-
 fn status() -> Value {
-    let text = |max: u32| json!({"type": "string", "maxLength": max});
     json!({
         "description": "Written by the allocator.",
         "type": "object",
         "properties": {
             "used": {"description": "Addresses that Services hold.", "type": "integer", "format": "int64"},
             "free": {"description": "Addresses that are free; the largest number there is when there are more.", "type": "integer", "format": "int64"},
-            "conditions": {
-                "type": "array",
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-                "items": {
-                    "type": "object",
-                    "required": ["type", "status", "reason", "message", "lastTransitionTime"],
-                    "properties": {
-                        "type": text(316),
-                        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                        "reason": text(1024),
-                        "message": text(32_768),
-                        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
-                        "lastTransitionTime": {"type": "string", "format": "date-time"},
-                    },
-                },
-            },
+            "conditions": conditions(),
         },
     })
 }
