@@ -42,7 +42,8 @@ pub struct Join {
     leader: Option<String>,
     sessions: BTreeMap<SiteId, bool>,
     said: BTreeMap<(SiteId, ServiceId), Said>,
-    own: BTreeMap<ServiceId, Summary>,
+    /// What the balancer here sees, and what this site says of it.
+    own: BTreeMap<ServiceId, (Serving, Summary)>,
     /// The last table of each service, for another balancer or another key.
     tables: BTreeMap<ServiceId, (ServiceKey, u64, Vec<SiteId>)>,
     actions: VecDeque<Action>,
@@ -90,6 +91,9 @@ impl Join {
         for ((site, service), (summary, age, at)) in &self.said {
             self.policy.handle_summary(*site, *service, *summary, *age + now.since(*at), now);
         }
+        // Another capacity is another summary of the same endpoints.
+        let seen: Vec<(ServiceId, Serving)> = self.own.iter().map(|(id, (serving, _))| (*id, *serving)).collect();
+        seen.into_iter().for_each(|(id, serving)| self.say_own(id, serving, now));
         let moved = |(id, local): (&ServiceId, &Local)| self.tables.get(id).is_some_and(|t| t.0 != local.key);
         let moved: Vec<ServiceId> = self.config.services.iter().filter(|s| moved(*s)).map(|(id, _)| *id).collect();
         for service in moved {
@@ -103,14 +107,18 @@ impl Join {
 
     /// What the balancer of this node sees of a service.
     pub fn handle_serving(&mut self, id: ServiceId, serving: Serving, now: Instant) {
+        self.say_own(id, serving, now);
+        self.settle(now);
+    }
+
+    fn say_own(&mut self, id: ServiceId, serving: Serving, now: Instant) {
         let Some(local) = self.config.services.get(&id) else { return };
         let summary = summary(serving, local.capacity);
-        if self.own.insert(id, summary) == Some(summary) {
+        if self.own.insert(id, (serving, summary)).is_some_and(|(_, before)| before == summary) {
             return;
         }
         self.actions.push_back(Action::Write(Key::Service(id), Some(Body::Service(summary))));
         self.policy.handle_summary(self.config.policy.here, id, summary, Duration::ZERO, now);
-        self.settle(now);
     }
 
     /// A relay of this site beat.
@@ -222,7 +230,7 @@ impl Join {
     /// What a site said last of a service; this one too.
     pub fn summary(&self, site: SiteId, id: ServiceId) -> Option<Summary> {
         if site == self.config.policy.here {
-            return self.own.get(&id).copied();
+            return self.own.get(&id).map(|(_, summary)| *summary);
         }
         self.said.get(&(site, id)).map(|(summary, ..)| *summary)
     }

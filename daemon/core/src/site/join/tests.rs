@@ -219,6 +219,25 @@ fn a_service_that_is_spread_no_more_stays_here() {
 }
 
 #[test]
+fn another_capacity_in_the_file_is_another_summary_at_once() {
+    let mut node = Node::new(Some("a"), &["a"]);
+    node.join.handle_serving(WEB, serving(2), at(node.now));
+    node.take();
+    let mut next = config(Some("a"), &["a"]);
+    next.services.get_mut(&WEB).expect("it is there").capacity = Capacity::Endpoint(30);
+    node.done.clear();
+    node.join.handle_config(next.clone(), at(node.now));
+    node.take();
+    let said = Summary { ready: 2, expected: 4, draining: false, capacity: 60, demand: 0 };
+    assert_eq!(node.join.summary(HERE, WEB), Some(said));
+    assert!(node.done.contains(&Action::Write(Key::Service(WEB), Some(Body::Service(said)))), "{:?}", node.done);
+    node.done.clear();
+    node.join.handle_config(next, at(node.now));
+    node.take();
+    assert!(!node.done.iter().any(|a| matches!(a, Action::Write(..))), "nothing new, nothing said: {:?}", node.done);
+}
+
+#[test]
 fn capacity_follows_what_is_ready() {
     let of = |capacity, ready| summary(serving(ready), capacity).capacity;
     assert_eq!([4, 3, 0].map(|ready| of(Capacity::Service(100), ready)), [100, 75, 0]);
