@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bascule_core::site::path::io::{Config, Evidence, Status};
+use bascule_core::time::Instant;
 use bascule_core::wire::site::PairKeys;
 use serde::Serialize;
 use tokio::net::UdpSocket;
@@ -71,4 +72,6 @@ pub struct PathStatus {
     pub path: Status,
     /// Datagrams.
     pub counters: Counters,
+    /// The path is down, and this is when the last packet got through: nanoseconds of the prober's clock.
+    pub silent_since: Option<Instant>,
 }

@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bascule_core::site::path::Path;
-use bascule_core::site::path::io::Action;
+use bascule_core::site::path::io::{Action, Event};
 use bascule_core::time::Instant;
 use bascule_core::wire::site::MAX;
 use tokio::sync::mpsc;
@@ -57,6 +57,7 @@ pub struct Prober {
     numbers: Vec<u8>,
     buckets: Vec<(f64, Instant)>,
     counters: Counters,
+    silent_since: Option<Instant>,
     clock: Arc<dyn Clock>,
     buffer: Vec<u8>,
 }
@@ -74,6 +75,7 @@ impl Prober {
             flows: config.flows,
             numbers,
             counters: Counters::default(),
+            silent_since: None,
             clock: config.clock,
             // One byte more than any probe: what fills it is too long.
             buffer: vec![0; MAX + 1],
@@ -81,11 +83,7 @@ impl Prober {
     }
 
     /// Probes until nobody can tell it anything any more. `say` must not block.
-    pub async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Command>,
-        mut say: impl FnMut(bascule_core::site::path::io::Event),
-    ) {
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut say: impl FnMut(Event)) {
         for flow in &self.flows {
             // Tokio takes a socket for full until the kernel has said once that it is not. An error is met again at the first probe.
             let _known = flow.socket.writable().await;
@@ -103,7 +101,10 @@ impl Prober {
             while let Some(action) = self.machine.poll_action() {
                 match action {
                     Action::Send { flow, payload } => self.send(flow, &payload),
-                    Action::Report(event) => say(event),
+                    Action::Report(event) => {
+                        self.note(&event);
+                        say(event);
+                    }
                 }
             }
             let due = self.machine.poll_timeout();
@@ -119,12 +120,29 @@ impl Prober {
         }
     }
 
+    /// Keeps when silence began: whoever asks for the state learns it, whichever event it was asked for.
+    fn note(&mut self, event: &Event) {
+        match *event {
+            Event::Down { silent, .. } => {
+                let silent = Duration::try_from_secs_f64(silent).unwrap_or_default();
+                let nanos = u64::try_from(silent.as_nanos()).unwrap_or(u64::MAX);
+                self.silent_since = Some(Instant::from_nanos(self.clock.now().as_nanos().saturating_sub(nanos)));
+            }
+            Event::Up => self.silent_since = None,
+            _ => {}
+        }
+    }
+
     fn told(&mut self, command: Command) {
         match command {
             Command::Keys(keys) => self.machine.handle_keys(keys),
             Command::Evidence(evidence) => self.machine.handle_evidence(evidence, self.clock.now()),
             Command::Status(answer) => {
-                let status = PathStatus { path: self.machine.status(), counters: self.counters };
+                let status = PathStatus {
+                    path: self.machine.status(),
+                    counters: self.counters,
+                    silent_since: self.silent_since,
+                };
                 // Who asked and went away needs no answer.
                 let _gone = answer.send(status);
             }
