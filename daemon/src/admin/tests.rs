@@ -421,8 +421,10 @@ fn every_path_of_the_interface_is_tested_here() {
         "/rebalance",
         "/restart",
         "/services",
+        "/sites",
         "/state",
         "/trace",
+        "/why",
     ];
     assert_eq!(routes.into_keys().collect::<Vec<_>>(), known);
 }

@@ -185,9 +185,10 @@ fn list(authority: &Authority, now: u64) -> Result<String, PkiError> {
     Ok(text)
 }
 
+/// Days, a part of one as a whole one.
 fn left(ends: u64, now: u64) -> String {
     match ends.checked_sub(now) {
-        Some(seconds) => format!("{} days left", seconds / 86_400),
+        Some(seconds) => format!("{} days left", seconds.div_ceil(86_400)),
         None => "expired".to_owned(),
     }
 }
@@ -226,7 +227,7 @@ mod tests {
             }
         }
         let listed = pki(&["list", "--authority", &ca]).expect("listed");
-        assert!(listed.contains("89 days left") && listed.contains("not being replaced"), "{listed}");
+        assert!(listed.contains("90 days left") && listed.contains("not being replaced"), "{listed}");
         let serial = Authority::open(Path::new(&ca)).expect("there").issued()[0].serial.clone();
         pki(&["revoke", "--authority", &ca, &serial]).expect("revoked");
         pki(&["export", "--authority", &ca, "--into", &other]).expect("exported");

@@ -27,6 +27,7 @@ use bascule_core::site::summary::ServiceId;
 use bascule_core::time::Instant;
 use bascule_mesh::clock::Clock;
 use bascule_mesh::feed::{Heard, Word};
+use bascule_mesh::path::PathStatus;
 use bascule_mesh::state::Event;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -236,11 +237,7 @@ impl Room {
             News::Path(site, event) => {
                 self.teller.path(&self.sites, site, &event);
                 if let Some(status) = self.paths.ask(site).await {
-                    let cause = match event {
-                        PathEvent::Down { silent, .. } => before(now, silent),
-                        _ => now,
-                    };
-                    self.join.handle_path(site, status.path, cause, crate::app::sites::now());
+                    self.know_path(site, &status);
                 }
             }
             News::Heard(relay, heard) => {
@@ -259,14 +256,30 @@ impl Room {
                     self.join.handle_fact(Source::Own, fact, now);
                 }
             }
-            News::RelayEnded(why) => self.relays.ended(why),
+            News::RelayEnded(why) => {
+                self.relays.ended(why);
+                self.no_sessions();
+            }
         }
+    }
+
+    /// The relay of this node begins anew: sessions that it had are over, whether it said so or not.
+    fn no_sessions(&mut self) {
+        for site in self.sites.all.keys().filter(|site| **site != self.sites.here) {
+            self.join.handle_fact(Source::Own, Fact::Session { site: *site, up: false }, now());
+        }
+    }
+
+    fn know_path(&mut self, site: SiteId, status: &PathStatus) {
+        let now = now();
+        self.join.handle_path(site, status.path, status.silent_since.unwrap_or(now), now);
     }
 
     /// Everything that the machine owes, in its order.
     async fn carry_out(&mut self) {
         if self.relays.lost_news() {
             // What was not heard is told again by a process that begins anew.
+            self.no_sessions();
             self.relays.lead(false).await;
             self.relays.lead(self.join.leads()).await;
         }
@@ -308,7 +321,7 @@ impl Room {
     /// Once in a slot: paths are asked, what could not be opened is tried again, what is known is shown.
     async fn look(&mut self) {
         for (site, status) in self.paths.ask_all().await {
-            self.join.handle_path(site, status.path, now(), now());
+            self.know_path(site, &status);
         }
         if now() >= self.retry_at {
             self.retry_at = now() + RETRY;
@@ -326,12 +339,6 @@ impl Room {
         self.teller.conditions(&status.conditions);
         self.handle.set(status);
     }
-}
-
-/// `seconds` before an instant.
-fn before(at: Instant, seconds: f64) -> Instant {
-    let span = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    Instant::from_nanos(at.as_nanos().saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 /// What an event of the relay says of another site, for the machine.

@@ -94,10 +94,3 @@ fn what_needs_a_start_is_told_from_what_does_not() {
     assert_ne!(fixed(Some(&old)), fixed(Some(&live)));
     assert_ne!(fixed(Some(&old)), fixed(None));
 }
-
-#[test]
-fn causes_lie_in_the_past() {
-    let at = Instant::from_nanos(2_000_000_000);
-    assert_eq!(before(at, 0.5), Instant::from_nanos(1_500_000_000));
-    assert_eq!((before(at, 9.0), before(at, f64::NAN)), (Instant::ZERO, at));
-}

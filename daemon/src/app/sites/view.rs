@@ -65,7 +65,8 @@ fn site(room: &Room, (id, site): (&SiteId, &Site), now: Instant) -> SiteView {
 
 fn service(room: &Room, (id, spread): (&ServiceId, &Spread), now: Instant) -> ServiceView {
     let opinions = room.join.opinions(*id, now);
-    let away = opinions.iter().filter(|o| o.site != room.sites.here).map(|o| o.share).sum();
+    let away =
+        opinions.iter().filter(|o| o.site != room.sites.here).map(|o| o.share).fold(0.0, |all, share| all + share);
     let standing = |opinion: bascule_core::site::policy::Opinion| StandingView {
         name: room.sites.name_of(opinion.site),
         summary: room.join.summary(opinion.site, *id),

@@ -148,7 +148,9 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
     let listen = site.has("listen").then(|| site.text("listen", values::socket_address));
     let incarnation = site.text("incarnation", values::path);
     let (nodes_port, path_port) = (site.whole::<u16>("nodesPort"), site.whole::<u16>("pathPort"));
-    let own_name = own.as_ref().map(|own| own.value.as_str());
+    // Without it, nothing can be said of secrets: one is this site, and none is known to be it.
+    let own_name = own.as_ref().filter(|own| all.value.iter().any(|(name, _)| name.value == own.value));
+    let own_name = own_name.map(|own| own.value.as_str());
     let sites: Vec<Read> = all.value.iter().map(|(name, map)| one(name, map, own_name, around)).collect();
     let whole = rules::across(&sites, around.errors);
     let own = own?;

@@ -28,8 +28,8 @@ pub(in crate::config) fn carrier(section: &str, key: &str) -> String {
     let site = SITE.replace("pki }", if section == "site" { "pki, @ }" } else { "pki }" });
     let mut sites = both();
     match (section, key) {
-        ("sites.NAME", "id") => sites = sites.replace("id: 2, ", "@, "),
-        ("sites.NAME", "prefixes") => sites = sites.replace("id: 2, ", "id: 2, @, "),
+        ("sites.NAME", "id") => sites = sites.replace("id: 2, ", "@, ").replace("id: 1, p", "id: 2, p"),
+        ("sites.NAME", "prefixes") => sites = sites.replace("peer.key }", "peer.key, @ }"),
         ("sites.NAME.gateways[]", "id") => sites = sites.replace("id: 4, ", "@, "),
         _ => {}
     }

@@ -251,7 +251,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             session: true,
             age_seconds: Some(4.0),
             state: Some(session),
-            path: Some(PathStatus { path, counters }),
+            path: Some(PathStatus { path, counters, silent_since: None }),
         }],
         services: vec![ServiceView {
             name: "web".to_owned(),
