@@ -3,6 +3,7 @@
 pub mod bgp;
 pub mod forward;
 pub mod intent;
+pub mod sites;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,6 +87,7 @@ pub struct NodeHandle {
     bgp: bgp::BgpHandle,
     forward: forward::ForwardHandle,
     intent: intent::IntentHandle,
+    sites: sites::SitesHandle,
 }
 
 /// The driver's side.
@@ -115,7 +117,8 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (NodeHandle, NodePort) {
     let (forward, forward_port) = forward::channel();
     let (bgp_port, forward_port) = (Some(bgp_port), Some(forward_port));
     let port = NodePort { requests, bgp: bgp_port, forward: forward_port, shared: Arc::clone(&shared) };
-    (NodeHandle { requests: sender, wake, shared, bgp, forward, intent: intent::IntentHandle::default() }, port)
+    let (intent, sites) = (intent::IntentHandle::default(), sites::SitesHandle::default());
+    (NodeHandle { requests: sender, wake, shared, bgp, forward, intent, sites }, port)
 }
 
 impl NodeHandle {
@@ -168,6 +171,11 @@ impl NodeHandle {
     /// What was made of the cluster's intent.
     pub fn intent(&self) -> &intent::IntentHandle {
         &self.intent
+    }
+
+    /// What this node makes of sites.
+    pub fn sites(&self) -> &sites::SitesHandle {
+        &self.sites
     }
 
     /// The kept events after sequence number `after`, and those to come; nothing is lost or doubled between the two.

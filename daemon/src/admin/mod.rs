@@ -1,6 +1,6 @@
 //! The admin interface: what people and machines ask a running daemon, over a unix socket (root only) and, if asked for, over TCP.
 //!
-//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state`, `/bfd`, `/bgp`, `/bgp/routes`, `/services` and `/trace`; only the
+//! Both listeners answer `/metrics`, `/live`, `/ready`, `/state`, `/bfd`, `/bgp`, `/bgp/routes`, `/services`, `/trace`, `/sites` and `/why`; only the
 //! unix socket answers `/events` and `/flows` (who talks to whom), and acts: `/move`, `/drain`, `/bgp/reset`, `/restart`.
 //! Decides nothing about ownership: it asks the driver through [`NodeHandle`].
 
@@ -9,6 +9,7 @@ mod bounded;
 mod cluster;
 mod events;
 mod forward;
+mod sites;
 mod socket;
 mod views;
 
@@ -126,6 +127,8 @@ fn public(asked: Asked) -> Router {
         .route("/cluster", get(cluster::cluster))
         .route("/rebalance", get(cluster::moves))
         .route("/services", get(forward::services))
+        .route("/sites", get(sites::sites))
+        .route("/why", get(sites::why))
         .route("/trace", get(forward::trace))
         .with_state(asked)
 }

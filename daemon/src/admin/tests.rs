@@ -360,6 +360,7 @@ async fn the_forwarding_room_is_asked_and_wrong_questions_are_named() {
                 ForwardRequest::Trace(asked, reply) => {
                     drop(reply.send(Err(format!("asked for {}", asked.vip))));
                 }
+                ForwardRequest::Serving(services, _) => panic!("no page asks for {services:?}"),
             }
         }
     });
@@ -420,8 +421,20 @@ fn every_path_of_the_interface_is_tested_here() {
         "/rebalance",
         "/restart",
         "/services",
+        "/sites",
         "/state",
         "/trace",
+        "/why",
     ];
     assert_eq!(routes.into_keys().collect::<Vec<_>>(), known);
+}
+
+#[tokio::test]
+async fn a_site_that_is_alone_says_so() {
+    let fake = Fake::start().await;
+    for path in ["/sites", "/why?service=web"] {
+        let (code, said) = fake.tcp("GET", path, None).await;
+        assert!(code == 404 && said.contains("this site is alone"), "{code} {said}");
+    }
+    assert_eq!(fake.tcp("GET", "/why", None).await.0, 400, "of which service?");
 }

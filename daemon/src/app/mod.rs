@@ -11,6 +11,7 @@ mod forward;
 mod intent;
 mod report;
 mod sessions;
+mod sites;
 mod tasks;
 
 use std::net::IpAddr;
@@ -93,7 +94,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let admin = tokio::spawn(admin::serve(
         listeners,
         node.clone(),
-        tasks::scrape(metrics.clone(), node.intent().clone()),
+        tasks::scrape(metrics.clone(), node.intent().clone(), node.sites().clone()),
         shutdown,
     ));
 
@@ -132,6 +133,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (stores, stores_rx) = watch::channel(electors::Stores::of(&loaded));
     let identity = electors::Identity::of(&loaded.node.node, instance)?;
     let allocator = allocator::Running::start(&loaded, &identity, node.intent())?;
+    let (sites, sites_tx) = sites::Running::start(&loaded, &forward, node.forward(), node.sites())?;
     let mut electors = tokio::spawn(electors::run(orders, identity, stores_rx, world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
     let ports =
@@ -154,7 +156,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let told = tasks::Listeners { merger, bgp: room.sender.clone(), stores };
+    let told = tasks::Listeners { merger, bgp: room.sender.clone(), stores, sites: sites_tx };
     tokio::spawn(tasks::reload(path, loaded, told, metrics));
     systemd::notify_ready();
     let watched = node.clone();
@@ -162,7 +164,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
 
     let (ended, why) = until_stopped(&node, driver, &mut room).await;
     let how = if matches!(why, Why::Restart) { bgp::End::Restart } else { bgp::End::Stop };
-    tokio::join!(room.end(how, &name, ROOM_GRACE), allocator.stop(ROOM_GRACE));
+    tokio::join!(room.end(how, &name, ROOM_GRACE), allocator.stop(ROOM_GRACE), sites.stop(ROOM_GRACE));
     // What was owned is closed by now, and may be released.
     if tokio::time::timeout(STOP_GRACE, &mut electors).await.is_err() {
         warn!("a lease could not be released in time; it runs out");

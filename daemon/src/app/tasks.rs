@@ -21,11 +21,13 @@ use super::electors::Stores;
 use super::forward::{self, ForwardSender};
 use super::intent::Merger;
 use super::sessions::Sessions;
+use super::sites::SitesSender;
 use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
 use crate::dataplane::Forwarded;
 use crate::driver::world::{Told, Work, World};
 use crate::handle::intent::IntentHandle;
+use crate::handle::sites::SitesHandle;
 use crate::handle::{NodeHandle, Publisher};
 use crate::metrics::Metrics;
 use crate::net::netlink::{NetEvent, Netlink};
@@ -263,6 +265,7 @@ pub(super) struct Listeners {
     pub(super) merger: Merger,
     pub(super) bgp: RoomSender,
     pub(super) stores: watch::Sender<Stores>,
+    pub(super) sites: SitesSender,
 }
 
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
@@ -348,6 +351,7 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, told: &Listeners
         warn!("another way to the API server or to etcd takes effect for VIPs that join from now on");
         told.stores.send_replace(Stores::of(&next));
     }
+    told.sites.config(current, &mut next);
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
     told.merger.file(next.clone()).await.ok()?;
@@ -373,7 +377,7 @@ async fn next_change(watched: &mut Option<mpsc::Receiver<()>>) -> bool {
 }
 
 /// The text of `/metrics`: gauges from a snapshot of this moment, or marked unknown when the loop does not answer.
-pub(super) fn scrape(metrics: Metrics, intent: IntentHandle) -> admin::Scrape {
+pub(super) fn scrape(metrics: Metrics, intent: IntentHandle, sites: SitesHandle) -> admin::Scrape {
     Arc::new(move |status, bfd, bgp, forward| {
         match status {
             Some(status) => metrics.update(status),
@@ -385,6 +389,7 @@ pub(super) fn scrape(metrics: Metrics, intent: IntentHandle) -> admin::Scrape {
         metrics.update_cluster(intent.get().as_deref());
         metrics.update_allocator(intent.allocator().as_ref());
         metrics.update_reports(intent.reports().as_ref());
+        metrics.update_sites(sites.get().as_deref());
         metrics.render()
     })
 }

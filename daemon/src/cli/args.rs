@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::forward::Filter;
+use super::pki::Pki;
 use super::render::{Masquerade, StaticPod, Unit};
 
 /// Owns a cluster's virtual IPs and moves their traffic between sites.
@@ -106,6 +107,33 @@ pub(super) enum Verb {
         json: bool,
         #[command(flatten)]
         socket: Socket,
+    },
+    /// Show other sites: state, path in each direction, and how each service is spread
+    Sites {
+        /// Print /sites as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Show why new connections of a service go to the sites where they go, the latest change first
+    ///
+    /// Each change with the rule that moved most, the shares before and after, and the times from its cause to the tables in force. Of
+    /// this node; the last 64 are kept.
+    Why {
+        /// The service, by its name
+        #[arg(value_name = "SERVICE")]
+        service: String,
+        /// Print /why as it is
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Keep the certificates of sites: an authority in a directory, for a machine that needs no network
+    Pki {
+        #[command(subcommand)]
+        what: Pki,
     },
     /// Show what happened, one line per change of state
     Events {

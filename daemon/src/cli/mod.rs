@@ -9,8 +9,10 @@ mod client;
 mod cluster;
 mod events;
 mod forward;
+mod pki;
 mod reference;
 pub mod render;
+mod sites;
 mod status;
 
 use std::fmt::Display;
@@ -76,6 +78,18 @@ pub fn main() -> ExitCode {
             let page = client.get(&forward::trace_path(to, from, &protocol)).await?;
             if json { Ok(page) } else { Ok(forward::trace(&page)?) }
         }),
+        Verb::Sites { json, socket } => asked(&socket.socket, async |client| {
+            let page = client.get("/sites").await?;
+            if json { Ok(page) } else { Ok(sites::table(&page)?) }
+        }),
+        Verb::Why { service, json, socket } => asked(&socket.socket, async |client| {
+            let page = client.get(&format!("/why?service={}", bgp::quoted(&service))).await?;
+            if json { Ok(page) } else { Ok(sites::why(&page)?) }
+        }),
+        Verb::Pki { what } => match pki::run(&what) {
+            Ok(text) => said(&text),
+            Err(error) => done::<anyhow::Error>(Err(error)),
+        },
         Verb::Restart { socket } => {
             asked(&socket.socket, async |client| result(client.post("/restart", json!({})).await?))
         }

@@ -102,6 +102,11 @@ impl Read {
         Some(made)
     }
 
+    /// UDP port of the encapsulation, unless an error was noted.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.made.as_ref().map(|made| made.port)
+    }
+
     /// Names of nodes.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter_map(|n| n.name.as_ref()).map(|n| n.value.as_str())

@@ -37,6 +37,11 @@ pub(super) fn read(path: &Path) -> Result<Keys, BadKeys> {
     parse(&secret(path, KEYS)?)
 }
 
+/// The secrets of a pair of sites, in order of use.
+pub(super) fn secrets(path: &Path) -> Result<Vec<Vec<u8>>, BadKeys> {
+    lines(&secret(path, KEYS)?)
+}
+
 /// A TCP MD5 key: one line.
 pub(super) fn password(path: &Path) -> Result<Vec<u8>, BadKeys> {
     parse_password(&secret(path, PASSWORD)?)
@@ -104,6 +109,11 @@ fn parse_password(bytes: &[u8]) -> Result<Vec<u8>, BadKeys> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Keys, BadKeys> {
+    lines(bytes).map(Keys::new)
+}
+
+/// One secret a line.
+fn lines(bytes: &[u8]) -> Result<Vec<Vec<u8>>, BadKeys> {
     let text =
         std::str::from_utf8(bytes).map_err(|_| bad("is not text", "use 1 or 2 lines of 32 to 128 hex digits"))?;
     let lines: Vec<(usize, &str)> =
@@ -125,7 +135,7 @@ fn parse(bytes: &[u8]) -> Result<Keys, BadKeys> {
         }
         keys.push(bytes_of_hex(line).unwrap_or_default());
     }
-    Ok(Keys::new(keys))
+    Ok(keys)
 }
 
 /// The bytes that pairs of hex digits name.

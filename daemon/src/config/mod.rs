@@ -19,6 +19,7 @@ mod reference;
 mod rules;
 mod schema;
 mod services;
+mod sites;
 mod tree;
 mod values;
 mod vips;
@@ -44,6 +45,7 @@ pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
 pub use kubernetes::{ClusterServices, Kubernetes, Source};
 pub use reference::reference;
+pub use sites::{Relay, Site, Sites, Spread};
 pub use watch::watch;
 
 /// Largest file: a thousand services of 20 endpoints take half of it.
@@ -73,6 +75,8 @@ pub struct Loaded {
     pub bfd: Vec<PeerConfig>,
     /// The data plane, when there is one, with its services.
     pub forwarding: Option<Forwarding>,
+    /// This site among others, with its services that several of them share.
+    pub sites: Option<Sites>,
     /// How the Kubernetes API is reached, when the file says so.
     pub kubernetes: Option<Kubernetes>,
     /// The etcd that holds leases, when the file names one.
@@ -88,7 +92,8 @@ impl Loaded {
     pub fn secret_files(&self) -> Vec<PathBuf> {
         let passwords = self.bgp.iter().flat_map(|b| &b.password_files);
         let forwarding = self.forwarding.iter().flat_map(|f| f.ca_files.iter().chain([&f.key_file]));
-        self.key_file.iter().chain(passwords).chain(forwarding).chain(&self.ca_files).cloned().collect()
+        let pairs = self.sites.iter().flat_map(|s| s.all.values().filter_map(|site| site.secret_file.as_ref()));
+        self.key_file.iter().chain(passwords).chain(forwarding).chain(&self.ca_files).chain(pairs).cloned().collect()
     }
 }
 

@@ -11,7 +11,8 @@ use super::read::{At, Errors, Map};
 use super::schema::ROOT;
 use super::tree::Tree;
 use super::{
-    Admin, Loaded, Log, LogFormat, bfd, bgp, etcd, forwarding, gates, keys, kubernetes, services, tree, values, vips,
+    Admin, Loaded, Log, LogFormat, bfd, bgp, etcd, forwarding, gates, keys, kubernetes, services, sites, tree, values,
+    vips,
 };
 
 /// What is needed beside the text.
@@ -67,9 +68,24 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let peer_port = peers.as_ref().and_then(|p| p.file.as_ref().map(|_| p.port));
     let of_nodes = forwarding::Around { this: node.as_ref(), vips: vips.as_ref(), peer_port, cluster };
     let forwarding = forwarding::read(map, &of_nodes, around.base_dir, errors);
-    let of_services =
-        services::Around { vips: vips.as_ref(), forwarding: forwarding.as_ref(), base_dir: around.base_dir, errors };
-    let services = services::read(map, &of_services, warnings);
+    let taken = [(peer_port, "the peer channel"), (forwarding.as_ref().and_then(forwarding::Read::port), "forwarding")];
+    let of_sites = sites::Around {
+        this: node.as_ref(),
+        base_dir: around.base_dir,
+        errors,
+        taken: taken.into_iter().filter_map(|(port, of)| Some((port?, of))).collect(),
+    };
+    let sites = sites::read(map, &of_sites);
+    let of_services = services::Around {
+        vips: vips.as_ref(),
+        forwarding: forwarding.as_ref(),
+        sites: sites.as_ref().and_then(Option::as_ref),
+        base_dir: around.base_dir,
+        errors,
+    };
+    let mut services = services::read(map, &of_services, warnings);
+    let spreads = services.as_mut().map(|s| std::mem::take(&mut s.spreads)).unwrap_or_default();
+    let sites = sites.map(|sites| sites.map(|sites| sites::Sites { services: spreads, ..sites }));
     let forwarding = match (map.has("forwarding"), forwarding) {
         (true, read) => Some(read?.finish(services)?),
         (false, _) => None,
@@ -101,6 +117,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         bfd,
         bgp: speaker.map(|s| s.bgp),
         forwarding,
+        sites: sites?,
         kubernetes: kubernetes?,
         etcd: etcd?,
         ca_files,

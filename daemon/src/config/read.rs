@@ -37,6 +37,9 @@ pub(super) struct At<T> {
     pub(super) path: String,
 }
 
+/// Mappings by their names.
+pub(super) type Named<'t> = Vec<(At<String>, Map<'t>)>;
+
 /// The values of a list that are right by themselves.
 #[derive(Clone, Debug)]
 pub(super) struct Items<T> {
@@ -265,6 +268,38 @@ impl<'t> Map<'t> {
             unreachable!("{key} is a mapping without default in the table")
         };
         Map::open(tree, section, self.path_of(key), self.errors)
+    }
+
+    /// The mappings of names, each with its name's place; what is wrong in it is noted and left out. At most `max`.
+    pub(super) fn named(&self, key: &str, max: usize) -> Option<At<Named<'t>>> {
+        let (field, tree) = self.node(key)?;
+        let (Kind::Named(section), Cow::Borrowed(tree)) = (&field.kind, tree) else {
+            unreachable!("{key} is a mapping of names without default in the table")
+        };
+        let path = self.path_of(key);
+        let Value::Map(entries) = &tree.value else {
+            let wrong = format!("{} is not a mapping", tree.shown());
+            self.errors.add(tree.at, &path, wrong, format!("use {}", field.kind.right()));
+            return None;
+        };
+        if entries.len() > max {
+            self.errors.add(tree.at, &path, format!("{} entries", entries.len()), format!("use at most {max}"));
+        }
+        let mut found: Named<'t> = Vec::new();
+        for (name, inner) in entries.iter().take(max) {
+            let path = format!("{path}.{}", name.shown());
+            match values::name(name.key()) {
+                Err(wrong) => self.errors.add(name.at, &path, wrong.what, "use a name of a-z, 0-9 and -"),
+                Ok(value) if found.iter().any(|(earlier, _)| earlier.value == value) => {
+                    self.errors.add(name.at, &path, "given twice", "remove one");
+                }
+                Ok(value) => {
+                    let inner = Map::open(inner, section, path.clone(), self.errors);
+                    found.extend(inner.map(|inner| (At { value, at: name.at, path }, inner)));
+                }
+            }
+        }
+        Some(At { value: found, at: tree.at, path })
     }
 
     /// The mappings in a list, and the list's place; `None` in it for what is not a mapping. At most `max`.

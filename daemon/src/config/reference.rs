@@ -34,7 +34,7 @@ fn section(out: &mut String, section: &Section) {
         put(out, &format!("| `{}` | {kind} | {default} | {allowed} | {} |\n", field.key, field.meaning));
     }
     for field in section.fields {
-        if let Kind::Section(inner) | Kind::Sections(inner) = field.kind {
+        if let Some(inner) = field.kind.inner() {
             self::section(out, inner);
         }
     }
@@ -54,6 +54,7 @@ fn type_of(kind: &Kind) -> &'static str {
         Kind::Texts { .. } => "list of texts",
         Kind::Section(_) => "mapping",
         Kind::Sections(_) => "list of mappings",
+        Kind::Named(_) => "mapping by name",
     }
 }
 
@@ -67,7 +68,7 @@ fn default_of(field: &Field) -> String {
 
 fn allowed(kind: &Kind) -> String {
     match kind {
-        Kind::Section(section) | Kind::Sections(section) => format!("see `{}`", section.path),
+        Kind::Section(section) | Kind::Sections(section) | Kind::Named(section) => format!("see `{}`", section.path),
         Kind::Word(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
         Kind::Flag => "`true`, `false`".into(),
         Kind::Time { step, .. } if *step > 1 => format!("{} in steps of {}", kind.right(), time(*step)),

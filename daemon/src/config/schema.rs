@@ -40,6 +40,18 @@ pub(super) enum Kind {
     Section(&'static Section),
     /// A list of mappings.
     Sections(&'static Section),
+    /// A mapping of names to mappings.
+    Named(&'static Section),
+}
+
+impl Kind {
+    /// The table of what is inside.
+    pub(super) fn inner(&self) -> Option<&'static Section> {
+        match self {
+            Self::Section(inner) | Sections(inner) | Named(inner) => Some(inner),
+            Flag | Whole { .. } | Time { .. } | Word(_) | Text { .. } | Texts { .. } => None,
+        }
+    }
 }
 
 /// What holds when a field is not given.
@@ -60,10 +72,11 @@ mod gates;
 mod kubernetes;
 mod lease;
 mod services;
+mod sites;
 
 use super::INSTANCE_MAX;
 use Absent::{Required, Value, Words};
-use Kind::{Flag, Sections, Text, Texts, Time, Whole, Word};
+use Kind::{Flag, Named, Sections, Text, Texts, Time, Whole, Word};
 
 const NAME: &str = "1 to 63 of a-z, 0-9 and -, no - at an end";
 const NODE: &str = "1 to 63 letters, digits and - . _, a letter or digit at both ends";
@@ -121,6 +134,13 @@ pub(super) static ROOT: Section = Section {
             "The data plane.",
         ),
         field("services", Sections(&services::SERVICE), Value("[]"), "Services, at most 4096."),
+        field("site", Kind::Section(&sites::SITE), Words("this site is alone"), "This site among others."),
+        field(
+            "sites",
+            Named(&sites::SITES),
+            Words("required by `site`"),
+            "All sites, this one among them, at most 16.",
+        ),
         field(
             "vips",
             Sections(&VIP),
@@ -339,6 +359,7 @@ impl Kind {
             Texts { right, .. } => format!("a list, each {right}"),
             Kind::Section(_) => "a mapping".into(),
             Sections(_) => "a list of mappings".into(),
+            Named(_) => "a mapping of names to mappings".into(),
         }
     }
 }
@@ -348,7 +369,9 @@ impl Kind {
     pub(super) fn item_right(&self) -> String {
         match self {
             Texts { right, .. } => (*right).to_owned(),
-            Flag | Whole { .. } | Time { .. } | Word(_) | Text { .. } | Kind::Section(_) | Sections(_) => self.right(),
+            Flag | Whole { .. } | Time { .. } | Word(_) | Text { .. } | Kind::Section(_) | Sections(_) | Named(_) => {
+                self.right()
+            }
         }
     }
 }

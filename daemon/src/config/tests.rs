@@ -101,6 +101,8 @@ fn carrier(section: &str, key: &str) -> String {
         "gates[].https" => "gates: [{ name: g, https: { url: 'https://h/', caFile: ca.pem, @ } }]".to_owned(),
         "gates[].grpc" => "gates: [{ name: g, grpc: { address: '127.0.0.1:1', @ } }]".to_owned(),
         "forwarding" | "forwarding.nodes[]" => return services::tests::carrier(section, key),
+        "site" | "services[].sites" | "services[].sites.each.NAME" => return sites::tests::carrier(section, key),
+        of_sites if of_sites.starts_with("sites.") => return sites::tests::carrier(section, key),
         services if services.starts_with("services") => return services::tests::carrier(section, key),
         "etcd" => "etcd: { endpoints: ['http://10.0.0.11:2379'], @ }".to_owned(),
         "vips[].lease" => {
@@ -118,7 +120,7 @@ fn carrier(section: &str, key: &str) -> String {
 fn sections(section: &'static Section, all: &mut Vec<&'static Section>) {
     all.push(section);
     for field in section.fields {
-        if let Kind::Section(inner) | Kind::Sections(inner) = field.kind {
+        if let Some(inner) = field.kind.inner() {
             sections(inner, all);
         }
     }
@@ -186,12 +188,21 @@ fn documented_ranges_are_the_ranges_that_hold() {
     assert!(tried >= 12, "{tried} ranges");
 }
 
+/// The path of a field, as the table calls it: an entry of a mapping by name is called NAME.
+fn step(path: &str, key: &str) -> String {
+    match path {
+        "" => key.to_owned(),
+        "sites" | "services[].sites.each" => format!("{path}.NAME"),
+        _ => format!("{path}.{key}"),
+    }
+}
+
 /// Fields given anywhere in a file, as paths of the table.
 fn given(tree: &Tree, path: &str, out: &mut Vec<String>) {
     match &tree.value {
         Value::Map(entries) => {
             for (key, value) in entries {
-                let path = if path.is_empty() { key.key().to_owned() } else { format!("{path}.{}", key.key()) };
+                let path = step(path, key.key());
                 out.push(path.clone());
                 given(value, &path, out);
             }
@@ -304,7 +315,7 @@ fn bfd_sessions_become_the_cores_type() {
 fn spoil(tree: &mut Tree, path: &str, target: &str) -> bool {
     match &mut tree.value {
         Value::Map(entries) => entries.iter_mut().any(|(key, value)| {
-            let path = if path.is_empty() { key.key().to_owned() } else { format!("{path}.{}", key.key()) };
+            let path = step(path, key.key());
             if path == target {
                 *value = tree::read("[.nan]").expect("YAML");
                 return true;

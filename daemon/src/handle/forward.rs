@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bascule_core::balance::serving::Serving;
 use bascule_core::balance::status::BalanceStatus;
-use bascule_core::service::Protocol;
+use bascule_core::service::{Protocol, ServiceKey};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -350,6 +351,8 @@ pub enum ForwardRequest {
     Flows(FlowFilter, oneshot::Sender<Result<FlowList, String>>),
     /// Where a packet goes; the error is in words.
     Trace(Asked, oneshot::Sender<Result<Trace, String>>),
+    /// What this site can say of services to others, in their order; `None`: there is no such service yet.
+    Serving(Arc<[ServiceKey]>, oneshot::Sender<Vec<Option<Serving>>>),
 }
 
 /// The forwarding room has ended or does not answer.
@@ -416,6 +419,14 @@ impl ForwardHandle {
     /// As [`Self::status`].
     pub async fn trace(&self, asked: Asked) -> Result<Result<Trace, String>, ForwardGone> {
         self.ask(|reply| ForwardRequest::Trace(asked, reply)).await
+    }
+
+    /// Endpoints of services, counted.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn serving(&self, services: Arc<[ServiceKey]>) -> Result<Vec<Option<Serving>>, ForwardGone> {
+        self.ask(|reply| ForwardRequest::Serving(services, reply)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> ForwardRequest) -> Result<T, ForwardGone> {

@@ -54,6 +54,8 @@ pub(super) const RESULTS_OF_WITNESSES: [&str; 2] = ["answered", "silent"];
 pub(super) const TABLE_WORK: [&str; 2] = ["computed", "swapped"];
 /// The values of `lease_renewals_total{result}`.
 pub(super) const RESULTS_OF_RENEWALS: [&str; 3] = ["extended", "expired", "lost"];
+/// The values of `sites_refused_total{plane}`.
+pub(super) const PLANES: [&str; 4] = ["state", "nodes", "records", "probes"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
@@ -327,6 +329,46 @@ families! {
         "Writes of VipStatus objects, which the owner of a shard reports by: one for each takeover, one in 20 s while its list of VIPs changes, \
          one in 5 min when nothing does. One that failed is written again, a minute later at most.",
         "a takeover; a role without `vipstatuses`";
+    SITES_LEADS = Gauge "sites_leads" [],
+        "1 while the relay of this node speaks for its site. The sum over a site is 1; 0 for up to 3 s after a death or a return.",
+        "the death or the return of a relay with a better name";
+    SITES_SESSION = Gauge "sites_session" ["site"],
+        "1 while this site has a session with the other one, as this node hears it from the relay that leads. Traffic does not depend on it.",
+        "a relay that ends, a cut between relays, a certificate that is not believed";
+    SITES_BYTES = Counter "sites_session_bytes_total" ["site", "direction"],
+        "Bytes of frames of the sessions with a site, without TLS, TCP and acknowledgements. Of the relay that leads, 0 elsewhere.",
+        "changes of services in one of the two sites, and beats";
+    SITES_STATE_AGE = Gauge "sites_state_age_seconds" ["site"],
+        "Seconds since the site last said, or confirmed, all that is held of it. Up to 20 s are normal; beyond 90 s its weight falls.",
+        "a session that is down";
+    SITES_REFUSED = Counter "sites_refused_total" ["plane", "reason"],
+        "What was not taken from other sites or from nodes of this one: callers of the relay (`state`, `nodes`), records of sites that call \
+         rightly (`records`), datagrams (`probes`). Who sent it is in the log, once.",
+        "a wrong, expired or revoked certificate; a VIP outside of the prefixes; a datagram that nobody signed";
+    SITES_PATH_UP = Gauge "sites_path_up" ["site"],
+        "1 while probes of this node and of the other site's gateways get through both ways. 0 as long as none ever did, too.",
+        "a cut, a firewall, another secret at the other end";
+    SITES_PATH_LOSS = Gauge "sites_path_loss_ratio" ["site", "direction"],
+        "Share of probes lost over the last 10 s, seen from here. It moves traffic only under an alarm: single bursts are in it, too.",
+        "loss on the way, in that direction";
+    SITES_PATH_RTT = Gauge "sites_path_rtt_seconds" ["site"],
+        "Median round trip of probes of the last 5 s, the time that the other node held them taken off. Absent before the first.",
+        "a longer way, a full queue";
+    SITES_PATH_MTU = Gauge "sites_path_mtu_bytes" ["site"],
+        "Largest IP packet that gets through, found every half minute up to the 1500 bytes that are tried. It says nothing while the path is down.",
+        "a tunnel or a filter on the way";
+    SITES_PATH_PACKETS = Counter "sites_path_packets_total" ["site", "direction"],
+        "Probes that were given to the kernel, and datagrams that came from the nodes of the site, whatever became of them.",
+        "time: ten a second and flow";
+    SITES_SCORE = Gauge "sites_service_score" ["service", "site"],
+        "What the policy thinks of a service at a site, 0 to 100: endpoints, path and age of its word, the worst of them. Not its share.",
+        "endpoints that are not ready, loss, a longer round trip, old news";
+    SITES_SHARE = Gauge "sites_service_share" ["service", "site"],
+        "Share of new connections that this node sends to a site, 0 to 1. Those that exist stay where they are.",
+        "a rule of the policy: `bascule why` names it";
+    SITES_TABLES = Counter "sites_tables_total" ["service"],
+        "Site tables of a service so far: how often shares moved. One move of a tenth a second makes many.",
+        "a change of facts, of a score or of the configuration";
     CONFIG_RELOAD = Counter "config_reload_total" ["result"],
         "Configurations read after the start, applied or refused. After a refused one the last good one stays in force.",
         "SIGHUP or a changed file, good or bad";

@@ -10,6 +10,7 @@ mod cluster;
 mod forward;
 mod lease;
 mod register;
+mod sites;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,6 +72,7 @@ impl Metrics {
             let _exists = families.refused.with_label_values(&[channel]);
         }
         bfd::prepare(&families);
+        sites::prepare(&families);
         Self { inner: Arc::new(Inner { families, snapshot: Mutex::default() }) }
     }
 

@@ -126,6 +126,22 @@ fn a_bgp_peer_that_is_gone_has_no_state_and_keeps_its_counters() {
 }
 
 #[test]
+fn a_site_that_is_gone_has_no_state_and_keeps_its_counters() {
+    let metrics = Metrics::new("n1", 0);
+    metrics.update_sites(Some(&fixtures::across()));
+    let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
+    assert!(has("bascule_sites_session{") && has("bascule_sites_service_share{"));
+    let alone = crate::handle::sites::SitesStatus { sites: vec![], services: vec![], ..fixtures::across() };
+    metrics.update_sites(Some(&alone));
+    for states in
+        ["session{", "state_age", "path_up", "path_loss", "path_rtt", "path_mtu", "service_score", "service_share"]
+    {
+        assert!(!has(&format!("bascule_sites_{states}")), "{states}");
+    }
+    assert!(has("bascule_sites_session_bytes_total{") && has("bascule_sites_tables_total{"));
+}
+
+#[test]
 fn promtool_has_nothing_to_say() {
     let metrics = Metrics::new("n1", 0);
     MOVERS.iter().for_each(|(.., act)| act(&metrics));

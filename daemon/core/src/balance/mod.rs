@@ -24,6 +24,7 @@ mod recover;
 mod room;
 pub mod rows;
 mod service;
+pub mod serving;
 pub mod sites;
 pub mod slab;
 mod slots;

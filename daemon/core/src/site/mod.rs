@@ -1,9 +1,11 @@
 //! Decisions between sites, without I/O: what a path is worth, who takes new flows, and what sites tell one another.
 //!
 //! Three planes that never share fate: [`path`] (probes, node to node), [`state`] (records between relays) and, outside this crate,
-//! authority. [`policy`] joins their facts into the site table of each service. Drivers for paths and state are in
-//! `daemon/mesh`, and the daemon links none of them yet: their users are the tests and the simulator (`bascule-sim sites`).
+//! authority. [`policy`] joins their facts into the site table of each service; [`join`] is what one node makes of all of it, with [`lead`] for who
+//! of a site's relays speaks. Drivers for paths and state are in `daemon/mesh`.
 
+pub mod join;
+pub mod lead;
 pub mod path;
 pub mod policy;
 pub mod state;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bascule_core::site::path::io::{Config, Evidence, Status};
+use bascule_core::time::Instant;
 use bascule_core::wire::site::PairKeys;
 use serde::Serialize;
 use tokio::net::UdpSocket;
@@ -15,14 +16,16 @@ use crate::clock::Clock;
 pub struct Flow {
     /// The socket.
     pub socket: UdpSocket,
+    /// Its number, where that is not its place in the list: between sites of different sizes some numbers are nobody's.
+    pub number: Option<u8>,
 }
 
 /// All that a prober must know.
 #[derive(Debug)]
 pub struct PathConfig {
-    /// Of the machine; the number of flows is that of `flows`.
+    /// Of the machine; the number of its flows is what the numbers of `flows` come to.
     pub machine: Config,
-    /// By number, from 0.
+    /// In the order of their numbers, from 0 where they say none.
     pub flows: Vec<Flow>,
     /// A random number that no earlier process of this node used.
     pub run: u32,
@@ -69,4 +72,6 @@ pub struct PathStatus {
     pub path: Status,
     /// Datagrams.
     pub counters: Counters,
+    /// The path is down, and this is when the last packet got through: nanoseconds of the prober's clock.
+    pub silent_since: Option<Instant>,
 }

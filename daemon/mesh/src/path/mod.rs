@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bascule_core::site::path::Path;
-use bascule_core::site::path::io::Action;
+use bascule_core::site::path::io::{Action, Event};
 use bascule_core::time::Instant;
 use bascule_core::wire::site::MAX;
 use tokio::sync::mpsc;
@@ -54,8 +54,10 @@ pub const fn flow_number(here: u8, there: u8, port: u8, nodes: u8, ports: u8) ->
 pub struct Prober {
     machine: Path,
     flows: Vec<Flow>,
+    numbers: Vec<u8>,
     buckets: Vec<(f64, Instant)>,
     counters: Counters,
+    silent_since: Option<Instant>,
     clock: Arc<dyn Clock>,
     buffer: Vec<u8>,
 }
@@ -64,12 +66,16 @@ impl Prober {
     /// A prober of the flows of a path, in the order of their numbers. It has sent nothing yet.
     pub fn new(mut config: PathConfig) -> Self {
         let now = config.clock.now();
-        config.machine.flows = u8::try_from(config.flows.len()).unwrap_or(u8::MAX);
+        let numbered = (0u8..).zip(&config.flows).map(|(place, flow)| flow.number.unwrap_or(place));
+        let numbers: Vec<u8> = numbered.collect();
+        config.machine.flows = numbers.iter().max().map_or(0, |last| last.saturating_add(1));
         Self {
             machine: Path::new(config.machine, config.run, config.seed, now),
             buckets: vec![(RATE, now); config.flows.len()],
             flows: config.flows,
+            numbers,
             counters: Counters::default(),
+            silent_since: None,
             clock: config.clock,
             // One byte more than any probe: what fills it is too long.
             buffer: vec![0; MAX + 1],
@@ -77,11 +83,7 @@ impl Prober {
     }
 
     /// Probes until nobody can tell it anything any more. `say` must not block.
-    pub async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Command>,
-        mut say: impl FnMut(bascule_core::site::path::io::Event),
-    ) {
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut say: impl FnMut(Event)) {
         for flow in &self.flows {
             // Tokio takes a socket for full until the kernel has said once that it is not. An error is met again at the first probe.
             let _known = flow.socket.writable().await;
@@ -99,7 +101,10 @@ impl Prober {
             while let Some(action) = self.machine.poll_action() {
                 match action {
                     Action::Send { flow, payload } => self.send(flow, &payload),
-                    Action::Report(event) => say(event),
+                    Action::Report(event) => {
+                        self.note(&event);
+                        say(event);
+                    }
                 }
             }
             let due = self.machine.poll_timeout();
@@ -115,12 +120,29 @@ impl Prober {
         }
     }
 
+    /// Keeps when silence began: whoever asks for the state learns it, whichever event it was asked for.
+    fn note(&mut self, event: &Event) {
+        match *event {
+            Event::Down { silent, .. } => {
+                let silent = Duration::try_from_secs_f64(silent).unwrap_or_default();
+                let nanos = u64::try_from(silent.as_nanos()).unwrap_or(u64::MAX);
+                self.silent_since = Some(Instant::from_nanos(self.clock.now().as_nanos().saturating_sub(nanos)));
+            }
+            Event::Up => self.silent_since = None,
+            _ => {}
+        }
+    }
+
     fn told(&mut self, command: Command) {
         match command {
             Command::Keys(keys) => self.machine.handle_keys(keys),
             Command::Evidence(evidence) => self.machine.handle_evidence(evidence, self.clock.now()),
             Command::Status(answer) => {
-                let status = PathStatus { path: self.machine.status(), counters: self.counters };
+                let status = PathStatus {
+                    path: self.machine.status(),
+                    counters: self.counters,
+                    silent_since: self.silent_since,
+                };
                 // Who asked and went away needs no answer.
                 let _gone = answer.send(status);
             }
@@ -130,7 +152,8 @@ impl Prober {
     /// Reads what has arrived, up to the budget of a turn. True when nothing is left.
     fn drain(&mut self) -> bool {
         let mut emptied = true;
-        for (number, flow) in (0u8..).zip(&self.flows) {
+        for (place, flow) in self.flows.iter().enumerate() {
+            let number = self.numbers[place];
             let mut left = BUDGET;
             while left > 0 {
                 left -= 1;
@@ -145,7 +168,7 @@ impl Prober {
                 };
                 self.counters.received += 1;
                 let now = self.clock.now();
-                let (tokens, at) = &mut self.buckets[usize::from(number)];
+                let (tokens, at) = &mut self.buckets[place];
                 *tokens = (*tokens + now.since(*at).as_secs_f64() * RATE).min(RATE);
                 *at = now;
                 if *tokens < 1.0 {
@@ -161,7 +184,9 @@ impl Prober {
     }
 
     fn send(&mut self, flow: u8, payload: &[u8]) {
-        let Some(flow) = self.flows.get(usize::from(flow)) else { return };
+        // A number without a node at the other end: the machine's, of a larger site.
+        let Some(place) = self.numbers.iter().position(|number| *number == flow) else { return };
+        let flow = &self.flows[place];
         match flow.socket.try_send(payload) {
             Ok(_) => self.counters.sent += 1,
             // Larger than the link: it does not get through, which is what the probe was to find out.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 
+use socket2::{Domain, Protocol, Type};
 use tokio::net::UdpSocket;
 
 use super::Flow;
@@ -14,7 +15,11 @@ use super::Flow;
 /// # Errors
 /// The kernel's, when the address is not ours or has no route.
 pub fn open(here: SocketAddr, there: SocketAddr) -> io::Result<Flow> {
-    let socket = std::net::UdpSocket::bind(here)?;
+    let socket = socket2::Socket::new(Domain::for_address(here), Type::DGRAM, Some(Protocol::UDP))?;
+    // Flows to several nodes leave one port; the kernel gives each socket what comes from the node that it is connected to.
+    socket.set_reuse_address(true)?;
+    socket.bind(&here.into())?;
+    let socket = std::net::UdpSocket::from(socket);
     socket.set_nonblocking(true)?;
     let (level, name, value) = match here {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
@@ -27,5 +32,5 @@ pub fn open(here: SocketAddr, there: SocketAddr) -> io::Result<Flow> {
         return Err(io::Error::last_os_error());
     }
     socket.connect(there)?;
-    Ok(Flow { socket: UdpSocket::from_std(socket)? })
+    Ok(Flow { socket: UdpSocket::from_std(socket)?, number: None })
 }

@@ -182,13 +182,13 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
 }
 
 /// Messages are small and urgent ones must not wait for others; a peer that vanished must be noticed by the kernel too.
-fn manners(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn manners(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 /// Who is at the other end: what its certificate says, checked once more as a whole.
-fn whose(
+pub(crate) fn whose(
     stream: &TlsStream<TcpStream>,
     credentials: &Credentials,
 ) -> Result<(Identity, Vec<CertificateDer<'static>>), Refusal> {

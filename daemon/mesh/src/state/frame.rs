@@ -108,7 +108,7 @@ impl Frame {
 
 /// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
+pub(crate) enum FrameError {
     #[error("{0}")]
     Broken(#[from] io::Error),
     #[error("not a frame: kind {kind}, {len} bytes")]
@@ -116,7 +116,7 @@ pub(super) enum FrameError {
 }
 
 /// The next frame of a stream, and its bytes with the header.
-pub(super) async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> Result<(Frame, usize), FrameError> {
+pub(crate) async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> Result<(Frame, usize), FrameError> {
     let mut header = [0; HEADER];
     let _all = stream.read_exact(&mut header).await?;
     let [kind, a, b, c] = header;

@@ -92,6 +92,8 @@ pub enum Command {
     Lead(bool),
     /// How is it?
     Status(oneshot::Sender<Status>),
+    /// How old is what is held of each site? The oldest record of a site counts; one of which nothing is held is left out.
+    Ages(oneshot::Sender<BTreeMap<SiteId, Duration>>),
     /// End, in order.
     Stop,
 }

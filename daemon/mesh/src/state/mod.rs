@@ -40,6 +40,7 @@ pub use disk::DiskError;
 pub use io::{Command, Counters, Dial, Ended, Event, Failed, Peer, RelayConfig, SessionStatus, Status};
 
 use connect::Face;
+pub(crate) use connect::{manners, whose};
 use disk::Disk;
 use link::Fresh;
 use session::Site;
@@ -228,6 +229,12 @@ impl Relay {
             Command::Status(answer) => {
                 // Who asked and went away needs no answer.
                 let _gone = answer.send(self.status());
+            }
+            Command::Ages(answer) => {
+                let (state, now) = (self.state.as_ref(), self.now());
+                let oldest = |site: &SiteId| state.and_then(|s| s.records(*site, now).map(|(.., age)| age).max());
+                let ages = self.sites.keys().filter_map(|site| Some((*site, oldest(site)?))).collect();
+                let _gone = answer.send(ages);
             }
             Command::Stop => {}
         }

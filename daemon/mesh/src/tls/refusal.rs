@@ -41,6 +41,20 @@ impl Refusal {
         Self::Theirs,
     ];
 
+    /// The word for labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Revoked => "revoked",
+            Self::UnknownAuthority => "unknown-authority",
+            Self::WrongName => "wrong-name",
+            Self::NoCertificate => "no-certificate",
+            Self::Protocol => "protocol",
+            Self::Theirs => "theirs",
+        }
+    }
+
     pub(crate) fn of(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(why) => match why {

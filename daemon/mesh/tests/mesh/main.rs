@@ -5,6 +5,7 @@
 mod common;
 
 mod certificates;
+mod feed;
 mod hostile;
 mod path;
 mod sync;

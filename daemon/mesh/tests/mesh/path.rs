@@ -153,7 +153,9 @@ async fn one_way_silence_is_seen_at_both_ends_with_its_direction() {
     let pair = pair(1, 10).await;
     pair.up().await;
     pair.ways[0].lost.store(1000, Ordering::Relaxed);
-    pair.ends[1].until("B hears nothing", |s| s.path.carriage == Carriage::Down(Silence::In)).await;
+    let down = |s: &PathStatus| s.path.carriage == Carriage::Down(Silence::In);
+    let silent = pair.ends[1].until("B hears nothing", down).await;
+    assert!(silent.silent_since.is_some(), "the state tells when it began: {silent:?}");
     pair.ends[0].until("A hears that it is not heard", |s| matches!(s.path.carriage, Carriage::Down(_))).await;
     let directions: Vec<Event> =
         pair.ends[0].events.lock().expect("nobody panics with it").iter().map(|(_, e)| *e).collect();
@@ -164,7 +166,8 @@ async fn one_way_silence_is_seen_at_both_ends_with_its_direction() {
     pair.ways[0].lost.store(0, Ordering::Relaxed);
     // 20 good slots of half a second.
     for end in &pair.ends {
-        end.until("the path is back", |s| s.path.carriage == Carriage::Up).await;
+        let back = end.until("the path is back", |s| s.path.carriage == Carriage::Up).await;
+        assert_eq!(back.silent_since, None);
     }
 }
 

@@ -15,10 +15,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::io::LinkInfo;
-use bascule_core::service::Delivery;
+use bascule_core::service::{Delivery, ServiceKey};
+use bascule_core::site::SiteId;
 use bascule_core::time::Instant;
 use bascule_core::types::LinkId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
@@ -55,6 +56,8 @@ pub(super) enum Order {
     LinkGone(LinkId),
     /// A BFD session came up or ended.
     Path(IpAddr, Session),
+    /// Whose each slot of a service's site table is; answered once the balancer has it, whose rows follow within 10 ms.
+    Sites(ServiceKey, Vec<SiteId>, oneshot::Sender<()>),
 }
 
 /// The way into the room.
@@ -228,6 +231,11 @@ impl Room {
                 self.plane.links_changed();
             }
             Order::Path(remote, session) => self.plane.path(remote, session, now()),
+            Order::Sites(key, slots, done) => {
+                self.plane.sites(key, slots, &self.links, now());
+                // Who no longer waits needs no answer.
+                let _gone = done.send(());
+            }
         }
     }
 
@@ -241,6 +249,10 @@ impl Room {
             }
             ForwardRequest::Trace(asked, reply) => {
                 drop(reply.send(self.plane.ask(|forward| forward.trace(&asked, now_s))));
+            }
+            ForwardRequest::Serving(services, reply) => {
+                let serving = services.iter().map(|key| self.plane.balancer.serving(key));
+                drop(reply.send(serving.collect()));
             }
         }
     }

@@ -9,7 +9,8 @@ use bascule_core::balance::io::Action;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::health::ProbeKind;
 use bascule_core::node::io::LinkInfo;
-use bascule_core::service::NodeSpec;
+use bascule_core::service::{NodeSpec, ServiceKey};
+use bascule_core::site::SiteId;
 use bascule_core::time::Instant;
 use bascule_core::types::{LinkId, Mac};
 use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key, key_index, pair_key};
@@ -80,6 +81,8 @@ pub(super) struct Plane {
     told: BTreeMap<String, bool>,
     /// The programs go anew onto every device.
     renew: bool,
+    /// Site tables, for a balancer that begins anew.
+    sites: BTreeMap<ServiceKey, Vec<SiteId>>,
     trouble: Said,
     pub(super) problem: Option<String>,
 }
@@ -147,10 +150,33 @@ impl Plane {
         let now = now.max(Instant::from_nanos(clock::boot_ns()));
         if self.forward.is_some() {
             self.balancer.handle_config(wanted, now);
+            self.tell_sites(now);
         }
         self.tell_nodes(now);
         self.look = true;
         self.turn(now, links);
+    }
+
+    /// A service is spread over sites otherwise.
+    pub(super) fn sites(
+        &mut self,
+        key: ServiceKey,
+        slots: Vec<SiteId>,
+        links: &BTreeMap<LinkId, LinkInfo>,
+        now: Instant,
+    ) {
+        self.balancer.handle_sites(&key, &slots, now);
+        self.sites.insert(key, slots);
+        self.turn(now, links);
+    }
+
+    fn tell_sites(&mut self, now: Instant) {
+        let services = self.config.iter().flat_map(|config| &config.config.services);
+        let keys: BTreeSet<ServiceKey> = services.map(|service| service.key()).collect();
+        self.sites.retain(|key, _| keys.contains(key));
+        for (key, slots) in &self.sites {
+            self.balancer.handle_sites(key, slots, now);
+        }
     }
 
     /// Lets go of the programs, which go on by their pins, as at the end of a process.
@@ -372,6 +398,7 @@ impl Plane {
             self.write_config();
             if let (Some(_), Some(config)) = (&self.forward, &self.config) {
                 self.balancer.handle_config(config.config.clone(), now);
+                self.tell_sites(now);
                 self.trouble.cleared("forwarding has started after all");
             }
         }

@@ -2,6 +2,7 @@
 
 use super::Absent::{Required, Value, Words};
 use super::Kind::{Flag, Section as Mapping, Sections, Text, Texts, Time, Whole, Word};
+use super::sites::SPREAD;
 use super::{ADDRESS, NAME, NODE, Section, field};
 
 const PATH: &str = "a path that starts with /";
@@ -86,6 +87,7 @@ pub(super) static SERVICE: Section = Section {
             Words("endpoints are always ready"),
             "How the health of endpoints is found out.",
         ),
+        field("sites", Mapping(&SPREAD), Words("one site"), "How several sites share it. Needs `site`."),
         field("endpoints", Sections(&ENDPOINT), Words("required unless `delivery: none`"), "1 to 1024 endpoints."),
     ],
 };

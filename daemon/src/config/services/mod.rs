@@ -4,13 +4,16 @@ mod check;
 mod endpoint;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bascule_core::service::{Affinity, Delivery, EndpointSpec, Protocol, Return, ServiceSpec, WhenAllFail, number_of};
+use bascule_core::site::summary::ServiceId;
 
 use super::forwarding::{self, distinct};
 use super::read::{At, Errors, Items, Map};
+use super::sites::{self, Sites, Spread};
 use super::values;
 use super::vips::Vips;
 use check::Check;
@@ -27,12 +30,16 @@ const DRAIN_UDP: Duration = Duration::from_secs(300);
 pub(super) struct Services {
     pub(super) specs: Vec<ServiceSpec>,
     pub(super) ca_files: Vec<PathBuf>,
+    /// Those of several sites.
+    pub(super) spreads: BTreeMap<ServiceId, Spread>,
 }
 
 /// What stands around the services.
 pub(super) struct Around<'a> {
     pub(super) vips: Option<&'a Vips>,
     pub(super) forwarding: Option<&'a forwarding::Read>,
+    /// Sites; `None` when there are none or an error was noted.
+    pub(super) sites: Option<&'a Sites>,
     pub(super) base_dir: &'a Path,
     pub(super) errors: &'a Errors,
 }
@@ -50,29 +57,47 @@ struct Service {
     endpoints: Vec<endpoint::Endpoint>,
     ca_file: Option<PathBuf>,
     spec: Option<ServiceSpec>,
+    /// `None` when an error was noted.
+    spread: Option<Option<sites::Policy>>,
 }
 
 /// Reads the services and applies every rule; `None` when an error was noted.
 pub(super) fn read(file: &Map<'_>, around: &Around<'_>, warnings: &mut Vec<String>) -> Option<Services> {
     if !file.has("services") {
-        return Some(Services { specs: Vec::new(), ca_files: Vec::new() });
+        return Some(Services { specs: Vec::new(), ca_files: Vec::new(), spreads: BTreeMap::new() });
     }
     let list = file.sections("services", SERVICES_MAX)?;
     if !list.value.is_empty() && !file.has("forwarding") {
         let right = "add forwarding with its nodes and keyFile";
         around.errors.add(list.at, &list.path, "services are given, but there is no forwarding section", right);
     }
-    let services: Vec<Service> = list.value.iter().flatten().map(|m| service(m, around, warnings)).collect();
+    let of_sites = sites::SpreadAround {
+        sites: around.sites,
+        given: file.has("site") || file.has("sites"),
+        errors: around.errors,
+    };
+    let services: Vec<Service> = list.value.iter().flatten().map(|m| service(m, around, &of_sites, warnings)).collect();
     rules::across(&services, around.errors);
     let mut ca_files: Vec<PathBuf> = services.iter().filter_map(|s| s.ca_file.clone()).collect();
     ca_files.sort();
     ca_files.dedup();
     let whole = services.len() == list.value.len();
+    let mut spreads = BTreeMap::new();
+    for service in &services {
+        if let (Some(spec), Some(policy)) = (&service.spec, service.spread.clone()?) {
+            let _first = spreads.insert(ServiceId(spec.number.into()), Spread::new(spec, policy));
+        }
+    }
     let specs: Option<Vec<ServiceSpec>> = services.into_iter().map(|s| s.spec).collect();
-    Some(Services { specs: specs.filter(|_| whole)?, ca_files })
+    Some(Services { specs: specs.filter(|_| whole)?, ca_files, spreads })
 }
 
-fn service(map: &Map<'_>, around: &Around<'_>, warnings: &mut Vec<String>) -> Service {
+fn service(
+    map: &Map<'_>,
+    around: &Around<'_>,
+    of_sites: &sites::SpreadAround<'_>,
+    warnings: &mut Vec<String>,
+) -> Service {
     // Everything is read before the first `?`, so that every error of this service is noted.
     let errors = around.errors;
     let protocol = map.word_at("protocol").map(|w| At { value: protocol_of(w.value), at: w.at, path: w.path });
@@ -95,7 +120,9 @@ fn service(map: &Map<'_>, around: &Around<'_>, warnings: &mut Vec<String>) -> Se
         endpoints: Vec::new(),
         ca_file: None,
         spec: None,
+        spread: None,
     };
+    service.spread = sites::spread(map, service.vip.as_ref().map(|v| v.value), of_sites);
     if let Some(sources) = &service.sources {
         distinct(sources, "network", errors);
     }

@@ -196,3 +196,73 @@ pub(crate) fn in_force() -> crate::handle::intent::InForce {
         names: std::collections::BTreeMap::new(),
     }
 }
+
+/// This site and one more, of which much is known.
+pub(crate) fn across() -> crate::handle::sites::SitesStatus {
+    use bascule_core::site::SiteId;
+    use bascule_core::site::path::io::{Carriage, Refused, Status};
+    use bascule_core::site::policy::Opinion;
+    use bascule_core::site::policy::facts::Verdict;
+    use bascule_core::site::policy::standing::State;
+    use bascule_mesh::path::{Counters, PathStatus};
+    use bascule_mesh::state::SessionStatus;
+    use bascule_mesh::tls::Refusal;
+
+    use crate::handle::sites::{ServiceView, SiteView, SitesStatus, StandingView};
+    let path = Status {
+        carriage: Carriage::Up,
+        brownout_in: None,
+        brownout_out: None,
+        loss_in: 0.25,
+        loss_out: 0.125,
+        rtt: Some(0.02),
+        rtt_usual: Some(0.02),
+        rtt_factor: 1.0,
+        mtu: 1400,
+        flows_up: 2,
+        suppressed: false,
+        refused: Refused { tag: 5, ..Refused::default() },
+    };
+    let counters = Counters { sent: 30, received: 20, ..Counters::default() };
+    let session = SessionStatus { sent: 300, received: 200, relay: Some("m1".to_owned()), ..SessionStatus::default() };
+    let mut state = bascule_mesh::state::Status { leads: true, incarnation: 3, ..Default::default() };
+    state.counters.sent_away.insert(Refusal::Revoked, 2);
+    let opinion = Opinion {
+        site: SiteId(2),
+        state: State::Degraded,
+        verdict: Verdict::Normal,
+        score: 62.5,
+        share: 0.375,
+        age: Some(4.0),
+        suppressed: false,
+    };
+    SitesStatus {
+        site: "dc-a".to_owned(),
+        node: "n1".to_owned(),
+        relay: Some("n1".to_owned()),
+        leads: true,
+        leader: Some("n1".to_owned()),
+        heard: vec!["n1".to_owned()],
+        isolated: false,
+        conditions: vec!["no probes".to_owned()],
+        sites: vec![SiteView {
+            id: SiteId(2),
+            name: "dc-b".to_owned(),
+            region: "south".to_owned(),
+            session: true,
+            age_seconds: Some(4.0),
+            state: Some(session),
+            path: Some(PathStatus { path, counters, silent_since: None }),
+        }],
+        services: vec![ServiceView {
+            name: "web".to_owned(),
+            number: 7,
+            mode: "weighted",
+            tables: 9,
+            spill: 0.375,
+            sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None }],
+        }],
+        state: Some(state),
+        feed: None,
+    }
+}

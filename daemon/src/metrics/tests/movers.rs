@@ -10,7 +10,7 @@ use bascule_core::node::status::{AnycastStatus, GroupStatus};
 use bascule_core::types::{Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
-use super::fixtures::{group, in_force, lease, plane, reports, sessions, speaker, status};
+use super::fixtures::{across, group, in_force, lease, plane, reports, sessions, speaker, status};
 use super::*;
 
 /// What each family needs to move, and the sample that must then hold.
@@ -60,6 +60,10 @@ fn event(name: &str) -> Event {
 
 fn gives() -> bascule_k8s::AllocatorState {
     bascule_k8s::AllocatorState { leads: true, pending: 2, conflicts: 4, events: 6, ..Default::default() }
+}
+
+fn spread(metrics: &Metrics) {
+    metrics.update_sites(Some(&across()));
 }
 
 fn leased() -> NodeStatus {
@@ -268,6 +272,19 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::CLUSTER_REPORTS, r#"bascule_cluster_reports_total{result="failed"}"#, 2.0, |m| {
         m.update_reports(Some(&reports()))
     }),
+    (&catalog::SITES_LEADS, r#"bascule_sites_leads"#, 1.0, spread),
+    (&catalog::SITES_SESSION, r#"bascule_sites_session{site="dc-b"}"#, 1.0, spread),
+    (&catalog::SITES_BYTES, r#"bascule_sites_session_bytes_total{direction="received",site="dc-b"}"#, 200.0, spread),
+    (&catalog::SITES_STATE_AGE, r#"bascule_sites_state_age_seconds{site="dc-b"}"#, 4.0, spread),
+    (&catalog::SITES_REFUSED, r#"bascule_sites_refused_total{plane="state",reason="revoked"}"#, 2.0, spread),
+    (&catalog::SITES_PATH_UP, r#"bascule_sites_path_up{site="dc-b"}"#, 1.0, spread),
+    (&catalog::SITES_PATH_LOSS, r#"bascule_sites_path_loss_ratio{direction="in",site="dc-b"}"#, 0.25, spread),
+    (&catalog::SITES_PATH_RTT, r#"bascule_sites_path_rtt_seconds{site="dc-b"}"#, 0.02, spread),
+    (&catalog::SITES_PATH_MTU, r#"bascule_sites_path_mtu_bytes{site="dc-b"}"#, 1400.0, spread),
+    (&catalog::SITES_PATH_PACKETS, r#"bascule_sites_path_packets_total{direction="sent",site="dc-b"}"#, 30.0, spread),
+    (&catalog::SITES_SCORE, r#"bascule_sites_service_score{service="web",site="dc-b"}"#, 62.5, spread),
+    (&catalog::SITES_SHARE, r#"bascule_sites_service_share{service="web",site="dc-b"}"#, 0.375, spread),
+    (&catalog::SITES_TABLES, r#"bascule_sites_tables_total{service="web"}"#, 9.0, spread),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),
     (

@@ -1,0 +1,164 @@
+//! What goes into the machine and what comes out of it.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::service::ServiceKey;
+use crate::site::SiteId;
+use crate::site::policy::io::{Config as PolicyConfig, Report as PolicyReport};
+use crate::site::state::record::{Body, Key};
+use crate::site::summary::{ServiceId, Summary};
+use crate::site::timeline::Timeline;
+
+/// What a service can carry here, in new flows a second.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Capacity {
+    /// Nobody said.
+    #[default]
+    Unknown,
+    /// With all endpoints ready.
+    Service(u32),
+    /// Each endpoint.
+    Endpoint(u32),
+}
+
+/// A service as this site has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// Its name, for people.
+    pub name: String,
+    /// What the balancer calls it.
+    pub key: ServiceKey,
+    /// What it can carry.
+    pub capacity: Capacity,
+}
+
+/// All that there shall be; applied as a difference.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Sites and how services are spread over them.
+    pub policy: PolicyConfig,
+    /// The same services here.
+    pub services: BTreeMap<ServiceId, Local>,
+    /// Names of the relays of this site.
+    pub relays: Vec<String>,
+    /// That of this node.
+    pub relay: Option<String>,
+}
+
+/// What is known of another site, from the relay that leads to all nodes of its site.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Fact {
+    /// Its STATE session stands, or does not.
+    Session {
+        /// Which site.
+        site: SiteId,
+        /// It stands.
+        up: bool,
+    },
+    /// What it says of a service; `None`: nothing any more.
+    Summary {
+        /// Which site.
+        site: SiteId,
+        /// Of which service.
+        service: ServiceId,
+        /// What.
+        summary: Option<Summary>,
+        /// How long ago it was observed there.
+        age: Duration,
+    },
+    /// All that is held of the site is still so, as of so long ago.
+    Confirmed {
+        /// Which site.
+        site: SiteId,
+        /// How long ago.
+        age: Duration,
+    },
+    /// It asks for room.
+    Ask {
+        /// Which site.
+        site: SiteId,
+        /// For which service.
+        service: ServiceId,
+        /// How much.
+        amount: u32,
+    },
+    /// It lends room.
+    Loan {
+        /// Which site.
+        site: SiteId,
+        /// For which service.
+        service: ServiceId,
+        /// How much.
+        amount: u32,
+    },
+}
+
+/// Who told a fact.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source<'a> {
+    /// The relay of this node.
+    Own,
+    /// Another relay of this site.
+    Relay(&'a str),
+}
+
+/// Something the driver owes, in this order.
+#[derive(Clone, PartialEq, Debug)]
+#[must_use]
+pub enum Action {
+    /// Give the balancer the owner of each slot; then, if there is a generation, call [`super::Join::handle_applied`].
+    Table {
+        /// The service.
+        service: ServiceId,
+        /// What the balancer calls it.
+        key: ServiceKey,
+        /// Which table; `None`: the service is no service of several sites any more.
+        generation: Option<u64>,
+        /// Owner of each slot, lowest hashes first; empty: nobody serves.
+        slots: Vec<SiteId>,
+    },
+    /// The relay of this node speaks for the site, or leaves that to another one.
+    Lead(bool),
+    /// The site writes a record, through the relay of this node; `None`: there is none any more.
+    Write(Key, Option<Body>),
+    /// Ask a site for room, or lend it some, through the relay of this node.
+    Credit {
+        /// Which site.
+        to: SiteId,
+        /// For which service.
+        service: ServiceId,
+        /// How much.
+        amount: u32,
+        /// Lend, not ask.
+        lend: bool,
+    },
+    /// Tell the other nodes of this site.
+    Publish(Fact),
+    /// Log it, count it, show it.
+    Report(Report),
+    /// A finished timeline.
+    Timeline(Timeline),
+}
+
+/// A state change.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Report {
+    /// Of the policy.
+    Policy(PolicyReport),
+    /// Another relay speaks for this site; `None`: none is heard.
+    Leader {
+        /// Its name.
+        relay: Option<String>,
+    },
+    /// A session with a site came or went.
+    Session {
+        /// Which site.
+        site: SiteId,
+        /// It stands.
+        up: bool,
+    },
+}

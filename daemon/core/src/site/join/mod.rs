@@ -1,0 +1,344 @@
+//! What one node makes of everything that is known between sites: paths that it probes itself, readiness that its balancer sees, and what
+//! other sites say, which the leading relay of its site passes on ([`super::lead`]). The facts go into the [`Policy`]; what that decides
+//! becomes the duty of this node alone (its table), or of the leading relay (records, loans).
+//!
+//! Contract: feed `handle_*` with a `now` that never goes back; after every call take [`Join::poll_action`] until `None` and carry out each
+//! action in order; call [`Join::handle_expire`] at or after [`Join::poll_timeout`].
+//!
+//! Facts of others are taken from the relay that leads, and from no other. When none is heard, what was known stays known and ages, and
+//! sessions count as down: sites are kept "blind" (sites.md 4.5), nothing moves. Readiness here needs no relay.
+
+pub mod io;
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::SiteId;
+use super::lead::Lead;
+use super::path::io::Status as PathStatus;
+use super::policy::io::Action as Decided;
+use super::policy::{Opinion, Policy};
+use super::state::record::{Body, Key};
+use super::summary::{ServiceId, Summary};
+use super::timeline::History;
+use crate::balance::serving::Serving;
+use crate::service::ServiceKey;
+use crate::time::Instant;
+use io::{Action, Capacity, Config, Fact, Local, Report, Source};
+
+/// What another site said of a service, how old that was, and when it came.
+type Said = (Summary, Duration, Instant);
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Join {
+    config: Config,
+    policy: Policy,
+    lead: Lead,
+    /// The relay of this node was told to lead.
+    leads: bool,
+    leader: Option<String>,
+    sessions: BTreeMap<SiteId, bool>,
+    said: BTreeMap<(SiteId, ServiceId), Said>,
+    /// What the balancer here sees, and what this site says of it.
+    own: BTreeMap<ServiceId, (Serving, Summary)>,
+    /// The last table of each service, for another balancer or another key.
+    tables: BTreeMap<ServiceId, (ServiceKey, u64, Vec<SiteId>)>,
+    actions: VecDeque<Action>,
+}
+
+impl Join {
+    /// A machine that has heard nothing.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let mut new = Self {
+            policy: Policy::new(config.policy.clone(), now),
+            lead: Lead::new(config.relay.clone(), &config.relays, now),
+            leads: false,
+            leader: None,
+            sessions: BTreeMap::new(),
+            said: BTreeMap::new(),
+            own: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            actions: VecDeque::new(),
+            config,
+        };
+        new.write_vips(&BTreeMap::new());
+        new.settle(now);
+        new
+    }
+
+    /// Other sites, services, policies or relays; who this node is stays.
+    pub fn handle_config(&mut self, config: Config, now: Instant) {
+        let before = core::mem::replace(&mut self.config, config);
+        self.lead.handle_config(&self.config.relays);
+        let sites = &self.config.policy.sites;
+        self.sessions.retain(|site, _| sites.contains_key(site));
+        self.said.retain(|(site, _), _| sites.contains_key(site));
+        let gone: Vec<ServiceId> =
+            before.services.keys().filter(|id| !self.config.services.contains_key(id)).copied().collect();
+        for service in gone {
+            self.own.remove(&service);
+            self.actions.push_back(Action::Write(Key::Service(service), None));
+            if let Some((key, ..)) = self.tables.remove(&service) {
+                self.actions.push_back(Action::Table { service, key, generation: None, slots: self.only_here() });
+            }
+        }
+        self.write_vips(&before.services);
+        self.policy.handle_config(self.config.policy.clone(), now);
+        // What was said of a service before it was configured here holds.
+        for ((site, service), (summary, age, at)) in &self.said {
+            self.policy.handle_summary(*site, *service, *summary, *age + now.since(*at), now);
+        }
+        // Another capacity is another summary of the same endpoints.
+        let seen: Vec<(ServiceId, Serving)> = self.own.iter().map(|(id, (serving, _))| (*id, *serving)).collect();
+        seen.into_iter().for_each(|(id, serving)| self.say_own(id, serving, now));
+        let moved = |(id, local): (&ServiceId, &Local)| self.tables.get(id).is_some_and(|t| t.0 != local.key);
+        let moved: Vec<ServiceId> = self.config.services.iter().filter(|s| moved(*s)).map(|(id, _)| *id).collect();
+        for service in moved {
+            if let Some((key, generation, slots)) = self.tables.get(&service).cloned() {
+                self.actions.push_back(Action::Table { service, key, generation: None, slots: self.only_here() });
+                self.table(service, generation, slots);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What the balancer of this node sees of a service.
+    pub fn handle_serving(&mut self, id: ServiceId, serving: Serving, now: Instant) {
+        self.say_own(id, serving, now);
+        self.settle(now);
+    }
+
+    fn say_own(&mut self, id: ServiceId, serving: Serving, now: Instant) {
+        let Some(local) = self.config.services.get(&id) else { return };
+        let summary = summary(serving, local.capacity);
+        if self.own.insert(id, (serving, summary)).is_some_and(|(_, before)| before == summary) {
+            return;
+        }
+        self.actions.push_back(Action::Write(Key::Service(id), Some(Body::Service(summary))));
+        self.policy.handle_summary(self.config.policy.here, id, summary, Duration::ZERO, now);
+    }
+
+    /// A relay of this site beat.
+    pub fn handle_beat(&mut self, relay: &str, leads: bool, now: Instant) {
+        self.lead.handle_beat(relay, leads, now);
+        self.settle(now);
+    }
+
+    /// What the path to a site is worth. `cause`: when that began.
+    pub fn handle_path(&mut self, site: SiteId, status: PathStatus, cause: Instant, now: Instant) {
+        self.policy.handle_path(site, status, cause, now);
+        self.settle(now);
+    }
+
+    /// A relay of this site tells something of another site.
+    pub fn handle_fact(&mut self, source: Source<'_>, fact: Fact, now: Instant) {
+        let counts = match source {
+            Source::Own => self.leads,
+            Source::Relay(name) => !self.leads && self.leader.as_deref() == Some(name),
+        };
+        if !counts {
+            return;
+        }
+        match fact {
+            Fact::Session { site, up } => self.set_session(site, up),
+            Fact::Summary { site, service, summary, age } => {
+                // One that is gone is one that serves nowhere.
+                let summary = summary.unwrap_or_default();
+                let _before = self.said.insert((site, service), (summary, age, now));
+                self.policy.handle_summary(site, service, summary, age, now);
+            }
+            Fact::Confirmed { site, age } => self.confirm(site, age, now),
+            Fact::Ask { site, service, amount } => self.policy.handle_ask(site, service, amount, now),
+            Fact::Loan { site, service, amount } => self.policy.handle_loan(site, service, amount, now),
+        }
+        if self.leads {
+            self.actions.push_back(Action::Publish(fact));
+        }
+        self.settle(now);
+    }
+
+    /// The balancer has a table.
+    pub fn handle_applied(&mut self, id: ServiceId, generation: u64, now: Instant) {
+        self.policy.handle_applied(id, generation, now);
+        self.settle(now);
+    }
+
+    /// Deadlines passed.
+    pub fn handle_expire(&mut self, now: Instant) {
+        if self.policy.poll_timeout().is_some_and(|at| at <= now) {
+            self.policy.handle_expire(now);
+        }
+        self.settle(now);
+    }
+
+    /// Next thing the driver owes.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Next time [`Self::handle_expire`] must be called.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        self.policy.poll_timeout().into_iter().chain(self.lead.poll_timeout(now)).min()
+    }
+
+    /// All that is known of other sites, with ages: for a node that listens from now on.
+    pub fn facts(&self, now: Instant) -> Vec<Fact> {
+        let sessions = self.sessions.iter().map(|(site, up)| Fact::Session { site: *site, up: *up });
+        let said = self.said.iter().map(|((site, service), (summary, age, at))| Fact::Summary {
+            site: *site,
+            service: *service,
+            summary: Some(*summary),
+            age: *age + now.since(*at),
+        });
+        sessions.chain(said).collect()
+    }
+
+    /// The relay of this node speaks for the site.
+    pub const fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Whose word counts.
+    pub fn leader(&self) -> Option<&str> {
+        self.leader.as_deref()
+    }
+
+    /// Relays of this site that are heard, this node's among them.
+    pub fn heard(&self, now: Instant) -> impl Iterator<Item = &str> {
+        self.lead.heard(now)
+    }
+
+    /// The STATE session with a site stands, as far as is known here.
+    pub fn session(&self, site: SiteId) -> bool {
+        self.sessions.get(&site).copied().unwrap_or(false)
+    }
+
+    /// How old the oldest word of a site is; `None`: it has said nothing.
+    pub fn age(&self, site: SiteId, now: Instant) -> Option<Duration> {
+        let of = self.said.iter().filter(|((s, _), _)| *s == site);
+        of.map(|(_, (_, age, at))| *age + now.since(*at)).max()
+    }
+
+    /// What is thought of each site for a service.
+    pub fn opinions(&self, id: ServiceId, now: Instant) -> Vec<Opinion> {
+        self.policy.opinions(id, now)
+    }
+
+    /// What a site said last of a service; this one too.
+    pub fn summary(&self, site: SiteId, id: ServiceId) -> Option<Summary> {
+        if site == self.config.policy.here {
+            return self.own.get(&id).map(|(_, summary)| *summary);
+        }
+        self.said.get(&(site, id)).map(|(summary, ..)| *summary)
+    }
+
+    /// The latest changes of a service's table.
+    pub fn history(&self, id: ServiceId) -> Option<&History> {
+        self.policy.history(id)
+    }
+
+    /// No other site is heard.
+    pub const fn isolated(&self) -> bool {
+        self.policy.isolated()
+    }
+
+    fn set_session(&mut self, site: SiteId, up: bool) {
+        if self.sessions.insert(site, up).unwrap_or(false) != up {
+            self.policy.handle_session(site, up);
+            self.actions.push_back(Action::Report(Report::Session { site, up }));
+        }
+    }
+
+    fn confirm(&mut self, site: SiteId, age: Duration, now: Instant) {
+        for ((_, service), (summary, said, at)) in self.said.iter_mut().filter(|((s, _), _)| *s == site) {
+            if *said + now.since(*at) > age {
+                (*said, *at) = (age, now);
+                self.policy.handle_summary(site, *service, *summary, age, now);
+            }
+        }
+    }
+
+    fn only_here(&self) -> Vec<SiteId> {
+        vec![self.config.policy.here; usize::from(super::policy::table::SLOTS)]
+    }
+
+    fn table(&mut self, service: ServiceId, generation: u64, slots: Vec<SiteId>) {
+        let Some(local) = self.config.services.get(&service) else { return };
+        let _before = self.tables.insert(service, (local.key, generation, slots.clone()));
+        self.actions.push_back(Action::Table { service, key: local.key, generation: Some(generation), slots });
+    }
+
+    /// VIPs that this site announces: what others hold against its prefixes.
+    fn write_vips(&mut self, before: &BTreeMap<ServiceId, Local>) {
+        let vips = |services: &BTreeMap<ServiceId, Local>| -> BTreeMap<_, _> {
+            services.iter().rev().map(|(id, local)| (local.key.vip, *id)).collect()
+        };
+        let (before, now) = (vips(before), vips(&self.config.services));
+        for vip in before.keys().filter(|vip| !now.contains_key(vip)) {
+            self.actions.push_back(Action::Write(Key::Vip(*vip), None));
+        }
+        for (vip, service) in now.into_iter().filter(|(vip, service)| before.get(vip) != Some(service)) {
+            self.actions.push_back(Action::Write(Key::Vip(vip), Some(Body::Vip { service, term: 0 })));
+        }
+    }
+
+    /// Who leads, then what the policy owes.
+    fn settle(&mut self, now: Instant) {
+        let leads = self.lead.leads(now);
+        let leader = self.lead.leader(now).map(str::to_owned);
+        if leader != self.leader {
+            self.leader.clone_from(&leader);
+            // Its word is another one's: sessions are those that it has.
+            let known: Vec<SiteId> = self.sessions.keys().copied().collect();
+            known.into_iter().for_each(|site| self.set_session(site, false));
+            self.actions.push_back(Action::Report(Report::Leader { relay: leader }));
+        }
+        if leads != self.leads {
+            self.leads = leads;
+            self.actions.push_back(Action::Lead(leads));
+            if leads {
+                self.actions.extend(self.facts(now).into_iter().map(Action::Publish));
+            }
+        }
+        while let Some(decided) = self.policy.poll_action() {
+            self.carry(decided);
+        }
+    }
+
+    fn carry(&mut self, decided: Decided) {
+        match decided {
+            Decided::Table(table) => self.table(table.service, table.generation, table.slots),
+            Decided::Ask { to, service, excess } => self.credit(to, service, excess, false),
+            Decided::Lend { to, service, amount } => self.credit(to, service, amount, true),
+            Decided::Report(report) => self.actions.push_back(Action::Report(Report::Policy(report))),
+            Decided::Timeline(timeline) => self.actions.push_back(Action::Timeline(timeline)),
+            // No configuration leads here: a lease between sites has no driver, and drains come with summaries.
+            Decided::Claim(_) | Decided::Release(..) | Decided::Announce { .. } | Decided::DrainOver(_) => {}
+        }
+    }
+
+    /// Every node comes to the same; one says it.
+    fn credit(&mut self, to: SiteId, service: ServiceId, amount: u32, lend: bool) {
+        if self.leads {
+            self.actions.push_back(Action::Credit { to, service, amount, lend });
+        }
+    }
+}
+
+/// What a site says of a service that its balancer sees so. What clients bring is not counted by the data plane yet: 0, not known.
+fn summary(serving: Serving, capacity: Capacity) -> Summary {
+    let Serving { ready, expected, draining } = serving;
+    let capacity = match capacity {
+        Capacity::Unknown => 0,
+        Capacity::Service(whole) if expected == 0 => whole,
+        Capacity::Service(whole) => {
+            let part = u64::from(whole) * u64::from(ready.min(expected)) / u64::from(expected);
+            u32::try_from(part).unwrap_or(whole)
+        }
+        Capacity::Endpoint(each) => each.saturating_mul(u32::from(ready)),
+    };
+    Summary { ready, expected, draining, capacity, demand: 0 }
+}

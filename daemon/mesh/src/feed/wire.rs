@@ -1,0 +1,145 @@
+//! Words as they travel: a list of them in each frame, as JSON.
+
+use std::time::Duration;
+
+use bascule_core::site::SiteId;
+use bascule_core::site::join::io::Fact;
+use bascule_core::site::summary::{ServiceId, Summary};
+use serde::{Deserialize, Serialize};
+
+/// Words in a frame: the longest takes some 120 bytes, a frame holds 64 KiB.
+pub(super) const WORDS: usize = 256;
+
+/// What a relay says to the nodes of its site.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Word {
+    /// It lives.
+    Beat {
+        /// It leads.
+        leads: bool,
+    },
+    /// It knows something.
+    Fact(Fact),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "word", deny_unknown_fields)]
+enum Wire {
+    Beat { leads: bool },
+    Session { site: u8, up: bool },
+    Summary { site: u8, service: u32, ms: u64, summary: Option<Counts> },
+    Confirmed { site: u8, ms: u64 },
+    Ask { site: u8, service: u32, amount: u32 },
+    Loan { site: u8, service: u32, amount: u32 },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Counts {
+    ready: u16,
+    expected: u16,
+    draining: bool,
+    capacity: u32,
+    demand: u32,
+}
+
+impl From<&Word> for Wire {
+    fn from(word: &Word) -> Self {
+        let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        match *word {
+            Word::Beat { leads } => Self::Beat { leads },
+            Word::Fact(Fact::Session { site, up }) => Self::Session { site: site.0, up },
+            Word::Fact(Fact::Summary { site, service, summary, age }) => {
+                let counts = |Summary { ready, expected, draining, capacity, demand }| Counts {
+                    ready,
+                    expected,
+                    draining,
+                    capacity,
+                    demand,
+                };
+                Self::Summary { site: site.0, service: service.0, ms: ms(age), summary: summary.map(counts) }
+            }
+            Word::Fact(Fact::Confirmed { site, age }) => Self::Confirmed { site: site.0, ms: ms(age) },
+            Word::Fact(Fact::Ask { site, service, amount }) => Self::Ask { site: site.0, service: service.0, amount },
+            Word::Fact(Fact::Loan { site, service, amount }) => Self::Loan { site: site.0, service: service.0, amount },
+        }
+    }
+}
+
+impl From<Wire> for Word {
+    fn from(wire: Wire) -> Self {
+        Self::Fact(match wire {
+            Wire::Beat { leads } => return Self::Beat { leads },
+            Wire::Session { site, up } => Fact::Session { site: SiteId(site), up },
+            Wire::Summary { site, service, ms, summary } => {
+                let summary = summary.map(|Counts { ready, expected, draining, capacity, demand }| Summary {
+                    ready,
+                    expected,
+                    draining,
+                    capacity,
+                    demand,
+                });
+                let (service, age) = (ServiceId(service), Duration::from_millis(ms));
+                Fact::Summary { site: SiteId(site), service, summary, age }
+            }
+            Wire::Confirmed { site, ms } => Fact::Confirmed { site: SiteId(site), age: Duration::from_millis(ms) },
+            Wire::Ask { site, service, amount } => {
+                Fact::Ask { site: SiteId(site), service: ServiceId(service), amount }
+            }
+            Wire::Loan { site, service, amount } => {
+                Fact::Loan { site: SiteId(site), service: ServiceId(service), amount }
+            }
+        })
+    }
+}
+
+/// The payload of a frame. At most [`WORDS`] words.
+pub(super) fn encode(words: &[Word]) -> Vec<u8> {
+    let wires: Vec<Wire> = words.iter().map(Wire::from).collect();
+    serde_json::to_vec(&wires).expect("numbers and booleans are JSON")
+}
+
+/// The words of a payload; `None` when it is none of ours.
+pub(super) fn decode(payload: &[u8]) -> Option<Vec<Word>> {
+    let wires: Vec<Wire> = serde_json::from_slice(payload).ok()?;
+    Some(wires.into_iter().map(Word::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_back_as_they_went_and_a_full_frame_fits() {
+        let (site, service) = (SiteId(254), ServiceId(u32::MAX));
+        let full =
+            Summary { ready: u16::MAX, expected: u16::MAX, draining: true, capacity: u32::MAX, demand: u32::MAX };
+        let age = Duration::from_millis(86_400_000);
+        let words = [
+            Word::Beat { leads: true },
+            Word::Fact(Fact::Session { site, up: true }),
+            Word::Fact(Fact::Summary { site, service, summary: Some(full), age }),
+            Word::Fact(Fact::Summary { site, service, summary: None, age }),
+            Word::Fact(Fact::Confirmed { site, age }),
+            Word::Fact(Fact::Ask { site, service, amount: u32::MAX }),
+            Word::Fact(Fact::Loan { site, service, amount: 0 }),
+        ];
+        assert_eq!(decode(&encode(&words)).as_deref(), Some(&words[..]));
+        let longest = encode(&[words[2]; WORDS]);
+        assert!(longest.len() <= bascule_core::site::state::message::MAX, "{} bytes", longest.len());
+    }
+
+    #[test]
+    fn what_is_no_word_is_refused() {
+        for bad in [
+            &b"{}"[..],
+            b"[{\"word\":\"beat\"}]",
+            b"[{\"word\":\"shout\"}]",
+            b"[{\"word\":\"session\",\"site\":300,\"up\":true}]",
+            b"",
+            b"\xff",
+        ] {
+            assert_eq!(decode(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The way between the room and the forwarding room: what services have, and whose their slots are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bascule_core::service::ServiceKey;
+use bascule_core::site::SiteId;
+use bascule_core::site::summary::ServiceId;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::super::forward::{ForwardSender, Order};
+use super::News;
+use crate::config::Sites;
+use crate::handle::forward::ForwardHandle;
+
+/// How often the balancer is asked: a service without endpoints is told to other sites within this and a round trip (sites.md 4.14).
+const ASK: Duration = Duration::from_millis(100);
+/// Tables that wait for the forwarding room; then the room of sites does.
+const TABLES: usize = 1024;
+
+/// Services that several sites share, and what the balancer calls them.
+pub(super) type Keys = Arc<BTreeMap<ServiceId, ServiceKey>>;
+
+/// The services of a file.
+pub(super) fn keys(sites: &Sites) -> Keys {
+    Arc::new(sites.services.iter().map(|(id, spread)| (*id, spread.key)).collect())
+}
+
+/// Tells what changes until nobody listens.
+pub(super) async fn watch(keys: watch::Receiver<Keys>, asked: ForwardHandle, news: mpsc::Sender<News>) {
+    let mut tick = interval(ASK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = BTreeMap::new();
+    loop {
+        tick.tick().await;
+        let wanted = Arc::clone(&keys.borrow());
+        if wanted.is_empty() {
+            before.clear();
+        } else {
+            let services: Arc<[ServiceKey]> = wanted.values().copied().collect();
+            // A room that loads programs does not answer for a while: what was known holds.
+            let Ok(serving) = asked.serving(services).await else { continue };
+            before.retain(|id, _| wanted.contains_key(id));
+            for ((id, key), serving) in wanted.iter().zip(serving) {
+                let Some(serving) = serving else { continue };
+                if before.insert(*id, (*key, serving)) != Some((*key, serving))
+                    && news.send(News::Serving(*id, serving)).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
+        if news.is_closed() {
+            return;
+        }
+    }
+}
+
+/// The table of a service on its way to the balancer.
+pub(super) struct Table {
+    pub(super) service: ServiceId,
+    pub(super) key: ServiceKey,
+    /// To be confirmed.
+    pub(super) generation: Option<u64>,
+    pub(super) slots: Vec<SiteId>,
+}
+
+/// Carries tables, in their order; confirms those with a generation.
+pub(super) fn apply(forward: ForwardSender) -> (mpsc::Sender<Table>, mpsc::Receiver<(ServiceId, u64)>) {
+    let (sender, mut tables) = mpsc::channel::<Table>(TABLES);
+    // Never full: no more are under way than wait in the other queue, and one.
+    let (confirm, confirmed) = mpsc::channel(TABLES * 2);
+    tokio::spawn(async move {
+        while let Some(Table { service, key, generation, slots }) = tables.recv().await {
+            let (done, wait) = oneshot::channel();
+            forward.send(Order::Sites(key, slots, done)).await;
+            if let (Ok(()), Some(generation)) = (wait.await, generation)
+                && confirm.send((service, generation)).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    (sender, confirmed)
+}

@@ -1,0 +1,362 @@
+//! Sites, as this node has to do with them: its paths, its relay where it is one, what the relays of its site tell it, and the machine that
+//! makes site tables of all of it ([`bascule_core::site::join`]). Nothing of this node waits for it.
+//!
+//! Queues are bounded. What tasks report waits in `inbox` and they with it, but for two that must not: a prober's news is dropped when it is
+//! full (its state is asked for every slot), and a relay whose news would be dropped begins anew, which tells everything again.
+
+mod local;
+mod paths;
+mod relay;
+mod tell;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use bascule_core::balance::serving::Serving;
+use bascule_core::site::SiteId;
+use bascule_core::site::join::Join;
+use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
+use bascule_core::site::path::io::Event as PathEvent;
+use bascule_core::site::policy::SLOT;
+use bascule_core::site::policy::io::Config as PolicyConfig;
+use bascule_core::site::state::record::{Body, Key};
+use bascule_core::site::summary::ServiceId;
+use bascule_core::time::Instant;
+use bascule_mesh::clock::Clock;
+use bascule_mesh::feed::{Heard, Word};
+use bascule_mesh::path::PathStatus;
+use bascule_mesh::state::Event;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::warn;
+
+use super::forward::ForwardSender;
+use crate::clock;
+use crate::config::{Loaded, Sites};
+use crate::handle::forward::ForwardHandle;
+use crate::handle::sites::{SitesHandle, Why};
+
+use paths::Paths;
+use relay::Relays;
+use tell::Teller;
+
+/// News that wait for the room.
+const INBOX: usize = 4096;
+/// From one try to the next of what could not be opened, and from one look at the certificate to the next.
+const RETRY: Duration = Duration::from_secs(5);
+/// From one word of a leading relay on how old everything is to the next: as often as sites say so (`state::BEAT`).
+const CONFIRM: Duration = bascule_core::site::state::BEAT;
+
+/// The clock of the daemon, for drivers.
+#[derive(Debug)]
+struct Boot;
+
+impl Clock for Boot {
+    fn now(&self) -> Instant {
+        now()
+    }
+}
+
+fn now() -> Instant {
+    Instant::from_nanos(clock::boot_ns())
+}
+
+/// What the tasks of the room tell it.
+enum News {
+    /// The relay of this node.
+    Relay(Event),
+    /// It ended, and why.
+    RelayEnded(String),
+    /// A relay of this site was heard, or was not.
+    Heard(String, Heard),
+    /// A path changed.
+    Path(SiteId, PathEvent),
+    /// What the balancer sees of a service.
+    Serving(ServiceId, Serving),
+}
+
+/// The part of the file that needs a start to change.
+fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
+    let s = sites?;
+    Some((s.here, &s.domain, &s.certificates, s.relay.as_ref(), s.nodes_port, s.path_port))
+}
+
+/// The way into the room.
+#[derive(Clone)]
+pub(super) struct SitesSender(watch::Sender<Option<Sites>>);
+
+impl SitesSender {
+    /// Another file; what needs a start keeps its present value in it, with the whole of both sections.
+    pub(super) fn config(&self, current: &Loaded, next: &mut Loaded) {
+        if fixed(next.sites.as_ref()) != fixed(current.sites.as_ref()) {
+            warn!("a change of `site` takes effect with the next start, and what else changed of `sites` with it");
+            next.sites.clone_from(&current.sites);
+        }
+        self.0.send_if_modified(|sites| {
+            let changed = *sites != next.sites;
+            sites.clone_from(&next.sites);
+            changed
+        });
+    }
+}
+
+/// The room, if this site has others.
+pub(super) struct Running(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+
+impl Running {
+    /// Starts it as the file in force at the start says.
+    ///
+    /// # Errors
+    /// When this system has no random numbers.
+    pub(super) fn start(
+        loaded: &Loaded,
+        forward: &ForwardSender,
+        asked: &ForwardHandle,
+        handle: &SitesHandle,
+    ) -> Result<(Self, SitesSender)> {
+        let (sender, configs) = watch::channel(loaded.sites.clone());
+        let Some(sites) = loaded.sites.clone() else { return Ok((Self(None), SitesSender(sender))) };
+        let (stop, stopped) = oneshot::channel();
+        let (news, inbox) = mpsc::channel(INBOX);
+        let clock: Arc<dyn Clock> = Arc::new(Boot);
+        let join = Join::new(join_config(&sites), now());
+        let (keys, watched) = watch::channel(local::keys(&sites));
+        tokio::spawn(local::watch(watched, asked.clone(), news.clone()));
+        let (tables, applied) = local::apply(forward.clone());
+        let room = Room {
+            node: loaded.node.node.clone(),
+            paths: Paths::new(super::random_seed()?, news.clone(), Arc::clone(&clock)),
+            relays: Relays::new(news, clock),
+            join,
+            records: BTreeMap::new(),
+            keys,
+            tables,
+            handle: handle.clone(),
+            teller: Teller::default(),
+            retry_at: now(),
+            confirm_at: now() + CONFIRM,
+            sites,
+        };
+        let task = tokio::spawn(room.run(configs, inbox, applied, stopped));
+        Ok((Self(Some((stop, task))), SitesSender(sender)))
+    }
+
+    /// Takes leave of other sites, so that they need not wait for silence.
+    pub(super) async fn stop(self, grace: Duration) {
+        let Some((stop, mut task)) = self.0 else { return };
+        // It hears also of a sender that is gone.
+        let _told = stop.send(());
+        if tokio::time::timeout(grace, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+/// What the machine must know of the file.
+fn join_config(sites: &Sites) -> Config {
+    let local = |(id, spread): (&ServiceId, &crate::config::Spread)| {
+        (*id, Local { name: spread.name.clone(), key: spread.key, capacity: spread.capacity })
+    };
+    Config {
+        policy: PolicyConfig {
+            here: sites.here,
+            sites: sites.all.iter().map(|(id, site)| (*id, site.region.clone())).collect(),
+            services: sites.services.iter().map(|(id, spread)| (*id, spread.policy.clone())).collect(),
+            spill: true,
+        },
+        services: sites.services.iter().map(local).collect(),
+        relays: sites.own().relays.iter().map(|(name, _)| name.clone()).collect(),
+        relay: sites.relay.as_ref().map(|relay| relay.name.clone()),
+    }
+}
+
+struct Room {
+    node: String,
+    sites: Sites,
+    join: Join,
+    paths: Paths,
+    relays: Relays,
+    /// What this site writes, for a relay that begins anew.
+    records: BTreeMap<Key, Body>,
+    keys: watch::Sender<local::Keys>,
+    tables: mpsc::Sender<local::Table>,
+    handle: SitesHandle,
+    teller: Teller,
+    retry_at: Instant,
+    confirm_at: Instant,
+}
+
+impl Room {
+    async fn run(
+        mut self,
+        mut configs: watch::Receiver<Option<Sites>>,
+        mut inbox: mpsc::Receiver<News>,
+        mut applied: mpsc::Receiver<(ServiceId, u64)>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        let mut look = interval(SLOT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        configs.mark_unchanged();
+        loop {
+            self.join.handle_expire(now());
+            self.carry_out().await;
+            let wait = self.join.poll_timeout(now()).map_or(SLOT, |at| at.since(now()));
+            tokio::select! {
+                _ = &mut stopped => break,
+                Some(news) = inbox.recv() => self.hear(news).await,
+                Some((service, generation)) = applied.recv() => self.join.handle_applied(service, generation, now()),
+                Ok(()) = configs.changed() => {
+                    let next = configs.borrow_and_update().clone();
+                    if let Some(next) = next {
+                        self.configure(next).await;
+                    }
+                }
+                _ = look.tick() => self.look().await,
+                () = sleep(wait) => {}
+            }
+        }
+        self.relays.stop().await;
+    }
+
+    async fn configure(&mut self, next: Sites) {
+        self.sites = next;
+        self.keys.send_replace(local::keys(&self.sites));
+        self.join.handle_config(join_config(&self.sites), now());
+        self.relays.configure(&self.sites).await;
+        self.paths.fit(&self.sites).await;
+    }
+
+    async fn hear(&mut self, news: News) {
+        let now = now();
+        match news {
+            News::Serving(service, serving) => self.join.handle_serving(service, serving, now),
+            News::Path(site, event) => {
+                self.teller.path(&self.sites, site, &event);
+                if let Some(status) = self.paths.ask(site).await {
+                    self.know_path(site, &status);
+                }
+            }
+            News::Heard(relay, heard) => {
+                self.teller.heard(&relay, &heard);
+                let Heard::Words(words) = heard else { return };
+                for word in words {
+                    match word {
+                        Word::Beat { leads } => self.join.handle_beat(&relay, leads, now),
+                        Word::Fact(fact) => self.join.handle_fact(Source::Relay(&relay), fact, now),
+                    }
+                }
+            }
+            News::Relay(event) => {
+                self.teller.relay(&self.sites, &event);
+                if let Some(fact) = fact(&event) {
+                    self.join.handle_fact(Source::Own, fact, now);
+                }
+            }
+            News::RelayEnded(why) => {
+                self.relays.ended(why);
+                self.no_sessions();
+            }
+        }
+    }
+
+    /// The relay of this node begins anew: sessions that it had are over, whether it said so or not.
+    fn no_sessions(&mut self) {
+        for site in self.sites.all.keys().filter(|site| **site != self.sites.here) {
+            self.join.handle_fact(Source::Own, Fact::Session { site: *site, up: false }, now());
+        }
+    }
+
+    fn know_path(&mut self, site: SiteId, status: &PathStatus) {
+        let now = now();
+        self.join.handle_path(site, status.path, status.silent_since.unwrap_or(now), now);
+    }
+
+    /// Everything that the machine owes, in its order.
+    async fn carry_out(&mut self) {
+        if self.relays.lost_news() {
+            // What was not heard is told again by a process that begins anew.
+            self.no_sessions();
+            self.relays.lead(false).await;
+            self.relays.lead(self.join.leads()).await;
+        }
+        while let Some(action) = self.join.poll_action() {
+            match action {
+                Action::Table { service, key, generation, slots } => {
+                    self.say_why(service);
+                    // The forwarding room may be busy for seconds when it loads programs: a thousand tables wait for it, then this room.
+                    let _ended = self.tables.send(local::Table { service, key, generation, slots }).await;
+                }
+                Action::Lead(leads) => self.relays.lead(leads).await,
+                Action::Write(key, body) => {
+                    match body {
+                        Some(body) => drop(self.records.insert(key, body)),
+                        None => drop(self.records.remove(&key)),
+                    }
+                    self.relays.write(key, body).await;
+                }
+                Action::Credit { to, service, amount, lend } => self.relays.credit(to, service, amount, lend).await,
+                Action::Publish(fact) => self.relays.publish(fact).await,
+                Action::Report(report) => self.teller.report(&self.sites, &report),
+                Action::Timeline(timeline) => {
+                    self.teller.timeline(&self.sites, &timeline);
+                    self.say_why(timeline.service);
+                }
+            }
+        }
+    }
+
+    fn say_why(&self, service: ServiceId) {
+        let (Some(spread), Some(history)) = (self.sites.services.get(&service), self.join.history(service)) else {
+            return;
+        };
+        let names = self.sites.all.iter().map(|(id, site)| (*id, site.name.clone())).collect();
+        let changes = history.iter().cloned().collect();
+        self.handle.set_why(Why { service: spread.name.clone(), names, changes, now: now() });
+    }
+
+    /// Once in a slot: paths are asked, what could not be opened is tried again, what is known is shown.
+    async fn look(&mut self) {
+        for (site, status) in self.paths.ask_all().await {
+            self.know_path(site, &status);
+        }
+        if now() >= self.retry_at {
+            self.retry_at = now() + RETRY;
+            self.paths.fit(&self.sites).await;
+            self.relays.fit(&self.sites, &self.records, self.join.leads()).await;
+        }
+        if now() >= self.confirm_at && self.join.leads() {
+            self.confirm_at = now() + CONFIRM;
+            for (site, age) in self.relays.ages().await {
+                self.join.handle_fact(Source::Own, Fact::Confirmed { site, age }, now());
+            }
+        }
+        self.relays.look().await;
+        let status = view::status(self);
+        self.teller.conditions(&status.conditions);
+        self.handle.set(status);
+    }
+}
+
+/// What an event of the relay says of another site, for the machine.
+fn fact(event: &Event) -> Option<Fact> {
+    match *event {
+        Event::Heard { site, up } => Some(Fact::Session { site, up }),
+        Event::Record { origin, key: Key::Service(service), body, age } => {
+            let summary = match body {
+                Some(Body::Service(summary)) => Some(summary),
+                Some(Body::Vip { .. } | Body::Order { .. }) | None => None,
+            };
+            Some(Fact::Summary { site: origin, service, summary, age })
+        }
+        Event::Ask { from, service, amount } => Some(Fact::Ask { site: from, service, amount }),
+        Event::Lend { from, service, amount } => Some(Fact::Loan { site: from, service, amount }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! How a service is spread over sites.
+
+use std::collections::BTreeMap;
+
+use bascule_core::service::{ServiceKey, ServiceSpec};
+use bascule_core::site::SiteId;
+use bascule_core::site::join::io::Capacity;
+use bascule_core::site::policy::io::{Mode, ServicePolicy};
+
+use super::super::read::{Errors, Map};
+use super::Sites;
+
+/// A service of several sites, as this one has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spread {
+    /// Its name.
+    pub name: String,
+    /// What the balancer calls it.
+    pub key: ServiceKey,
+    /// How it is spread.
+    pub policy: ServicePolicy,
+    /// What it can carry here.
+    pub capacity: Capacity,
+}
+
+/// What stands around a service.
+pub(in crate::config) struct Around<'a> {
+    /// `None`: there are none, or they are wrong.
+    pub(in crate::config) sites: Option<&'a Sites>,
+    /// There is a section, right or wrong.
+    pub(in crate::config) given: bool,
+    pub(in crate::config) errors: &'a Errors,
+}
+
+/// A mode and a capacity.
+pub(in crate::config) type Policy = (ServicePolicy, Capacity);
+
+impl Spread {
+    pub(in crate::config) fn new(spec: &ServiceSpec, (policy, capacity): Policy) -> Self {
+        Self { name: spec.name.clone(), key: spec.key(), policy, capacity }
+    }
+}
+
+/// Reads `services[].sites`: `Some(None)` without it, `None` when an error was noted.
+#[expect(clippy::option_option, reason = "absent, wrong and given are three things")]
+pub(in crate::config) fn read(
+    service: &Map<'_>,
+    vip: Option<std::net::IpAddr>,
+    around: &Around<'_>,
+) -> Option<Option<Policy>> {
+    if !service.has("sites") {
+        return Some(None);
+    }
+    let map = service.section("sites")?;
+    if !around.given {
+        map.wrong("", "there is no site section", "add site and sites");
+        return None;
+    }
+    let mode = map.word_at("mode");
+    let each = map.has("each").then(|| weights(&map, around));
+    let capacity = capacity(&map);
+    if let (Some(sites), Some(vip)) = (around.sites, vip)
+        && !sites.own().prefixes.iter().any(|net| net.contains(&vip))
+    {
+        let wrong = format!("{vip} is in none of the prefixes of {}: other sites would refuse it", sites.own().name);
+        map.wrong("", wrong, format!("add it to sites.{}.prefixes", sites.own().name));
+        return None;
+    }
+    let mode = match mode?.value {
+        "weighted" => {
+            let Some(each) = each else {
+                map.wrong("each", "missing", "give each site a weight");
+                return None;
+            };
+            Mode::Weighted(each?)
+        }
+        word => {
+            if let Some(at) = map.place_of("each") {
+                around.errors.add(
+                    at,
+                    &map.path_of("each"),
+                    format!("the mode is {word}"),
+                    "remove it, or use weighted",
+                );
+                return None;
+            }
+            if word == "activePassive" {
+                let at = map.place_of("mode").unwrap_or(map.at);
+                let wrong = "activePassive needs an authority between sites, which this daemon does not have";
+                around.errors.add(at, &map.path_of("mode"), wrong, "use localFirst or weighted");
+                return None;
+            }
+            Mode::LocalFirst
+        }
+    };
+    Some(Some((ServicePolicy { mode, ..ServicePolicy::default() }, capacity?)))
+}
+
+fn weights(map: &Map<'_>, around: &Around<'_>) -> Option<BTreeMap<SiteId, u32>> {
+    let each = map.named("each", super::SITES_MAX)?;
+    let mut weights = Some(BTreeMap::new());
+    for (name, inner) in &each.value {
+        let weight = inner.whole::<u32>("weight");
+        let Some(sites) = around.sites else { continue };
+        let found = sites.all.iter().find(|(_, site)| site.name == name.value);
+        if found.is_none() {
+            inner.refuse(name, format!("{} is none of sites", name.value), "use a name of sites, or add it there");
+        }
+        match (found, weight) {
+            (Some((id, _)), Some(weight)) => drop(weights.as_mut().map(|w| w.insert(*id, weight.value))),
+            _ => weights = None,
+        }
+    }
+    if weights.as_ref().is_some_and(|w| around.sites.is_some() && w.values().all(|weight| *weight == 0)) {
+        around.errors.add(each.at, &each.path, "no site has a weight above 0", "give one at least a weight");
+        return None;
+    }
+    weights
+}
+
+fn capacity(map: &Map<'_>) -> Option<Capacity> {
+    let whole = map.has("capacity").then(|| map.whole("capacity"));
+    let each = map.has("capacityPerEndpoint").then(|| map.whole("capacityPerEndpoint"));
+    match (whole, each) {
+        (None, None) => Some(Capacity::Unknown),
+        (Some(whole), None) => Some(Capacity::Service(whole?.value)),
+        (None, Some(each)) => Some(Capacity::Endpoint(each?.value)),
+        (Some(_), Some(each)) => {
+            map.refuse(&each?, "capacity is given, too", "remove one of the two");
+            None
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the rest of the process may know of sites: a snapshot, and why the traffic of each service went where it goes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bascule_core::site::SiteId;
+use bascule_core::site::policy::Opinion;
+use bascule_core::site::summary::Summary;
+use bascule_core::site::timeline::Timeline;
+use bascule_core::time::Instant;
+use bascule_mesh::feed::Status as FeedStatus;
+use bascule_mesh::path::PathStatus;
+use bascule_mesh::state::{SessionStatus, Status as StateStatus};
+use serde::Serialize;
+
+/// A snapshot.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SitesStatus {
+    /// Name of this site.
+    pub site: String,
+    /// This node.
+    pub node: String,
+    /// This node's relay, where it is one.
+    pub relay: Option<String>,
+    /// It speaks for the site.
+    pub leads: bool,
+    /// Who does, as far as this node hears.
+    pub leader: Option<String>,
+    /// Relays of this site that are heard, this node's among them.
+    pub heard: Vec<String>,
+    /// No other site is heard.
+    pub isolated: bool,
+    /// What an operator should know, in words.
+    pub conditions: Vec<String>,
+    /// All sites but this one.
+    pub sites: Vec<SiteView>,
+    /// Services of several sites.
+    pub services: Vec<ServiceView>,
+    /// The relay of this node; `None` without one that runs.
+    pub state: Option<StateStatus>,
+    /// What it tells the nodes of its site.
+    pub feed: Option<FeedStatus>,
+}
+
+/// Another site.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteView {
+    /// Its number.
+    pub id: SiteId,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// The STATE session of this site with it stands.
+    pub session: bool,
+    /// Seconds since the oldest of what it said was confirmed; `None`: it has said nothing.
+    pub age_seconds: Option<f64>,
+    /// The session itself, on the relay that leads.
+    pub state: Option<SessionStatus>,
+    /// The path from this node; `None`: it is not probed.
+    pub path: Option<PathStatus>,
+}
+
+/// A service of several sites.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// Its number in all sites.
+    pub number: u32,
+    /// `localFirst` or `weighted`.
+    pub mode: &'static str,
+    /// Tables so far.
+    pub tables: u64,
+    /// Share of new flows that goes to other sites, 0 to 1.
+    pub spill: f64,
+    /// How each site stands.
+    pub sites: Vec<StandingView>,
+}
+
+/// A service at a site.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StandingView {
+    /// The site's name.
+    pub name: String,
+    /// What the policy thinks.
+    #[serde(flatten)]
+    pub opinion: Opinion,
+    /// What the site said.
+    pub summary: Option<Summary>,
+}
+
+/// Why the traffic of a service goes where it goes.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    /// The service.
+    pub service: String,
+    /// Names of sites by their numbers.
+    pub names: BTreeMap<SiteId, String>,
+    /// Changes of its table, the oldest first. Times are of this node's clock.
+    pub changes: Vec<Timeline>,
+    /// The clock when this was asked.
+    pub now: Instant,
+}
+
+/// The asking side, and that of the room; cheap to clone.
+#[derive(Clone, Default)]
+pub struct SitesHandle {
+    status: Arc<Mutex<Option<Arc<SitesStatus>>>>,
+    why: Arc<Mutex<BTreeMap<String, Arc<Why>>>>,
+}
+
+impl SitesHandle {
+    /// The latest snapshot, at most a second old; `None`: this site is alone.
+    pub fn get(&self) -> Option<Arc<SitesStatus>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The latest changes of a service's table; `None`: it is no service of several sites.
+    pub fn why(&self, service: &str) -> Option<Arc<Why>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
+    }
+
+    /// Another snapshot. What is said of services that it does not have is forgotten.
+    pub fn set(&self, status: SitesStatus) {
+        let names = |why: &String| status.services.iter().any(|service| service.name == *why);
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).retain(|why, _| names(why));
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(status));
+    }
+
+    /// A service's table changed.
+    pub fn set_why(&self, why: Why) {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).insert(why.service.clone(), Arc::new(why));
+    }
+}

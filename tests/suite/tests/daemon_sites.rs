@@ -1,0 +1,245 @@
+//! Two sites of real daemons: nodes n1 (relay) and n2 are one, n3 (relay) is the other; a LAN is the wide area between them. Certificates
+//! are made by `bascule pki`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bascule_lab::bascule::{Bascule, binary};
+use bascule_lab::{Direction, Filter, tool, wait_for};
+use bascule_suite::cluster::Cluster;
+use serde_json::{Value, json};
+
+const VIP: &str = "10.9.7.100";
+/// Long enough for the protocol's own waits (a relay listens for 3 s and learns for 10 s before it speaks, a share moves by a tenth a
+/// second) on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// `bascule pki`, as an operator calls it.
+fn pki(words: &[&str]) -> Result<String> {
+    let all: Vec<&str> = ["pki"].iter().chain(words).copied().collect();
+    Ok(tool(None, &binary()?.display().to_string(), &all, None)?)
+}
+
+/// Certificate and key of a node, in the directory that its configuration names.
+fn issue(authority: &Path, site: &str, name: &str, into: &Path) -> Result<()> {
+    let (authority, into) = (authority.display().to_string(), into.display().to_string());
+    pki(&["issue", "--authority", &authority, "--site", site, "--relay", name, "--into", &into]).map(drop)
+}
+
+fn init(dir: &Path) -> Result<PathBuf> {
+    pki(&["init", "--authority", &dir.display().to_string(), "--domain", "sites.test"])?;
+    Ok(dir.to_owned())
+}
+
+fn secret_file(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(())
+}
+
+/// The file of node `n`.
+fn config(dir: &Path, n: usize) -> Value {
+    let (here, nodes): (&str, &[usize]) = if n == 3 { ("dc-b", &[3]) } else { ("dc-a", &[1, 2]) };
+    let gateway = |n: &usize| json!({ "name": format!("n{n}"), "id": n, "address": format!("10.9.0.{n}") });
+    let site = |id: u8, relay: usize, nodes: &[usize]| {
+        json!({
+            "id": id, "prefixes": ["10.9.7.0/24"],
+            "relays": [{ "name": format!("n{relay}"), "address": format!("10.9.0.{relay}:7845") }],
+            "gateways": nodes.iter().map(gateway).collect::<Vec<_>>(),
+        })
+    };
+    let mut sites = json!({ "dc-a": site(1, 1, &[1, 2]), "dc-b": site(2, 3, &[3]) });
+    let other = if n == 3 { "dc-a" } else { "dc-b" };
+    sites[other]["secretFile"] = json!(dir.join("pair.key"));
+    let mut own = json!({ "name": here, "domain": "sites.test", "certificates": dir.join(format!("pki-n{n}")) });
+    if n != 2 {
+        own["relay"] = json!(format!("n{n}"));
+        own["incarnation"] = json!(dir.join(format!("incarnation-n{n}")));
+    }
+    let members: Vec<Value> = nodes
+        .iter()
+        .map(|n| json!({ "name": format!("n{n}"), "id": n, "addresses": [format!("10.9.0.{n}")] }))
+        .collect();
+    let endpoints: Vec<Value> = nodes
+        .iter()
+        .map(|n| json!({ "name": format!("e{n}"), "address": format!("10.9.0.{n}"), "port": 7100, "node": format!("n{n}") }))
+        .collect();
+    json!({
+        "node": format!("n{n}"),
+        "forwarding": { "nodes": members, "keyFile": dir.join("forward.keys") },
+        "site": own,
+        "sites": sites,
+        "services": [{
+            "name": "web", "number": 7, "vip": VIP, "port": 7000, "protocol": "udp", "endpoints": endpoints,
+            "sites": { "mode": "weighted", "each": { "dc-a": { "weight": 50 }, "dc-b": { "weight": 50 } } },
+        }],
+    })
+}
+
+fn page(daemon: &Bascule) -> Option<Value> {
+    let (status, body) = daemon.get("/sites").ok()?;
+    (status == 200).then(|| serde_json::from_str(&body).ok())?
+}
+
+/// Waits until `/sites` of a node is as wanted; the last page is in the error.
+fn wait_page(cluster: &mut Cluster, n: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let daemon = cluster.daemon(n);
+    let mut last = Value::Null;
+    let found = wait_for(PATIENCE, what, || {
+        last = page(daemon)?;
+        wanted(&last).then(|| last.clone())
+    });
+    found.with_context(|| format!("n{n}: {last:#}"))
+}
+
+/// Share of a site in a page.
+fn share(page: &Value, site: &str) -> f64 {
+    let sites = page["services"][0]["sites"].as_array();
+    let found = sites.into_iter().flatten().find(|s| s["name"] == site);
+    found.and_then(|s| s["share"].as_f64()).unwrap_or_default()
+}
+
+fn halves(page: &Value) -> bool {
+    (share(page, "dc-b") - 0.5).abs() < 0.01
+}
+
+const REFUSED: &str = "bascule_sites_refused_total{plane=\"state\",reason=";
+
+#[test]
+fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Result<()> {
+    let mut cluster = Cluster::new("sites", 3)?;
+    let dir = cluster.lab.directory().to_owned();
+    let key = "00112233445566778899aabbccddeeff";
+    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
+    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    let (ours, theirs) = (init(&dir.join("authority"))?, init(&dir.join("stranger"))?);
+    issue(&ours, "1", "n1", &dir.join("pki-n1"))?;
+    issue(&ours, "1", "n2", &dir.join("pki-n2"))?;
+    // Rightly named, but nobody's authority has signed it.
+    issue(&theirs, "2", "n3", &dir.join("pki-n3"))?;
+    for n in [1, 2, 3] {
+        let config = config(&dir, n);
+        cluster.start(n, &config)?;
+    }
+
+    // A wrong certificate: refused, counted, and nothing comes of it.
+    let refused = wait_for(PATIENCE, "a refusal that is counted", || {
+        let daemon = cluster.hosts[0].daemon.as_ref()?;
+        let count = |reason: &str| daemon.metric(&format!("{REFUSED}\"{reason}\"}}")).unwrap_or_default();
+        let all = count("unknown-authority") + count("theirs");
+        (all >= 1.0).then_some(all)
+    })?;
+    let alone = page(cluster.daemon(1)).context("a page")?;
+    ensure!(refused >= 1.0 && alone["sites"][0]["session"] == false, "{alone:#}");
+    ensure!(share(&alone, "dc-b") == 0.0, "nothing is known of a site that was refused: {alone:#}");
+    // Paths have a secret of their own: what the certificate says is nothing to them.
+    wait_page(&mut cluster, 1, "the path", |page| page["sites"][0]["path"]["path"]["carriage"] == "up")?;
+
+    // The right one: sessions come up, facts reach the node that is no relay, and shares are what the file says.
+    cluster.daemon(3).process.sigterm()?;
+    cluster.daemon(3).process.wait(PATIENCE)?;
+    issue(&ours, "2", "n3", &dir.join("pki-n3"))?;
+    let config3 = config(&dir, 3);
+    cluster.start(3, &config3)?;
+    for n in [1, 2, 3] {
+        let shown = wait_page(&mut cluster, n, "a session, a path and half of the share there", |page| {
+            let site = &page["sites"][0];
+            let other = if n == 3 { "dc-a" } else { "dc-b" };
+            site["session"] == true
+                && site["path"]["path"]["carriage"] == "up"
+                && site["path"]["path"]["flowsUp"].as_u64() >= Some(2)
+                && (share(page, other) - 0.5).abs() < 0.01
+        })?;
+        ensure!(shown["leads"] == (n != 2) && shown["leader"] == if n == 3 { "n3" } else { "n1" }, "{shown:#}");
+    }
+    let table = cluster.daemon(2).ctl(&["sites"])?;
+    ensure!(
+        table.contains("no relay, n1 leads") && table.contains("dc-b") && table.contains("50.0 % elsewhere"),
+        "{table}"
+    );
+
+    // The only relay of this site dies: what is known stays, and nothing moves.
+    let tables = |page: &Value| page["services"][0]["tables"].as_u64();
+    let before = page(cluster.daemon(2)).context("a page")?;
+    cluster.daemon(1).process.sigkill()?;
+    let after = wait_page(&mut cluster, 2, "no relay that leads", |page| page["leader"].is_null())?;
+    ensure!(after["sites"][0]["session"] == false && halves(&after), "{after:#}");
+    let blind = wait_page(&mut cluster, 2, "the verdict of a site that is not heard", |page| {
+        let sites = page["services"][0]["sites"].as_array();
+        sites.into_iter().flatten().any(|s| s["name"] == "dc-b" && s["verdict"] == "blind")
+    })?;
+    ensure!(halves(&blind) && tables(&blind) == tables(&before), "no table since: {before:#} {blind:#}");
+
+    // The way between the sites is cut: the share comes home by what this node sees by itself, and `why` tells it.
+    let wire = cluster.hosts[2].port.cut(Direction::Both, Filter::All)?;
+    let home = wait_page(&mut cluster, 2, "the share to come home", |page| share(page, "dc-a") == 1.0)?;
+    ensure!(wire.dropped()? > 0 && home["sites"][0]["path"]["path"]["carriage"]["down"].is_string(), "{home:#}");
+    let told = wait_for(PATIENCE, "a timeline of it", || {
+        let (_, body) = cluster.daemon(2).get("/why?service=web").ok()?;
+        let why: Value = serde_json::from_str(&body).ok()?;
+        let last = why["changes"].as_array()?.iter().rev().find(|c| c["why"]["verdict"] == "path-down")?.clone();
+        last["applied"].is_u64().then_some(last)
+    })?;
+    let at = |key: &str| told[key].as_u64().map(Duration::from_nanos).context("a time");
+    let (noticed, applied) = (at("detected")? - at("cause")?, at("applied")? - at("detected")?);
+    println!("path down noticed after {noticed:?}, in force {applied:?} later");
+    // Five intervals of 100 ms without a word, and what a busy machine adds; the bound itself is the simulator's.
+    ensure!(noticed >= Duration::from_millis(400) && noticed < Duration::from_secs(3), "{told:#}");
+    ensure!(told["why"]["rule"] == "facts" && told["after"] == json!({ "1": 1.0 }), "{told:#}");
+    let words = cluster.daemon(2).ctl(&["why", "web"])?;
+    ensure!(words.contains("dc-b is path-down") && words.contains("-> 0.0 %"), "{words}");
+    let error = cluster.daemon(2).ctl(&["why", "nothing"]).expect_err("no such service");
+    ensure!(error.to_string().contains("no site was chosen for nothing"), "{error}");
+    // It carries again, and then loses a third of what comes: an alarm that names the direction.
+    wire.heal()?;
+    wait_page(&mut cluster, 2, "the path again", |page| page["sites"][0]["path"]["path"]["carriage"] == "up")?;
+    let wire = cluster.hosts[2].port.lose(Direction::FromNode, Filter::All, 0.33)?;
+    let lossy =
+        wait_page(&mut cluster, 2, "a brownout", |page| !page["sites"][0]["path"]["path"]["brownoutIn"].is_null())?;
+    ensure!(lossy["sites"][0]["path"]["path"]["carriage"] == "up" && wire.heal()? > 0, "{lossy:#}");
+    Ok(())
+}
+
+/// A file that changes how a service is spread changes it at once; one that changes who this site is waits for the next start.
+#[test]
+fn policies_change_live_and_the_identity_of_a_site_does_not() -> Result<()> {
+    let mut cluster = Cluster::new("sitesr", 1)?;
+    let dir = cluster.lab.directory().to_owned();
+    let key = "00112233445566778899aabbccddeeff";
+    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
+    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    let authority = init(&dir.join("authority"))?;
+    let mut file = config(&dir, 1);
+    file["sites"]["dc-a"]["gateways"] = json!([{ "name": "n1", "id": 1, "address": "10.9.0.1" }]);
+    file["forwarding"]["nodes"] = json!([{ "name": "n1", "id": 1, "addresses": ["10.9.0.1"] }]);
+    file["services"][0]["endpoints"] = json!([{ "name": "e1", "address": "10.9.0.1", "port": 7100, "node": "n1" }]);
+    cluster.start(1, &file)?;
+    // Without a certificate there is no relay, and the daemon says so and goes on.
+    wait_page(&mut cluster, 1, "the condition", |page| page["conditions"].to_string().contains("certificate: "))?;
+    wait_page(&mut cluster, 1, "all of the share here", |page| share(page, "dc-a") == 1.0)?;
+    issue(&authority, "1", "n1", &dir.join("pki-n1"))?;
+    wait_page(&mut cluster, 1, "the relay", |page| page["state"]["leads"] == true && page["conditions"] == json!([]))?;
+
+    file["services"][0]["sites"] = json!({ "capacityPerEndpoint": 30 });
+    cluster.daemon(1).rewrite(&file)?;
+    let local = wait_page(&mut cluster, 1, "another mode", |page| page["services"][0]["mode"] == "localFirst")?;
+    ensure!(share(&local, "dc-a") == 1.0, "{local:#}");
+    wait_page(&mut cluster, 1, "its capacity", |page| page["services"][0]["sites"][0]["summary"]["capacity"] == 30)?;
+
+    file["site"]["pathPort"] = json!(9000);
+    file["services"][0]["sites"] = json!({ "mode": "activePassive" });
+    cluster.daemon(1).rewrite(&file)?;
+    cluster.wait_metric(1, "bascule_config_reload_total{result=\"refused\"}", |refused| refused >= 1.0)?;
+    let applied = "bascule_config_reload_total{result=\"applied\"}";
+    let before = cluster.wait_metric(1, applied, |_| true)?;
+    file["services"][0]["sites"] = json!({ "mode": "localFirst" });
+    cluster.daemon(1).rewrite(&file)?;
+    cluster.wait_metric(1, applied, |count| count > before)?;
+    let same = wait_page(&mut cluster, 1, "a page", |_| true)?;
+    ensure!(
+        same["services"][0]["sites"][0]["summary"]["capacity"] == 30,
+        "nothing of both sections is taken: {same:#}"
+    );
+    Ok(())
+}
