@@ -111,6 +111,9 @@ impl Merged {
             // The plan's nodes begin with those of the file.
             if self.seen.is_some() {
                 forwarding.config.nodes.clone_from(&self.plan.nodes);
+                if let Some(sites) = &all.sites {
+                    forwarding.join(sites);
+                }
             }
             forwarding.config.services.extend(self.plan.services.iter().cloned());
         }

@@ -14,6 +14,7 @@ use super::error::shown;
 use super::keys;
 use super::read::{At, Errors, Items, Map};
 use super::rules::family_name;
+use super::sites::Sites;
 use super::values;
 use super::vips::Vips;
 
@@ -21,7 +22,7 @@ use super::vips::Vips;
 const NODES_MAX: usize = 4095;
 /// Most addresses of a node: the map of senders has two for each possible node, and few have more than one.
 const ADDRESSES_MAX: usize = 8;
-/// The site of all nodes until sites are configured; 0 means "none" in the encapsulation.
+/// The site of all nodes when the file has no sites; 0 means "none" in the encapsulation.
 const SITE: u8 = 1;
 
 /// What the data plane is told.
@@ -53,6 +54,17 @@ pub struct Forwarding {
     pub orphan_rate: u32,
     /// ICMP packets a second and CPU of our own making.
     pub icmp_rate: u32,
+}
+
+impl Forwarding {
+    /// The nodes of this site, and those of others that packets go to and come from: named `SITE/NODE`, as two sites may have nodes of one name.
+    pub fn join(&mut self, sites: &Sites) {
+        self.config.nodes.iter_mut().for_each(|node| node.site = sites.here.0);
+        for (_, site) in sites.all.iter().filter(|(id, _)| **id != sites.here) {
+            let named = |node: &NodeSpec| NodeSpec { name: format!("{}/{}", site.name, node.name), ..node.clone() };
+            self.config.nodes.extend(site.gateways.iter().map(named));
+        }
+    }
 }
 
 /// Where packets are taken.
@@ -100,6 +112,11 @@ impl Read {
         made.config.services = services.specs;
         made.ca_files = services.ca_files;
         Some(made)
+    }
+
+    /// Nodes of the file as far as they could be read: names and ids.
+    pub(super) fn ids(&self) -> Vec<(&str, u16)> {
+        self.nodes.iter().filter_map(|n| Some((n.name.as_ref()?.value.as_str(), n.id.as_ref()?.value))).collect()
     }
 
     /// UDP port of the encapsulation, unless an error was noted.

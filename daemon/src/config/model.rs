@@ -73,6 +73,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         this: node.as_ref(),
         base_dir: around.base_dir,
         errors,
+        nodes: forwarding.as_ref().map(forwarding::Read::ids).unwrap_or_default(),
         taken: taken.into_iter().filter_map(|(port, of)| Some((port?, of))).collect(),
     };
     let sites = sites::read(map, &of_sites);
@@ -87,7 +88,13 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     let spreads = services.as_mut().map(|s| std::mem::take(&mut s.spreads)).unwrap_or_default();
     let sites = sites.map(|sites| sites.map(|sites| sites::Sites { services: spreads, ..sites }));
     let forwarding = match (map.has("forwarding"), forwarding) {
-        (true, read) => Some(read?.finish(services)?),
+        (true, read) => {
+            let mut whole = read?.finish(services)?;
+            if let Some(Some(sites)) = &sites {
+                whole.join(sites);
+            }
+            Some(whole)
+        }
         (false, _) => None,
     };
     let (groups, anycast) = vips?.finish()?;

@@ -54,7 +54,12 @@ pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
         interface: services.interface.clone(),
         taken: groups.chain(anycast).collect(),
         file_services: forwarding.clone().flat_map(|f| &f.config.services).map(|service| service.key()).collect(),
-        file_nodes: forwarding.flat_map(|f| f.config.nodes.clone()).collect(),
+        file_nodes: forwarding.flat_map(|f| f.config.nodes.clone()).filter(|node| here(file, node)).collect(),
         limits: limits(),
     })
+}
+
+/// Is it a node of this site?
+fn here(file: &Loaded, node: &NodeSpec) -> bool {
+    file.sites.as_ref().is_none_or(|sites| node.site == sites.here.0)
 }

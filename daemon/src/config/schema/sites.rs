@@ -60,7 +60,7 @@ pub(super) static SITES: Section = Section {
     path: "sites.NAME",
     about: "A site, by its name; this one among them. All but `secretFile` is the same in all sites.",
     fields: &[
-        field("id", Whole { min: 1, max: 254 }, Required, "Unique number. It stands in packets and certificates."),
+        field("id", Whole { min: 1, max: 63 }, Required, "Unique number. It stands in packets and certificates."),
         field(
             "region",
             Text { what: "a name", right: NAME },
@@ -103,7 +103,7 @@ static GATEWAYS: Section = Section {
     about: "A node of the site that balances services of several sites. Their order is the same in all sites.",
     fields: &[
         field("name", Text { what: "a name", right: NODE }, Required, "Its `node`."),
-        field("id", Whole { min: 1, max: 4095 }, Required, "Its id in `forwarding.nodes` there."),
+        field("id", Whole { min: 1, max: 4095 }, Required, "Its id in `forwarding.nodes` there. No node of any site may have the same: packets between sites name them."),
         field(
             "address",
             Text { what: "an address", right: ADDRESS },

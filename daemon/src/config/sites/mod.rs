@@ -101,6 +101,8 @@ pub(super) struct Around<'a> {
     pub(super) this: Option<&'a At<String>>,
     pub(super) base_dir: &'a Path,
     pub(super) errors: &'a Errors,
+    /// Nodes of `forwarding.nodes`: names and ids.
+    pub(super) nodes: Vec<(&'a str, u16)>,
     /// UDP ports that are taken, and by what.
     pub(super) taken: Vec<(u16, &'static str)>,
 }
@@ -160,6 +162,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
     };
     let relay = rules::relay(&site, relay, listen, here);
     let rank = rules::rank(here, around);
+    let whole = rules::nodes(&sites, here, around) && whole;
     rules::ports(&site, path_port.as_ref(), nodes_port.as_ref(), here, around);
     let (relay, incarnation) = (relay?, incarnation?);
     let id = SiteId(here.id.as_ref()?.value);

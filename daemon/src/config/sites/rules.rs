@@ -27,7 +27,7 @@ pub(super) fn across(sites: &[Read], errors: &Errors) -> bool {
             good = false;
         }
     };
-    let (mut ids, mut addresses) = (HashMap::new(), HashMap::new());
+    let (mut ids, mut addresses, mut numbers) = (HashMap::new(), HashMap::new(), HashMap::new());
     let named = |value: String, of: (super::super::error::Pos, &str)| At { value, at: of.0, path: of.1.to_owned() };
     for site in sites {
         if let Some(id) = &site.id {
@@ -38,7 +38,7 @@ pub(super) fn across(sites: &[Read], errors: &Errors) -> bool {
         for (name, _) in site.relays.iter().flatten() {
             twice(name, relays.insert(&name.value, name.at.line), "name", "give each relay its own");
         }
-        let (mut names, mut numbers) = (HashMap::new(), HashMap::new());
+        let mut names = HashMap::new();
         for gateway in site.gateways.iter().flatten() {
             let (name, id, address) = (&gateway.name, &gateway.id, &gateway.address);
             twice(name, names.insert(&name.value, name.at.line), "name", "give each gateway its own");
@@ -57,6 +57,30 @@ pub(super) fn across(sites: &[Read], errors: &Errors) -> bool {
                 format!("{} is {}, others are {}", address.value, family_name(other_family), family_name(family));
             errors.add(address.at, &address.path, wrong, "give all gateways an address of one family");
             good = false;
+        }
+    }
+    good
+}
+
+/// Gateways of this site are nodes of `forwarding.nodes`; those of others have ids that none of these has.
+pub(super) fn nodes(sites: &[Read], here: &Read, around: &Around<'_>) -> bool {
+    let mut good = true;
+    let mut wrong = |id: &At<u16>, wrong: String, right: &str| {
+        around.errors.add(id.at, &id.path, wrong, right);
+        good = false;
+    };
+    for site in sites {
+        for Gateway { name, id, .. } in site.gateways.iter().flatten() {
+            let same_id = around.nodes.iter().find(|(_, of)| *of == id.value);
+            if site.name.value != here.name.value {
+                if let Some((node, _)) = same_id {
+                    let text = format!("{} is also the id of node {node} here", id.value);
+                    wrong(id, text, "give the nodes of all sites ids of their own");
+                }
+            } else if same_id.is_none_or(|(node, _)| *node != name.value) {
+                let text = format!("{} is not the id of node {} in forwarding.nodes", id.value, name.value);
+                wrong(id, text, "use the id that it has there");
+            }
         }
     }
     good
