@@ -1,12 +1,15 @@
 //! Two sites of real daemons: nodes n1 (relay) and n2 are one, n3 (relay) is the other; a LAN is the wide area between them. Certificates
 //! are made by `bascule pki`.
 
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bascule_lab::bascule::{Bascule, binary};
-use bascule_lab::{Direction, Filter, tool, wait_for};
+use bascule_lab::{Direction, Filter, Netns, tool, wait_for};
 use bascule_suite::cluster::Cluster;
 use serde_json::{Value, json};
 
@@ -17,6 +20,36 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Until a site has its whole share whose path was down when its first word came, which a start of its only gateway may cause: 20 good
 /// slots of the path (10 s), 10 s on probation, and a slow start of 60 s.
 const WHOLE: Duration = Duration::from_secs(140);
+
+/// What a client connects to, and where endpoints listen.
+const SHOP: u16 = 7001;
+const SHELF: u16 = 7101;
+
+/// A server that gives its number to everybody, until the process ends.
+fn serve(netns: &Netns, number: u8) -> Result<()> {
+    let listener = netns.run(|| TcpListener::bind(("0.0.0.0", SHELF)))?;
+    let _ends_with_the_process = netns.spawn("shelf", move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            // Whoever hangs up first is the test's matter.
+            let _gone = stream.write_all(&[number]);
+        }
+    });
+    Ok(())
+}
+
+/// Who answers `count` new connections to the VIP.
+fn answers(client: &Netns, count: usize) -> Result<BTreeSet<u8>> {
+    let one = || -> Result<u8> {
+        let to = format!("{VIP}:{SHOP}").parse()?;
+        let mut stream = client.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut number = [0];
+        stream.read_exact(&mut number)?;
+        Ok(number[0])
+    };
+    (0..count).map(|n| one().with_context(|| format!("connection {n}"))).collect()
+}
 
 /// `bascule pki`, as an operator calls it.
 fn pki(words: &[&str]) -> Result<String> {
@@ -68,13 +101,25 @@ fn config(dir: &Path, n: usize) -> Value {
         .iter()
         .map(|n| json!({ "name": format!("e{n}"), "address": format!("10.9.0.{n}"), "port": 7100, "node": format!("n{n}") }))
         .collect();
+    let shelves: Vec<Value> = endpoints
+        .iter()
+        .map(|endpoint| {
+            let mut shelf = endpoint.clone();
+            shelf["port"] = json!(SHELF);
+            shelf
+        })
+        .collect();
     json!({
         "node": format!("n{n}"),
-        "forwarding": { "nodes": members, "keyFile": dir.join("forward.keys") },
+        // XDP on veth wants checksums that the lab's clients leave to their cards.
+        "forwarding": { "nodes": members, "keyFile": dir.join("forward.keys"), "hook": "tc" },
         "site": own,
         "sites": sites,
         "services": [{
             "name": "web", "number": 7, "vip": VIP, "port": 7000, "protocol": "udp", "endpoints": endpoints,
+            "sites": { "mode": "weighted", "each": { "dc-a": { "weight": 50 }, "dc-b": { "weight": 50 } } },
+        }, {
+            "name": "shop", "number": 8, "vip": VIP, "port": SHOP, "protocol": "tcp", "endpoints": shelves,
             "sites": { "mode": "weighted", "each": { "dc-a": { "weight": 50 }, "dc-b": { "weight": 50 } } },
         }],
     })
@@ -166,6 +211,15 @@ fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Res
         })?;
         ensure!(shown["leads"] == (n != 2) && shown["leader"] == if n == 3 { "n3" } else { "n1" }, "{shown:#}");
     }
+    // Packets follow: new connections that arrive at n2 are answered by both sites.
+    for n in 1..=3_u8 {
+        serve(&cluster.hosts[usize::from(n) - 1].netns, n)?;
+    }
+    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.2"])?;
+    let both = wait_for(PATIENCE, "both sites to answer", || {
+        answers(&cluster.client, 24).ok().filter(|seen| seen.contains(&3) && seen.len() > 1)
+    })?;
+    println!("answered by the endpoints {both:?}");
     let table = cluster.daemon(2).ctl(&["sites"])?;
     ensure!(
         table.contains("no relay, n1 leads") && table.contains("dc-b") && table.contains("50.0 % elsewhere"),
@@ -187,6 +241,8 @@ fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Res
     // The way between the sites is cut: the share comes home by what this node sees by itself, and `why` tells it.
     let wire = cluster.hosts[2].port.cut(Direction::Both, Filter::All)?;
     let home = wait_page(&mut cluster, 2, "the share to come home", |page| share(page, "dc-a") == 1.0)?;
+    let seen = answers(&cluster.client, 12)?;
+    ensure!(!seen.contains(&3), "n3 is cut off, and was answered by {seen:?}");
     ensure!(wire.dropped()? > 0 && home["sites"][0]["path"]["path"]["carriage"]["down"].is_string(), "{home:#}");
     let told = wait_for(PATIENCE, "a timeline of it", || {
         let (_, body) = cluster.daemon(2).get("/why?service=web").ok()?;
@@ -224,6 +280,7 @@ fn policies_change_live_and_the_identity_of_a_site_does_not() -> Result<()> {
     secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
     let authority = init(&dir.join("authority"))?;
     let mut file = config(&dir, 1);
+    file["services"].as_array_mut().expect("a list").truncate(1);
     file["sites"]["dc-a"]["gateways"] = json!([{ "name": "n1", "id": 1, "address": "10.9.0.1" }]);
     file["forwarding"]["nodes"] = json!([{ "name": "n1", "id": 1, "addresses": ["10.9.0.1"] }]);
     file["services"][0]["endpoints"] = json!([{ "name": "e1", "address": "10.9.0.1", "port": 7100, "node": "n1" }]);

@@ -1,6 +1,7 @@
 //! What the configuration file says of the cluster's Services, in the words of the plan.
 
 use bascule_core::node::config::Announce;
+use bascule_core::service::NodeSpec;
 use bascule_core::service::plan::{Limits, PlanPolicy};
 use bascule_core::service::translate::Policy;
 use bascule_core::shard::eligible::NodePolicy;

@@ -103,7 +103,12 @@ static GATEWAYS: Section = Section {
     about: "A node of the site that balances services of several sites. Their order is the same in all sites.",
     fields: &[
         field("name", Text { what: "a name", right: NODE }, Required, "Its `node`."),
-        field("id", Whole { min: 1, max: 4095 }, Required, "Its id in `forwarding.nodes` there. No node of any site may have the same: packets between sites name them."),
+        field(
+            "id",
+            Whole { min: 1, max: 4095 },
+            Required,
+            "Its id in `forwarding.nodes` there. No node of any site may have the same: packets between sites name them.",
+        ),
         field(
             "address",
             Text { what: "an address", right: ADDRESS },

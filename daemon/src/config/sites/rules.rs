@@ -7,7 +7,7 @@ use bascule_core::types::Family;
 
 use super::super::read::{At, Errors, Map};
 use super::super::rules::family_name;
-use super::{Around, Read};
+use super::{Around, Gateway, Read};
 
 /// A list that must not be empty.
 pub(super) fn some<T>(list: &At<Vec<T>>, right: &str, errors: &Errors) -> Option<()> {
