@@ -72,8 +72,10 @@ pub(super) fn nodes(sites: &[Read], here: &Read, around: &Around<'_>) -> bool {
     for site in sites {
         for Gateway { name, id, .. } in site.gateways.iter().flatten() {
             let same_id = around.nodes.iter().find(|(_, of)| *of == id.value);
+            // What two gateways share is told already.
+            let told = || here.gateways.iter().flatten().any(|own| own.id.value == id.value);
             if site.name.value != here.name.value {
-                if let Some((node, _)) = same_id {
+                if let Some((node, _)) = same_id.filter(|_| !told()) {
                     let text = format!("{} is also the id of node {node} here", id.value);
                     wrong(id, text, "give the nodes of all sites ids of their own");
                 }

@@ -26,11 +26,15 @@ fn service(sites: &str) -> String {
 /// A file in which a field of this section may stand in the place of `@`, for the tests of the table.
 pub(in crate::config) fn carrier(section: &str, key: &str) -> String {
     let site = SITE.replace("pki }", if section == "site" { "pki, @ }" } else { "pki }" });
-    let mut sites = both();
+    let (mut sites, mut forwarding) = (both(), FORWARDING.to_owned());
     match (section, key) {
         ("sites.NAME", "id") => sites = sites.replace("id: 2, ", "@, ").replace("id: 1, p", "id: 2, p"),
         ("sites.NAME", "prefixes") => sites = sites.replace("peer.key }", "peer.key, @ }"),
-        ("sites.NAME.gateways[]", "id") => sites = sites.replace("id: 4, ", "@, "),
+        // Ids are one space over all sites.
+        ("sites.NAME.gateways[]", "id") => {
+            forwarding = forwarding.replace("id: 1,", "id: 7,");
+            sites = sites.replace("n1, id: 1,", "n1, id: 7,").replace("m1, id: 4, ", "m1, @, ");
+        }
         _ => {}
     }
     let service = match section {
@@ -38,7 +42,7 @@ pub(in crate::config) fn carrier(section: &str, key: &str) -> String {
         "services[].sites.each.NAME" => service("mode: weighted, each: { dc-a: { @ }, dc-b: { weight: 5 } }"),
         _ => String::new(),
     };
-    format!("{FORWARDING}{site}{sites}{service}").replace("vips: []\n", "")
+    format!("{forwarding}{site}{sites}{service}").replace("vips: []\n", "")
 }
 
 fn load(text: &str) -> Loaded {
