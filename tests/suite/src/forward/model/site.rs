@@ -52,7 +52,7 @@ impl State {
             return self.look_abroad(job, from, &[]);
         }
         match self.named_sites(&job).first() {
-            Some(site) => self.to_site(job, from, *site, 0, Why::ToSite),
+            Some(site) => self.send_to_site(job, from, *site, 0, Why::ToSite),
             None => self.drop(PacketDrop::NoEndpoint, job.frame),
         }
     }
@@ -80,7 +80,7 @@ impl State {
         if from.origin_site != own && from.flags & SHIM_REMOTE != 0 {
             let second = from.second_site;
             if second != own && second != from.origin_site && second != 0 && self.reachable(second) {
-                return self.to_site(job, from, second, second, Why::Remote);
+                return self.send_to_site(job, from, second, second, Why::Remote);
             }
             return self.give_back(job, from);
         }
@@ -96,7 +96,7 @@ impl State {
             return self.drop(PacketDrop::RemoteRate, job.frame);
         }
         let from = Arrival { flags: from.flags | SHIM_REMOTE, ..*from };
-        self.to_site(job, &from, first, sites.get(1).copied().unwrap_or(0), Why::Remote)
+        self.send_to_site(job, &from, first, sites.get(1).copied().unwrap_or(0), Why::Remote)
     }
 
     fn head(job: &Job, from: &Arrival) -> ShimHead {
@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    fn to_site(&mut self, job: Job, from: &Arrival, site: u8, second: u8, why: Why) -> Output {
+    fn send_to_site(&mut self, job: Job, from: &Arrival, site: u8, second: u8, why: Why) -> Output {
         let entry = self.sites.get(&site).copied().unwrap_or_default();
         let lower = u32::try_from(job.hash & u64::from(u32::MAX)).expect("lower half");
         let at = usize::try_from(fast_range(lower, entry.count.into())).expect("small");

@@ -105,7 +105,8 @@ impl World {
             "node" => self.node(&mut w)?,
             "site" => {
                 let id: u8 = w.number()?;
-                let flags = u16::from(!w.flag("cut")) * SITE_REACHABLE | u16::from(w.flag("via")) * SITE_VIA_INGRESS;
+                let flags =
+                    (u16::from(!w.flag("cut")) * SITE_REACHABLE) | (u16::from(w.flag("via")) * SITE_VIA_INGRESS);
                 let list = w.value("gateways").unwrap_or_default();
                 let ids = list
                     .split(',')
