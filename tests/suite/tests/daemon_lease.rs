@@ -89,7 +89,8 @@ fn without_the_api_the_lease_ends_and_vrrp_does_not_notice() -> Result<()> {
     ensure!(silent, "kube-vip on the same node owns, and nobody of ours");
     // It dies: its lease runs out as anybody's.
     let owner = leased.owner()?;
-    let first = leased.sniffer.first_announcement(VIP, renewed, |_| true).expect("the owner announced");
+    let announced = || leased.sniffer.first_announcement(VIP, renewed, |_| true);
+    let first = wait_for(PATIENCE, "the owner to announce", announced)?;
     ensure!(
         first.at.since(renewed) >= SECOND * 3,
         "{:?} after the last renewal of a lease of 3 s",

@@ -290,7 +290,6 @@ impl Leased {
         self.follows(successor)?;
         let (old, new) = (self.nodes[owner].port.mac(), self.nodes[successor].port.mac());
         self.sniffer.forget(Stamp::now());
-        let asked = self.asker.asked();
         let mut cut = None;
         let struck = match fault {
             Fault::Kill => self.daemon(owner).process.sigkill()?,
@@ -304,7 +303,8 @@ impl Leased {
         let first = wait_for(PATIENCE, "the successor's announcement", || {
             self.sniffer.first_announcement(VIP, struck, |mac| mac == new)
         })?;
-        // Served by it, and asked for often enough that a second owner would have answered.
+        // Served by it.
+        let asked = self.asker.asked();
         self.prober.wait_answer(PATIENCE, first.at, Some(u32::try_from(successor + 1).unwrap_or(0)))?;
         match fault {
             Fault::Kill => self.start(owner)?,
@@ -318,10 +318,12 @@ impl Leased {
             }
         }
         self.follows(owner)?;
+        // Asked for often enough since that a second owner would have answered.
+        wait_for(PATIENCE, "the client to have asked", || (self.asker.asked() >= asked + 50).then_some(()))?;
         let until = Stamp::now();
         let dual = self.sniffer.dual_frames(VIP, new, first.at, until, None);
         let answered = self.answers(new, first.at);
-        if answered == 0 || self.asker.asked() < asked + 50 || self.sniffer.lost() > 0 {
+        if answered == 0 || self.sniffer.lost() > 0 {
             let what = format!("{answered} answers, {} frames lost", self.sniffer.lost());
             return Err(LabError::answer("the client and the sniffer", what));
         }
