@@ -1,9 +1,4 @@
 //! Sites of one process: an authority, relays on loopback, a proxy that cuts and holds, and peers that misbehave.
-#![allow(
-    dead_code,
-    clippy::allow_attributes,
-    reason = "each test binary uses another part of it, so what is dead differs and expect would not hold"
-)]
 
 pub(crate) mod proxy;
 pub(crate) mod rogue;
@@ -207,17 +202,12 @@ impl Node {
 
     /// Waits until the state of the relay is as wanted.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            let status = self.status().await;
-            if wanted(&status) {
-                return status;
-            }
-            if std::time::Instant::now() > deadline {
+        match met(async || Some(self.status().await).filter(|status| wanted(status))).await {
+            Some(status) => status,
+            None => {
                 let events = self.told.lock().expect("nobody panics with it").events.clone();
-                panic!("waited until {what}: {status:?} {events:?}");
+                panic!("waited until {what}: {:?} {events:?}", self.status().await);
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -235,12 +225,21 @@ impl Node {
 }
 
 pub(crate) async fn until(what: &str, mut wanted: impl FnMut() -> bool) {
-    let wait = async {
-        while !wanted() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    met(async || wanted().then_some(())).await.unwrap_or_else(|| panic!("waited until {what}"));
+}
+
+/// Asks every 5 ms until something is given; `None` when [`PATIENCE`] is over.
+pub(crate) async fn met<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    let all = async {
+        loop {
+            pace.tick().await;
+            if let Some(found) = ask().await {
+                return found;
+            }
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited until {what}"));
+    tokio::time::timeout(PATIENCE, all).await.ok()
 }
 
 pub(crate) const fn key(id: u32) -> Key {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bascule_core::site::SiteId;
 use bascule_core::site::state::message::{Cursor, Message};
@@ -15,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::PATIENCE;
+use super::{PATIENCE, met};
 
 /// A greeted connection to a relay.
 pub(crate) struct Rogue {
@@ -27,18 +26,13 @@ impl Rogue {
     pub(crate) async fn connect(dir: &Path, clock: &Arc<dyn Clock>, to: SocketAddr, site: SiteId) -> Self {
         let credentials = Credentials::read(dir, clock).expect("good certificates");
         // A relay that is crowded closes at once: it is called until it has room.
-        let call = async {
-            loop {
-                let stream = TcpStream::connect(to).await.expect("a relay listens");
-                stream.set_nodelay(true).expect("a TCP socket");
-                let connector = TlsConnector::from(credentials.client());
-                if let Ok(stream) = connector.connect(credentials.server_name(site), stream).await {
-                    return stream;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        let call = async || {
+            let stream = TcpStream::connect(to).await.expect("a relay listens");
+            stream.set_nodelay(true).expect("a TCP socket");
+            let connector = TlsConnector::from(credentials.client());
+            connector.connect(credentials.server_name(site), stream).await.ok()
         };
-        let mut rogue = Self { stream: tokio::time::timeout(PATIENCE, call).await.expect("a handshake") };
+        let mut rogue = Self { stream: met(call).await.expect("a handshake") };
         rogue.send(&Frame::Greeting { process: 0x7067_7565, renews: false }).await;
         rogue
     }

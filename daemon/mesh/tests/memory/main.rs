@@ -1,6 +1,7 @@
 //! What hostile peers may cost in memory (F26): a process of its own, with nothing else in it.
 
 #[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "what only the tests of `mesh` use")]
 mod common;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use bascule_mesh::tls::Refusal;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::common::{A, B, C, EPOCH, Mesh, PATIENCE};
+use crate::common::{A, B, C, EPOCH, Mesh, met};
 
 const WEB: ServiceId = ServiceId(7);
 
@@ -42,18 +42,12 @@ impl Relay {
     }
 
     async fn until(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
-        let all = async {
-            loop {
-                let (ask, answer) = oneshot::channel();
-                self.tell(Order::Status(ask)).await;
-                let status = answer.await.expect("an answer");
-                if wanted(&status) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        let status = async || {
+            let (ask, answer) = oneshot::channel();
+            self.tell(Order::Status(ask)).await;
+            wanted(&answer.await.expect("an answer")).then_some(())
         };
-        assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "waited until {what}");
+        assert!(met(status).await.is_some(), "waited until {what}");
     }
 }
 
@@ -80,13 +74,9 @@ impl Node {
     }
 
     async fn until(&self, what: &str, wanted: impl Fn(&Heard) -> bool) {
-        let all = async {
-            while !self.heard.lock().expect("nobody panics with it").iter().any(&wanted) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let met = tokio::time::timeout(PATIENCE, all).await.is_ok();
-        assert!(met, "waited until {what}: {:?}", self.heard.lock().expect("nobody panics with it"));
+        let heard = || self.heard.lock().expect("nobody panics with it");
+        let found = met(async || heard().iter().any(&wanted).then_some(())).await;
+        assert!(found.is_some(), "waited until {what}: {:?}", heard());
     }
 
     async fn until_word(&self, what: &str, wanted: impl Fn(&Word) -> bool) {

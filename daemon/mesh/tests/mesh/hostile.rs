@@ -177,9 +177,11 @@ async fn a_peer_that_does_not_read_is_left_and_others_do_not_wait_for_it() {
     let mut rogue = scene.peer(1).await;
     // Asks for everything again and again and takes nothing: what the kernels hold between the two is soon full.
     let asks = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(2));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             rogue.say(&Message::Resync).await;
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pace.tick().await;
         }
     };
     let slow = scene.a.until("it is too slow", |s| s.counters.ended.contains_key(&Ended::Slow));

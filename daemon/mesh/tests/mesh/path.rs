@@ -12,7 +12,7 @@ use bascule_mesh::path::{Command, PathConfig, PathStatus, Prober, open};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::common::{Fast, PATIENCE};
+use crate::common::{Fast, met};
 
 /// One direction of the proxy.
 struct Way {
@@ -74,15 +74,12 @@ impl End {
     }
 
     async fn until(&self, what: &str, wanted: impl Fn(&PathStatus) -> bool) -> PathStatus {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            let status = self.status().await;
-            if wanted(&status) {
-                return status;
+        match met(async || Some(self.status().await).filter(|status| wanted(status))).await {
+            Some(status) => status,
+            None => {
+                let events = self.events.lock().expect("nobody panics with it").clone();
+                panic!("waited until {what}: {:?} {events:?}", self.status().await);
             }
-            let events = self.events.lock().expect("nobody panics with it").clone();
-            assert!(std::time::Instant::now() < deadline, "waited until {what}: {status:?} {events:?}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 

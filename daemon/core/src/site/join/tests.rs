@@ -1,9 +1,10 @@
 use super::*;
 use crate::service::Protocol;
 use crate::site::lead::HOLD;
-use crate::site::path::io::{Carriage, Refused, Silence};
+use crate::site::path::io::{Carriage, Silence};
 use crate::site::policy::facts::Verdict;
 use crate::site::policy::io::{Config as PolicyConfig, Mode, ServicePolicy};
+use crate::site::policy::tests::status as path;
 use crate::site::timeline::Rule;
 
 const HERE: SiteId = SiteId(1);
@@ -28,23 +29,6 @@ fn config(relay: Option<&str>, relays: &[&str]) -> Config {
         services: BTreeMap::from([(WEB, Local { name: "web".to_owned(), key, capacity: Capacity::Service(100) })]),
         relays: relays.iter().map(|r| (*r).to_owned()).collect(),
         relay: relay.map(str::to_owned),
-    }
-}
-
-fn path(carriage: Carriage) -> PathStatus {
-    PathStatus {
-        carriage,
-        brownout_in: None,
-        brownout_out: None,
-        loss_in: 0.0,
-        loss_out: 0.0,
-        rtt: Some(0.02),
-        rtt_usual: Some(0.02),
-        rtt_factor: 1.0,
-        mtu: 1500,
-        flows_up: 6,
-        suppressed: false,
-        refused: Refused::default(),
     }
 }
 

@@ -20,7 +20,7 @@ pub mod spill;
 pub mod standing;
 pub mod table;
 #[cfg(test)]
-mod tests;
+pub(in crate::site) mod tests;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};

@@ -16,7 +16,8 @@ use crate::time::Instant;
 pub(super) const API: ServiceId = ServiceId(7);
 pub(super) const HERE: SiteId = SiteId(1);
 
-pub(super) const fn status(carriage: Carriage) -> Status {
+/// A path that is well but for its carriage.
+pub(in crate::site) const fn status(carriage: Carriage) -> Status {
     Status {
         carriage,
         brownout_in: None,
