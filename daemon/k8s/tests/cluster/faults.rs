@@ -1,6 +1,7 @@
 //! The allocator while its server misbehaves, dies and comes back, and while others want to be it.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::allocator::{Giver, SERVICES, addresses, cluster, ips, path, service};
 use crate::fake::{Fake, Mood};
@@ -54,6 +55,8 @@ enum Long {
     Requests(usize),
     /// Until the claim is over.
     Claim,
+    /// Until somebody asks after so long.
+    Time(Duration),
     /// Until all is done, after so many conflicts.
     Conflicts(u64),
 }
@@ -75,6 +78,11 @@ async fn survives(mood: Mood, long: Long) {
     let well = match long {
         Long::Requests(count) => {
             fake.until("it asks", || fake.lock().seen.len() >= before + count).await;
+            true
+        }
+        Long::Time(long) => {
+            let began = Instant::now();
+            fake.until("it asks late", || began.elapsed() >= long).await;
             true
         }
         Long::Claim => giver.until("the claim is over", |state| !state.leads).await.holder.is_some(),
@@ -116,8 +124,8 @@ async fn connections_that_break() {
 
 #[tokio::test]
 async fn answers_that_are_lost() {
-    // Not until the claim is over: the holder finds its renewals in the record, and keeps it.
-    survives(Mood::Swallow, Long::Requests(12)).await;
+    // Longer than the lease. Not until the claim is over: the holder finds its renewals in the record, and keeps it.
+    survives(Mood::Swallow, Long::Time(Duration::from_secs(4))).await;
 }
 
 #[tokio::test]
