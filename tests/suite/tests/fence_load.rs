@@ -253,34 +253,41 @@ fn two_network_namespaces_never_share_a_pin() {
     .unwrap();
 }
 
-/// Opens the fence in a child made by `wrapper` (a command that runs another), and gives what it said.
-fn opened_by(ground: &Ground, wrapper: &str) -> Result<String> {
+/// Tells this binary, started again, that it shall open the fence there.
+const OPENER: &str = "FENCE_OPENER";
+
+/// Opens the fence in a child made by `wrapper` (a command that runs another) of the test of this name, and gives what it said.
+fn opened_by(ground: &Ground, test: &str, wrapper: &str) -> Result<String> {
     let mut words = wrapper.split_whitespace();
     let output = Command::new(words.next().expect("a command"))
         .args(words)
         .arg(std::env::current_exe()?)
-        .args(["--exact", "opening_process", "--ignored", "--nocapture"])
-        .env("FENCE_OPENER", ground.root())
+        .args(["--exact", test, "--nocapture"])
+        .env(OPENER, ground.root())
         .output()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
-#[test]
-#[ignore = "the process that the tests below start in other surroundings"]
-fn opening_process() {
-    let Some(root) = std::env::var_os("FENCE_OPENER") else { return };
+/// Is this process that child? Then it has opened the fence.
+fn opens() -> bool {
+    let Some(root) = std::env::var_os(OPENER) else { return false };
     match Fence::open(&FenceOptions { pin_root: root.into() }) {
         Ok(mut fence) => println!("opened, attach: {:?}", fence.attach(1, Attach::Auto)),
         Err(e) => println!("refused: {e:?}"),
     }
+    true
 }
 
 #[test]
 fn a_shifted_boot_clock_is_refused() {
+    if opens() {
+        return;
+    }
     Ground::run(|ground| {
-        let said = opened_by(ground, "unshare --time --boottime 86400 --fork")?;
+        let opened = |wrapper| opened_by(ground, "a_shifted_boot_clock_is_refused", wrapper);
+        let said = opened("unshare --time --boottime 86400 --fork")?;
         assert!(said.contains("refused: ShiftedTime") && said.contains("86400"), "{said}");
-        let said = opened_by(ground, "unshare --time --monotonic 86400 --fork")?;
+        let said = opened("unshare --time --monotonic 86400 --fork")?;
         assert!(said.contains("opened"), "the fence knows no other clock: {said}");
         Ok(())
     })
@@ -289,8 +296,12 @@ fn a_shifted_boot_clock_is_refused() {
 
 #[test]
 fn capabilities_are_named_when_missing_and_two_are_enough() {
+    if opens() {
+        return;
+    }
     Ground::run(|ground| {
-        let with = |caps: &str| opened_by(ground, &format!("setpriv --bounding-set -all,{caps}"));
+        let test = "capabilities_are_named_when_missing_and_two_are_enough";
+        let with = |caps: &str| opened_by(ground, test, &format!("setpriv --bounding-set -all,{caps}"));
         let said = with("+net_admin,+net_raw")?;
         assert!(said.contains("MissingCapability") && said.contains("CAP_BPF"), "{said}");
         let said = with("+bpf,+perfmon")?;
