@@ -319,7 +319,8 @@ impl Drop for Holder {
 #[test]
 fn sigkill_of_the_holder_leaves_the_fence_closed() {
     if let Ok(words) = std::env::var(HOLDER) {
-        return hold(&words);
+        hold(&words).expect("the holder holds");
+        return;
     }
     each_kind(|ground, how| {
         let lan = Lan::build(ground)?;
@@ -361,18 +362,20 @@ fn sigkill_of_the_holder_leaves_the_fence_closed() {
     });
 }
 
-/// What the test above starts and kills.
-fn hold(words: &str) {
-    let words: Vec<&str> = words.split(' ').collect();
-    let how = if words[2] == "Tcx" { Attach::Tcx } else { Attach::Clsact };
-    let va: u32 = words[1].parse().unwrap();
-    let mut fence = Fence::open(&FenceOptions { pin_root: words[0].into() }).unwrap();
-    fence.attach(va, how).unwrap();
-    fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[]).unwrap();
-    fence.write(SLOT, &open_for(LEASE)).unwrap();
+/// What the test above starts and kills. Ends only by an error.
+fn hold(words: &str) -> Result<()> {
+    let [pins, va, how] = words.split(' ').collect::<Vec<_>>()[..] else {
+        anyhow::bail!("expected \"PINS IFINDEX ATTACH\", not {words:?}");
+    };
+    let how = if how == "Tcx" { Attach::Tcx } else { Attach::Clsact };
+    let va: u32 = va.parse()?;
+    let mut fence = Fence::open(&FenceOptions { pin_root: pins.into() })?;
+    fence.attach(va, how)?;
+    fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[])?;
+    fence.write(SLOT, &open_for(LEASE))?;
     println!("holding");
     loop {
-        fence.write(SLOT, &open_for(LEASE)).unwrap();
+        fence.write(SLOT, &open_for(LEASE))?;
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
