@@ -19,7 +19,7 @@ use super::vips::Vips;
 use check::Check;
 
 /// Most services: each takes a slot of the data plane's map, and so does each VIP.
-const SERVICES_MAX: usize = bascule_ebpf_common::forward::MAX_SERVICES as usize / 2;
+const SERVICES_MAX: usize = bascule_ebpf_common::forward::MAX_SERVICES as usize / 4;
 /// Most endpoints of a service.
 const ENDPOINTS_MAX: usize = 1024;
 /// Drain time by default: connections of TCP live longer than flows of UDP.

@@ -84,8 +84,9 @@ const fn begins(bytes: &[u8], at: usize, with: &[u8]) -> bool {
     true
 }
 
-/// Services (array slots) of one node; slot 0 is never used, so that a zero means "none".
-pub const MAX_SERVICES: u32 = 8192;
+/// Services (array slots) of one node, one for each port and one for each VIP: 5,000 Services of a port or two. Slot 0 is never used, so
+/// that a zero means "none".
+pub const MAX_SERVICES: u32 = 16_384;
 /// Keys that lead to services: every address and port, and one address entry per VIP.
 pub const MAX_SERVICE_KEYS: u32 = 16384;
 /// Rows of the slab: 16 MiB, shared by all tables of both levels.

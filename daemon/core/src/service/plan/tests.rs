@@ -68,7 +68,7 @@ fn policy(this: &str) -> PlanPolicy {
         taken: BTreeSet::new(),
         file_services: vec![],
         file_nodes: vec![],
-        limits: Limits { addresses: 8192, frames: 16_384, slots: 8191, sources: 16_384 },
+        limits: Limits { addresses: 8192, frames: 16_384, slots: 16_383, sources: 16_384 },
     }
 }
 
