@@ -120,7 +120,18 @@ struct Node {
 
 #[derive(Deserialize)]
 struct Balance {
+    #[serde(default)]
+    sites: Vec<Site>,
     services: Vec<Service>,
+}
+
+#[derive(Deserialize)]
+struct Site {
+    site: u8,
+    gateways: usize,
+    reachable: bool,
+    usable: bool,
+    mtu: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -220,6 +231,12 @@ pub(super) fn services(page: &str) -> Result<String, ClientError> {
     }
     text.push_str(&format!("inside: {}\n\n", inside(&page.inside)));
 
+    let sites: Vec<&Site> = page.balance.iter().flat_map(|b| &b.sites).collect();
+    if !sites.is_empty() {
+        // In the order in which they are asked.
+        text.push_str(&rows(&["SITE", "GATEWAYS", "PACKETS", "MTU"], sites.into_iter().map(site_row)));
+        text.push('\n');
+    }
     let all = || page.balance.iter().flat_map(|b| &b.services);
     let header = ["SERVICE", "ADDRESS", "DELIVERY", "STATE", "PACKETS IN", "NEW FLOWS"];
     text.push_str(&rows(&header, all().map(|service| service_row(&page, service))));
@@ -240,6 +257,16 @@ fn inside(networks: &[String]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+fn site_row(site: &Site) -> Vec<String> {
+    let packets = match (site.usable, site.reachable) {
+        (true, _) => "sent",
+        (false, false) => "not sent: the path is down",
+        (false, true) => "not sent: no gateway",
+    };
+    let mtu = site.mtu.map_or_else(|| "of the route".to_owned(), |mtu| mtu.to_string());
+    vec![site.site.to_string(), site.gateways.to_string(), packets.to_owned(), mtu]
 }
 
 fn service_row(page: &Page, service: &Service) -> Vec<String> {
@@ -421,7 +448,8 @@ mod tests {
             "nodes":[{"name":"a","id":1,"this":true,"up":true},{"name":"b","id":2,"this":false,"up":false},
             {"name":"c","id":3,"this":false,"up":false,"state":"vouched","why":"its endpoints answer"},
             {"name":"d","id":4,"this":false,"up":false,"state":"dead","why":"no endpoint answered"}],
-            "balance":{"services":[{"name":"web","key":{"vip":"10.9.0.100","port":443,"protocol":"tcp"},"delivery":"direct",
+            "balance":{"sites":[{"site":3,"gateways":2,"reachable":true,"usable":true,"mtu":null},
+            {"site":2,"gateways":1,"reachable":false,"usable":false,"mtu":1380}],"services":[{"name":"web","key":{"vip":"10.9.0.100","port":443,"protocol":"tcp"},"delivery":"direct",
             "draining":false,"starved":false,"endpoints":[{"name":"e1","address":"10.0.0.1","port":8443,"node":"a","weight":1,
             "state":"ready","serving":true}]}]},"services":[{"service":"web","packets":12,"newFlows":3}],
             "endpoints":[{"service":"web","endpoint":"e1","packets":11}],
@@ -433,6 +461,7 @@ mod tests {
             "1 = a (this), 2 = b (down), 3 = c (down, forwards), 4 = d (dead)\n",
             "! c: its endpoints answer\n! d: no endpoint answered\n",
             "2 of 524288",
+            "3     2          sent                         of the route\n2     1          not sent: the path is down  1380\n",
             "10.9.0.100:443/tcp",
             "1/1 ready",
             "keys: 1: signs, 0: and 1: verify\n",

@@ -54,6 +54,8 @@ pub struct Forwarding {
     pub orphan_rate: u32,
     /// ICMP packets a second and CPU of our own making.
     pub icmp_rate: u32,
+    /// Packets a second and CPU of flows that nobody here knows and no row names a site for, that may ask other sites.
+    pub remote_rate: u32,
 }
 
 impl Forwarding {
@@ -157,6 +159,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>, base_dir: &Path, errors:
         distinct(ranges, "network", errors);
     }
     let (udp_idle, orphan_rate, icmp_rate) = (map.time("udpIdle"), map.whole("orphanRate"), map.whole("icmpRate"));
+    let remote_rate = map.whole("remoteRate");
     let list = match (map.has("nodes"), cluster) {
         (false, true) => None,
         (false, false) => {
@@ -195,6 +198,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>, base_dir: &Path, errors:
             udp_idle: udp_idle?.value,
             orphan_rate: orphan_rate?.value,
             icmp_rate: icmp_rate?.value,
+            remote_rate: remote_rate?.value,
         })
     })();
     Some(Read { nodes, open: cluster, made })

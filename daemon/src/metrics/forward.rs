@@ -16,6 +16,7 @@ pub(super) struct Shown {
     devices: BTreeSet<[String; 3]>,
     probes: BTreeSet<[String; 2]>,
     nodes: BTreeSet<String>,
+    sites: BTreeSet<String>,
     endpoints: BTreeSet<[String; 2]>,
     maps: BTreeSet<&'static str>,
 }
@@ -46,6 +47,9 @@ impl Metrics {
         for node in before.nodes.difference(&now.nodes) {
             absent(f.forward_node_up.remove_label_values(&[node]));
             absent(f.forward_node_dead.remove_label_values(&[node]));
+        }
+        for site in before.sites.difference(&now.sites) {
+            absent(f.forward_site_usable.remove_label_values(&[site]));
         }
         for endpoint in before.endpoints.difference(&now.endpoints) {
             absent(f.forward_endpoint_ready.remove_label_values(endpoint));
@@ -130,6 +134,11 @@ fn states(f: &Families, status: &ForwardStatus, now: &mut Shown) {
     ];
     if let Some(balance) = &status.balance {
         maps.push(("rows", balance.slab_used.into(), balance.slab_rows.into()));
+        for site in &balance.sites {
+            let label = site.site.0.to_string();
+            f.forward_site_usable.with_label_values(&[label.as_str()]).set(f64::from(u8::from(site.usable)));
+            now.sites.insert(label);
+        }
         for service in &balance.services {
             for endpoint in &service.endpoints {
                 let labels = [service.name.clone(), endpoint.name.clone()];

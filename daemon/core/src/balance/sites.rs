@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use super::Balancer;
 use super::choice::Nodes;
 use super::io::Action;
@@ -56,6 +58,22 @@ impl SiteEntry {
     }
 }
 
+/// Another site, for people and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteStatus {
+    /// Its number.
+    pub site: SiteId,
+    /// Gateways that take packets for it and live.
+    pub gateways: usize,
+    /// Paths to it carry packets.
+    pub reachable: bool,
+    /// Packets are sent there: it is reachable and has a gateway.
+    pub usable: bool,
+    /// Largest IP packet that the paths to it carry, in bytes; `None`: what the routes say.
+    pub mtu: Option<u16>,
+}
+
 /// Other sites.
 #[derive(Debug, Default)]
 pub(super) struct Sites {
@@ -100,6 +118,16 @@ impl Sites {
             room.owe(Action::SetNearest(order.clone()));
             self.order = order;
         }
+    }
+
+    /// For people and metrics, the nearest first.
+    pub(super) fn status(&self) -> Vec<SiteStatus> {
+        let status = |site: &SiteId| {
+            let entry = self.told.get(site)?;
+            let SiteSpec { site, reachable, mtu, .. } = entry.spec;
+            Some(SiteStatus { site, gateways: entry.gateways.len(), reachable, usable: entry.is_usable(), mtu })
+        };
+        self.order.iter().filter_map(status).collect()
     }
 
     /// The share of each site in the rows of a service.

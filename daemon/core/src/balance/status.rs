@@ -8,6 +8,7 @@ use super::Balancer;
 use super::damping::State;
 use super::io::{EndpointSlot, ServiceSlot, Table};
 use super::rows::Row;
+use super::sites::SiteStatus;
 use crate::health::GateConfig;
 use crate::service::{Delivery, EndpointId, ServiceKey};
 
@@ -33,6 +34,8 @@ pub struct Counts {
 pub struct BalanceStatus {
     /// Services by key.
     pub services: Vec<ServiceStatus>,
+    /// Other sites, the nearest first.
+    pub sites: Vec<SiteStatus>,
     /// What was done.
     pub counts: Counts,
     /// Rows of the slab.
@@ -113,6 +116,7 @@ impl Balancer {
     pub fn status(&self) -> BalanceStatus {
         BalanceStatus {
             services: self.services.values().map(|s| self.service_status(s)).collect(),
+            sites: self.sites.status(),
             counts: self.counts,
             slab_rows: self.room.slab.rows(),
             slab_used: self.room.slab.used(),

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use bascule_core::balance::SiteSpec;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::io::LinkInfo;
 use bascule_core::service::{Delivery, ServiceKey};
@@ -58,6 +59,8 @@ pub(super) enum Order {
     Path(IpAddr, Session),
     /// Whose each slot of a service's site table is; answered once the balancer has it, whose rows follow within 10 ms.
     Sites(ServiceKey, Vec<SiteId>, oneshot::Sender<()>),
+    /// Other sites, the nearest first: whether they may be asked, and how large a packet gets there.
+    Neighbours(Vec<SiteSpec>),
 }
 
 /// The way into the room.
@@ -236,6 +239,7 @@ impl Room {
                 // Who no longer waits needs no answer.
                 let _gone = done.send(());
             }
+            Order::Neighbours(specs) => self.plane.neighbours(specs, &self.links, now()),
         }
     }
 

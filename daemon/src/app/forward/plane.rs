@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bascule_core::balance::Balancer;
+use bascule_core::balance::{Balancer, SiteSpec};
 use bascule_core::balance::io::Action;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::health::ProbeKind;
@@ -80,6 +80,8 @@ pub(super) struct Plane {
     renew: bool,
     /// Site tables, for a balancer that begins anew.
     sites: BTreeMap<ServiceKey, Vec<SiteId>>,
+    /// Other sites, the nearest first, for the same.
+    neighbours: Vec<SiteSpec>,
     trouble: Said,
     pub(super) problem: Option<String>,
 }
@@ -167,7 +169,19 @@ impl Plane {
         self.turn(now, links);
     }
 
+    /// Other sites are worth something else to packets.
+    pub(super) fn neighbours(&mut self, specs: Vec<SiteSpec>, links: &BTreeMap<LinkId, LinkInfo>, now: Instant) {
+        for spec in specs.iter().filter(|spec| !self.neighbours.contains(spec)) {
+            let SiteSpec { site, reachable, mtu, .. } = spec;
+            info!(%site, reachable, mtu, "what packets know of another site");
+        }
+        self.neighbours = specs;
+        self.balancer.handle_neighbours(&self.neighbours, now);
+        self.turn(now, links);
+    }
+
     fn tell_sites(&mut self, now: Instant) {
+        self.balancer.handle_neighbours(&self.neighbours, now);
         let services = self.config.iter().flat_map(|config| &config.config.services);
         let keys: BTreeSet<ServiceKey> = services.map(|service| service.key()).collect();
         self.sites.retain(|key, _| keys.contains(key));

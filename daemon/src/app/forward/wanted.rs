@@ -12,10 +12,6 @@ use bascule_ebpf_common::forward::Config;
 
 use crate::config::Forwarding;
 
-/// Packets a second and CPU of flows that nobody of this site knows and no row names a site for, that may ask other sites: enough to carry 100,000
-/// flows of a few packets a second over to them, and a flood of stray segments fills a fifth of a gigabit, no more.
-const REMOTE_RATE: u32 = 20_000;
-
 /// The devices that shall carry the programs: those named, else those with an address of this node.
 pub(super) fn devices(config: &Forwarding, links: &BTreeMap<LinkId, LinkInfo>) -> BTreeSet<u32> {
     let this = this_node(config);
@@ -55,7 +51,7 @@ pub(super) fn node_config(config: &Forwarding) -> Config {
         key_slot: u8::from(config.keys.send != 0),
         orphan_rate: config.orphan_rate,
         icmp_rate: config.icmp_rate,
-        remote_rate: REMOTE_RATE,
+        remote_rate: config.remote_rate,
         udp_idle_s: u32::try_from(config.udp_idle.as_secs()).unwrap_or(u32::MAX),
         ..Config::default()
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bascule_core::balance::SiteSpec;
 use bascule_core::service::ServiceKey;
 use bascule_core::site::SiteId;
 use bascule_core::site::summary::ServiceId;
@@ -17,7 +18,7 @@ use crate::handle::forward::ForwardHandle;
 
 /// How often the balancer is asked: a service without endpoints is told to other sites within this and a round trip (sites.md 4.14).
 const ASK: Duration = Duration::from_millis(100);
-/// Tables that wait for the forwarding room; then the room of sites does.
+/// Tables and words that wait for the forwarding room; then the room of sites does.
 const TABLES: usize = 1024;
 
 /// Services that several sites share, and what the balancer calls them.
@@ -58,28 +59,38 @@ pub(super) async fn watch(keys: watch::Receiver<Keys>, asked: ForwardHandle, new
     }
 }
 
-/// The table of a service on its way to the balancer.
-pub(super) struct Table {
-    pub(super) service: ServiceId,
-    pub(super) key: ServiceKey,
-    /// To be confirmed.
-    pub(super) generation: Option<u64>,
-    pub(super) slots: Vec<SiteId>,
+/// What the balancer is told, on its way there.
+pub(super) enum Told {
+    /// The table of a service.
+    Table {
+        service: ServiceId,
+        key: ServiceKey,
+        /// To be confirmed.
+        generation: Option<u64>,
+        slots: Vec<SiteId>,
+    },
+    /// Other sites, the nearest first.
+    Neighbours(Vec<SiteSpec>),
 }
 
-/// Carries tables, in their order; confirms those with a generation.
-pub(super) fn apply(forward: ForwardSender) -> (mpsc::Sender<Table>, mpsc::Receiver<(ServiceId, u64)>) {
-    let (sender, mut tables) = mpsc::channel::<Table>(TABLES);
+/// Carries it, in its order; confirms tables with a generation.
+pub(super) fn apply(forward: ForwardSender) -> (mpsc::Sender<Told>, mpsc::Receiver<(ServiceId, u64)>) {
+    let (sender, mut all) = mpsc::channel::<Told>(TABLES);
     // Never full: no more are under way than wait in the other queue, and one.
     let (confirm, confirmed) = mpsc::channel(TABLES * 2);
     tokio::spawn(async move {
-        while let Some(Table { service, key, generation, slots }) = tables.recv().await {
-            let (done, wait) = oneshot::channel();
-            forward.send(Order::Sites(key, slots, done)).await;
-            if let (Ok(()), Some(generation)) = (wait.await, generation)
-                && confirm.send((service, generation)).await.is_err()
-            {
-                return;
+        while let Some(told) = all.recv().await {
+            match told {
+                Told::Neighbours(specs) => forward.send(Order::Neighbours(specs)).await,
+                Told::Table { service, key, generation, slots } => {
+                    let (done, wait) = oneshot::channel();
+                    forward.send(Order::Sites(key, slots, done)).await;
+                    if let (Ok(()), Some(generation)) = (wait.await, generation)
+                        && confirm.send((service, generation)).await.is_err()
+                    {
+                        return;
+                    }
+                }
             }
         }
     });

@@ -183,7 +183,7 @@ struct Room {
     /// What this site writes, for a relay that begins anew.
     records: BTreeMap<Key, Body>,
     keys: watch::Sender<local::Keys>,
-    tables: mpsc::Sender<local::Table>,
+    tables: mpsc::Sender<local::Told>,
     handle: SitesHandle,
     teller: Teller,
     retry_at: Instant,
@@ -288,8 +288,9 @@ impl Room {
                 Action::Table { service, key, generation, slots } => {
                     self.say_why(service);
                     // The forwarding room may be busy for seconds when it loads programs: a thousand tables wait for it, then this room.
-                    let _ended = self.tables.send(local::Table { service, key, generation, slots }).await;
+                    let _ended = self.tables.send(local::Told::Table { service, key, generation, slots }).await;
                 }
+                Action::Neighbours(specs) => drop(self.tables.send(local::Told::Neighbours(specs)).await),
                 Action::Lead(leads) => self.relays.lead(leads).await,
                 Action::Write(key, body) => {
                     match body {

@@ -74,6 +74,12 @@ pub(super) static FORWARDING: Section = Section {
             "Packets a second and CPU that belong to no known flow and are answered by the stack (with a RST); more are dropped.",
         ),
         field(
+            "remoteRate",
+            Whole { min: 0, max: 1_000_000 },
+            Value("20000"),
+            "Packets a second and CPU of flows that nobody of this site knows and no row names a site for, that may ask other sites; more are dropped, and come again. 20,000 carry 100,000 flows of a few packets a second over to where they live after a route moved them, and keep a flood of stray segments below a fifth of a gigabit. A change takes effect at once.",
+        ),
+        field(
             "icmpRate",
             Whole { min: 0, max: 1_000_000 },
             Value("1000"),

@@ -71,7 +71,7 @@ fn a_node_may_carry_endpoints_only() {
     assert_eq!(n1.addresses, [ip("10.0.0.11"), ip("2001:db8::11")]);
     assert_eq!((f.port, f.hook, f.mtu, f.interfaces.len()), (7846, Hook::Auto, None, 0));
     assert_eq!((f.udp_idle, f.orphan_rate, f.icmp_rate), (Duration::from_secs(60), 1000, 1000));
-    assert_eq!((f.flows, &f.cluster_ranges), (524_288, &None));
+    assert_eq!((f.remote_rate, f.flows, &f.cluster_ranges), (20_000, 524_288, &None));
     assert_eq!((f.keys.send, f.keys.tags[1]), (0, None));
     assert!(loaded.secret_files().iter().any(|p| p.ends_with("forward.key")), "watched");
     assert_eq!(load(VIPS).forwarding, None);

@@ -81,8 +81,10 @@ pub(super) fn sessions() -> BfdStatus {
 pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
     use bascule_core::balance::Balancer;
     use bascule_core::balance::io::{ServiceSlot, Table};
+    use bascule_core::balance::sites::SiteStatus;
     use bascule_core::balance::status::{EndpointStatus, ServiceStatus};
     use bascule_core::service::{Delivery, Protocol, ServiceKey};
+    use bascule_core::site::SiteId;
 
     use crate::handle::forward::{
         CheckView, EndpointTraffic, Fill, ForwardStatus, Hook, NodeView, Probe, ProbeKind, ServiceTraffic, Standing,
@@ -93,6 +95,8 @@ pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
     balance.counts.rows_forgotten = 25;
     (balance.counts.witnesses_answered, balance.counts.witnesses_silent) = (26, 27);
     balance.slab_used = 24;
+    let site = SiteId(2);
+    balance.sites.push(SiteStatus { site, gateways: 1, reachable: true, usable: true, mtu: Some(1380) });
     balance.services.push(ServiceStatus {
         name: service.clone(),
         key: ServiceKey { vip: "10.9.0.100".parse().unwrap(), port: 53, protocol: Protocol::Udp },

@@ -107,7 +107,7 @@ fn a_site_that_cannot_be_reached_is_nobodys_home() {
     let mut world = World::with(three_sites(1));
     let start = homes(&world);
     split(&mut world, &share(100, NEAR));
-    let cut = SiteSpec { site: NEAR, reachable: false, via_ingress: false, mtu: None };
+    let cut = SiteSpec { site: NEAR, reachable: false, via_ingress: false, mtu: Some(1380) };
     world.balancer.handle_neighbours(&[cut], world.now);
     world.drive();
     world.run(Duration::from_millis(20));
@@ -118,6 +118,8 @@ fn a_site_that_cannot_be_reached_is_nobodys_home() {
     );
     assert!(!world.sites[&NEAR].spec.reachable);
     assert_eq!(world.nearest, [NEAR, FAR], "named first, the others behind");
+    let shown: Vec<_> = world.balancer.status().sites.iter().map(|s| (s.site, s.gateways, s.usable, s.mtu)).collect();
+    assert_eq!(shown, [(NEAR, 2, false, Some(1380)), (FAR, 1, true, None)]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::balance::sites::SiteSpec;
 use crate::service::ServiceKey;
 use crate::site::SiteId;
 use crate::site::policy::io::{Config as PolicyConfig, Report as PolicyReport};
@@ -120,6 +121,8 @@ pub enum Action {
         /// Owner of each slot, lowest hashes first; empty: nobody serves.
         slots: Vec<SiteId>,
     },
+    /// Tell the balancer of other sites, the nearest first: [`crate::balance::Balancer::handle_neighbours`].
+    Neighbours(Vec<SiteSpec>),
     /// The relay of this node speaks for the site, or leaves that to another one.
     Lead(bool),
     /// The site writes a record, through the relay of this node; `None`: there is none any more.

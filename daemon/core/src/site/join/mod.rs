@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::SiteId;
 use super::lead::Lead;
+use super::near::Near;
 use super::path::io::Status as PathStatus;
 use super::policy::io::Action as Decided;
 use super::policy::{Opinion, Policy};
@@ -37,6 +38,7 @@ pub struct Join {
     config: Config,
     policy: Policy,
     lead: Lead,
+    near: Near,
     /// The relay of this node was told to lead.
     leads: bool,
     leader: Option<String>,
@@ -55,6 +57,7 @@ impl Join {
         let mut new = Self {
             policy: Policy::new(config.policy.clone(), now),
             lead: Lead::new(config.relay.clone(), &config.relays, now),
+            near: Near::default(),
             leads: false,
             leader: None,
             sessions: BTreeMap::new(),
@@ -64,6 +67,7 @@ impl Join {
             actions: VecDeque::new(),
             config,
         };
+        new.near.handle_config(new.config.policy.here, &new.config.policy.sites);
         new.write_vips(&BTreeMap::new());
         new.settle(now);
         new
@@ -74,6 +78,7 @@ impl Join {
         let before = core::mem::replace(&mut self.config, config);
         self.lead.handle_config(&self.config.relays);
         let sites = &self.config.policy.sites;
+        self.near.handle_config(self.config.policy.here, sites);
         self.sessions.retain(|site, _| sites.contains_key(site));
         self.said.retain(|(site, _), _| sites.contains_key(site));
         let gone: Vec<ServiceId> =
@@ -129,6 +134,7 @@ impl Join {
 
     /// What the path to a site is worth. `cause`: when that began.
     pub fn handle_path(&mut self, site: SiteId, status: PathStatus, cause: Instant, now: Instant) {
+        self.near.handle_path(site, &status);
         self.policy.handle_path(site, status, cause, now);
         self.settle(now);
     }
@@ -303,6 +309,7 @@ impl Join {
                 self.actions.extend(self.facts(now).into_iter().map(Action::Publish));
             }
         }
+        self.actions.extend(self.near.poll().map(Action::Neighbours));
         while let Some(decided) = self.policy.poll_action() {
             self.carry(decided);
         }

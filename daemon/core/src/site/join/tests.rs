@@ -1,4 +1,5 @@
 use super::*;
+use crate::balance::SiteSpec;
 use crate::service::Protocol;
 use crate::site::lead::HOLD;
 use crate::site::path::io::{Carriage, Silence};
@@ -151,6 +152,29 @@ fn a_path_that_goes_down_moves_the_share_at_once_and_the_history_says_why() {
         panic!("a table: {:?}", node.done)
     };
     assert!(slots.len() == 1021 && slots.iter().all(|s| *s == HERE));
+}
+
+#[test]
+fn packets_hear_of_a_path_that_is_down_in_the_same_step_as_the_table() {
+    let mut node = Node::new(None, &["a"]);
+    node.settled();
+    let neighbours = |node: &Node| {
+        let of = |a: &Action| if let Action::Neighbours(specs) = a { Some(specs.clone()) } else { None };
+        node.done.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let there = |reachable, mtu| vec![SiteSpec { site: THERE, reachable, via_ingress: false, mtu }];
+    assert_eq!(neighbours(&node).first(), Some(&there(true, None)), "before anything is heard");
+    node.done.clear();
+    let (cause, now) = (at(node.now - 500), at(node.now));
+    node.join.handle_path(THERE, path(Carriage::Down(Silence::Out)), cause, now);
+    node.take();
+    assert_eq!(neighbours(&node), [there(false, None)]);
+    assert!(node.done.iter().any(|a| matches!(a, Action::Table { .. })) && node.share(THERE) == 0.0);
+    node.done.clear();
+    node.join.handle_path(THERE, PathStatus { mtu: 1380, ..path(Carriage::Up) }, now, now);
+    node.join.handle_path(THERE, PathStatus { mtu: 1380, ..path(Carriage::Up) }, now, now);
+    node.take();
+    assert_eq!(neighbours(&node), [there(true, Some(1380))], "a path that is as it was is no news");
 }
 
 #[test]

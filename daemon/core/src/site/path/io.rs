@@ -28,7 +28,7 @@ impl Config {
     /// Six flows every 100 ms, down after 5 x 100 ms (sites.md 4.6, core sites).
     pub const fn new(keys: PairKeys) -> Self {
         let interval = Duration::from_millis(100);
-        Self { keys, flows: 6, interval, multiplier: 5, mtu: 1500, overhead: 28 }
+        Self { keys, flows: 6, interval, multiplier: 5, mtu: super::TRIED, overhead: 28 }
     }
 }
 

@@ -34,6 +34,8 @@ use flow::{Flow, Heard};
 use io::{Action, Carriage, Config, Direction, Event, Evidence, Refused, Silence, Status};
 use slots::{SLOT, Slots};
 
+/// Largest packet that is tried, in bytes of an IP packet: what an Ethernet without jumbo frames carries (RFC 894).
+pub const TRIED: u16 = 1500;
 /// A path that was down is up after so many good slots: 10 s (sites.md 4.6).
 const RETURN: u32 = 20;
 /// One that was never heard, after these: 2 s. Nothing depends on it yet, and learning comes before speaking anyway.
