@@ -1,12 +1,14 @@
 //! The admin interface: what people and machines ask a running daemon, over a unix socket (root only) and, if asked for, over TCP.
 //!
 //! Both listeners answer `/metrics`, `/live`, `/ready`, `/state`, `/bfd`, `/bgp`, `/bgp/routes`, `/services`, `/trace`, `/sites` and `/why`; only the
-//! unix socket answers `/events` and `/flows` (who talks to whom), and acts: `/move`, `/drain`, `/bgp/reset`, `/restart`.
+//! unix socket answers `/events` and `/flows` (who talks to whom), and acts: `/move`, `/drain`,
+//! `/sites/drain`, `/bgp/reset`, `/restart`.
 //! Decides nothing about ownership: it asks the driver through [`NodeHandle`].
 
 mod bgp;
 mod bounded;
 mod cluster;
+mod drains;
 mod events;
 mod forward;
 mod sites;
@@ -140,6 +142,7 @@ fn local(asked: Asked) -> Router {
         .route("/flows", get(forward::flows))
         .route("/move", post(views::move_group))
         .route("/drain", post(views::drain))
+        .route("/sites/drain", post(drains::drain))
         .route("/bgp/reset", post(bgp::reset))
         .route("/restart", post(bgp::restart))
         .with_state(asked.clone());

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::Asked;
 use super::views::no;
 use crate::clock;
-use crate::handle::sites::Why;
+use crate::handle::sites::{DrainView, Why};
 
 /// The words for "no sites".
-const ALONE: &str = "this site is alone: there is no `site` section";
+pub(super) const ALONE: &str = "this site is alone: there is no `site` section";
 
 /// `/sites`.
 pub(super) async fn sites(State(asked): State<Asked>) -> Response {
@@ -35,11 +35,14 @@ pub(super) struct WhyQuery {
 /// `/why`: what moved new connections of a service, with the clock of now to count from.
 pub(super) async fn why(State(asked): State<Asked>, Query(query): Query<WhyQuery>) -> Response {
     let sites = asked.handle.sites();
-    if sites.get().is_none() {
-        return no(StatusCode::NOT_FOUND, ALONE);
-    }
+    let Some(status) = sites.get() else { return no(StatusCode::NOT_FOUND, ALONE) };
     match sites.why(&query.service).map(Arc::unwrap_or_clone) {
-        Some(why) => Json(Why { now: Instant::from_nanos(clock::boot_ns()), ..why }).into_response(),
+        Some(why) => {
+            // Orders come and go between two changes of a table.
+            let takes = |drain: &&DrainView| drain.services.contains(&query.service);
+            let drains = status.drains.iter().filter(takes).cloned().collect();
+            Json(Why { now: Instant::from_nanos(clock::boot_ns()), drains, ..why }).into_response()
+        }
         None => no(
             StatusCode::NOT_FOUND,
             &format!("no site was chosen for {} yet: is it a service with `sites`?", query.service),

@@ -422,6 +422,7 @@ fn every_path_of_the_interface_is_tested_here() {
         "/restart",
         "/services",
         "/sites",
+        "/sites/drain",
         "/state",
         "/trace",
         "/why",
@@ -437,4 +438,8 @@ async fn a_site_that_is_alone_says_so() {
         assert!(code == 404 && said.contains("this site is alone"), "{code} {said}");
     }
     assert_eq!(fake.tcp("GET", "/why", None).await.0, 400, "of which service?");
+    let order = Some(json!({ "what": "site", "on": true }));
+    assert_eq!(fake.tcp("POST", "/sites/drain", order.clone()).await.0, 404, "nobody acts over TCP");
+    let (code, said) = fake.unix("POST", "/sites/drain", order).await;
+    assert!(code == 404 && said.contains("this site is alone"), "{code} {said}");
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::drain::Drain;
 use super::forward::Filter;
 use super::pki::Pki;
 use super::render::{Masquerade, StaticPod, Unit};
@@ -170,15 +171,21 @@ pub(super) enum Verb {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Give every address away and stay out of the election
+    /// Take something out of use: the addresses of this node, or a part of a site of several
     ///
-    /// Lasts until `bascule drain --off` or a restart.
+    /// Without a word: give every address away and stay out of the election, until `bascule drain --off` or a restart. With one: new
+    /// connections go elsewhere from the first moment, those that exist stay. Asked on the relay that leads the site (`bascule sites` names
+    /// it), told to its nodes and to other sites, in force until the same words with `--off`. Refused when what is left would not suffice:
+    /// less than 110 % of the demand, or, where that is not known, less than half of all that there shall be.
     Drain {
+        #[command(subcommand)]
+        what: Option<Drain>,
         /// Take part again
-        #[arg(long)]
+        #[arg(long, global = true)]
         off: bool,
-        #[command(flatten)]
-        socket: Socket,
+        /// The daemon's admin socket (admin.socket of its configuration)
+        #[arg(long, value_name = "PATH", default_value = "/run/bascule/admin.sock", global = true)]
+        socket: PathBuf,
     },
     /// End the daemon for a planned restart
     ///

@@ -461,7 +461,7 @@ mod tests {
             "1 = a (this), 2 = b (down), 3 = c (down, forwards), 4 = d (dead)\n",
             "! c: its endpoints answer\n! d: no endpoint answered\n",
             "2 of 524288",
-            "3     2          sent                         of the route\n2     1          not sent: the path is down  1380\n",
+            "3     2         sent                        of the route\n2     1         not sent: the path is down  1380\n",
             "10.9.0.100:443/tcp",
             "1/1 ready",
             "keys: 1: signs, 0: and 1: verify\n",

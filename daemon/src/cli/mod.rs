@@ -7,6 +7,7 @@ mod bfd;
 mod bgp;
 mod client;
 mod cluster;
+mod drain;
 mod events;
 mod forward;
 mod pki;
@@ -101,8 +102,11 @@ pub fn main() -> ExitCode {
         Verb::Rebalance { dry_run, socket } => {
             asked(&socket.socket, async |client| cluster::rebalance(&client, dry_run).await)
         }
-        Verb::Drain { off, socket } => {
-            asked(&socket.socket, async |client| result(client.post("/drain", json!({ "on": !off })).await?))
+        Verb::Drain { what: None, off, socket } => {
+            asked(&socket, async |client| result(client.post("/drain", json!({ "on": !off })).await?))
+        }
+        Verb::Drain { what: Some(what), off, socket } => {
+            asked(&socket, async |client| result(client.post("/sites/drain", what.body(off)).await?))
         }
         Verb::Clean { instance, socket } => clean(socket.as_deref(), instance),
         Verb::Render { what } => match what {

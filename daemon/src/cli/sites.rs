@@ -24,7 +24,27 @@ struct Page {
     conditions: Vec<String>,
     sites: Vec<Site>,
     services: Vec<Service>,
+    #[serde(default)]
+    drains: Vec<Drain>,
     state: Option<Relay>,
+}
+
+/// What operators have taken out of use.
+#[derive(Deserialize)]
+struct Drain {
+    site: String,
+    what: String,
+    seconds: u64,
+}
+
+impl Drain {
+    fn line(&self) -> String {
+        let Self { site, what, seconds } = self;
+        match seconds {
+            0 => format!("{site} drains {what}: connections that exist have had their time\n"),
+            left => format!("{site} drains {what}: connections that exist have {left} s more\n"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -160,6 +180,7 @@ pub(super) fn table(answer: &str) -> Result<String, ClientError> {
     for condition in &page.conditions {
         text.push_str(&format!("{condition}\n"));
     }
+    page.drains.iter().for_each(|drain| text.push_str(&drain.line()));
     if page.isolated {
         text.push_str("no other site is heard\n");
     }
@@ -219,6 +240,8 @@ struct Why {
     names: BTreeMap<u8, String>,
     changes: Vec<Change>,
     now: u64,
+    #[serde(default)]
+    drains: Vec<Drain>,
 }
 
 #[derive(Deserialize)]
@@ -284,6 +307,7 @@ impl Why {
 pub(super) fn why(answer: &str) -> Result<String, ClientError> {
     let why: Why = read(answer)?;
     let mut text = format!("service {}\n", why.service);
+    why.drains.iter().for_each(|drain| text.push_str(&drain.line()));
     let ms = |from: u64, to: u64| to.saturating_sub(from) / 1_000_000;
     for change in why.changes.iter().rev() {
         let age = std::time::Duration::from_nanos(why.now.saturating_sub(change.decided)).as_secs_f64();
@@ -316,6 +340,7 @@ mod tests {
         let expected = "\
 site dc-a   node n1   relay n1 (leads)   heard: n1
 no probes
+dc-b drains service web: connections that exist have 540 s more
 sent away: 2 revoked
 
 SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
@@ -344,6 +369,7 @@ dc-b  degraded  normal  62     37.5 %  -      -         4.0s
     fn why_tells_the_rule_the_numbers_and_the_times() {
         let answer = serde_json::json!({
             "service": "web", "names": { "1": "dc-a", "2": "dc-b" }, "now": 12_500_000_000u64,
+            "drains": [{ "site": "dc-a", "what": "vip 10.9.0.100", "services": ["web"], "seconds": 0 }],
             "changes": [
                 { "service": 7, "generation": 1, "why": { "rule": "first" }, "cause": 1, "detected": 1, "decided": 1,
                   "applied": null, "moved": 1.0, "before": {}, "after": { "1": 0.5, "2": 0.5 } },
@@ -355,6 +381,7 @@ dc-b  degraded  normal  62     37.5 %  -      -         4.0s
         let shown = why(&answer.to_string()).expect("an answer");
         let expected = "\
 service web
+dc-a drains vip 10.9.0.100: connections that exist have had their time
 
 2.5s ago   50.0 % moved: dc-b is path-down
   dc-a 50.0 % -> 100.0 %, dc-b 50.0 % -> 0.0 %
@@ -372,7 +399,13 @@ service web
         use bascule_core::site::SiteId;
         use bascule_core::site::policy::facts::Verdict;
         use bascule_core::site::timeline::Rule;
-        let why = Why { service: "web".to_owned(), names: [(2, "dc-b".to_owned())].into(), changes: vec![], now: 0 };
+        let why = Why {
+            service: "web".to_owned(),
+            names: [(2, "dc-b".to_owned())].into(),
+            changes: vec![],
+            drains: vec![],
+            now: 0,
+        };
         let site = SiteId(2);
         for (rule, words) in [
             (Rule::First, "the first table"),

@@ -1,9 +1,12 @@
 //! What the rest of the process may know of sites: a snapshot, and why the traffic of each service went where it goes.
 
+mod orders;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bascule_core::site::SiteId;
+use bascule_core::site::orders::Target;
 use bascule_core::site::policy::Opinion;
 use bascule_core::site::summary::Summary;
 use bascule_core::site::timeline::Timeline;
@@ -12,6 +15,10 @@ use bascule_mesh::feed::Status as FeedStatus;
 use bascule_mesh::path::PathStatus;
 use bascule_mesh::state::{SessionStatus, Status as StateStatus};
 use serde::Serialize;
+use tokio::sync::mpsc;
+
+use orders::Orders;
+pub use orders::{DrainView, OrderRequest, Wanted};
 
 /// A snapshot.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -37,6 +44,8 @@ pub struct SitesStatus {
     pub sites: Vec<SiteView>,
     /// Services of several sites.
     pub services: Vec<ServiceView>,
+    /// What operators have taken out of use, here and elsewhere.
+    pub drains: Vec<DrainView>,
     /// The relay of this node; `None` without one that runs.
     pub state: Option<StateStatus>,
     /// What it tells the nodes of its site.
@@ -104,6 +113,8 @@ pub struct Why {
     pub names: BTreeMap<SiteId, String>,
     /// Changes of its table, the oldest first. Times are of this node's clock.
     pub changes: Vec<Timeline>,
+    /// Drains that take the service from a site.
+    pub drains: Vec<DrainView>,
     /// The clock when this was asked.
     pub now: Instant,
 }
@@ -113,6 +124,7 @@ pub struct Why {
 pub struct SitesHandle {
     status: Arc<Mutex<Option<Arc<SitesStatus>>>>,
     why: Arc<Mutex<BTreeMap<String, Arc<Why>>>>,
+    orders: Orders,
 }
 
 impl SitesHandle {
@@ -131,6 +143,19 @@ impl SitesHandle {
         let names = |why: &String| status.services.iter().any(|service| service.name == *why);
         self.why.lock().unwrap_or_else(PoisonError::into_inner).retain(|why, _| names(why));
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(status));
+    }
+
+    /// Where the room takes orders.
+    pub fn open_orders(&self) -> mpsc::Receiver<OrderRequest> {
+        self.orders.open()
+    }
+
+    /// Gives an order, or takes one back; what became of it in one line.
+    ///
+    /// # Errors
+    /// Why nothing became of it, in one line.
+    pub async fn order(&self, target: Target, wanted: Wanted) -> Result<String, String> {
+        self.orders.give(target, wanted).await
     }
 
     /// A service's table changed.

@@ -35,12 +35,14 @@ impl Metrics {
             &f.sites_path_mtu,
             &f.sites_score,
             &f.sites_share,
+            &f.sites_drains,
         ] {
             states.reset();
         }
         f.sites_leads.set(f64::from(u8::from(status.leads)));
         status.sites.iter().for_each(|one| site(f, one));
         status.services.iter().for_each(|one| service(f, one));
+        status.drains.iter().for_each(|one| f.sites_drains.with_label_values(&[one.site.as_str()]).inc());
         refused(f, status);
     }
 }

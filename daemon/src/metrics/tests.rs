@@ -131,11 +131,20 @@ fn a_site_that_is_gone_has_no_state_and_keeps_its_counters() {
     metrics.update_sites(Some(&fixtures::across()));
     let has = |what: &str| samples(&metrics).keys().any(|key| key.starts_with(what));
     assert!(has("bascule_sites_session{") && has("bascule_sites_service_share{"));
-    let alone = crate::handle::sites::SitesStatus { sites: vec![], services: vec![], ..fixtures::across() };
+    let alone =
+        crate::handle::sites::SitesStatus { sites: vec![], services: vec![], drains: vec![], ..fixtures::across() };
     metrics.update_sites(Some(&alone));
-    for states in
-        ["session{", "state_age", "path_up", "path_loss", "path_rtt", "path_mtu", "service_score", "service_share"]
-    {
+    for states in [
+        "session{",
+        "state_age",
+        "path_up",
+        "path_loss",
+        "path_rtt",
+        "path_mtu",
+        "service_score",
+        "service_share",
+        "drains",
+    ] {
         assert!(!has(&format!("bascule_sites_{states}")), "{states}");
     }
     assert!(has("bascule_sites_session_bytes_total{") && has("bascule_sites_tables_total{"));

@@ -25,30 +25,48 @@ const WHOLE: Duration = Duration::from_secs(140);
 const SHOP: u16 = 7001;
 const SHELF: u16 = 7101;
 
-/// A server that gives its number to everybody, until the process ends.
+/// A server that gives its number to everybody, and everybody's bytes back, until the process ends.
 fn serve(netns: &Netns, number: u8) -> Result<()> {
     let listener = netns.run(|| TcpListener::bind(("0.0.0.0", SHELF)))?;
     let _ends_with_the_process = netns.spawn("shelf", move || {
         for stream in listener.incoming().flatten() {
-            let mut stream = stream;
-            // Whoever hangs up first is the test's matter.
-            let _gone = stream.write_all(&[number]);
+            let _ends_with_its_client = std::thread::spawn(move || -> std::io::Result<()> {
+                let (mut stream, mut byte) = (stream, [number]);
+                // Whoever hangs up first is the test's matter.
+                loop {
+                    stream.write_all(&byte)?;
+                    stream.read_exact(&mut byte)?;
+                }
+            });
         }
     });
     Ok(())
 }
 
+/// A connection to the VIP, and who answered it.
+fn connect(client: &Netns) -> Result<(u8, TcpStream)> {
+    let to = format!("{VIP}:{SHOP}").parse()?;
+    let mut stream = client.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut number = [0];
+    stream.read_exact(&mut number)?;
+    Ok((number[0], stream))
+}
+
+/// All of these connections live.
+fn live(held: &mut [(u8, TcpStream)]) -> Result<()> {
+    for (number, stream) in held {
+        let mut back = [0];
+        let both = stream.write_all(&[77]).and_then(|()| stream.read_exact(&mut back));
+        both.with_context(|| format!("a connection at endpoint {number}"))?;
+        ensure!(back == [77], "endpoint {number} gave {back:?}");
+    }
+    Ok(())
+}
+
 /// Who answers `count` new connections to the VIP.
 fn answers(client: &Netns, count: usize) -> Result<BTreeSet<u8>> {
-    let one = || -> Result<u8> {
-        let to = format!("{VIP}:{SHOP}").parse()?;
-        let mut stream = client.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut number = [0];
-        stream.read_exact(&mut number)?;
-        Ok(number[0])
-    };
-    (0..count).map(|n| one().with_context(|| format!("connection {n}"))).collect()
+    (0..count).map(|n| Ok(connect(client).with_context(|| format!("connection {n}"))?.0)).collect()
 }
 
 /// `bascule pki`, as an operator calls it.
@@ -149,6 +167,17 @@ fn wait_page_for(
         wanted(&last).then(|| last.clone())
     });
     found.with_context(|| format!("n{n}: {last:#}"))
+}
+
+/// Waits until `bascule services` of a node says so; the last table is in the error.
+fn wait_services(cluster: &mut Cluster, n: usize, wanted: &str) -> Result<String> {
+    let daemon = cluster.daemon(n);
+    let mut last = String::new();
+    let found = wait_for(PATIENCE, wanted, || {
+        last = daemon.ctl(&["services"]).ok()?;
+        last.contains(wanted).then(|| last.clone())
+    });
+    found.with_context(|| format!("n{n}: {last}"))
 }
 
 /// Share of a site in a page.
@@ -254,6 +283,8 @@ fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Res
     let seen = answers(&cluster.client, 12)?;
     ensure!(!seen.contains(&3), "n3 is cut off, and was answered by {seen:?}");
     ensure!(wire.dropped()? > 0 && home["sites"][0]["path"]["path"]["carriage"]["down"].is_string(), "{home:#}");
+    // Packets know it as well: the site is not asked for flows that nobody here has.
+    wait_services(&mut cluster, 2, "not sent: the path is down")?;
     let told = wait_for(PATIENCE, "a timeline of it", || {
         let (_, body) = cluster.daemon(2).get("/why?service=web").ok()?;
         let why: Value = serde_json::from_str(&body).ok()?;
@@ -273,11 +304,88 @@ fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Res
     // It carries again, and then loses a third of what comes: an alarm that names the direction.
     wire.heal()?;
     wait_page(&mut cluster, 2, "the path again", |page| page["sites"][0]["path"]["path"]["carriage"] == "up")?;
+    let shown = wait_services(&mut cluster, 2, "  sent ")?;
+    ensure!(!shown.contains("not sent"), "{shown}");
     let wire = cluster.hosts[2].port.lose(Direction::FromNode, Filter::All, 0.33)?;
     let lossy =
         wait_page(&mut cluster, 2, "a brownout", |page| !page["sites"][0]["path"]["path"]["brownoutIn"].is_null())?;
     ensure!(lossy["sites"][0]["path"]["path"]["carriage"] == "up" && wire.heal()? > 0, "{lossy:#}");
     Ok(())
+}
+
+/// An operator takes parts of a site out of use: new connections go elsewhere, those that exist live, and what returns takes part again.
+#[test]
+fn a_drain_moves_new_connections_and_nothing_else_and_can_be_taken_back() -> Result<()> {
+    let mut cluster = Cluster::new("sitesd", 3)?;
+    let dir = cluster.lab.directory().to_owned();
+    let key = "00112233445566778899aabbccddeeff";
+    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
+    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    let authority = init(&dir.join("authority"))?;
+    // The way to n3 carries less than the links of the others say, and nobody is told: only probes can find out.
+    cluster.hosts[2].netns.tool("ip", &["link", "set", "eth0", "mtu", "1400"])?;
+    for n in [3, 1, 2] {
+        issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
+        let config = config(&dir, n);
+        cluster.start(n, &config)?;
+        serve(&cluster.hosts[n - 1].netns, u8::try_from(n)?)?;
+    }
+    wait_page(&mut cluster, 2, "a part of the share there", |page| share(page, "dc-b") > 0.2)?;
+    // A veth takes four bytes more than its MTU, for a VLAN tag.
+    wait_services(&mut cluster, 2, "  1404")?;
+    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.2"])?;
+    wait_for(PATIENCE, "every endpoint to answer", || {
+        answers(&cluster.client, 24).ok().filter(|seen| seen.len() == 3)
+    })?;
+    let mut held = (0..24).map(|_| connect(&cluster.client)).collect::<Result<Vec<_>>>()?;
+    ensure!(held.iter().any(|(number, _)| *number == 3), "none of 24 connections is at n3");
+
+    // Refused: where nobody writes, and where too little would be left.
+    let refused = |cluster: &mut Cluster, n: usize, words: &[&str]| match cluster.daemon(n).ctl(words) {
+        Err(error) => Ok(error.to_string()),
+        Ok(done) => Err(anyhow::anyhow!("{words:?} on n{n}: {done}")),
+    };
+    let elsewhere = refused(&mut cluster, 2, &["drain", "site"])?;
+    ensure!(elsewhere.contains("orders are given on the relay that leads: ask on n1"), "{elsewhere}");
+    let short = refused(&mut cluster, 1, &["drain", "site"])?;
+    let numbers =
+        "the site is not drained: of web 1 of 3 endpoints would be left, 2 are needed; --force drains all the same";
+    ensure!(short.contains(numbers), "{short}");
+    let unknown = refused(&mut cluster, 1, &["drain", "service", "nothing"])?;
+    ensure!(unknown.contains("nothing is no service of several sites"), "{unknown}");
+
+    // A service at the other site: new connections avoid it, its connections live, and both sites know why.
+    let said = cluster.daemon(3).ctl(&["drain", "service", "shop", "--within", "4"])?;
+    ensure!(said.contains("service shop is drained; connections that exist have 4 s"), "{said}");
+    wait_for(PATIENCE, "nothing new at n3", || answers(&cluster.client, 24).ok().filter(|seen| !seen.contains(&3)))?;
+    live(&mut held)?;
+    let drains = "bascule_sites_drains{site=\"dc-b\"}";
+    for n in [3, 1, 2] {
+        cluster.wait_metric(n, drains, |drains| drains >= 1.0)?;
+        let why = cluster.daemon(n).ctl(&["why", "shop"])?;
+        ensure!(why.contains("dc-b is draining") && why.contains("dc-b drains service shop: "), "n{n}: {why}");
+    }
+    wait_page(&mut cluster, 3, "the end of its time", |page| page["drains"][0]["seconds"] == 0)?;
+    let seen = answers(&cluster.client, 24)?;
+    ensure!(!seen.contains(&3), "the order is in force beyond its time: {seen:?}");
+    live(&mut held)?;
+
+    // Taken back: it takes part again, slowly.
+    cluster.daemon(3).ctl(&["drain", "service", "shop", "--off"])?;
+    wait_for(PATIENCE, "new connections at n3", || answers(&cluster.client, 24).ok().filter(|seen| seen.contains(&3)))?;
+    let gone = refused(&mut cluster, 3, &["drain", "service", "shop", "--off"])?;
+    ensure!(gone.contains("service shop: there is no such order"), "{gone}");
+
+    // A node of this site: told by n1, obeyed by n2, where the connections arrive.
+    cluster.daemon(1).ctl(&["drain", "node", "n1"])?;
+    wait_for(PATIENCE, "nothing new at n1", || answers(&cluster.client, 24).ok().filter(|seen| !seen.contains(&1)))?;
+    live(&mut held)?;
+    cluster.daemon(1).ctl(&["drain", "node", "n1", "--off"])?;
+    wait_for(PATIENCE, "new connections at n1", || answers(&cluster.client, 24).ok().filter(|seen| seen.contains(&1)))?;
+    for n in [1, 2, 3] {
+        wait_page(&mut cluster, n, "no drain", |page| page["drains"] == json!([]))?;
+    }
+    live(&mut held)
 }
 
 /// A file that changes how a service is spread changes it at once; one that changes who this site is waits for the next start.

@@ -151,7 +151,11 @@ mod tests {
         for (site, rtt) in OTHERS.into_iter().zip([0.020, 0.021, 0.100]) {
             near.handle_path(site, &path(rtt));
         }
-        assert_eq!(order(&mut near), Some(vec![3, 2, 4]), "2 is not clearly nearer than 3, which was first by its region");
+        assert_eq!(
+            order(&mut near),
+            Some(vec![3, 2, 4]),
+            "2 is not clearly nearer than 3, which was first by its region"
+        );
         near.handle_path(SiteId(2), &path(0.0169));
         assert_eq!(order(&mut near), None);
         near.handle_path(SiteId(4), &path(0.010));

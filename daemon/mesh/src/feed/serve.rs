@@ -173,8 +173,8 @@ impl Server {
                     }
                 }
             }
-            // Worth three seconds; who comes later hears the next.
-            Fact::Ask { .. } | Fact::Loan { .. } => {}
+            // Worth seconds, or said again every second: who comes later hears the next.
+            Fact::Ask { .. } | Fact::Loan { .. } | Fact::Order { .. } | Fact::Drained { .. } => {}
         }
     }
 

@@ -1,9 +1,11 @@
 //! Words as they travel: a list of them in each frame, as JSON.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
 use bascule_core::site::join::io::Fact;
+use bascule_core::site::orders::Target;
 use bascule_core::site::summary::{ServiceId, Summary};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,43 @@ enum Wire {
     Confirmed { site: u8, ms: u64 },
     Ask { site: u8, service: u32, amount: u32 },
     Loan { site: u8, service: u32, amount: u32 },
+    Order { target: What, ms: Option<u64> },
+    Drained { site: u8, number: u32, order: Option<(Option<u32>, u32)>, ms: u64 },
+}
+
+/// What an order takes out of use.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum What {
+    Site,
+    Service(u32),
+    Vip(IpAddr),
+    Node(u16),
+    Endpoint(u32, IpAddr, u16),
+}
+
+impl From<Target> for What {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Site => Self::Site,
+            Target::Service(ServiceId(id)) => Self::Service(id),
+            Target::Vip(vip) => Self::Vip(vip),
+            Target::Node(id) => Self::Node(id),
+            Target::Endpoint(ServiceId(id), address, port) => Self::Endpoint(id, address, port),
+        }
+    }
+}
+
+impl From<What> for Target {
+    fn from(what: What) -> Self {
+        match what {
+            What::Site => Self::Site,
+            What::Service(id) => Self::Service(ServiceId(id)),
+            What::Vip(vip) => Self::Vip(vip),
+            What::Node(id) => Self::Node(id),
+            What::Endpoint(id, address, port) => Self::Endpoint(ServiceId(id), address, port),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,6 +101,11 @@ impl From<&Word> for Wire {
             Word::Fact(Fact::Confirmed { site, age }) => Self::Confirmed { site: site.0, ms: ms(age) },
             Word::Fact(Fact::Ask { site, service, amount }) => Self::Ask { site: site.0, service: service.0, amount },
             Word::Fact(Fact::Loan { site, service, amount }) => Self::Loan { site: site.0, service: service.0, amount },
+            Word::Fact(Fact::Order { target, left }) => Self::Order { target: target.into(), ms: left.map(ms) },
+            Word::Fact(Fact::Drained { site, number, order, age }) => {
+                let order = order.map(|(service, seconds)| (service.map(|id| id.0), seconds));
+                Self::Drained { site: site.0, number, order, ms: ms(age) }
+            }
         }
     }
 }
@@ -89,6 +133,11 @@ impl From<Wire> for Word {
             Wire::Loan { site, service, amount } => {
                 Fact::Loan { site: SiteId(site), service: ServiceId(service), amount }
             }
+            Wire::Order { target, ms } => Fact::Order { target: target.into(), left: ms.map(Duration::from_millis) },
+            Wire::Drained { site, number, order, ms } => {
+                let order = order.map(|(service, seconds)| (service.map(ServiceId), seconds));
+                Fact::Drained { site: SiteId(site), number, order, age: Duration::from_millis(ms) }
+            }
         })
     }
 }
@@ -115,6 +164,7 @@ mod tests {
         let full =
             Summary { ready: u16::MAX, expected: u16::MAX, draining: true, capacity: u32::MAX, demand: u32::MAX };
         let age = Duration::from_millis(86_400_000);
+        let order = |target, left| Word::Fact(Fact::Order { target, left });
         let words = [
             Word::Beat { leads: true },
             Word::Fact(Fact::Session { site, up: true }),
@@ -123,6 +173,14 @@ mod tests {
             Word::Fact(Fact::Confirmed { site, age }),
             Word::Fact(Fact::Ask { site, service, amount: u32::MAX }),
             Word::Fact(Fact::Loan { site, service, amount: 0 }),
+            order(Target::Site, Some(age)),
+            order(Target::Service(service), None),
+            order(Target::Vip([10, 9, 7, 100].into()), Some(Duration::ZERO)),
+            order(Target::Node(4095), None),
+            order(Target::Endpoint(service, std::net::Ipv6Addr::LOCALHOST.into(), 80), Some(age)),
+            Word::Fact(Fact::Drained { site, number: 7, order: Some((Some(service), 600)), age }),
+            Word::Fact(Fact::Drained { site, number: u32::MAX, order: Some((None, 0)), age }),
+            Word::Fact(Fact::Drained { site, number: 7, order: None, age }),
         ];
         assert_eq!(decode(&encode(&words)).as_deref(), Some(&words[..]));
         let longest = encode(&[words[2]; WORDS]);

@@ -61,6 +61,17 @@ pub(super) enum Order {
     Sites(ServiceKey, Vec<SiteId>, oneshot::Sender<()>),
     /// Other sites, the nearest first: whether they may be asked, and how large a packet gets there.
     Neighbours(Vec<SiteSpec>),
+    /// Endpoints are taken out of use, or put back.
+    Drain(Endpoints, bool),
+}
+
+/// Endpoints that an operator takes out of use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Endpoints {
+    /// All of a node, by its id.
+    Node(u16),
+    /// One of a service.
+    One(ServiceKey, IpAddr, u16),
 }
 
 /// The way into the room.
@@ -239,6 +250,7 @@ impl Room {
                 // Who no longer waits needs no answer.
                 let _gone = done.send(());
             }
+            Order::Drain(endpoints, on) => self.plane.drain(endpoints, on, &self.links, now()),
             Order::Neighbours(specs) => self.plane.neighbours(specs, &self.links, now()),
         }
     }

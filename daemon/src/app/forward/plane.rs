@@ -6,23 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bascule_core::balance::{Balancer, SiteSpec};
 use bascule_core::balance::io::Action;
+use bascule_core::balance::{Balancer, DrainTarget, SiteSpec};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::health::ProbeKind;
 use bascule_core::node::io::LinkInfo;
-use bascule_core::service::{NodeSpec, ServiceKey};
+use bascule_core::service::{EndpointId, NodeSpec, ServiceKey};
 use bascule_core::site::SiteId;
 use bascule_core::time::Instant;
 use bascule_core::types::{LinkId, Mac};
 use bascule_ebpf_common::forward::{Config, DEFAULT_FLOWS, Key, key_index, pair_key};
 use tracing::{info, warn};
 
-use super::Said;
 use super::inside::Inside;
 use super::liveness::{Liveness, Session};
 use super::status::tell;
 use super::wanted::{devices, node_config};
+use super::{Endpoints, Said};
 use crate::clock;
 use crate::config::{Forwarding, Hook as Wanted};
 use crate::dataplane::forward::{Forward, ForwardError, ForwardOptions, Wish};
@@ -82,6 +82,8 @@ pub(super) struct Plane {
     sites: BTreeMap<ServiceKey, Vec<SiteId>>,
     /// Other sites, the nearest first, for the same.
     neighbours: Vec<SiteSpec>,
+    /// Endpoints that operators took out of use, for the same.
+    drained: BTreeSet<Endpoints>,
     trouble: Said,
     pub(super) problem: Option<String>,
 }
@@ -180,7 +182,39 @@ impl Plane {
         self.turn(now, links);
     }
 
+    /// Endpoints are taken out of use, or put back.
+    pub(super) fn drain(&mut self, endpoints: Endpoints, on: bool, links: &BTreeMap<LinkId, LinkInfo>, now: Instant) {
+        if on {
+            self.drained.insert(endpoints);
+        } else {
+            self.drained.remove(&endpoints);
+        }
+        if let Some(target) = self.named(&endpoints) {
+            self.balancer.handle_drain(target, on, now);
+        }
+        self.turn(now, links);
+    }
+
+    /// What the balancer calls them; `None`: the configuration does not have them.
+    fn named(&self, endpoints: &Endpoints) -> Option<DrainTarget> {
+        let config = &self.config.as_ref()?.config;
+        match *endpoints {
+            Endpoints::Node(id) => {
+                let node = config.nodes.iter().find(|node| node.id == id)?;
+                Some(DrainTarget::Node(node.name.clone()))
+            }
+            Endpoints::One(key, address, port) => {
+                let service = config.services.iter().find(|service| service.key() == key)?;
+                let found = service.endpoints.iter().find(|e| (e.address, e.port) == (address, port))?;
+                Some(DrainTarget::Endpoint(EndpointId { service: key, endpoint: found.name.clone() }))
+            }
+        }
+    }
+
     fn tell_sites(&mut self, now: Instant) {
+        for target in self.drained.iter().filter_map(|endpoints| self.named(endpoints)).collect::<Vec<_>>() {
+            self.balancer.handle_drain(target, true, now);
+        }
         self.balancer.handle_neighbours(&self.neighbours, now);
         let services = self.config.iter().flat_map(|config| &config.config.services);
         let keys: BTreeSet<ServiceKey> = services.map(|service| service.key()).collect();

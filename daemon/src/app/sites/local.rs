@@ -11,7 +11,7 @@ use bascule_core::site::summary::ServiceId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::forward::{ForwardSender, Order};
+use super::super::forward::{Endpoints, ForwardSender, Order};
 use super::News;
 use crate::config::Sites;
 use crate::handle::forward::ForwardHandle;
@@ -71,6 +71,8 @@ pub(super) enum Told {
     },
     /// Other sites, the nearest first.
     Neighbours(Vec<SiteSpec>),
+    /// Endpoints out of use, or back.
+    Drain(Endpoints, bool),
 }
 
 /// Carries it, in its order; confirms tables with a generation.
@@ -81,6 +83,7 @@ pub(super) fn apply(forward: ForwardSender) -> (mpsc::Sender<Told>, mpsc::Receiv
     tokio::spawn(async move {
         while let Some(told) = all.recv().await {
             match told {
+                Told::Drain(endpoints, on) => forward.send(Order::Drain(endpoints, on)).await,
                 Told::Neighbours(specs) => forward.send(Order::Neighbours(specs)).await,
                 Told::Table { service, key, generation, slots } => {
                     let (done, wait) = oneshot::channel();

@@ -5,6 +5,7 @@
 //! full (its state is asked for every slot), and a relay whose news would be dropped begins anew, which tells everything again.
 
 mod local;
+mod orders;
 mod paths;
 mod relay;
 mod tell;
@@ -38,7 +39,7 @@ use super::forward::ForwardSender;
 use crate::clock;
 use crate::config::{Loaded, Sites};
 use crate::handle::forward::ForwardHandle;
-use crate::handle::sites::{SitesHandle, Why};
+use crate::handle::sites::{OrderRequest, SitesHandle, Why};
 
 use paths::Paths;
 use relay::Relays;
@@ -127,6 +128,7 @@ impl Running {
         let (keys, watched) = watch::channel(local::keys(&sites));
         tokio::spawn(local::watch(watched, asked.clone(), news.clone()));
         let (tables, applied) = local::apply(forward.clone());
+        let orders = handle.open_orders();
         let room = Room {
             node: loaded.node.node.clone(),
             paths: Paths::new(super::random_seed()?, news.clone(), Arc::clone(&clock)),
@@ -141,7 +143,7 @@ impl Running {
             confirm_at: now() + CONFIRM,
             sites,
         };
-        let task = tokio::spawn(room.run(configs, inbox, applied, stopped));
+        let task = tokio::spawn(room.run(configs, inbox, applied, orders, stopped));
         Ok((Self(Some((stop, task))), SitesSender(sender)))
     }
 
@@ -196,6 +198,7 @@ impl Room {
         mut configs: watch::Receiver<Option<Sites>>,
         mut inbox: mpsc::Receiver<News>,
         mut applied: mpsc::Receiver<(ServiceId, u64)>,
+        mut orders: mpsc::Receiver<OrderRequest>,
         mut stopped: oneshot::Receiver<()>,
     ) {
         let mut look = interval(SLOT);
@@ -209,6 +212,7 @@ impl Room {
                 _ = &mut stopped => break,
                 Some(news) = inbox.recv() => self.hear(news).await,
                 Some((service, generation)) = applied.recv() => self.join.handle_applied(service, generation, now()),
+                Some(order) = orders.recv() => self.order(order),
                 Ok(()) = configs.changed() => {
                     let next = configs.borrow_and_update().clone();
                     if let Some(next) = next {
@@ -291,6 +295,11 @@ impl Room {
                     let _ended = self.tables.send(local::Told::Table { service, key, generation, slots }).await;
                 }
                 Action::Neighbours(specs) => drop(self.tables.send(local::Told::Neighbours(specs)).await),
+                Action::Drain { target, on } => {
+                    if let Some(endpoints) = self.endpoints(&target) {
+                        let _ended = self.tables.send(local::Told::Drain(endpoints, on)).await;
+                    }
+                }
                 Action::Lead(leads) => self.relays.lead(leads).await,
                 Action::Write(key, body) => {
                     match body {
@@ -316,7 +325,7 @@ impl Room {
         };
         let names = self.sites.all.iter().map(|(id, site)| (*id, site.name.clone())).collect();
         let changes = history.iter().cloned().collect();
-        self.handle.set_why(Why { service: spread.name.clone(), names, changes, now: now() });
+        self.handle.set_why(Why { service: spread.name.clone(), names, changes, drains: Vec::new(), now: now() });
     }
 
     /// Once in a slot: paths are asked, what could not be opened is tried again, what is known is shown.
@@ -352,6 +361,13 @@ fn fact(event: &Event) -> Option<Fact> {
                 Some(Body::Vip { .. } | Body::Order { .. }) | None => None,
             };
             Some(Fact::Summary { site: origin, service, summary, age })
+        }
+        Event::Record { origin, key: Key::Order(number), body, age } => {
+            let order = match body {
+                Some(Body::Order { service, seconds }) => Some((service, seconds)),
+                Some(Body::Vip { .. } | Body::Service(_)) | None => None,
+            };
+            Some(Fact::Drained { site: origin, number, order, age })
         }
         Event::Ask { from, service, amount } => Some(Fact::Ask { site: from, service, amount }),
         Event::Lend { from, service, amount } => Some(Fact::Loan { site: from, service, amount }),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bascule_core::site::SiteId;
 use bascule_core::site::join::io::Report;
+use bascule_core::site::orders::Turn;
 use bascule_core::site::path::io::Event as PathEvent;
 use bascule_core::site::policy::io::Report as PolicyReport;
 use bascule_core::site::policy::standing::State;
@@ -14,6 +15,7 @@ use bascule_mesh::state::{Event, Failed};
 use bascule_mesh::tls::Refusal;
 use tracing::{debug, error, info, warn};
 
+use super::orders::words;
 use crate::config::Sites;
 
 /// What was said already: what goes on is not news.
@@ -112,6 +114,14 @@ impl Teller {
         match report {
             Report::Leader { relay: Some(relay) } => info!(relay, "a relay speaks for this site"),
             Report::Leader { relay: None } => warn!("no relay speaks for this site: what was known of others ages"),
+            Report::Order { target, turn } => {
+                let what = words(sites, target);
+                match turn {
+                    Turn::Given => warn!(what, "drained: new connections go elsewhere"),
+                    Turn::Over => warn!(what, "drained: connections that exist have had their time"),
+                    Turn::Ended => info!(what, "drained no more: takes part again, slowly"),
+                }
+            }
             Report::Session { site, up } => info!(site = sites.name_of(*site), up, "the state of another site"),
             Report::Policy(PolicyReport::Standing { service, site, state, verdict, score, suppressed }) => {
                 let (service, site) = (service_name(sites, *service), sites.name_of(*site));
@@ -167,6 +177,6 @@ impl Teller {
     }
 }
 
-fn service_name(sites: &Sites, id: bascule_core::site::summary::ServiceId) -> String {
+pub(super) fn service_name(sites: &Sites, id: bascule_core::site::summary::ServiceId) -> String {
     sites.services.get(&id).map_or_else(|| id.0.to_string(), |spread| spread.name.clone())
 }

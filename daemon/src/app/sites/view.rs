@@ -28,6 +28,7 @@ pub(super) fn status(room: &Room) -> SitesStatus {
         conditions: conditions(room),
         sites: sites.all.iter().filter(|(id, _)| **id != sites.here).map(|one| site(room, one, now)).collect(),
         services: sites.services.iter().map(|one| service(room, one, now)).collect(),
+        drains: super::orders::views(sites, join, now),
         state,
         feed: relays.told.clone(),
     }

@@ -1,7 +1,9 @@
 //! The core's words as the maps have them.
 
 use bascule_core::balance::io::{EndpointEntry, NodeEntry, ServiceEntry, ServiceSlot};
+use bascule_core::balance::sites::{SiteEntry, SiteSpec};
 use bascule_core::service::{Affinity, Delivery, NodeSpec, Protocol, Return, ServiceKey};
+use bascule_core::site::SiteId;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, ENDPOINT_REMOTE, NODE_DEAD, NODE_RESOLVED,
     RETURN_VIA_INGRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_QUIC, SERVICE_SOURCES,
@@ -88,6 +90,14 @@ fn a_node_is_resolved_with_its_way_and_its_way_bounds_segments() {
     assert_eq!((written.source_mac, written.next_mac), ([1; 6], [2; 6]));
     // 1500 less 44 of encapsulation and 40 or 60 of headers.
     assert_eq!(known.narrowest(), (1416, 1396));
+    // A gateway of another site, behind a path that carries less than the link, bounds what is too big and all segments.
+    let there = NodeEntry { spec: NodeSpec { site: 2, ..node(false).spec }, ..node(false) };
+    let spec = SiteSpec { site: SiteId(2), reachable: true, via_ingress: false, mtu: Some(1380) };
+    known.nodes.insert(2, there.clone());
+    known.sites.insert(2, SiteEntry { gateways: vec![2], spec });
+    assert_eq!((known.node(&there).mtu, known.narrowest()), (1380, (1296, 1276)));
+    known.sites.insert(2, SiteEntry { gateways: vec![2], spec: SiteSpec { mtu: None, ..spec } });
+    assert_eq!((known.node(&there).mtu, known.narrowest()), (1500, (1416, 1396)));
     known.note_path([10, 9, 0, 2].into(), None);
     assert_eq!(known.node(&node(false)).flags, 0);
 }

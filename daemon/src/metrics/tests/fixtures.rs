@@ -78,7 +78,7 @@ pub(super) fn sessions() -> BfdStatus {
 }
 
 /// A forwarding room in which every count and state is another number.
-pub(super) fn plane() -> crate::handle::forward::ForwardStatus {
+pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
     use bascule_core::balance::Balancer;
     use bascule_core::balance::io::{ServiceSlot, Table};
     use bascule_core::balance::sites::SiteStatus;
@@ -212,7 +212,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     use bascule_mesh::state::SessionStatus;
     use bascule_mesh::tls::Refusal;
 
-    use crate::handle::sites::{ServiceView, SiteView, SitesStatus, StandingView};
+    use crate::handle::sites::{DrainView, ServiceView, SiteView, SitesStatus, StandingView};
     let path = Status {
         carriage: Carriage::Up,
         brownout_in: None,
@@ -265,6 +265,12 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             tables: 9,
             spill: 0.375,
             sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None }],
+        }],
+        drains: vec![DrainView {
+            site: "dc-b".to_owned(),
+            what: "service web".to_owned(),
+            services: vec!["web".to_owned()],
+            seconds: 540,
         }],
         state: Some(state),
         feed: None,

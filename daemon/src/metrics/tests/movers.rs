@@ -287,6 +287,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::SITES_PATH_PACKETS, r#"bascule_sites_path_packets_total{direction="sent",site="dc-b"}"#, 30.0, spread),
     (&catalog::SITES_SCORE, r#"bascule_sites_service_score{service="web",site="dc-b"}"#, 62.5, spread),
     (&catalog::SITES_SHARE, r#"bascule_sites_service_share{service="web",site="dc-b"}"#, 0.375, spread),
+    (&catalog::SITES_DRAINS, r#"bascule_sites_drains{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_TABLES, r#"bascule_sites_tables_total{service="web"}"#, 9.0, spread),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),

@@ -330,7 +330,6 @@ impl Host {
                     self.announced = announce;
                 }
             }
-            policy::Action::DrainOver(_) => {}
             policy::Action::Report(report) => out.push(Out::Log(format!("{report:?}"))),
             policy::Action::Timeline(line) => {
                 if line.cause > line.detected || line.detected > line.decided || Some(line.decided) > line.applied {

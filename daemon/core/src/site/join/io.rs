@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::balance::sites::SiteSpec;
 use crate::service::ServiceKey;
 use crate::site::SiteId;
+use crate::site::orders::{Target, Turn};
 use crate::site::policy::io::{Config as PolicyConfig, Report as PolicyReport};
 use crate::site::state::record::{Body, Key};
 use crate::site::summary::{ServiceId, Summary};
@@ -95,6 +96,24 @@ pub enum Fact {
         /// How much.
         amount: u32,
     },
+    /// An order of this site is in force, or is not any more.
+    Order {
+        /// What it takes out of use.
+        target: Target,
+        /// Time until its deadline; `None`: it is not in force.
+        left: Option<Duration>,
+    },
+    /// Another site has written an order, or has none of this number any more. What follows from it is in its summaries.
+    Drained {
+        /// Which site.
+        site: SiteId,
+        /// Number of the record.
+        number: u32,
+        /// The service (`None`: all) and the seconds that connections had when it was written.
+        order: Option<(Option<ServiceId>, u32)>,
+        /// How long ago that was.
+        age: Duration,
+    },
 }
 
 /// Who told a fact.
@@ -127,6 +146,13 @@ pub enum Action {
     Lead(bool),
     /// The site writes a record, through the relay of this node; `None`: there is none any more.
     Write(Key, Option<Body>),
+    /// Take endpoints of this site out of use, or put them back: of a node, or one. At the balancer.
+    Drain {
+        /// [`Target::Node`] or [`Target::Endpoint`].
+        target: Target,
+        /// Out of use.
+        on: bool,
+    },
     /// Ask a site for room, or lend it some, through the relay of this node.
     Credit {
         /// Which site.
@@ -163,5 +189,12 @@ pub enum Report {
         site: SiteId,
         /// It stands.
         up: bool,
+    },
+    /// An order of this site was given, is over, or was taken back.
+    Order {
+        /// What it takes out of use.
+        target: Target,
+        /// What became of it.
+        turn: Turn,
     },
 }

@@ -8,6 +8,7 @@
 //! Facts of others are taken from the relay that leads, and from no other. When none is heard, what was known stays known and ages, and
 //! sessions count as down: sites are kept "blind" (sites.md 4.5), nothing moves. Readiness here needs no relay.
 
+pub mod drain;
 pub mod io;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::SiteId;
 use super::lead::Lead;
 use super::near::Near;
+use super::orders::Orders;
 use super::path::io::Status as PathStatus;
 use super::policy::io::Action as Decided;
 use super::policy::{Opinion, Policy};
@@ -27,6 +29,7 @@ use super::timeline::History;
 use crate::balance::serving::Serving;
 use crate::service::ServiceKey;
 use crate::time::Instant;
+use drain::Theirs;
 use io::{Action, Capacity, Config, Fact, Local, Report, Source};
 
 /// What another site said of a service, how old that was, and when it came.
@@ -42,12 +45,19 @@ pub struct Join {
     /// The relay of this node was told to lead.
     leads: bool,
     leader: Option<String>,
+    /// Since when that relay speaks for the site.
+    led: Option<Instant>,
     sessions: BTreeMap<SiteId, bool>,
     said: BTreeMap<(SiteId, ServiceId), Said>,
     /// What the balancer here sees, and what this site says of it.
     own: BTreeMap<ServiceId, (Serving, Summary)>,
     /// The last table of each service, for another balancer or another key.
     tables: BTreeMap<ServiceId, (ServiceKey, u64, Vec<SiteId>)>,
+    /// Orders of this site, those of others by number of their records, and what was written of ours.
+    orders: Orders,
+    theirs: BTreeMap<(SiteId, u32), Theirs>,
+    written: BTreeMap<u32, (Option<ServiceId>, Instant)>,
+    tell_at: Instant,
     actions: VecDeque<Action>,
 }
 
@@ -60,10 +70,15 @@ impl Join {
             near: Near::default(),
             leads: false,
             leader: None,
+            led: None,
             sessions: BTreeMap::new(),
             said: BTreeMap::new(),
             own: BTreeMap::new(),
             tables: BTreeMap::new(),
+            orders: Orders::default(),
+            theirs: BTreeMap::new(),
+            written: BTreeMap::new(),
+            tell_at: now,
             actions: VecDeque::new(),
             config,
         };
@@ -81,6 +96,7 @@ impl Join {
         self.near.handle_config(self.config.policy.here, sites);
         self.sessions.retain(|site, _| sites.contains_key(site));
         self.said.retain(|(site, _), _| sites.contains_key(site));
+        self.theirs.retain(|(site, _), _| sites.contains_key(site));
         let gone: Vec<ServiceId> =
             before.services.keys().filter(|id| !self.config.services.contains_key(id)).copied().collect();
         for service in gone {
@@ -96,9 +112,9 @@ impl Join {
         for ((site, service), (summary, age, at)) in &self.said {
             self.policy.handle_summary(*site, *service, *summary, *age + now.since(*at), now);
         }
-        // Another capacity is another summary of the same endpoints.
-        let seen: Vec<(ServiceId, Serving)> = self.own.iter().map(|(id, (serving, _))| (*id, *serving)).collect();
-        seen.into_iter().for_each(|(id, serving)| self.say_own(id, serving, now));
+        // Another capacity is another summary of the same endpoints, and another service may be drained.
+        self.say_all(now);
+        self.write_orders(now);
         let moved = |(id, local): (&ServiceId, &Local)| self.tables.get(id).is_some_and(|t| t.0 != local.key);
         let moved: Vec<ServiceId> = self.config.services.iter().filter(|s| moved(*s)).map(|(id, _)| *id).collect();
         for service in moved {
@@ -116,9 +132,14 @@ impl Join {
         self.settle(now);
     }
 
+    fn say_all(&mut self, now: Instant) {
+        let seen: Vec<(ServiceId, Serving)> = self.own.iter().map(|(id, (serving, _))| (*id, *serving)).collect();
+        seen.into_iter().for_each(|(id, serving)| self.say_own(id, serving, now));
+    }
+
     fn say_own(&mut self, id: ServiceId, serving: Serving, now: Instant) {
         let Some(local) = self.config.services.get(&id) else { return };
-        let summary = summary(serving, local.capacity);
+        let summary = summary(self.less_orders(id, local, serving), local.capacity);
         if self.own.insert(id, (serving, summary)).is_some_and(|(_, before)| before == summary) {
             return;
         }
@@ -141,6 +162,11 @@ impl Join {
 
     /// A relay of this site tells something of another site.
     pub fn handle_fact(&mut self, source: Source<'_>, fact: Fact, now: Instant) {
+        if matches!(fact, Fact::Order { .. } | Fact::Drained { .. }) {
+            self.hear_order(source, fact, now);
+            self.settle(now);
+            return;
+        }
         let counts = match source {
             Source::Own => self.leads,
             Source::Relay(name) => !self.leads && self.leader.as_deref() == Some(name),
@@ -159,6 +185,7 @@ impl Join {
             Fact::Confirmed { site, age } => self.confirm(site, age, now),
             Fact::Ask { site, service, amount } => self.policy.handle_ask(site, service, amount, now),
             Fact::Loan { site, service, amount } => self.policy.handle_loan(site, service, amount, now),
+            Fact::Order { .. } | Fact::Drained { .. } => {}
         }
         if self.leads {
             self.actions.push_back(Action::Publish(fact));
@@ -177,6 +204,7 @@ impl Join {
         if self.policy.poll_timeout().is_some_and(|at| at <= now) {
             self.policy.handle_expire(now);
         }
+        self.expire_orders(now);
         self.settle(now);
     }
 
@@ -187,7 +215,8 @@ impl Join {
 
     /// Next time [`Self::handle_expire`] must be called.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.policy.poll_timeout().into_iter().chain(self.lead.poll_timeout(now)).min()
+        let rest = self.lead.poll_timeout(now).into_iter().chain(self.orders_timeout());
+        self.policy.poll_timeout().into_iter().chain(rest).min()
     }
 
     /// All that is known of other sites, with ages: for a node that listens from now on.
@@ -297,6 +326,7 @@ impl Join {
         let leader = self.lead.leader(now).map(str::to_owned);
         if leader != self.leader {
             self.leader.clone_from(&leader);
+            self.led = leader.is_some().then_some(now);
             // Its word is another one's: sessions are those that it has.
             let known: Vec<SiteId> = self.sessions.keys().copied().collect();
             known.into_iter().for_each(|site| self.set_session(site, false));
@@ -322,8 +352,8 @@ impl Join {
             Decided::Lend { to, service, amount } => self.credit(to, service, amount, true),
             Decided::Report(report) => self.actions.push_back(Action::Report(Report::Policy(report))),
             Decided::Timeline(timeline) => self.actions.push_back(Action::Timeline(timeline)),
-            // No configuration leads here: a lease between sites has no driver, and drains come with summaries.
-            Decided::Claim(_) | Decided::Release(..) | Decided::Announce { .. } | Decided::DrainOver(_) => {}
+            // No configuration leads here: a lease between sites has no driver.
+            Decided::Claim(_) | Decided::Release(..) | Decided::Announce { .. } => {}
         }
     }
 

@@ -1,10 +1,12 @@
+use super::drain::{Drain, Refused};
 use super::*;
 use crate::balance::SiteSpec;
 use crate::service::Protocol;
 use crate::site::lead::HOLD;
+use crate::site::orders::{Target, Turn};
 use crate::site::path::io::{Carriage, Silence};
 use crate::site::policy::facts::Verdict;
-use crate::site::policy::io::{Config as PolicyConfig, Mode, ServicePolicy};
+use crate::site::policy::io::{Config as PolicyConfig, DrainError, Mode, ServicePolicy, Unit};
 use crate::site::policy::tests::status as path;
 use crate::site::timeline::Rule;
 
@@ -252,4 +254,174 @@ fn capacity_follows_what_is_ready() {
     assert_eq!([4, 1, 0].map(|ready| of(Capacity::Endpoint(30), ready)), [120, 30, 0]);
     assert_eq!(of(Capacity::Unknown, 4), 0);
     assert_eq!(summary(Serving { ready: 2, expected: 0, draining: true }, Capacity::Service(9)).capacity, 9);
+}
+
+const SERVICE: Target = Target::Service(WEB);
+
+/// Nothing but the target: what a node or an endpoint carries is not asked for.
+fn drain(node: &mut Node, target: Target, force: bool) -> Result<(), Refused> {
+    let drained = node.join.handle_drain(target, Duration::from_secs(60), &BTreeMap::new(), force, at(node.now));
+    node.take();
+    drained
+}
+
+fn written(node: &Node, key: Key) -> Option<Option<Body>> {
+    node.done
+        .iter()
+        .rev()
+        .find_map(|a| if let Action::Write(of, body) = a { (*of == key).then_some(*body) } else { None })
+}
+
+fn turns(node: &Node) -> Vec<Turn> {
+    let of = |a: &Action| if let Action::Report(Report::Order { turn, .. }) = a { Some(*turn) } else { None };
+    node.done.iter().filter_map(of).collect()
+}
+
+/// Relay `a` of this site, which leads, with another site that is well.
+fn leading() -> Node {
+    let mut node = Node::new(Some("a"), &["a"]);
+    node.join.handle_serving(WEB, serving(4), at(node.now));
+    node.join.handle_path(THERE, path(Carriage::Up), at(node.now), at(node.now));
+    node.fact(Source::Own, Fact::Session { site: THERE, up: true });
+    node.fact(Source::Own, fact(4));
+    node.run(80_000, &[]);
+    node.fact(Source::Own, Fact::Confirmed { site: THERE, age: Duration::ZERO });
+    node.run(1_000, &[]);
+    assert!((node.share(THERE) - 0.5).abs() < 0.01, "{}", node.share(THERE));
+    node.done.clear();
+    node
+}
+
+#[test]
+fn a_drained_service_goes_elsewhere_at_once_is_told_to_everybody_and_returns_slowly() {
+    let mut node = leading();
+    assert_eq!(drain(&mut node, SERVICE, false), Ok(()));
+    assert_eq!((node.share(THERE), node.verdict(HERE)), (1.0, Some(Verdict::Draining)));
+    let told = node.join.history(WEB).and_then(|h| h.iter().last()).cloned().expect("a timeline");
+    assert_eq!(told.why, Rule::Facts { site: HERE, verdict: Verdict::Draining });
+    let said = Summary { ready: 4, expected: 4, draining: true, capacity: 100, demand: 0 };
+    assert_eq!(written(&node, Key::Service(WEB)), Some(Some(Body::Service(said))));
+    assert_eq!(written(&node, Key::Order(WEB.0)), Some(Some(Body::Order { service: Some(WEB), seconds: 60 })));
+    let word = |left| Action::Publish(Fact::Order { target: SERVICE, left });
+    assert!(node.done.contains(&word(Some(Duration::from_secs(60)))), "{:?}", node.done);
+
+    node.done.clear();
+    node.run(61_000, &[]);
+    let words = node.done.iter().filter(|a| matches!(a, Action::Publish(Fact::Order { .. }))).count();
+    assert!((59..=63).contains(&words), "one a second, and one of the deadline: {words}");
+    assert_eq!((turns(&node), node.share(THERE)), (vec![Turn::Over], 1.0), "over, and in force");
+    assert_eq!(written(&node, Key::Order(WEB.0)), None, "time that passes is no other record");
+
+    node.done.clear();
+    assert_eq!(node.join.handle_undrain(SERVICE, at(node.now)), Ok(()));
+    node.take();
+    assert!(node.done.contains(&word(None)) && turns(&node) == [Turn::Ended]);
+    assert_eq!(written(&node, Key::Order(WEB.0)), Some(None));
+    assert_eq!(written(&node, Key::Service(WEB)), Some(Some(Body::Service(Summary { draining: false, ..said }))));
+    node.run(1_000, &[]);
+    assert!((0.01..0.2).contains(&node.share(HERE)), "a slow start: {}", node.share(HERE));
+    node.run(70_000, &[]);
+    assert!(node.share(HERE) > 0.45, "{}", node.share(HERE));
+    assert_eq!(node.join.handle_undrain(SERVICE, at(node.now)), Err(Refused::None));
+}
+
+#[test]
+fn a_drain_is_refused_with_its_numbers_and_forced_all_the_same() {
+    let mut node = leading();
+    node.fact(Source::Own, fact(1));
+    // Of 100 here and 400 there (100 with one of four ready), 100 would be left.
+    let short = DrainError::Half { service: WEB, left: 100, all: 500, needed: 250, unit: Unit::Capacity };
+    for target in [SERVICE, Target::Site, Target::Vip([10, 9, 7, 100].into())] {
+        assert_eq!(drain(&mut node, target, false), Err(Refused::Short(short)), "{target:?}");
+    }
+    assert!(node.join.drains().is_empty() && turns(&node).is_empty());
+    assert_eq!(drain(&mut node, Target::Service(ServiceId(8)), false), Err(Refused::Nothing));
+    assert_eq!(drain(&mut node, Target::Vip([10, 9, 7, 101].into()), true), Err(Refused::Nothing));
+    assert_eq!(drain(&mut node, Target::Site, true), Ok(()));
+    assert_eq!(written(&node, Key::Order(u32::MAX)), Some(Some(Body::Order { service: None, seconds: 60 })));
+    assert_eq!(node.share(THERE), 1.0);
+    assert_eq!(drain(&mut node, SERVICE, false), Ok(()), "nothing more is taken by it");
+    assert_eq!(node.join.handle_undrain(SERVICE, at(node.now)), Ok(()));
+    node.take();
+    assert_eq!(node.share(THERE), 1.0, "the other order is in force");
+}
+
+#[test]
+fn endpoints_are_the_balancers_matter_and_their_numbers_count() {
+    let mut node = leading();
+    let target = Target::Node(2);
+    let parts = BTreeMap::from([(WEB, 2)]);
+    node.fact(Source::Own, fact(0));
+    let all = BTreeMap::from([(WEB, 4)]);
+    let refused = node.join.handle_drain(target, Duration::ZERO, &all, false, at(node.now));
+    assert_eq!(refused, Err(Refused::Short(DrainError::Last { service: WEB })));
+    assert_eq!(node.join.handle_drain(target, Duration::ZERO, &parts, true, at(node.now)), Ok(()));
+    node.take();
+    assert!(node.done.contains(&Action::Drain { target, on: true }), "{:?}", node.done);
+    assert!(
+        !node.done.iter().any(|a| matches!(a, Action::Write(Key::Order(_), _))),
+        "other sites see less that is ready"
+    );
+    assert_eq!(node.join.handle_undrain(target, at(node.now)), Ok(()));
+    node.take();
+    assert!(node.done.contains(&Action::Drain { target, on: false }));
+}
+
+#[test]
+fn a_node_obeys_the_relay_that_leads_and_forgets_what_it_does_not_repeat() {
+    let mut node = Node::new(None, &["a", "b"]);
+    node.settled();
+    let refused = drain(&mut node, SERVICE, true);
+    assert_eq!(refused, Err(Refused::Elsewhere { leader: Some("a".to_owned()) }));
+    let word = |left| Fact::Order { target: SERVICE, left };
+    let left = Some(Duration::from_secs(60));
+    node.fact(Source::Relay("b"), word(left));
+    assert!(node.join.drains().is_empty(), "b does not lead");
+    node.fact(Source::Relay("a"), word(left));
+    assert_eq!((node.share(THERE), node.join.drains().len()), (1.0, 1));
+    // All relays die: it holds. One returns that knows of nothing: it is forgotten, and not before that had time to speak.
+    node.run(30_000, &[]);
+    assert_eq!((node.join.leader(), node.join.drains().len()), (None, 1));
+    node.run(9_000, &[("b", true)]);
+    assert_eq!(node.join.drains().len(), 1);
+    node.run(2_000, &[("b", true)]);
+    assert!(node.join.drains().is_empty() && turns(&node) == [Turn::Given, Turn::Ended]);
+    assert!(node.done.iter().all(|a| !matches!(a, Action::Publish(_))), "a node has nobody to tell");
+}
+
+#[test]
+fn an_order_outlives_the_relay_that_was_given_it_by_the_other_one() {
+    let mut b = Node::new(Some("b"), &["a", "b"]);
+    b.run(1_000, &[("a", true)]);
+    b.fact(Source::Relay("a"), Fact::Order { target: SERVICE, left: Some(Duration::from_secs(60)) });
+    // a is gone: b leads and writes it.
+    b.run(5_000, &[]);
+    assert!(b.join.leads() && b.join.drains().len() == 1);
+    b.done.clear();
+    b.run(2_000, &[]);
+    let told = |a: &&Action| matches!(a, Action::Publish(Fact::Order { target: SERVICE, left: Some(_) }));
+    assert_eq!(b.done.iter().filter(told).count(), 2);
+    // a is back and knows nothing: b steps back at once and still says it; a takes it while nobody leads.
+    let mut a = Node::new(Some("a"), &["a", "b"]);
+    b.join.handle_beat("a", false, at(b.now));
+    b.take();
+    b.done.clear();
+    b.run(1_000, &[("a", false)]);
+    let Some(Action::Publish(word)) = b.done.iter().find(told) else { panic!("{:?}", b.done) };
+    a.fact(Source::Relay("b"), *word);
+    a.run(15_000, &[("b", false)]);
+    assert!(a.join.leads() && a.join.drains().len() == 1, "{:?}", a.join.drains());
+}
+
+#[test]
+fn what_other_sites_drain_is_known_by_their_records() {
+    let mut node = leading();
+    let word = |order| Fact::Drained { site: THERE, number: 9, order, age: Duration::from_secs(10) };
+    node.fact(Source::Own, word(Some((None, 60))));
+    let shown = Drain { site: THERE, target: Target::Site, until: at(node.now + 50_000) };
+    assert_eq!(node.join.drains(), [shown]);
+    assert!(node.done.contains(&Action::Publish(word(Some((None, 60))))), "the nodes of the site hear of it");
+    assert!((node.share(THERE) - 0.5).abs() < 0.01, "what follows is in its summaries");
+    node.fact(Source::Own, word(None));
+    assert!(node.join.drains().is_empty());
 }

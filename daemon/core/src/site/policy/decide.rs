@@ -46,8 +46,7 @@ impl Policy {
     pub(super) fn candidates(&self, id: ServiceId, now: Instant) -> Vec<Candidate> {
         let Some(service) = self.services.get(&id) else { return Vec::new() };
         let candidate = |(site, member): (&SiteId, &super::Member)| {
-            let (standing, (mut summary, ..)) = (member.standing.as_ref()?, member.summary?);
-            self.take(*site, id, &mut summary);
+            let (standing, (summary, ..)) = (member.standing.as_ref()?, member.summary?);
             let verdict = standing.verdict();
             let fallback = !verdict.usable() && !verdict.hard();
             let (factor, score) = (standing.factor(now), standing.score());

@@ -1,107 +1,80 @@
-//! Orders to take something out of use: refused when what is left would not suffice, over after a deadline, ended by a slow start.
+//! May something of this site be taken out of use? Not when what is left would not suffice.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use super::decide::Candidate;
-use super::io::{Action, Concerned, Drain, DrainError, DrainTarget};
-use super::{Policy, Timer};
-use crate::site::SiteId;
+use super::Policy;
+use super::io::{DrainError, Takes, Unit};
 use crate::site::summary::{ServiceId, Summary};
 use crate::time::Instant;
 
 /// What is left must carry so many per cent of the demand (sites.md 4.10).
 const SUFFICIENT: u64 = 110;
+/// Where the demand is not known: this part of all that there shall be, the least that does not count as an emergency (`PANIC`).
+const HALF: u64 = 2;
+
+/// A service at all sites, before and after.
+#[derive(Default)]
+struct Sum {
+    demand: u64,
+    /// Of capacity and of endpoints: what there shall be, and what is left.
+    capacity: (u64, u64),
+    endpoints: (u64, u64),
+    /// Everybody who serves has said what they can carry.
+    known: bool,
+}
+
+impl Sum {
+    fn add(&mut self, summary: &Summary, usable: bool, taken: u64) {
+        let (ready, expected) = (u64::from(summary.ready), u64::from(summary.expected.max(summary.ready)));
+        let left = if usable { ready.saturating_sub(taken) } else { 0 };
+        let part = |of: u64, whole: u64| if ready == 0 { 0 } else { whole * of / ready };
+        let capacity = u64::from(summary.capacity);
+        self.demand += u64::from(summary.demand);
+        self.known &= capacity > 0 || ready == 0;
+        self.endpoints.0 += expected;
+        self.endpoints.1 += left;
+        self.capacity.0 += part(expected, capacity);
+        self.capacity.1 += part(left, capacity);
+    }
+}
 
 impl Policy {
-    /// Takes something out of use: new flows avoid it at once, those that exist stay until the deadline.
+    /// Would what is left carry each service when this much of it is taken from this site? What does not serve now is missed by nobody.
     ///
     /// # Errors
-    /// [`DrainError`] when what is left would not suffice and the order does not insist.
-    pub fn handle_drain(&mut self, order: Drain, now: Instant) -> Result<(), DrainError> {
-        if !order.force {
-            self.suffices(&order)?;
-        }
-        let until = now + order.within;
-        let _old = self.drains.insert(order.target.clone(), until);
-        let concerned: Concerned = order.takes.keys().copied().collect();
-        let _old = self.orders.insert(order.target.clone(), order);
-        self.timers.set(Timer::Drain, self.drains.values().min().copied().unwrap_or(until));
-        self.concern(&concerned, now);
-        Ok(())
+    /// [`DrainError`] with the numbers of the first service that would suffer.
+    pub fn spares(&self, takes: &BTreeMap<ServiceId, Takes>, now: Instant) -> Result<(), DrainError> {
+        takes.iter().try_for_each(|(service, takes)| self.spares_of(*service, *takes, now))
     }
 
-    /// Puts it back. What takes part again begins slowly.
-    pub fn handle_undrain(&mut self, target: &DrainTarget, now: Instant) {
-        let _deadline = self.drains.remove(target);
-        if let Some(order) = self.orders.remove(target) {
-            self.concern(&order.takes.keys().copied().collect(), now);
+    fn spares_of(&self, service: ServiceId, takes: Takes, now: Instant) -> Result<(), DrainError> {
+        let mut sum = Sum { known: true, ..Sum::default() };
+        let mut missed = false;
+        for candidate in self.candidates(service, now) {
+            let summary = &candidate.summary;
+            let usable = !candidate.hard && summary.serves();
+            let taken = match takes {
+                _ if candidate.site != self.config.here => 0,
+                Takes::All => summary.ready.into(),
+                Takes::Endpoints(count) => u64::from(count),
+            };
+            missed |= usable && taken > 0;
+            sum.add(summary, usable, taken);
         }
-    }
-
-    /// Orders in force, with the end of their time.
-    pub fn drains(&self) -> impl Iterator<Item = (&DrainTarget, Option<Instant>)> {
-        self.orders.keys().map(|target| (target, self.drains.get(target).copied()))
-    }
-
-    pub(super) fn drains_over(&mut self, now: Instant) {
-        let over: Vec<DrainTarget> = self.drains.iter().filter(|(_, at)| **at <= now).map(|(t, _)| t.clone()).collect();
-        for target in over {
-            // The order stays in force; only its time for old flows is over.
-            let _deadline = self.drains.remove(&target);
-            self.actions.push_back(Action::DrainOver(target));
+        if !missed {
+            return Ok(());
         }
-        if let Some(next) = self.drains.values().min() {
-            self.timers.set(Timer::Drain, *next);
+        if sum.endpoints.1 == 0 {
+            return Err(DrainError::Last { service });
         }
-    }
-
-    /// What orders leave of a summary.
-    pub(super) fn take(&self, site: SiteId, id: ServiceId, summary: &mut Summary) {
-        for order in self.orders.values() {
-            match order.takes.get(&(site, id)) {
-                Some(None) => summary.draining = true,
-                Some(Some(part)) => summary.capacity = summary.capacity.saturating_sub(*part),
-                None => {}
-            }
+        let demand = sum.demand;
+        if demand > 0 && sum.known {
+            let (needed, left) = ((demand * SUFFICIENT).div_ceil(100), sum.capacity.1);
+            return if left < needed { Err(DrainError::Capacity { service, left, demand, needed }) } else { Ok(()) };
         }
-    }
-
-    fn concern(&mut self, concerned: &Concerned, now: Instant) {
-        for (site, id) in concerned {
-            self.urgent(*site, Some(*id), now, now);
-        }
-    }
-
-    fn suffices(&self, order: &Drain) -> Result<(), DrainError> {
-        let services: BTreeSet<ServiceId> = order.takes.keys().map(|(_, id)| *id).collect();
-        for service in services {
-            let (mut left, mut demand, mut serving) = (0u64, 0u64, false);
-            for candidate in self.candidates(service, self.started) {
-                let Candidate { site, summary, hard, .. } = candidate;
-                demand += u64::from(summary.demand);
-                let usable = !hard && summary.serves();
-                match order.takes.get(&(site, service)) {
-                    _ if !usable => {}
-                    Some(None) => {}
-                    Some(Some(part)) => {
-                        left += u64::from(summary.capacity.saturating_sub(*part));
-                        serving |= summary.capacity > *part;
-                    }
-                    None => {
-                        left += u64::from(summary.capacity);
-                        serving = true;
-                    }
-                }
-            }
-            if !serving {
-                return Err(DrainError::Last { service });
-            }
-            let needed = demand * SUFFICIENT / 100;
-            // Capacity 0 everywhere: nobody has said what it can carry, and only "somebody serves" can be asked for.
-            if left > 0 && left < needed {
-                return Err(DrainError::Capacity { service, left, demand, needed });
-            }
-        }
-        Ok(())
+        let ((all, left), unit) =
+            if sum.known { (sum.capacity, Unit::Capacity) } else { (sum.endpoints, Unit::Endpoints) };
+        let needed = all.div_ceil(HALF);
+        if left < needed { Err(DrainError::Half { service, left, all, needed, unit }) } else { Ok(()) }
     }
 }

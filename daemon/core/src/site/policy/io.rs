@@ -1,7 +1,6 @@
 //! What goes into the machine and what comes out of it.
 
-use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use thiserror::Error;
@@ -11,7 +10,6 @@ use super::standing::State;
 use crate::site::SiteId;
 use crate::site::summary::ServiceId;
 use crate::site::timeline::Timeline;
-use crate::time::Instant;
 
 /// How a service is spread over sites.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -74,40 +72,39 @@ pub struct Config {
     pub spill: bool,
 }
 
-/// What an operator takes out of use. Endpoint and node are the local site's: other sites see less that is ready there.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DrainTarget {
-    /// Some endpoints of a service here.
-    Endpoint(ServiceId, String),
-    /// A node here.
-    Node(String),
-    /// A service at one site.
-    Service(SiteId, ServiceId),
-    /// All services at a site.
-    Site(SiteId),
-    /// All services behind one address, at a site.
-    Vip(SiteId, core::net::IpAddr),
+/// What an order takes from a service at this site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// All that it has here.
+    All,
+    /// So many of its ready endpoints.
+    Endpoints(u16),
 }
 
-/// An order.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Drain {
-    /// What.
-    pub target: DrainTarget,
-    /// The services that it concerns and what it takes from each at which site, in units of capacity; `None`: all of it.
-    pub takes: BTreeMap<(SiteId, ServiceId), Option<u32>>,
-    /// Flows that exist are left alone for so long.
-    pub within: Duration,
-    /// Also when what is left does not suffice.
-    pub force: bool,
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Ready endpoints.
+    Endpoints,
+    /// Units of capacity.
+    Capacity,
+}
+
+impl core::fmt::Display for Unit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Endpoints => "endpoints",
+            Self::Capacity => "units of capacity",
+        })
+    }
 }
 
 /// Why a drain is not begun.
-#[derive(Clone, Copy, PartialEq, Debug, Error, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error, Serialize)]
 pub enum DrainError {
     /// What is left would not carry the demand and a tenth.
-    #[error("{service:?}: {left} would be left for a demand of {demand}; {needed} are needed")]
+    #[error("a capacity of {left} would be left for a demand of {demand}, {needed} are needed")]
     Capacity {
         /// The service that would suffer.
         service: ServiceId,
@@ -118,12 +115,35 @@ pub enum DrainError {
         /// 110 % of it.
         needed: u64,
     },
+    /// The demand is not known, and less than half of all that there shall be would be left.
+    #[error("{left} of {all} {unit} would be left, {needed} are needed")]
+    Half {
+        /// The service that would suffer.
+        service: ServiceId,
+        /// What would be left.
+        left: u64,
+        /// What there shall be at all sites.
+        all: u64,
+        /// Half of it.
+        needed: u64,
+        /// Of what.
+        unit: Unit,
+    },
     /// Nobody else serves it at all.
-    #[error("{service:?}: no other site serves it")]
+    #[error("nobody else serves it")]
     Last {
         /// The service.
         service: ServiceId,
     },
+}
+
+impl DrainError {
+    /// The service that would suffer.
+    pub const fn service(&self) -> ServiceId {
+        match self {
+            Self::Capacity { service, .. } | Self::Half { service, .. } | Self::Last { service } => *service,
+        }
+    }
 }
 
 /// Something the driver owes, in this order.
@@ -161,8 +181,6 @@ pub enum Action {
         /// Announce or withdraw.
         announce: bool,
     },
-    /// A drain's time is over: flows that are left may be cut.
-    DrainOver(DrainTarget),
     /// Log it, count it, show it.
     Report(Report),
     /// A finished timeline, for the log and `bascule why`.
@@ -224,8 +242,3 @@ pub enum Report {
     /// No other site is heard, or one is again.
     Isolated(bool),
 }
-
-/// Sites left out of a table by orders, for status.
-pub type Drained = BTreeMap<DrainTarget, Instant>;
-/// Services that a target names.
-pub(super) type Concerned = BTreeSet<(SiteId, ServiceId)>;

@@ -33,7 +33,7 @@ use crate::site::summary::{ServiceId, Summary};
 use crate::site::timeline::{History, Rule};
 use crate::time::{Instant, TimerTable};
 use facts::{Facts, Observed, Verdict};
-use io::{Action, Config, Drained, Mode, Report};
+use io::{Action, Config, Mode, Report};
 use spill::Credits;
 use standing::{Standing, State};
 
@@ -93,7 +93,6 @@ struct Service {
 enum Timer {
     Slot,
     Credit,
-    Drain,
 }
 
 /// The machine.
@@ -102,8 +101,6 @@ pub struct Policy {
     config: Config,
     sites: BTreeMap<SiteId, Site>,
     services: BTreeMap<ServiceId, Service>,
-    drains: Drained,
-    orders: BTreeMap<io::DrainTarget, io::Drain>,
     isolated: bool,
     /// Since when the authority can be asked.
     authority: Option<Instant>,
@@ -141,8 +138,6 @@ impl Policy {
         let mut new = Self {
             sites: BTreeMap::new(),
             services: BTreeMap::new(),
-            drains: Drained::new(),
-            orders: BTreeMap::new(),
             isolated: false,
             authority: Some(now),
             started: now,
@@ -249,7 +244,6 @@ impl Policy {
                     self.timers.set(Timer::Credit, now + CREDIT);
                     self.credit(now);
                 }
-                Timer::Drain => self.drains_over(now),
             }
         }
     }
@@ -309,10 +303,7 @@ impl Policy {
         let here = site == self.config.here;
         let member = self.services.get(&id)?.members.get(&site)?;
         let known = self.sites.get(&site);
-        let mut summary = member.summary.map(|(s, age, at)| (s, age + now.since(at)));
-        if let Some((summary, _)) = &mut summary {
-            self.take(site, id, summary);
-        }
+        let summary = member.summary.map(|(s, age, at)| (s, age + now.since(at)));
         // An ejected site gets no flows, so nothing fails there any more: the last word of the data path holds until its time is over.
         let ejected = member.ejected.is_some_and(|until| now < until);
         let observed = if ejected { Observed { handshakes: 100, failed: 100 } } else { member.observed };

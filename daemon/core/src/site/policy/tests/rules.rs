@@ -8,8 +8,9 @@ use crate::site::SiteId;
 use crate::site::path::detector::Scale;
 use crate::site::path::io::{Carriage, Status};
 use crate::site::policy::facts::{Observed, Verdict};
-use crate::site::policy::io::{Action, Drain, DrainError, DrainTarget, Failback, Mode, ReleaseReason, Report};
+use crate::site::policy::io::{Action, DrainError, Failback, Mode, ReleaseReason, Report, Takes, Unit};
 use crate::site::policy::standing::State;
+use crate::site::summary::Summary;
 use crate::site::timeline::Rule;
 
 fn even() -> Mode {
@@ -197,43 +198,49 @@ fn room_is_lent_to_those_who_ask_and_own_demand_comes_first() {
     assert_eq!(lent(&world), [(2, 0), (3, 0)]);
 }
 
-fn order(target: DrainTarget, site: u8, part: Option<u32>, force: bool) -> Drain {
-    let takes = BTreeMap::from([((SiteId(site), API), part)]);
-    Drain { target, takes, within: Duration::from_secs(600), force }
-}
-
 #[test]
-fn a_drain_stops_new_flows_at_once_ends_after_its_time_and_returns_slowly() {
+fn a_site_that_drains_gets_nothing_new_at_once_and_returns_slowly() {
     let mut world = World::new(even());
-    let target = DrainTarget::Site(SiteId(2));
-    assert_eq!(world.policy.handle_drain(order(target.clone(), 2, None, false), world.now), Ok(()));
-    world.drain();
+    let draining = |on| Summary { draining: on, ..summary(10, 100, 60) };
+    world.say(2, draining(true));
     assert_eq!(world.shares(), [0.333, 0.0, 0.333, 0.333]);
     world.run(600_000);
     assert_eq!(world.share(2), 0.0);
-    assert!(world.actions.iter().any(|(_, a)| *a == Action::DrainOver(target.clone())));
-    world.policy.handle_undrain(&target, world.now);
-    world.drain();
+    world.say(2, draining(false));
     world.run(1000);
-    assert!((0.0..0.06).contains(&world.share(2)), "{:?}", world.shares());
+    assert!((0.001..0.06).contains(&world.share(2)), "{:?}", world.shares());
     world.run(61_000);
     assert!(world.share(2) > 0.2, "{:?}", world.shares());
 }
 
 #[test]
-fn a_drain_that_leaves_too_little_is_refused_unless_forced() {
+fn a_drain_that_leaves_too_little_is_not_spared() {
     let mut world = World::new(even());
+    let spares = |world: &World, takes| world.policy.spares(&BTreeMap::from([(API, takes)]), world.now);
+    // Of four sites with 10 endpoints for 100 units each, and a demand of 80 at each: 110 % of 320 must be left.
     (1..=4).for_each(|site| world.say(site, summary(10, 100, 80)));
-    let site = order(DrainTarget::Site(SiteId(2)), 2, None, false);
-    let refused = DrainError::Capacity { service: API, left: 300, demand: 320, needed: 352 };
-    assert_eq!(world.policy.handle_drain(site.clone(), world.now), Err(refused));
-    assert_eq!(world.shares(), [0.25; 4]);
-    let node = order(DrainTarget::Node("n1".into()), 1, Some(40), false);
-    assert_eq!(world.policy.handle_drain(node, world.now), Ok(()), "360 are left");
-    assert_eq!(world.policy.handle_drain(Drain { force: true, ..site }, world.now), Ok(()));
-    (1..=4).for_each(|site| world.path(site, status(DOWN)));
-    let last = order(DrainTarget::Service(HERE, API), 1, None, false);
-    assert_eq!(world.policy.handle_drain(last, world.now), Err(DrainError::Last { service: API }));
+    let short = DrainError::Capacity { service: API, left: 300, demand: 320, needed: 352 };
+    assert_eq!(spares(&world, Takes::All), Err(short));
+    assert_eq!(spares(&world, Takes::Endpoints(4)), Ok(()), "360 are left");
+    let short = DrainError::Capacity { service: API, left: 350, demand: 320, needed: 352 };
+    assert_eq!(spares(&world, Takes::Endpoints(5)), Err(short));
+    assert_eq!(short.to_string(), "a capacity of 350 would be left for a demand of 320, 352 are needed");
+    // The demand is not known: half of what there shall be, in capacity where all have one, else in endpoints.
+    (1..=4).for_each(|site| world.say(site, summary(10, 100, 0)));
+    assert_eq!(spares(&world, Takes::All), Ok(()), "300 of 400");
+    (2..=3).for_each(|site| world.path(site, status(DOWN)));
+    let short = DrainError::Half { service: API, left: 100, all: 400, needed: 200, unit: Unit::Capacity };
+    assert_eq!(spares(&world, Takes::All), Err(short));
+    assert_eq!(spares(&world, Takes::Endpoints(0)), Ok(()), "nothing is taken");
+    world.say(4, summary(10, 0, 0));
+    let short = DrainError::Half { service: API, left: 10, all: 40, needed: 20, unit: Unit::Endpoints };
+    assert_eq!(spares(&world, Takes::All), Err(short));
+    assert_eq!(short.to_string(), "10 of 40 endpoints would be left, 20 are needed");
+    world.path(4, status(DOWN));
+    assert_eq!(spares(&world, Takes::All), Err(DrainError::Last { service: API }));
+    assert_eq!(spares(&world, Takes::Endpoints(10)), Err(DrainError::Last { service: API }));
+    world.say(1, summary(0, 0, 0));
+    assert_eq!(spares(&world, Takes::All), Ok(()), "nobody is served here: nobody misses it");
 }
 
 fn leases(world: &World) -> Vec<Action> {
