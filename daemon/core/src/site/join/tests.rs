@@ -159,14 +159,13 @@ fn a_path_that_goes_down_moves_the_share_at_once_and_the_history_says_why() {
 #[test]
 fn packets_hear_of_a_path_that_is_down_in_the_same_step_as_the_table() {
     let mut node = Node::new(None, &["a"]);
-    node.settled();
     let neighbours = |node: &Node| {
         let of = |a: &Action| if let Action::Neighbours(specs) = a { Some(specs.clone()) } else { None };
         node.done.iter().filter_map(of).collect::<Vec<_>>()
     };
     let there = |reachable, mtu| vec![SiteSpec { site: THERE, reachable, via_ingress: false, mtu }];
-    assert_eq!(neighbours(&node).first(), Some(&there(true, None)), "before anything is heard");
-    node.done.clear();
+    assert_eq!(neighbours(&node), [there(true, None)], "before anything is heard");
+    node.settled();
     let (cause, now) = (at(node.now - 500), at(node.now));
     node.join.handle_path(THERE, path(Carriage::Down(Silence::Out)), cause, now);
     node.take();
