@@ -27,7 +27,7 @@ impl Sum {
     fn add(&mut self, summary: &Summary, usable: bool, taken: u64) {
         let (ready, expected) = (u64::from(summary.ready), u64::from(summary.expected.max(summary.ready)));
         let left = if usable { ready.saturating_sub(taken) } else { 0 };
-        let part = |of: u64, whole: u64| if ready == 0 { 0 } else { whole * of / ready };
+        let part = |of: u64, whole: u64| (whole * of).checked_div(ready).unwrap_or_default();
         let capacity = u64::from(summary.capacity);
         self.demand += u64::from(summary.demand);
         self.known &= capacity > 0 || ready == 0;
