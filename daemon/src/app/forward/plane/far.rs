@@ -29,7 +29,12 @@ impl Plane {
     }
 
     /// Other sites are worth something else to packets.
-    pub(in crate::app::forward) fn neighbours(&mut self, specs: Vec<SiteSpec>, links: &BTreeMap<LinkId, LinkInfo>, now: Instant) {
+    pub(in crate::app::forward) fn neighbours(
+        &mut self,
+        specs: Vec<SiteSpec>,
+        links: &BTreeMap<LinkId, LinkInfo>,
+        now: Instant,
+    ) {
         for spec in specs.iter().filter(|spec| !self.neighbours.contains(spec)) {
             let SiteSpec { site, reachable, mtu, .. } = spec;
             info!(%site, reachable, mtu, "what packets know of another site");
@@ -40,7 +45,13 @@ impl Plane {
     }
 
     /// Endpoints are taken out of use, or put back.
-    pub(in crate::app::forward) fn drain(&mut self, endpoints: Endpoints, on: bool, links: &BTreeMap<LinkId, LinkInfo>, now: Instant) {
+    pub(in crate::app::forward) fn drain(
+        &mut self,
+        endpoints: Endpoints,
+        on: bool,
+        links: &BTreeMap<LinkId, LinkInfo>,
+        now: Instant,
+    ) {
         if on {
             self.drained.insert(endpoints);
         } else {
