@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -211,6 +212,6 @@ fn service(number: u16) -> ServiceSpec {
         quic: false,
         when_all_fail: WhenAllFail::Keep,
         draining: false,
-        endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+        endpoints: Arc::new((0..ENDPOINTS).map(endpoint).collect()),
     }
 }

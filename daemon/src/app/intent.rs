@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::Result;
 use bascule_core::service::plan::{Plan, Planner, Refused};
 use bascule_core::service::translate::HealthPort;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 use tracing::{info, warn};
 
 use super::tasks::Rooms;
@@ -158,7 +158,7 @@ impl Merger {
         self.tell_all(&mut merged).await
     }
 
-    /// An intent.
+    /// An intent. Ends when the data plane has taken what came of it, too: who brings many knows by that how fast.
     ///
     /// # Errors
     /// When the loop has ended.
@@ -175,11 +175,15 @@ impl Merger {
         let before = merged.plan();
         let plan = Arc::clone(&merged.plan);
         let all = merged.effective();
-        if first || (&before.services, &before.nodes) != (&plan.services, &plan.nodes) {
-            self.tell_forwarding(&mut merged, &all, &before).await?;
-        }
+        let forwards = first || (&before.services, &before.nodes) != (&plan.services, &plan.nodes);
+        let taken = if forwards { Some(self.tell_forwarding(&mut merged, &all, &before).await?) } else { None };
         if (&before.groups, &before.anycast) != (&plan.groups, &plan.anycast) {
             self.rooms.world.config(all.node).await?;
+        }
+        drop(merged);
+        if let Some(taken) = taken {
+            // A room that has ended says so by its conditions.
+            let _ended = taken.await;
         }
         Ok(())
     }
@@ -203,24 +207,29 @@ impl Merger {
         if merged.forwards() {
             self.rooms.world.forwarded(super::forward::frames(&all)).await?;
             merged.told = true;
-            self.rooms.forward.config(&all).await;
+            drop(self.rooms.forward.config(&all).await);
         }
         self.rooms.world.config(all.node.clone()).await?;
         self.rooms.sessions.config(&all).await?;
         Ok(())
     }
 
-    async fn tell_forwarding(&self, merged: &mut MutexGuard<'_, Merged>, all: &Loaded, before: &Plan) -> Result<()> {
+    async fn tell_forwarding(
+        &self,
+        merged: &mut MutexGuard<'_, Merged>,
+        all: &Loaded,
+        before: &Plan,
+    ) -> Result<oneshot::Receiver<()>> {
         let keys = |plan: &Plan| plan.services.iter().map(|s| (s.key(), s.delivery)).collect::<Vec<_>>();
         if !merged.told || keys(before) != keys(&merged.plan) {
             self.rooms.world.forwarded(super::forward::frames(all)).await?;
             merged.told = true;
         }
-        self.rooms.forward.config(all).await;
+        let taken = self.rooms.forward.config(all).await;
         if before.nodes != merged.plan.nodes {
             self.rooms.sessions.config(all).await?;
         }
-        Ok(())
+        Ok(taken)
     }
 }
 

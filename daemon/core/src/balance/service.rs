@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::damping::{Damped, State};
 use super::io::{EndpointEntry, EndpointSlot, ServiceEntry, ServiceSlot};
@@ -85,7 +86,7 @@ impl Service {
             slotless: false,
             forgotten: None,
             wake: None,
-            spec: ServiceSpec { endpoints: Vec::new(), ..spec.clone() },
+            spec: ServiceSpec { endpoints: Arc::default(), ..spec.clone() },
         };
         service.set_spec(spec, now);
         service
@@ -116,7 +117,7 @@ impl Service {
     /// Takes a new description with the same key. Endpoints are known by their names; one that moved starts anew.
     pub(super) fn set_spec(&mut self, spec: ServiceSpec, now: Instant) {
         let before = std::mem::take(&mut self.health);
-        for endpoint in &spec.endpoints {
+        for endpoint in spec.endpoints.iter() {
             let same =
                 |e: &&EndpointSpec| e.name == endpoint.name && (e.address, e.port) == (endpoint.address, endpoint.port);
             let known = self.spec.endpoints.iter().find(same).and_then(|e| before.get(&e.name));

@@ -129,7 +129,7 @@ impl Balancer {
     pub fn checks(&self) -> impl Iterator<Item = (EndpointId, &GateConfig)> {
         self.services.iter().flat_map(|(key, s)| {
             let id = |endpoint: &str| EndpointId { service: *key, endpoint: endpoint.to_owned() };
-            s.spec.endpoints.iter().filter_map(move |e| Some((id(&e.name), e.check.as_ref()?)))
+            s.spec.endpoints.iter().filter_map(move |e| Some((id(&e.name), e.check.as_deref()?)))
         })
     }
 

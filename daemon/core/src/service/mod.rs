@@ -10,6 +10,7 @@ use core::fmt;
 use core::hash::Hasher as _;
 use core::net::IpAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -166,8 +167,8 @@ pub struct ServiceSpec {
     pub when_all_fail: WhenAllFail,
     /// Takes no new connections, keeps those it has.
     pub draining: bool,
-    /// Endpoints.
-    pub endpoints: Vec<EndpointSpec>,
+    /// Endpoints. Shared: a description is handed on from one part of the daemon to the next with every change of any other.
+    pub endpoints: Arc<Vec<EndpointSpec>>,
 }
 
 impl ServiceSpec {
@@ -201,7 +202,7 @@ pub struct EndpointSpec {
     /// Takes no new connections, keeps those it has.
     pub draining: bool,
     /// How its health is found out; `None`: it is ready.
-    pub check: Option<GateConfig>,
+    pub check: Option<Box<GateConfig>>,
 }
 
 /// A node that balances and carries endpoints.

@@ -3,6 +3,7 @@
 //! Nothing is handed out before all three lists are complete. From then on a burst of changes makes one new intent, a few milliseconds
 //! late. Whatever the API server does, the intent neither empties nor shrinks by it (see [`crate::follow`]).
 
+mod pace;
 mod store;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bascule_core::intent::{Intent, NodeIntent};
 use bascule_core::service::translate::KubeService;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::access::Access;
 use crate::follow::{Follower, Note, Sink, Told};
@@ -19,14 +20,11 @@ use crate::object::node::Node;
 use crate::object::service::Service;
 use crate::object::slice::{EndpointSlice, KeptSlice};
 use crate::state::{ApiState, Standing};
+pub use pace::Pace;
 use store::Store;
 
 /// Changes that come within this time make one intent.
 const COALESCE: Duration = Duration::from_millis(10);
-/// After an intent follows a pause of so many times what it took to make, so that a cluster in turmoil costs a fifth of a core at most...
-const PAUSE: u32 = 4;
-/// ...but an endpoint that is not ready any more is out of the tables within 100 ms.
-const PAUSE_MAX: Duration = Duration::from_millis(40);
 
 /// What a reader must know.
 #[derive(Debug, Clone)]
@@ -51,12 +49,19 @@ pub struct Reader {
     shared: Shared,
     intents: watch::Sender<Option<Arc<Intent>>>,
     state: watch::Sender<ApiState>,
+    pace: Pace,
 }
 
 impl Reader {
     /// A reader that asks for nothing yet.
     pub fn new(config: ReaderConfig) -> Self {
-        Self { config, shared: Shared::default(), intents: watch::Sender::new(None), state: watch::Sender::default() }
+        let (intents, state) = (watch::Sender::new(None), watch::Sender::default());
+        Self { config, shared: Shared::default(), intents, state, pace: Pace::default() }
+    }
+
+    /// Where whoever carries intents out tells how long one took.
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
     }
 
     /// The last intent; `None` before the first. Who is slow misses what was between.
@@ -71,7 +76,7 @@ impl Reader {
 
     /// Reads until `stop` is ready. No error of the API ends it.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { config, shared, intents, state } = &self;
+        let Self { config, shared, intents, state, pace } = &self;
         let standing = Standing::new(3, state);
         let follower = || Follower::new(config.access.clone(), config.watch);
         let [services, slices, nodes] = [0, 1, 2].map(|kind| Ear { shared, standing: &standing, kind });
@@ -80,7 +85,7 @@ impl Reader {
             never = follower().run::<Service, _>(&services) => match never {},
             never = follower().run::<EndpointSlice, _>(&slices) => match never {},
             never = follower().run::<Node, _>(&nodes) => match never {},
-            () = publish(shared, intents) => {}
+            () = publish(shared, intents, pace) => {}
         }
     }
 }
@@ -90,6 +95,7 @@ impl Reader {
 struct Shared {
     store: Mutex<Store>,
     changed: Notify,
+    urgent: Notify,
 }
 
 impl Shared {
@@ -111,6 +117,9 @@ impl Ear<'_> {
         tell(&mut store);
         if store.is_due() {
             self.shared.changed.notify_one();
+        }
+        if store.is_urgent() {
+            self.shared.urgent.notify_one();
         }
     }
 }
@@ -163,13 +172,21 @@ impl Sink<Node> for Ear<'_> {
     }
 }
 
-async fn publish(shared: &Shared, intents: &watch::Sender<Option<Arc<Intent>>>) {
+async fn publish(shared: &Shared, intents: &watch::Sender<Option<Arc<Intent>>>, pace: &Pace) {
     loop {
         shared.changed.notified().await;
         sleep(COALESCE).await;
         let began = Instant::now();
         let Some(intent) = shared.lock().take() else { continue };
         let _before = intents.send_replace(Some(Arc::new(intent)));
-        sleep((began.elapsed() * PAUSE).min(PAUSE_MAX)).await;
+        let made = Instant::now();
+        let (changes, adds) = pace.pauses(made - began);
+        sleep_until(made + changes).await;
+        while !shared.lock().is_urgent() {
+            tokio::select! {
+                () = sleep_until(made + adds) => break,
+                () = shared.urgent.notified() => {}
+            }
+        }
     }
 }

@@ -67,8 +67,6 @@ pub(super) struct Plane {
     asks_ways: bool,
     /// Any place may be another than is known.
     pub(super) asks_all: bool,
-    /// The last endpoint without a place that was asked for.
-    lost: Option<IpAddr>,
     retry: Option<Instant>,
     headroom: u64,
     /// Devices that had to leave XDP.

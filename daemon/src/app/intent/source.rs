@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bascule_core::election::lease::Condition;
 use bascule_core::intent::Intent;
-use bascule_k8s::{Access, ApiState, Reader, ReaderConfig};
+use bascule_k8s::{Access, ApiState, Pace, Reader, ReaderConfig};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -73,13 +73,13 @@ impl Sources {
         }
         let access = kubernetes.kubeconfig.map_or(Access::InCluster, Access::Kubeconfig);
         let reader = Reader::new(ReaderConfig::new(access));
-        let (intents, state) = (reader.intents(), reader.state());
+        let (intents, state, pace) = (reader.intents(), reader.state(), reader.pace());
         // Like every task of the process it ends with it.
         tokio::spawn(reader.run(std::future::pending()));
         tokio::spawn(tell_state(state, self.handle));
         let kept = self.known.map(|seen| seen.intent);
         tokio::spawn(Keeper::new(services.intent_file, kept).run(intents.clone()));
-        follow_reader(intents, &self.merger).await;
+        follow_reader(intents, &pace, &self.merger).await;
     }
 }
 
@@ -103,14 +103,16 @@ async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) 
     }
 }
 
-async fn follow_reader(mut reader: watch::Receiver<Option<Arc<Intent>>>, merger: &Merger) {
+async fn follow_reader(mut reader: watch::Receiver<Option<Arc<Intent>>>, pace: &Pace, merger: &Merger) {
     reader.mark_changed();
     while reader.changed().await.is_ok() {
         let newest = reader.borrow_and_update().clone();
         let Some(intent) = newest else { continue };
+        let began = Instant::now();
         if merger.intent(Seen { intent, origin: Origin::Api, at: SystemTime::now() }).await.is_err() {
             return;
         }
+        pace.took(began.elapsed());
     }
 }
 

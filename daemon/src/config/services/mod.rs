@@ -6,6 +6,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::service::{Affinity, Delivery, EndpointSpec, Protocol, Return, ServiceSpec, WhenAllFail, number_of};
@@ -166,7 +167,7 @@ fn service(
             quic,
             when_all_fail: if when_all_fail? == "refuse" { WhenAllFail::Refuse } else { WhenAllFail::Keep },
             draining: draining?,
-            endpoints,
+            endpoints: Arc::new(endpoints),
         })
     })();
     service.spec = spec;

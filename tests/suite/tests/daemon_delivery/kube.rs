@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,6 +33,8 @@ pub(crate) struct Kube {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Where the daemons' allocators have their Lease; `None`: they only read.
     pub(crate) lease_namespace: Option<&'static str>,
+    /// `nodeSelector` of every node.
+    pub(crate) node_selector: &'static [&'static str],
     file: PathBuf,
 }
 
@@ -83,7 +86,7 @@ impl Kube {
         };
         let intent = Intent { services: vec![], nodes: (1..=3).map(node).collect() };
         let file = yard.crew.lab().directory().join("intent.json");
-        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, file })
+        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, node_selector: &[], file })
     }
 
     /// The configuration of node `n`, with an intent file of its own where it does not watch the common one.
@@ -106,6 +109,9 @@ impl Kube {
                 "services": { "source": source, "intentFile": file, "shards": SHARDS, "drain": "60s" },
             },
         });
+        if !self.node_selector.is_empty() {
+            config["kubernetes"]["services"]["nodeSelector"] = json!(self.node_selector);
+        }
         if let Some(kubeconfig) = &self.kubeconfig {
             config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
             config["kubernetes"]["services"]["allocator"] = json!(self.lease_namespace.is_some());
@@ -222,12 +228,13 @@ impl Kube {
 
     /// The Service with this name.
     pub(crate) fn service(&mut self, name: &str) -> Result<&mut ServiceIntent> {
-        self.intent.services.iter_mut().find(|service| service.service.name == name).context("a Service")
+        let found = self.intent.services.iter_mut().find(|service| service.service.name == name);
+        found.map(Arc::make_mut).context("a Service")
     }
 
     /// Puts a Service with its slices into the intent.
     pub(crate) fn add(&mut self, service: ServiceIntent, slices: Vec<Slice>) {
-        self.intent.services.push(ServiceIntent { slices, ..service });
+        self.intent.services.push(Arc::new(ServiceIntent { slices, ..service }));
         self.intent.services.sort_by(|a, b| a.service.name.cmp(&b.service.name));
     }
 }

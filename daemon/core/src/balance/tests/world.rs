@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -378,7 +379,7 @@ pub(super) fn checked(number: u8, node: Option<u16>) -> EndpointSpec {
         rise: 2,
         fall: 3,
     };
-    EndpointSpec { check: Some(check), ..endpoint(number, node) }
+    EndpointSpec { check: Some(Box::new(check)), ..endpoint(number, node) }
 }
 
 /// A TCP service that drains for 10 minutes.
@@ -399,7 +400,7 @@ pub(super) fn service(endpoints: Vec<EndpointSpec>) -> ServiceSpec {
         quic: false,
         when_all_fail: WhenAllFail::Keep,
         draining: false,
-        endpoints,
+        endpoints: Arc::new(endpoints),
     }
 }
 

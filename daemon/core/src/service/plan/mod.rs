@@ -13,6 +13,7 @@ mod tests;
 use core::fmt;
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -184,7 +185,7 @@ pub fn shard_name(shard: ShardId) -> String {
 #[derive(Debug)]
 pub struct Planner {
     policy: PlanPolicy,
-    done: BTreeMap<String, (ServiceIntent, Result<Wishes, NotOurs>)>,
+    done: BTreeMap<String, (Arc<ServiceIntent>, Result<Wishes, NotOurs>)>,
 }
 
 impl Planner {
@@ -258,7 +259,7 @@ impl Planner {
             let name = format!("{}/{}", service.service.namespace, service.service.name);
             let kept = old.remove(&name).filter(|(before, _)| before == service);
             let done = kept.unwrap_or_else(|| {
-                (service.clone(), translate(&service.service, &service.slices, &self.policy.translate))
+                (Arc::clone(service), translate(&service.service, &service.slices, &self.policy.translate))
             });
             let _none = self.done.insert(name, done);
         }

@@ -46,7 +46,7 @@ fn node(n: u8) -> (String, NodeIntent) {
 }
 
 fn intent(services: Vec<ServiceIntent>, nodes: u8) -> Intent {
-    Intent { services, nodes: (1..=nodes).map(node).collect() }
+    Intent { services: services.into_iter().map(Arc::new).collect(), nodes: (1..=nodes).map(node).collect() }
 }
 
 fn policy(this: &str) -> PlanPolicy {
@@ -240,7 +240,7 @@ fn only_what_changed_is_translated_anew_and_gives_the_same() {
     let mut planner = Planner::new(policy("n1"));
     let mut all = intent(vec![service("a", &["192.0.2.1"]), service("b", &["192.0.2.2"])], 2);
     let first = planner.plan(&all);
-    all.services[1].slices[0].endpoints[0].ready = Some(false);
+    Arc::make_mut(&mut all.services[1]).slices[0].endpoints[0].ready = Some(false);
     let second = planner.plan(&all);
     assert_eq!((&first.groups, &first.nodes), (&second.groups, &second.nodes), "a slice is no matter of ownership");
     assert_ne!(first.services, second.services);

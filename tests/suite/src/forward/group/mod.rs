@@ -8,6 +8,7 @@ mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::balance::{Config, Health};
@@ -269,7 +270,7 @@ impl Group {
             quic: false,
             when_all_fail: WhenAllFail::Keep,
             draining: false,
-            endpoints: self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect(),
+            endpoints: Arc::new(self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect()),
         };
         Config { node: Some(name(id)), nodes: self.ids.iter().map(node).collect(), services: vec![service] }
     }
@@ -301,6 +302,6 @@ fn endpoint(number: u32, pod: &Pod) -> EndpointSpec {
         node: Some(name(pod.node)),
         weight: 1,
         draining: pod.draining,
-        check: Some(check),
+        check: Some(Box::new(check)),
     }
 }
