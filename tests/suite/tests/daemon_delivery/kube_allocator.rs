@@ -22,7 +22,7 @@ const USER: &str = "system:serviceaccount:bascule-system:bascule";
 pub(crate) const API: &str = "10.9.0.250";
 pub(crate) const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
-const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";
+pub(crate) const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";
 pub(crate) const STATUSES: &str = "/apis/bascule.dev/v1alpha1/vipstatuses";
 /// Services whose way to an address is measured.
 const MEASURED: usize = 50;
