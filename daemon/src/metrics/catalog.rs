@@ -373,7 +373,7 @@ families! {
     SITES_DRAINS = Gauge "sites_drains" ["site"],
         "Orders in force that take something of the site out of use: the site, services, VIPs, nodes or endpoints; of other sites those that \
          take whole services. Also when their deadline has passed. Absent at 0.",
-        "`bascule drain site`, `bascule undrain site` and the like";
+        "`bascule drain site` and the like, and the same with `--off`";
     SITES_TABLES = Counter "sites_tables_total" ["service"],
         "Site tables of a service so far: how often shares moved. One move of a tenth a second makes many.",
         "a change of facts, of a score or of the configuration";

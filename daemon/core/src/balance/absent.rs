@@ -22,9 +22,9 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::Balancer;
 use super::damping::State;
 use super::io::{Action, Report};
+use super::{Balancer, SETTLE};
 use crate::service::{EndpointId, EndpointSpec};
 use crate::time::Instant;
 
@@ -59,8 +59,8 @@ pub(super) enum Absence {
     Vouched,
     /// Dead: no endpoint has a check that has spoken.
     Unvouched,
-    /// Dead: the endpoints fail their checks.
-    Failing,
+    /// Dead: the endpoints fail their checks, since then.
+    Failing(Instant),
     /// Dead: no witness answered, and they are asked again.
     AskedAgain(Inquiry),
     /// Dead, although endpoints pass their checks, as far as these have got; asked again then.
@@ -96,7 +96,7 @@ impl Absence {
         match this {
             None | Some(Self::Asked(_)) => NodeState::Up,
             Some(Self::Vouched) => NodeState::Vouched,
-            Some(Self::Unvouched | Self::Failing | Self::AskedAgain(_) | Self::Waiting(_)) => NodeState::Dead,
+            Some(Self::Unvouched | Self::Failing(_) | Self::AskedAgain(_) | Self::Waiting(_)) => NodeState::Dead,
         }
     }
 
@@ -113,7 +113,7 @@ impl Absence {
     fn inquiry(&mut self) -> Option<&mut Inquiry> {
         match self {
             Self::Asked(inquiry) | Self::AskedAgain(inquiry) => Some(inquiry),
-            Self::Vouched | Self::Unvouched | Self::Failing | Self::Waiting(_) => None,
+            Self::Vouched | Self::Unvouched | Self::Failing(_) | Self::Waiting(_) => None,
         }
     }
 }
@@ -127,7 +127,7 @@ impl Balancer {
             Some(Absence::Asked(_)) => "its daemon is not heard, its endpoints are being asked",
             Some(Absence::Vouched) => "its daemon is not heard, its endpoints answer",
             Some(Absence::Unvouched) => "its daemon is not heard, and no check of an endpoint has spoken for it",
-            Some(Absence::Failing) => "its daemon is not heard, its endpoints fail their checks",
+            Some(Absence::Failing(_)) => "its daemon is not heard, its endpoints fail their checks",
             Some(Absence::AskedAgain(_)) => "its daemon is not heard, no endpoint answered",
             Some(Absence::Waiting(_)) => {
                 "its daemon is not heard, and no endpoint has answered, or none for long enough"
@@ -141,7 +141,7 @@ impl Balancer {
         match (heard, self.nodes.absent.contains_key(node)) {
             (true, true) => self.set_absence(node, None, now),
             (false, false) => {
-                let first = self.first_look(node);
+                let first = self.first_look(node, now);
                 self.set_absence(node, Some(first), now);
             }
             (true, false) | (false, true) => {}
@@ -173,9 +173,12 @@ impl Balancer {
         for (node, absence) in self.nodes.absent.clone() {
             let next = match (absence, self.passes(&node)) {
                 (Absence::Unvouched, true) => Absence::Vouched,
-                (Absence::Failing, true) => Absence::Waiting(now + RETURN),
+                // What is heard within that time is heard at once: nodes that hear it in another order must say the same.
+                (Absence::Failing(since), true) if now.since(since) < SETTLE => self.first_look(&node, now),
+                (Absence::Failing(_), true) => Absence::Waiting(now + RETURN),
+                (kept @ Absence::Failing(_), false) if self.fails(&node) => kept,
                 (kept, true) => kept,
-                (_, false) => self.without_witness(&node),
+                (_, false) => self.without_witness(&node, now),
             };
             self.set_absence(&node, Some(next), now);
         }
@@ -197,7 +200,7 @@ impl Balancer {
         let waiting = |absence: &Absence| match absence {
             Absence::Waiting(at) => Some(*at),
             Absence::Asked(_) | Absence::AskedAgain(_) => None,
-            Absence::Vouched | Absence::Unvouched | Absence::Failing => None,
+            Absence::Vouched | Absence::Unvouched | Absence::Failing(_) => None,
         };
         self.nodes.absent.values().filter_map(waiting).min()
     }
@@ -220,17 +223,21 @@ impl Balancer {
         self.mark_all(now);
     }
 
-    fn first_look(&mut self, node: &str) -> Absence {
+    fn first_look(&mut self, node: &str, now: Instant) -> Absence {
         if !self.passes(node) {
-            return self.without_witness(node);
+            return self.without_witness(node, now);
         }
         self.ask(node).map_or(Absence::Vouched, Absence::Asked)
     }
 
     /// No endpoint of the node passes its check.
-    fn without_witness(&self, node: &str) -> Absence {
-        let failed = self.checked(node).any(|(_, _, state)| state == State::Unready);
-        if failed { Absence::Failing } else { Absence::Unvouched }
+    fn without_witness(&self, node: &str, now: Instant) -> Absence {
+        if self.fails(node) { Absence::Failing(now) } else { Absence::Unvouched }
+    }
+
+    /// Does an endpoint of the node fail its check?
+    fn fails(&self, node: &str) -> bool {
+        self.checked(node).any(|(_, _, state)| state == State::Unready)
     }
 
     /// Does an endpoint of the node pass its check, by what was heard last?

@@ -225,10 +225,10 @@ pub(super) const MOVERS: &[Mover] = &[
         |m| m.update_forward(Some(&plane())),
     ),
     (&catalog::FORWARD_NODE_UP, r#"bascule_forward_node_up{node="n2"}"#, 1.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_NODE_DEAD, r#"bascule_forward_node_dead{node="n3"}"#, 1.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_SITE_USABLE, r#"bascule_forward_site_usable{site="2"}"#, 1.0, |m| {
         m.update_forward(Some(&plane()));
     }),
-    (&catalog::FORWARD_NODE_DEAD, r#"bascule_forward_node_dead{node="n3"}"#, 1.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_WITNESSES, r#"bascule_forward_witnesses_total{result="silent"}"#, 27.0, |m| {
         m.update_forward(Some(&plane()))
     }),

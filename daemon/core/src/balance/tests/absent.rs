@@ -194,6 +194,7 @@ fn a_dead_node_whose_endpoints_answer_again_without_its_daemon_comes_back() {
     let mut world = site(1);
     world.node("n2", false);
     world.health(key(), "e2", Health::Unready);
+    world.run_s(1);
     world.passes(key(), "e2", FAST);
     world.asked.clear();
     assert_eq!(state(&world, "n2"), NodeState::Dead);
@@ -205,6 +206,27 @@ fn a_dead_node_whose_endpoints_answer_again_without_its_daemon_comes_back() {
     world.witnesses(true);
     world.run(2 * SETTLE);
     assert!(!world.nodes[&2].dead);
+}
+
+#[test]
+fn a_silent_node_and_an_endpoint_that_passes_again_at_the_same_time_mean_the_same_in_either_order() {
+    let states = [true, false].map(|silent_first| {
+        let mut world = site(1);
+        world.health(key(), "e2", Health::Unready);
+        world.run_s(1);
+        if silent_first {
+            world.node("n2", false);
+        }
+        world.passes(key(), "e2", FAST);
+        if !silent_first {
+            world.node("n2", false);
+        }
+        let asked = asked(&world);
+        world.witnesses(true);
+        (asked, state(&world, "n2"))
+    });
+    assert_eq!(states[0], states[1]);
+    assert_eq!(states[0].1, NodeState::Vouched);
 }
 
 #[test]
