@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bascule_core::intent::rules::Rules;
 use bascule_core::intent::{Intent, NodeIntent, ServiceIntent};
 use bascule_core::service::translate::KubeService;
 
 use crate::follow::Told;
 use crate::object::Key;
 use crate::object::slice::{EndpointSlice, KeptSlice, Names};
+
+use super::rules::{Listed, Tables};
 
 /// Objects of one kind, and whether they were all told once.
 struct Table<T> {
@@ -61,6 +64,7 @@ pub(super) struct Store {
     services: Table<KubeService>,
     slices: Table<KeptSlice>,
     nodes: Table<NodeIntent>,
+    rules: Tables,
     names: Names,
     /// Something of the intent changed since it was last taken.
     dirty: bool,
@@ -95,9 +99,24 @@ impl Store {
         }
     }
 
+    /// Of objects about announcements these were known before.
+    pub(super) fn know(&mut self, rules: &Rules) {
+        self.rules = Tables::known(rules);
+    }
+
+    pub(super) fn rule<R: Listed>(&mut self, told: Told<Result<R::Good, String>>) {
+        self.dirty |= self.rules.take::<R>(told);
+    }
+
+    /// Nobody tells of this kind.
+    pub(super) fn without<R: Listed>(&mut self) {
+        self.rules.settle::<R>();
+    }
+
     /// Is there an intent that was not taken yet?
     pub(super) const fn is_due(&self) -> bool {
-        let complete = self.services.complete && self.slices.complete && self.nodes.complete;
+        let complete =
+            self.services.complete && self.slices.complete && self.nodes.complete && self.rules.is_complete();
         complete && (self.dirty || !self.taken)
     }
 
@@ -119,6 +138,7 @@ impl Store {
         Some(Intent {
             services: self.services.rows.iter().map(service).collect(),
             nodes: self.nodes.rows.iter().map(|((_, name), node)| (name.clone(), node.clone())).collect(),
+            rules: self.rules.rules(),
         })
     }
 }
