@@ -153,6 +153,18 @@ fn drills() -> Result<Vec<Drill>> {
             parts: site_seeds.collect(),
         },
         Drill {
+            name: "site-off",
+            shows: "the same 10,000 seeds with the policy off miss their bounds",
+            minutes: 5,
+            parts: vec![part("all", Built("bascule-sim"), "sites off --seeds 10000")],
+        },
+        Drill {
+            name: "sites",
+            shows: "two sites of real daemons: anycast shift, drain, death, return, brownout, 30 runs",
+            minutes: 90,
+            parts: vec![part("all", Built("sites"), "--runs 30")],
+        },
+        Drill {
             name: "site-mutations",
             shows: "each bug planted around the machines between sites is found within 1,000 seeds",
             minutes: 10,
@@ -286,12 +298,16 @@ fn drills() -> Result<Vec<Drill>> {
     ])
 }
 
+/// Names of all drills.
+pub(crate) fn names() -> Result<Vec<&'static str>> {
+    Ok(drills()?.iter().map(|drill| drill.name).collect())
+}
+
 /// Run the chosen drills; true when every row of every result is within its bound.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     let drills = drills()?;
     if let Some(unknown) = args.only.iter().find(|name| !drills.iter().any(|drill| drill.name == *name)) {
-        let names: Vec<_> = drills.iter().map(|drill| drill.name).collect();
-        bail!("there is no drill `{unknown}`; there are: {}", names.join(", "));
+        bail!("there is no drill `{unknown}`; there are: {}", names()?.join(", "));
     }
     let commit = report::commit();
     let state = State { dir: sh::target_dir().join("drill"), commit, fresh: args.fresh };

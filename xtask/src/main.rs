@@ -38,7 +38,7 @@ struct Args {
 enum Verb {
     /// Install what is missing: Debian packages, bpf-linker, the tests' API server. Every other verb does it by itself.
     Setup,
-    /// Three daemons on one LAN lose their owner in every way; prints a table of client gaps.
+    /// Real daemons lose an owner in every way, announce by BGP, steer services, share them between two sites; prints tables of what clients saw.
     Demo {
         /// Arguments of the demo (`--scene NAME`, `--json FILE`).
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

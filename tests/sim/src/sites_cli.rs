@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use bascule_sim::sites::mutant::Mutant;
 use bascule_sim::sites::scene::Class;
-use bascule_sim::sites::{find, run_seed};
+use bascule_sim::sites::{find, run_off, run_seed};
 use clap::Subcommand;
 
 use crate::sites_tables;
@@ -47,6 +47,13 @@ pub(crate) enum Verb {
         #[command(flatten)]
         rows: Rows,
     },
+    /// Run the same seeds with the policy off: those of rows that it is for must miss their bound.
+    Off {
+        #[command(flatten)]
+        seeds: Seeds,
+        #[command(flatten)]
+        rows: Rows,
+    },
     /// Run one seed and print everything that happens.
     Replay {
         /// The seed.
@@ -83,6 +90,7 @@ pub(crate) fn work(verb: &Verb) -> Result<bool> {
         Verb::Brownout { runs, rows } => sites_tables::brownout(*runs, rows),
         Verb::Quiet { days, seed, rows } => sites_tables::quiet_link(*days, *seed, rows),
         Verb::Run { seeds, class, mutant, rows } => run(seeds.range()?, *class, *mutant, rows),
+        Verb::Off { seeds, rows } => off(seeds.range()?, rows),
         Verb::Replay { seed, class, mutant } => {
             let (class, outcome) = run_seed(*seed, *class, *mutant, true);
             Ok(judge(&format!("seed {seed} ({class})"), outcome.violation.as_ref(), outcome.events))
@@ -149,4 +157,31 @@ fn run(seeds: std::ops::Range<u64>, only: Option<Class>, mutant: Option<Mutant>,
     let broken: u64 = classes.values().map(|s| s.broken).sum();
     println!("{} seeds, {broken} broken", seeds.end - seeds.start);
     Ok(broken == 0)
+}
+
+fn off(seeds: std::ops::Range<u64>, file: &Rows) -> Result<bool> {
+    let mut classes: BTreeMap<Class, (u64, u64)> = BTreeMap::new();
+    for (class, outcome) in each(seeds.clone(), |seed| run_off(seed, None)) {
+        let Some(outcome) = outcome else { continue };
+        let (all, met) = classes.entry(class).or_default();
+        *all += 1;
+        *met += u64::from(outcome.violation.is_none_or(|violation| violation.rule != "no black hole"));
+    }
+    println!("{:4} {:30} {:>6} {:>22}", "row", "fault, policy off", "seeds", "met their bound anyway");
+    let mut rows = Vec::new();
+    for (class, (all, met)) in &classes {
+        println!("{:4} {:30} {all:>6} {met:>22}", class.to_string(), class.words());
+        let scene = format!("{class} {}, policy off, {}..{}", class.words(), seeds.start, seeds.end);
+        rows.push(row(
+            &scene,
+            "seeds that meet the bound all the same",
+            *met as f64,
+            "seeds",
+            Some(0.0),
+            *met == 0,
+            *all,
+        ));
+    }
+    file.write(rows)?;
+    Ok(classes.values().all(|(_, met)| *met == 0))
 }

@@ -7,7 +7,7 @@ use bascule_sim::sites::mutant::Mutant;
 use bascule_sim::sites::overload::{Spill, run};
 use bascule_sim::sites::scene::{Class, START, Scene};
 use bascule_sim::sites::wan::World;
-use bascule_sim::sites::{find, run_seed};
+use bascule_sim::sites::{find, run_off, run_seed};
 
 #[test]
 fn loss_is_seen_within_the_bounds() {
@@ -54,6 +54,16 @@ fn every_row_holds() {
             panic!("{class}: {violation}\n  cargo run -q -p bascule-sim -- sites replay {seed} --class {class}");
         }
         assert!(outcome.events > 1000, "{class}: a run in which nothing happens proves nothing");
+    }
+}
+
+/// Show 2: what holds the bounds is the policy. Each row that it is for misses them without it, and by traffic and not by two owners.
+#[test]
+fn with_the_policy_off_the_bounds_are_missed() {
+    for (class, seed) in Class::STEERED.into_iter().cycle().zip(3_000_000u64..).take(Class::STEERED.len() * 3) {
+        let (_, outcome) = run_off(seed, Some(class));
+        let violation = outcome.and_then(|outcome| outcome.violation);
+        assert!(violation.as_ref().is_some_and(|v| v.rule == "no black hole"), "{class}, seed {seed}: {violation:?}");
     }
 }
 

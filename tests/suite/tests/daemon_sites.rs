@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::bascule::{Bascule, binary};
-use bascule_lab::{Direction, Filter, Netns, tool, wait_for};
+use bascule_lab::sites::{self, init, issue, page, secret_file};
+use bascule_lab::{Direction, Filter, Netns, wait_for};
 use bascule_suite::cluster::Cluster;
 use serde_json::{Value, json};
 
@@ -49,29 +49,6 @@ fn answers(client: &Netns, count: usize) -> Result<BTreeSet<u8>> {
         Ok(number[0])
     };
     (0..count).map(|n| one().with_context(|| format!("connection {n}"))).collect()
-}
-
-/// `bascule pki`, as an operator calls it.
-fn pki(words: &[&str]) -> Result<String> {
-    let all: Vec<&str> = ["pki"].iter().chain(words).copied().collect();
-    Ok(tool(None, &binary()?.display().to_string(), &all, None)?)
-}
-
-/// Certificate and key of a node, in the directory that its configuration names.
-fn issue(authority: &Path, site: &str, name: &str, into: &Path) -> Result<()> {
-    let (authority, into) = (authority.display().to_string(), into.display().to_string());
-    pki(&["issue", "--authority", &authority, "--site", site, "--relay", name, "--into", &into]).map(drop)
-}
-
-fn init(dir: &Path) -> Result<PathBuf> {
-    pki(&["init", "--authority", &dir.display().to_string(), "--domain", "sites.test"])?;
-    Ok(dir.to_owned())
-}
-
-fn secret_file(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    Ok(())
 }
 
 /// The file of node `n`.
@@ -125,11 +102,6 @@ fn config(dir: &Path, n: usize) -> Value {
     })
 }
 
-fn page(daemon: &Bascule) -> Option<Value> {
-    let (status, body) = daemon.get("/sites").ok()?;
-    (status == 200).then(|| serde_json::from_str(&body).ok())?
-}
-
 /// Waits until `/sites` of a node is as wanted; the last page is in the error.
 fn wait_page(cluster: &mut Cluster, n: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     wait_page_for(PATIENCE, cluster, n, what, wanted)
@@ -151,11 +123,9 @@ fn wait_page_for(
     found.with_context(|| format!("n{n}: {last:#}"))
 }
 
-/// Share of a site in a page.
+/// Share of a site in what a page says of the service `web`.
 fn share(page: &Value, site: &str) -> f64 {
-    let sites = page["services"][0]["sites"].as_array();
-    let found = sites.into_iter().flatten().find(|s| s["name"] == site);
-    found.and_then(|s| s["share"].as_f64()).unwrap_or_default()
+    sites::share(page, "web", site)
 }
 
 fn halves(page: &Value) -> bool {

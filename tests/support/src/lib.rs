@@ -34,6 +34,7 @@ mod responder;
 pub mod router;
 pub mod scale;
 mod sched;
+pub mod sites;
 mod sniffer;
 mod tcp_probe;
 mod time;

@@ -28,6 +28,13 @@ impl Stamp {
         Self(mono.saturating_sub(real.saturating_sub(realtime_ns)))
     }
 
+    /// A CLOCK_BOOTTIME value (ns), as a stamp. Right as long as the machine does not sleep in between.
+    pub fn from_boottime(boottime_ns: u64) -> Self {
+        let mono = read(ClockId::CLOCK_MONOTONIC);
+        let boot = read(ClockId::CLOCK_BOOTTIME);
+        Self(mono.saturating_sub(boot.saturating_sub(boottime_ns)))
+    }
+
     /// Time since `earlier`; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -3,6 +3,7 @@
 
 mod deps;
 mod edges;
+mod faults;
 mod licences;
 mod names;
 mod scan;
@@ -32,6 +33,7 @@ const CHECKS: &[Check] = &[
     ("edges", || edges::check(&sh::root())),
     ("licences", || licences::check(&metadata()?, &sh::root().join("licences.txt"))),
     ("named-tests", || names::check(&sh::root())),
+    ("fault-rows", || faults::check(&sh::root())),
     ("sizes", || sizes::report(&sh::root())),
     ("clippy", clippy),
     ("generated-docs", docs::up_to_date),

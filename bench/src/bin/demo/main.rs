@@ -1,8 +1,10 @@
 //! The demo: three real daemons on one LAN lose the owner of a virtual IP in every way an owner is lost, and a client is served; then two
-//! nodes behind routers lose one another the same way; then three nodes steer services to backends while both change.
+//! nodes behind routers lose one another the same way; then three nodes steer services to backends while both change; and, by name, two sites
+//! share services while one dies, returns and has a sick uplink.
 
 mod routed;
 mod services;
+mod sites;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +54,7 @@ fn main() -> Result<ExitCode> {
     let wanted = |f: &&Fault| args.scene.as_ref().is_none_or(|s| f.name().to_lowercase().contains(&s.to_lowercase()));
     let scenes: Vec<Fault> = SCENES.iter().filter(wanted).copied().collect();
     let named = |name: &str| args.scene.as_ref().is_none_or(|s| name.to_lowercase().contains(&s.to_lowercase()));
-    let others: Vec<String> = routed::names().into_iter().chain(services::names()).collect();
+    let others: Vec<String> = routed::names().into_iter().chain(services::names()).chain(sites::names()).collect();
     if scenes.is_empty() && !others.iter().any(|name| named(name)) {
         let all: Vec<String> = SCENES.iter().map(|fault| fault.name()).chain(others).collect();
         bail!("no such scene; there are: {}", all.join(", "));
@@ -64,6 +66,10 @@ fn main() -> Result<ExitCode> {
     }
     routed::play(&mut report, named)?;
     services::play(&mut report, named)?;
+    // By name only, until the return of a site holds its bounds (docs/sites-faults.md).
+    if args.scene.is_some() {
+        sites::play(&mut report, named)?;
+    }
     for row in report.rows.iter().filter(|r| !r.ok) {
         println!(
             "NOT within its bound: {} {}: {:.1} {} ({})",
@@ -73,6 +79,9 @@ fn main() -> Result<ExitCode> {
             row.unit,
             row.bound.as_deref().unwrap_or("-")
         );
+    }
+    if args.scene.is_none() {
+        println!("Not played: two sites (--scene sites); the return of a site misses its bounds, see docs/sites-faults.md.");
     }
     println!("{:.0} s in all.", Stamp::now().since(begun).as_secs_f64());
     if let Some(file) = &args.json {

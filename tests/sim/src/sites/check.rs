@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bascule_core::site::path::io::Carriage;
 use bascule_core::site::state::message::Cursor;
 
 use super::host::{Host, LOCAL, SPREAD, vip};
@@ -17,6 +18,8 @@ pub(super) struct Truth {
     pub(super) cut: Vec<Vec<bool>>,
     pub(super) ready: Vec<bool>,
     pub(super) hole: Vec<bool>,
+    /// Could own the activePassive VIP: its daemon runs, its endpoints are ready, it reaches the majority. Kept only where a scene bounds a vacancy.
+    pub(super) able: Vec<bool>,
     /// When any of these last changed.
     pub(super) changed: u64,
 }
@@ -31,6 +34,8 @@ impl Truth {
 
 /// New flows that a site on probation may get.
 const PROBATION: f64 = 0.02;
+/// Changes of a standing by a longer way (F12).
+const TRANSITIONS: usize = 2;
 /// An urgent record is known at the other end of a session that works.
 const URGENT: u64 = SEC;
 
@@ -41,6 +46,8 @@ pub(super) struct Checker {
     /// First tables after the first fault are counted from here.
     pub(super) tables: Option<u64>,
     pub(super) moves: Option<u64>,
+    /// Since when no site that could own the activePassive VIP does, although there is one.
+    vacant: Option<u64>,
     /// Longest time after a change of the truth during which flows went where they are not served, in nanoseconds.
     pub(super) longest: u64,
 }
@@ -64,6 +71,19 @@ impl Checker {
         }
         if now < super::scene::START {
             return Ok(());
+        }
+        if let Some(most) = scene.vacant {
+            let kept = serving.iter().any(|site| truth.able[*site]);
+            let open = !kept && truth.able.contains(&true);
+            self.vacant = open.then(|| self.vacant.unwrap_or(now));
+            if let Some(since) = self.vacant.filter(|since| now - since > most) {
+                let text =
+                    format!("none since {:.3} s, sites {serving:?} serve, able: {:?}", since as f64 / 1e9, truth.able);
+                return wrong("an activePassive VIP finds another owner", text);
+            }
+        }
+        if scene.class == Class::F12 {
+            slower_is_not_down(&live().map(|(_, host)| host).collect::<Vec<_>>(), now)?;
         }
         let written: u64 = live().map(|(_, h)| h.written).sum();
         let tables = written - (*self.tables.get_or_insert(written)).min(written);
@@ -158,4 +178,28 @@ impl Checker {
         }
         Ok(())
     }
+}
+
+/// A longer way is judged once, and never as none (F12).
+fn slower_is_not_down(hosts: &[&Host], now: u64) -> Result<(), Violation> {
+    for host in hosts {
+        let wrong = |text| Err(Violation { rule: "slower is not down", at: now, text });
+        if let Some((other, _)) =
+            host.paths.iter().find(|(_, path)| matches!(path.status().carriage, Carriage::Down(_)))
+        {
+            return wrong(format!("site {} has no path to {other}", host.site));
+        }
+        let begun = host.at(super::scene::START);
+        let since = || host.stood.iter().filter(|(.., at)| *at >= begun);
+        for (service, site, _) in since() {
+            let times = since().filter(|(one, of, _)| one == service && of == site).count();
+            if times > TRANSITIONS {
+                return wrong(format!(
+                    "{service:?} at {site} stands otherwise for the {times}th time at site {}",
+                    host.site
+                ));
+            }
+        }
+    }
+    Ok(())
 }

@@ -75,6 +75,10 @@ pub(super) struct Host {
     /// VIPs of others that came to the policy.
     pub(super) vips: BTreeSet<(usize, core::net::IpAddr)>,
     mutant: Option<Mutant>,
+    /// The policy is off: the first table of each service stays.
+    pub(super) frozen: bool,
+    /// When a service at a site came to stand otherwise, by this site's clock.
+    pub(super) stood: Vec<(ServiceId, SiteId, Instant)>,
 }
 
 pub(super) fn vip(site: usize) -> core::net::IpAddr {
@@ -133,6 +137,8 @@ impl Host {
             announced: true,
             vips: BTreeSet::new(),
             mutant,
+            frozen: false,
+            stood: Vec::new(),
         };
         host.say(now);
         host
@@ -313,7 +319,8 @@ impl Host {
             policy::Action::Table(table) => {
                 self.written += 1;
                 out.push(Out::Log(format!("{:?} {:?}", table.service, table.shares)));
-                if self.mutant != Some(Mutant::TableLost) || !self.written.is_multiple_of(3) {
+                let off = self.frozen && self.shares.contains_key(&table.service);
+                if !off && (self.mutant != Some(Mutant::TableLost) || !self.written.is_multiple_of(3)) {
                     let _old = self.shares.insert(table.service, self.count(&table.slots));
                     self.policy.handle_applied(table.service, table.generation, at);
                 }
@@ -331,7 +338,12 @@ impl Host {
                 }
             }
             policy::Action::DrainOver(_) => {}
-            policy::Action::Report(report) => out.push(Out::Log(format!("{report:?}"))),
+            policy::Action::Report(report) => {
+                if let policy::Report::Standing { service, site, .. } = report {
+                    self.stood.push((service, site, at));
+                }
+                out.push(Out::Log(format!("{report:?}")));
+            }
             policy::Action::Timeline(line) => {
                 if line.cause > line.detected || line.detected > line.decided || Some(line.decided) > line.applied {
                     out.push(Out::Log(format!("TIMELINE {line:?}")));

@@ -28,6 +28,14 @@ pub fn run_seed(seed: u64, class: Option<Class>, mutant: Option<Mutant>, trace: 
     (scene.class, World::new(scene, mutant, trace).run())
 }
 
+/// Runs one seed of a row with the policy off: nothing that happens changes a table. `None`: a row whose bound is not the policy's matter.
+pub fn run_off(seed: u64, class: Option<Class>) -> (Class, Option<Outcome>) {
+    let scene = Scene { policy_off: true, ..Scene::new(seed, class) };
+    let class = scene.class;
+    let steered = Class::STEERED.contains(&class);
+    (class, steered.then(|| World::new(scene, None, false).run()))
+}
+
 /// The seed that first shows a planted bug, with its class and violation, and how many seeds that took.
 pub fn find(mutant: Mutant, class: Option<Class>, first: u64, seeds: u64) -> (u64, Option<(u64, Class, Violation)>) {
     for seed in first..first + seeds {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::link::{Loss, SEC};
+use super::link::{Loss, MS, SEC};
 use crate::rng::Rng;
 
 /// A row.
@@ -12,6 +12,8 @@ pub enum Class {
     F3,
     /// All relays are killed: no STATE session anywhere for a minute.
     F4,
+    /// The daemon that holds the lease does not run for a while.
+    F5,
     /// The WAN between two sites is cut; both see the witness.
     F7,
     /// A site is cut off from everybody, the witness too.
@@ -44,9 +46,10 @@ pub enum Class {
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::F3,
         Self::F4,
+        Self::F5,
         Self::F7,
         Self::F8,
         Self::F9,
@@ -63,6 +66,10 @@ impl Class {
         Self::F33,
     ];
 
+    /// Rows in which new flows go where nobody serves them until the policy acts: with it off their bound must be missed.
+    pub const STEERED: [Self; 8] =
+        [Self::F3, Self::F7, Self::F8, Self::F10, Self::F14, Self::F15, Self::F25, Self::F33];
+
     /// By name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.to_string().eq_ignore_ascii_case(name))
@@ -73,6 +80,7 @@ impl Class {
         match self {
             Self::F3 => "whole site off",
             Self::F4 => "all relays killed",
+            Self::F5 => "lease holder frozen",
             Self::F7 => "WAN cut, witness seen by both",
             Self::F8 => "site cut off, witness too",
             Self::F9 => "witness down",
@@ -120,6 +128,8 @@ pub enum Fault {
     Mute(usize, bool),
     /// Datagrams are repeated and forged.
     Noise(bool),
+    /// A site's daemon does not run; its kernel does.
+    Pause(usize, bool),
 }
 
 /// A script.
@@ -141,8 +151,14 @@ pub struct Scene {
     pub tables: Option<u64>,
     /// Moves of the activePassive service, at most.
     pub moves: Option<u64>,
+    /// Longest time without an owner of the activePassive service that could be one, where there is one.
+    pub vacant: Option<u64>,
+    /// From the first fault on no table is written to the data path: what the bounds are then missed by is what the policy holds.
+    pub policy_off: bool,
 }
 
+/// Another owner of an activePassive VIP: the lease's 5 s and 1.5 s (issue 6, Shows 2).
+const TAKE_OVER: u64 = 6500 * MS;
 /// When faults begin: everybody has learned and grown by then.
 pub const START: u64 = 30 * SEC;
 
@@ -160,9 +176,11 @@ impl Scene {
             sites,
             faults: Vec::new(),
             end: at + 60 * SEC,
-            settle: 700_000_000,
+            settle: 600 * MS,
             tables: None,
             moves: None,
+            vacant: None,
+            policy_off: false,
         };
         let cut = |x: usize, y: usize, loss| [Fault::Loss(x, y, loss), Fault::Loss(y, x, loss)];
         let others = || (0..sites).filter(move |o| *o != a);
@@ -181,6 +199,11 @@ impl Scene {
                 put(at, Fault::Relays(false));
                 put(at + 50 * SEC, Fault::Relays(true));
             }
+            Class::F5 => {
+                // The first site of the order holds the lease: nothing has happened yet.
+                put(at, Fault::Pause(0, true));
+                put(at + rng.between(200, 60_000) * MS, Fault::Pause(0, false));
+            }
             Class::F7 => {
                 cut(a, b, Loss::All).into_iter().for_each(|f| put(at, f));
                 cut(a, b, Loss::None).into_iter().for_each(|f| put(heal, f));
@@ -194,7 +217,7 @@ impl Scene {
             Class::F9 => put(at, Fault::Witness(None, false)),
             Class::F10 => {
                 cut(0, 1, Loss::All).into_iter().for_each(|f| put(at, f));
-                for i in 0..5 {
+                for i in 0..10 {
                     put(at + (60 * i + 5) * SEC, Fault::Witness(None, false));
                     put(at + (60 * i + 35) * SEC, Fault::Witness(None, true));
                 }
@@ -218,7 +241,7 @@ impl Scene {
                 put(at + 20 * SEC, Fault::BlackHole(a, false));
             }
             Class::F18 => {
-                for i in 0..300 {
+                for i in 0..600 {
                     let loss = if i % 2 == 0 { Loss::All } else { Loss::None };
                     cut(a, b, loss).into_iter().for_each(|f| put(at + i * SEC / 2, f));
                 }
@@ -248,16 +271,22 @@ impl Scene {
             Class::F7 => scene.moves = Some(0),
             Class::F10 => {
                 scene.moves = Some(1);
-                scene.end = at + 330 * SEC;
+                scene.end = at + 600 * SEC;
             }
             Class::F18 => {
                 scene.tables = Some(6);
-                scene.end = at + 160 * SEC;
+                scene.end = at + 310 * SEC;
                 scene.settle = u64::MAX / 2;
             }
-            Class::F15 => scene.settle = 4 * SEC,
+            Class::F15 => scene.settle = 3 * SEC,
             Class::F25 => scene.end = at + 75 * SEC,
             _ => {}
+        }
+        if matches!(class, Class::F3 | Class::F5 | Class::F8) {
+            scene.vacant = Some(TAKE_OVER);
+        }
+        if class == Class::F5 {
+            scene.end = at + 90 * SEC;
         }
         if class == Class::F22 {
             scene.end = at + 600 * SEC;

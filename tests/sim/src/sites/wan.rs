@@ -1,6 +1,7 @@
 //! The world: sites, links, streams, a lease, and time.
 
 mod net;
+mod pause;
 mod strike;
 mod tick;
 
@@ -13,7 +14,7 @@ use super::host::Host;
 use super::lease::Lease;
 use super::link::{Direction, MS, SEC, symmetric};
 use super::mutant::Mutant;
-use super::scene::{Class, Scene};
+use super::scene::{Class, START, Scene};
 use crate::clock::Clock;
 use crate::rng::Rng;
 use crate::violation::Violation;
@@ -68,6 +69,9 @@ pub struct World {
     truth: Truth,
     said: Vec<u64>,
     noise: bool,
+    /// Daemons that do not run, and what waits in their sockets.
+    paused: Vec<bool>,
+    waiting: Vec<Vec<Event>>,
     rng: Rng,
     checker: Checker,
     fails: BTreeMap<(usize, usize), Observed>,
@@ -107,10 +111,13 @@ impl World {
                 cut: vec![vec![false; n]; n],
                 ready: vec![true; n],
                 hole: vec![false; n],
+                able: vec![false; n],
                 changed: 0,
             },
             said: vec![0; n],
             noise: false,
+            paused: vec![false; n],
+            waiting: (0..n).map(|_| Vec::new()).collect(),
             rng,
             checker: Checker::default(),
             fails: BTreeMap::new(),
@@ -133,7 +140,8 @@ impl World {
         let clock = Clock { offset: offset + SEC, ppm: if differs { ppm } else { 0 } };
         self.starts += 1;
         let instance = self.starts << 8 | site as u64;
-        let host = Host::new(site, self.scene.sites, (clock, instance, self.disks[site]), self.now, self.mutant);
+        let mut host = Host::new(site, self.scene.sites, (clock, instance, self.disks[site]), self.now, self.mutant);
+        host.frozen = self.scene.policy_off && self.now >= START;
         self.hosts[site] = Some(host);
         self.truth.alive[site] = true;
         self.said[site] = self.now;
@@ -177,6 +185,7 @@ impl World {
         let now = self.now;
         for (site, host) in self.hosts.iter_mut().enumerate() {
             if let Some(host) = host
+                && !self.paused[site]
                 && (self.touched[site] || self.due[site].is_some_and(|due| due <= now))
             {
                 host.expire(now);
@@ -187,6 +196,11 @@ impl World {
 
     fn look(&mut self, ticked: bool) -> Result<(), Violation> {
         let moves = self.lease.moves;
+        if self.scene.vacant.is_some() {
+            let able: Vec<usize> =
+                self.running().filter(|site| self.truth.ready[*site] && self.majority(*site)).collect();
+            self.truth.able = (0..self.scene.sites).map(|site| able.contains(&site)).collect();
+        }
         self.checker.look(&self.scene, &self.truth, &self.hosts, moves, self.now)?;
         if ticked {
             let sessions = self.streams.iter().map(|(pair, (_, since, _))| (*pair, *since)).collect();

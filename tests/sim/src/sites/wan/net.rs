@@ -11,6 +11,7 @@ use super::{Event, World};
 impl World {
     pub(super) fn deliver(&mut self, event: Event) {
         let now = self.now;
+        let Some(event) = self.arrived(event) else { return };
         match event {
             Event::Datagram { to, from, flow, bytes } => {
                 self.touched[to] = true;
@@ -32,7 +33,7 @@ impl World {
                 }
             }
             Event::Connected { a, b } => {
-                let whole = self.relays && self.hosts[a].is_some() && self.hosts[b].is_some();
+                let whole = self.relays && [a, b].iter().all(|site| self.running().any(|runs| runs == *site));
                 if !whole || self.truth.cut[a][b] || self.truth.cut[b][a] {
                     self.refuse(a, b);
                     self.refuse(b, a);
@@ -77,7 +78,7 @@ impl World {
 
     pub(super) fn drain(&mut self) {
         for site in 0..self.scene.sites {
-            if !std::mem::take(&mut self.touched[site]) {
+            if !std::mem::take(&mut self.touched[site]) || self.paused[site] {
                 continue;
             }
             let now = self.now;

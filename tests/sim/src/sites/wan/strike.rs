@@ -80,6 +80,7 @@ impl World {
                 }
             }
             Fault::Noise(noise) => self.noise = noise,
+            Fault::Pause(site, paused) => self.pause(site, paused),
         }
     }
 }

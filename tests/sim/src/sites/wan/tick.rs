@@ -6,11 +6,15 @@ use super::super::host::{LOCAL, SINGLE, SPREAD, id};
 use super::super::lease::TTL;
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
+use super::super::scene::START;
 use super::{CONNECTIONS, PATIENCE, World};
 
 impl World {
     pub(super) fn tick(&mut self, tick: u64) {
         let now = self.now;
+        if self.scene.policy_off && now >= START {
+            self.hosts.iter_mut().flatten().for_each(|host| host.frozen = true);
+        }
         // Streams over cut links break.
         let dead: Vec<_> = self
             .streams
@@ -22,9 +26,11 @@ impl World {
             .collect();
         dead.into_iter().for_each(|(a, b)| self.disconnect(a, b));
         if tick.is_multiple_of(500 * MS) {
-            for host in self.hosts.iter_mut().flatten() {
-                host.say(now);
-                host.refresh(now);
+            for site in self.running() {
+                if let Some(host) = &mut self.hosts[site] {
+                    host.say(now);
+                    host.refresh(now);
+                }
             }
         }
         if tick.is_multiple_of(SEC) {
@@ -48,7 +54,7 @@ impl World {
     /// Ten seconds of handshakes, in the proportions of the tables in force.
     fn observe(&mut self) {
         let sites = self.scene.sites;
-        for site in 0..sites {
+        for site in self.running() {
             for other in 0..sites {
                 let serves = self.truth.serves(site, other);
                 let Some(host) = &mut self.hosts[site] else { continue };
@@ -66,11 +72,12 @@ impl World {
 
     /// Who has a session with others asks them for what it does not reach.
     fn others(&mut self) {
-        for site in 0..self.scene.sites {
+        for site in self.running() {
             for lost in (0..self.scene.sites).filter(|o| *o != site) {
                 let helpers = (0..self.scene.sites).filter(|h| *h != site && *h != lost);
                 let answers: Vec<bool> = helpers
                     .filter(|h| self.streams.contains_key(&(site.min(*h), site.max(*h))))
+                    .filter(|h| !self.paused[*h])
                     .filter_map(|h| {
                         let path = self.hosts[h].as_ref()?.paths.get(&lost)?;
                         Some(path.status().carriage == Carriage::Up)
@@ -86,7 +93,7 @@ impl World {
 
     fn leases(&mut self) {
         let now = self.now;
-        for site in 0..self.scene.sites {
+        for site in self.running() {
             let majority = self.majority(site);
             let holder = self.lease.holder(now);
             let renewed =
