@@ -3,6 +3,8 @@
 //! The reader (`bascule-k8s`) makes it, the daemon keeps the last one on disk and starts from it when the API server is away, and
 //! [`crate::service::translate`] and [`crate::shard`] make wishes of it. Nothing here is decided: foreign classes are in it as well.
 
+pub mod rules;
+
 use core::hash::Hasher as _;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::service::translate::{KubeService, Slice};
 use crate::shard::eligible::NodeFacts;
+use rules::Rules;
 
 /// Annotation of a Node: its id in rows and hop lists, 1..=4095, given once by the allocator and kept for the node's life.
 pub const NODE_ID_ANNOTATION: &str = "bascule.dev/node-id";
@@ -26,6 +29,9 @@ pub struct Intent {
     pub services: Vec<Arc<ServiceIntent>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, NodeIntent>,
+    /// How VIPs are announced, where the cluster says so.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
 }
 
 /// A Service with its slices.

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
 
-pub use bgp::Bgp;
+pub use bgp::{Bgp, check_words};
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use etcd::Etcd;

@@ -1,14 +1,18 @@
-//! The reader of a cluster's intent: Services, EndpointSlices and Nodes as the API server has them, in plain types.
+//! The reader of a cluster's intent: Services, EndpointSlices, Nodes and objects about announcements as the API server has them, in plain
+//! types.
 //!
-//! Nothing is handed out before all three lists are complete. From then on a burst of changes makes one new intent, a few milliseconds
-//! late. Whatever the API server does, the intent neither empties nor shrinks by it (see [`crate::follow`]).
+//! Nothing is handed out before all lists are complete, or the server says that it has none of a kind that it need not have. From then on
+//! a burst of changes makes one new intent, a few milliseconds late. Whatever the API server does, the intent neither empties nor shrinks by it (see [`crate::follow`]).
 
 mod pace;
+mod rules;
 mod store;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bascule_core::election::lease::Condition;
+use bascule_core::intent::rules::Rules;
 use bascule_core::intent::{Intent, NodeIntent};
 use bascule_core::service::translate::KubeService;
 use tokio::sync::{Notify, watch};
@@ -16,11 +20,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::access::Access;
 use crate::follow::{Follower, Note, Sink, Told};
+use crate::object::bgp::{BgpAnnouncement, BgpPeer};
+use crate::object::l2_announcement::L2Announcement;
 use crate::object::node::Node;
+use crate::object::pool::VipPool;
+use crate::object::rule::Check;
 use crate::object::service::Service;
 use crate::object::slice::{EndpointSlice, KeptSlice};
 use crate::state::{ApiState, Standing};
 pub use pace::Pace;
+use rules::Listed;
 use store::Store;
 
 /// Changes that come within this time make one intent.
@@ -31,15 +40,17 @@ const COALESCE: Duration = Duration::from_millis(10);
 pub struct ReaderConfig {
     /// How the API server is reached. The files need not be there yet.
     pub access: Access,
-    /// How long a watch lives before it is replaced: a server that is gone without a word is noticed a few seconds after. Three requests
-    /// per node in this time.
+    /// How long a watch lives before it is replaced: a server that is gone without a word is noticed a few seconds after. A request for
+    /// each kind and node in this time.
     pub watch: Duration,
+    /// Judges what objects about announcements say in the words of the configuration file.
+    pub check: Check,
 }
 
 impl ReaderConfig {
-    /// With watches of 30 s: 0.1 requests a second, and what a dead server withholds is half a minute old at most.
-    pub const fn new(access: Access) -> Self {
-        Self { access, watch: Duration::from_secs(30) }
+    /// With watches of 30 s: 0.3 requests a second, and what a dead server withholds is half a minute old at most.
+    pub const fn new(access: Access, check: Check) -> Self {
+        Self { access, watch: Duration::from_secs(30), check }
     }
 }
 
@@ -64,6 +75,13 @@ impl Reader {
         self.pace.clone()
     }
 
+    /// Of objects about announcements these were known to a former run: they hold until the API server says otherwise.
+    #[must_use]
+    pub fn knowing(self, rules: &Rules) -> Self {
+        self.shared.lock().know(rules);
+        self
+    }
+
     /// The last intent; `None` before the first. Who is slow misses what was between.
     pub fn intents(&self) -> watch::Receiver<Option<Arc<Intent>>> {
         self.intents.subscribe()
@@ -77,14 +95,20 @@ impl Reader {
     /// Reads until `stop` is ready. No error of the API ends it.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { config, shared, intents, state, pace } = &self;
-        let standing = Standing::new(3, state);
+        let standing = Standing::new(7, state);
         let follower = || Follower::new(config.access.clone(), config.watch);
         let [services, slices, nodes] = [0, 1, 2].map(|kind| Ear { shared, standing: &standing, kind });
+        let ear = |kind| RuleEar { ear: Ear { shared, standing: &standing, kind }, check: config.check };
+        let [pools, l2, peers, bgp] = [3, 4, 5, 6].map(ear);
         tokio::select! {
             () = stop => {}
             never = follower().run::<Service, _>(&services) => match never {},
             never = follower().run::<EndpointSlice, _>(&slices) => match never {},
             never = follower().run::<Node, _>(&nodes) => match never {},
+            never = follower().optional().run::<VipPool, _>(&pools) => match never {},
+            never = follower().optional().run::<L2Announcement, _>(&l2) => match never {},
+            never = follower().optional().run::<BgpPeer, _>(&peers) => match never {},
+            never = follower().optional().run::<BgpAnnouncement, _>(&bgp) => match never {},
             () = publish(shared, intents, pace) => {}
         }
     }
@@ -169,6 +193,36 @@ impl Sink<Node> for Ear<'_> {
 
     fn note(&self, note: Note) {
         self.standing.note(self.kind, note);
+    }
+}
+
+/// The way of a kind that the server need not tell of.
+struct RuleEar<'a> {
+    ear: Ear<'a>,
+    check: Check,
+}
+
+impl<R: Listed> Sink<R> for RuleEar<'_> {
+    type Kept = Result<R::Good, String>;
+
+    fn keep(&self, object: R) -> Option<Self::Kept> {
+        Some(object.read(self.check))
+    }
+
+    fn tell(&self, told: Told<Self::Kept>) {
+        self.ear.store(|store| store.rule::<R>(told));
+    }
+
+    fn note(&self, note: Note) {
+        match note {
+            Note::Unknown => self.ear.store(Store::without::<R>),
+            Note::Failed(Condition::Denied, words) => {
+                self.ear.store(Store::without::<R>);
+                return self.ear.standing.forgo(self.ear.kind, words);
+            }
+            Note::Listed | Note::Watching | Note::Failed(..) => {}
+        }
+        self.ear.standing.note(self.ear.kind, note);
     }
 }
 

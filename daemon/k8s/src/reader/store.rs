@@ -6,12 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bascule_core::intent::rules::Rules;
 use bascule_core::intent::{Intent, NodeIntent, ServiceIntent};
 use bascule_core::service::translate::KubeService;
 
 use crate::follow::Told;
 use crate::object::Key;
 use crate::object::slice::{EndpointSlice, KeptSlice, Names};
+
+use super::rules::{Listed, Tables};
 
 /// Objects of one kind, and whether they were all told once.
 struct Table<T> {
@@ -62,6 +65,7 @@ pub(super) struct Store {
     services: Table<KubeService>,
     slices: Table<KeptSlice>,
     nodes: Table<NodeIntent>,
+    rules: Tables,
     names: Names,
     /// Of services as the last intent had them, without those that changed since.
     made: HashMap<Key, Arc<ServiceIntent>>,
@@ -114,9 +118,26 @@ impl Store {
         }
     }
 
+    /// Of objects about announcements these were known before.
+    pub(super) fn know(&mut self, rules: &Rules) {
+        self.rules = Tables::known(rules);
+    }
+
+    pub(super) fn rule<R: Listed>(&mut self, told: Told<Result<R::Good, String>>) {
+        if self.rules.take::<R>(told) {
+            (self.dirty, self.urgent) = (true, true);
+        }
+    }
+
+    /// Nobody tells of this kind.
+    pub(super) fn without<R: Listed>(&mut self) {
+        self.rules.settle::<R>();
+    }
+
     /// Is there an intent that was not taken yet?
     pub(super) const fn is_due(&self) -> bool {
-        let complete = self.services.complete && self.slices.complete && self.nodes.complete;
+        let complete =
+            self.services.complete && self.slices.complete && self.nodes.complete && self.rules.is_complete();
         complete && (self.dirty || !self.taken)
     }
 
@@ -148,6 +169,7 @@ impl Store {
         Some(Intent {
             services: services.rows.keys().filter_map(|key| made.get(key).cloned()).collect(),
             nodes: nodes.rows.iter().map(|((_, name), node)| (name.clone(), node.clone())).collect(),
+            rules: self.rules.rules(),
         })
     }
 }
@@ -157,6 +179,9 @@ mod tests {
     use bascule_core::service::Affinity;
 
     use super::*;
+    use crate::object::bgp::{BgpAnnouncement, BgpPeer};
+    use crate::object::l2_announcement::L2Announcement;
+    use crate::object::pool::VipPool;
 
     fn key(name: &str) -> Key {
         ("shop".to_owned(), name.to_owned())
@@ -166,6 +191,7 @@ mod tests {
         let service = KubeService {
             namespace: "shop".into(),
             name: name.into(),
+            labels: BTreeMap::new(),
             class: None,
             vips: vec![],
             ports: vec![],
@@ -178,6 +204,16 @@ mod tests {
         (key(name), service)
     }
 
+    /// A store of which nobody tells anything about announcements.
+    fn empty() -> Store {
+        let mut store = Store::default();
+        store.without::<VipPool>();
+        store.without::<L2Announcement>();
+        store.without::<BgpPeer>();
+        store.without::<BgpAnnouncement>();
+        store
+    }
+
     fn names(intent: &Intent) -> Vec<(&str, u16)> {
         let name = |s: &Arc<ServiceIntent>| s.service.health_check_node_port;
         intent.services.iter().map(|s| (s.service.name.as_str(), name(s))).collect()
@@ -185,7 +221,7 @@ mod tests {
 
     #[test]
     fn an_intent_shares_what_did_not_change_and_nothing_else() {
-        let mut store = Store::default();
+        let mut store = empty();
         store.nodes(Told::All(vec![]));
         store.slices(Told::All(vec![]));
         store.services(Told::All(vec![service("a", 1), service("b", 1)]));
@@ -206,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_takes_away_or_changes_what_is_served_is_urgent_and_what_adds_is_not() {
-        let mut store = Store::default();
+        let mut store = empty();
         store.nodes(Told::All(vec![(key("n1"), NodeIntent::default())]));
         store.slices(Told::All(vec![]));
         store.services(Told::All(vec![service("a", 1)]));

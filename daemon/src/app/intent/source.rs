@@ -72,7 +72,10 @@ impl Sources {
             return follow_file(&services.intent_file, &self.merger).await;
         }
         let access = kubernetes.kubeconfig.map_or(Access::InCluster, Access::Kubeconfig);
-        let reader = Reader::new(ReaderConfig::new(access));
+        let mut reader = Reader::new(ReaderConfig::new(access, config::check_words));
+        if let Some(seen) = &self.known {
+            reader = reader.knowing(&seen.intent.rules);
+        }
         let (intents, state, pace) = (reader.intents(), reader.state(), reader.pace());
         // Like every task of the process it ends with it.
         tokio::spawn(reader.run(std::future::pending()));
@@ -90,6 +93,7 @@ async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) 
         let now = state.borrow_and_update().clone();
         let well = matches!(now.condition, Condition::Unknown | Condition::Reachable);
         let detail = now.detail.unwrap_or_default();
+        tell_untold(&handle, now.untold);
         handle.set_api((!well).then(|| format!("{:?}: {detail}", now.condition)));
         if now.condition != before {
             if well {
@@ -101,6 +105,16 @@ async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) 
         }
         before = now.condition;
     }
+}
+
+/// One line when the role does not allow the kinds of announcements, and when it does again.
+fn tell_untold(handle: &IntentHandle, now: Option<String>) {
+    match (handle.untold(), &now) {
+        (None, Some(words)) => warn!(words, "objects about announcements are not read; what is known of them stays"),
+        (Some(_), None) => info!("objects about announcements are read again"),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    handle.set_untold(now);
 }
 
 async fn follow_reader(mut reader: watch::Receiver<Option<Arc<Intent>>>, pace: &Pace, merger: &Merger) {

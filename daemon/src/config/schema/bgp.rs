@@ -35,11 +35,16 @@ pub(super) static BGP: Section = Section {
             Value("\"[::]:179\""),
             "Where neighbors may dial; opened only when the mode of one is `passive` or `both`.",
         ),
-        field("neighbors", Sections(&NEIGHBOR), Required, "The routers, at least one."),
+        field(
+            "neighbors",
+            Sections(&NEIGHBOR),
+            Words("none, and required without `kubernetes.services`"),
+            "The routers, at least one; BgpPeers of the cluster are further ones.",
+        ),
     ],
 };
 
-static NEIGHBOR: Section = Section {
+pub(in crate::config) static NEIGHBOR: Section = Section {
     path: "bgp.neighbors[]",
     about: "One router. `multihop` and `ttlSecurity` exclude one another.",
     fields: &[
@@ -204,7 +209,7 @@ macro_rules! action {
     };
 }
 
-static EXPORT: Section = Section {
+pub(in crate::config) static EXPORT: Section = Section {
     path: "bgp.neighbors[].export",
     about: "What is done with routes on their way out, unless a rule names their VIP.",
     fields: action![field("rules", Sections(&RULE), Value("[]"), "By VIP: the rule that names it holds instead.")],

@@ -265,6 +265,9 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::CLUSTER_REFUSED, r#"bascule_cluster_refused{reason="pending"}"#, 1.0, |m| {
         m.update_cluster(Some(&in_force()))
     }),
+    (&catalog::CLUSTER_OBJECTS, r#"bascule_cluster_objects{kind="BgpAnnouncement",state="refused"}"#, 1.0, |m| {
+        m.update_cluster(Some(&in_force()))
+    }),
     (&catalog::CLUSTER_MAY_OWN, "bascule_cluster_may_own", 1.0, |m| m.update_cluster(Some(&in_force()))),
     (&catalog::ALLOCATOR_LEADS, "bascule_cluster_allocator_leads", 1.0, |m| m.update_allocator(Some(&gives()))),
     (&catalog::ALLOCATOR_PENDING, "bascule_cluster_allocator_pending", 2.0, |m| m.update_allocator(Some(&gives()))),

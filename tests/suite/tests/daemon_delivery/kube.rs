@@ -35,6 +35,8 @@ pub(crate) struct Kube {
     pub(crate) lease_namespace: Option<&'static str>,
     /// `nodeSelector` of every node.
     pub(crate) node_selector: &'static [&'static str],
+    /// Every node announces routes, in this AS.
+    pub(crate) asn: Option<u32>,
     file: PathBuf,
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn service(name: &str, k: u8) -> ServiceIntent {
         service: KubeService {
             namespace: "shop".into(),
             name: name.into(),
+            labels: BTreeMap::new(),
             class: None,
             vips: vec![vip(k)],
             ports: vec![port("talk", Protocol::Tcp), port("ask", Protocol::Udp)],
@@ -84,9 +87,9 @@ impl Kube {
                 NodeIntent { id: Some(n.into()), addresses: vec![[10, 9, 0, n].into()], ..NodeIntent::default() };
             (format!("n{n}"), node)
         };
-        let intent = Intent { services: vec![], nodes: (1..=3).map(node).collect() };
+        let intent = Intent { nodes: (1..=3).map(node).collect(), ..Intent::default() };
         let file = yard.crew.lab().directory().join("intent.json");
-        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, node_selector: &[], file })
+        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, node_selector: &[], asn: None, file })
     }
 
     /// The configuration of node `n`, with an intent file of its own where it does not watch the common one.
@@ -112,6 +115,10 @@ impl Kube {
         if !self.node_selector.is_empty() {
             config["kubernetes"]["services"]["nodeSelector"] = json!(self.node_selector);
         }
+        if let Some(asn) = self.asn {
+            config["bgp"] = json!({ "asn": asn });
+            config["kubernetes"]["services"]["announce"] = json!("bgp");
+        }
         if let Some(kubeconfig) = &self.kubeconfig {
             config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
             config["kubernetes"]["services"]["allocator"] = json!(self.lease_namespace.is_some());
@@ -129,6 +136,15 @@ impl Kube {
 
     /// Tells the intent, starts the daemons of all nodes and waits until every shard has one owner, spread evenly.
     pub(crate) fn start(&mut self) -> Result<()> {
+        self.run()?;
+        self.wait_owners(|_| true)?;
+        let _moves = self.yard.daemon(1).ctl(&["rebalance"])?;
+        self.wait_owners(|owners| (1..=3).all(|n| owners.values().filter(|owner| **owner == n).count() == 2))?;
+        self.wait_settled()
+    }
+
+    /// Tells the intent, starts the daemons of all nodes and waits until they steer by it.
+    pub(crate) fn run(&mut self) -> Result<()> {
         self.tell()?;
         for n in 1..=3 {
             let config = self.config(n, self.kubeconfig.is_some())?;
@@ -137,10 +153,7 @@ impl Kube {
         for n in 1..=3 {
             self.wait_tables(n)?;
         }
-        self.wait_owners(|_| true)?;
-        let _moves = self.yard.daemon(1).ctl(&["rebalance"])?;
-        self.wait_owners(|owners| (1..=3).all(|n| owners.values().filter(|owner| **owner == n).count() == 2))?;
-        self.wait_settled()
+        Ok(())
     }
 
     /// Waits until no node serves stragglers of a planned move any more: what comes next is a fault by itself, and not one within a move.

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct KubeService {
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// Labels, for the selectors of announcements.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// `loadBalancerClass`.
     pub class: Option<String>,
     /// Addresses that it was given.

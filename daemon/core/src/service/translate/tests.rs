@@ -11,6 +11,7 @@ fn service() -> KubeService {
     KubeService {
         namespace: "shop".into(),
         name: "web".into(),
+        labels: std::collections::BTreeMap::new(),
         class: None,
         vips: vec![ip("192.0.2.1")],
         ports: vec![KubePort { name: "http".into(), port: 80, protocol: Protocol::Tcp }],
