@@ -223,9 +223,7 @@ pub(super) async fn report(
                 {
                     forward.send(forward::Order::Path(change.remote, session)).await;
                 }
-                if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
-                    publisher.publish(event, unix_ms);
-                }
+                publisher.publish(event, unix_ms);
             }
             Some(announce::Told { unix_ms, event }) = bgp.recv() => {
                 metrics.observe_bgp(&event);
