@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use bascule_core::balance::io::{Report as Told, ServiceSlot, Table};
 use bascule_core::balance::{Action, Balancer, Config, GRACE, Limits};
 use bascule_core::service::{
-    Affinity, Delivery, EndpointSpec, NodeSpec, Protocol, Return, ServiceSpec, WhenAllFail, number_of,
+    Affinity, Delivery, EndpointSpec, NodeSpec, Protocol, Return, ServiceSpec, WhenAllFail, WhenUnplaced, number_of,
 };
 use bascule_core::time::Instant;
 use bascule_lab::Report;
@@ -211,6 +211,7 @@ fn service(number: u16) -> ServiceSpec {
         ask: false,
         quic: false,
         when_all_fail: WhenAllFail::Keep,
+        when_unplaced: WhenUnplaced::Direct,
         draining: false,
         endpoints: Arc::new((0..ENDPOINTS).map(endpoint).collect()),
     }

@@ -247,6 +247,10 @@ families! {
     FORWARD_ENDPOINT_READY = Gauge "forward_endpoint_ready" ["service", "endpoint"],
         "1 while the endpoint takes new connections. This node's view: every node checks every endpoint by itself.",
         "a failing check, a drain";
+    FORWARD_DELEGATED = Gauge "forward_endpoints_delegated" [],
+        "Endpoints of this node whose new connections the stack delivers (`delegate`), because their network namespace is not found; each \
+         port of a Service counts. `bascule services` names them.",
+        "a CNI that hides its pods behind a router, a pod whose link is gone while its slice says ready";
     FORWARD_CHECKS = Counter "forward_checks_total" ["service", "endpoint", "result"],
         "Checks of endpoints by this node that passed and failed. A single failure changes nothing: rise and fall decide.",
         "every check";

@@ -44,6 +44,8 @@ pub(super) struct Service {
     pub(super) starved: bool,
     /// No endpoint is ready: reported.
     pub(super) all_unready: bool,
+    /// Endpoints here that the stack delivers to: reported.
+    pub(super) delegated: usize,
     /// No slot for an endpoint: reported.
     pub(super) slotless: bool,
     /// Rows that forgot a holder which packets still asked, and until when that may show.
@@ -83,6 +85,7 @@ impl Service {
             urgent: false,
             starved: false,
             all_unready: false,
+            delegated: 0,
             slotless: false,
             forgotten: None,
             wake: None,

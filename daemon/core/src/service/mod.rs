@@ -115,6 +115,17 @@ pub enum WhenAllFail {
     Refuse,
 }
 
+/// What is done with an endpoint of this node whose network namespace cannot be found, so that its sockets cannot be asked for flows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenUnplaced {
+    /// Our programs rewrite all the same: nobody behind them may.
+    #[default]
+    Direct,
+    /// The stack behind them (kube-proxy, Cilium) delivers what is new.
+    Delegate,
+}
+
 /// What a packet shows of a service: its identity on every node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct ServiceKey {
@@ -165,6 +176,8 @@ pub struct ServiceSpec {
     pub quic: bool,
     /// What happens when no endpoint is ready.
     pub when_all_fail: WhenAllFail,
+    /// Who delivers to an endpoint whose network namespace is not found.
+    pub when_unplaced: WhenUnplaced,
     /// Takes no new connections, keeps those it has.
     pub draining: bool,
     /// Endpoints. Shared: a description is handed on from one part of the daemon to the next with every change of any other.

@@ -231,7 +231,8 @@ impl Room {
                 if news == Change::Any {
                     next_all = tokio::time::Instant::now() + ALL;
                 }
-                news = if self.plane.resolve(&mut self.ways, &news).await { Change::default() } else { Change::Any };
+                news =
+                    if self.plane.resolve(&mut self.ways, &news, now).await { Change::default() } else { Change::Any };
             }
         }
     }

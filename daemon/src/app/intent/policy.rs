@@ -42,6 +42,7 @@ pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
             everywhere: services.announce == Announce::Bgp,
             delivery: services.delivery,
             returns: services.returns,
+            when_unplaced: services.when_unplaced,
             drain: services.drain,
         },
         nodes: NodePolicy {

@@ -119,6 +119,7 @@ fn five_fields_make_a_service() {
         ask: false,
         quic: false,
         when_all_fail: WhenAllFail::Keep,
+        when_unplaced: WhenUnplaced::Direct,
         draining: false,
         endpoints: Arc::new(vec![
             endpoint("10-0-0-11-8080", "10.0.0.11", 8080, Some("n1")),

@@ -60,6 +60,12 @@ impl Forward {
         self.known.places.due(changed)
     }
 
+    /// Addresses of endpoints here whose place was looked for and not found.
+    #[must_use]
+    pub const fn lost(&self) -> &BTreeSet<IpAddr> {
+        self.known.places.lost()
+    }
+
     /// The way to the node at `address`; `None`: there is none. True when that is news.
     ///
     /// # Errors

@@ -72,6 +72,11 @@ impl Places {
         self.here.keys().copied().filter(|address| self.get(*address) == Place::Unknown)
     }
 
+    /// Endpoints here that were asked for and have none.
+    pub(super) const fn lost(&self) -> &BTreeSet<IpAddr> {
+        &self.lost
+    }
+
     /// Takes what was known before this run; true when it is news.
     pub(super) fn note(&mut self, address: IpAddr, place: Place) -> bool {
         self.found.insert(address, place) != Some(place)

@@ -108,6 +108,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
         waiting: 0,
         forgotten: 0,
         all_unready: false,
+        delegated: 28,
         starved: false,
         draining: false,
         endpoints: vec![EndpointStatus {
@@ -119,6 +120,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
             weight: 1,
             state: "ready",
             serving: true,
+            delegated: false,
         }],
     });
     let probes = vec![Probe { probe: ProbeKind::NativeXdp, trouble: None }];

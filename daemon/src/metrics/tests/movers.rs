@@ -243,6 +243,7 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_forward(Some(&plane()))
     }),
     (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_DELEGATED, r#"bascule_forward_endpoints_delegated"#, 28.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_ROWS_FORGOTTEN, r#"bascule_forward_rows_forgotten_total"#, 25.0, |m| {
         m.update_forward(Some(&plane()))
     }),

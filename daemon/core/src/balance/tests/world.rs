@@ -18,6 +18,7 @@ use super::super::{Balancer, GRACE, Limits};
 use crate::health::{GateConfig, ProbeKind};
 use crate::service::{
     Affinity, Delivery, EndpointId, EndpointSpec, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec, WhenAllFail,
+    WhenUnplaced,
 };
 use crate::site::SiteId;
 use crate::time::Instant;
@@ -399,6 +400,7 @@ pub(super) fn service(endpoints: Vec<EndpointSpec>) -> ServiceSpec {
         ask: false,
         quic: false,
         when_all_fail: WhenAllFail::Keep,
+        when_unplaced: WhenUnplaced::Direct,
         draining: false,
         endpoints: Arc::new(endpoints),
     }

@@ -1,7 +1,7 @@
 use core::time::Duration;
 
 use super::super::translate::{KubePort, KubeService, Slice, SliceEndpoint, SlicePort};
-use super::super::{Affinity, Delivery, Protocol, Return};
+use super::super::{Affinity, Delivery, Protocol, Return, WhenUnplaced};
 use super::*;
 use crate::intent::NodeIntent;
 use crate::shard::eligible::{DRAIN_ANNOTATION, EXCLUDE_LABEL, NodeFacts};
@@ -63,6 +63,7 @@ pub(super) fn policy(this: &str) -> PlanPolicy {
             everywhere: false,
             delivery: Delivery::Direct,
             returns: Return::Direct,
+            when_unplaced: WhenUnplaced::Delegate,
             drain: Duration::from_secs(60),
         },
         nodes: NodePolicy::default(),

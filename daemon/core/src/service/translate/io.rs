@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec};
+use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec, WhenUnplaced};
 use crate::types::Family;
 
 /// One of `spec.ports`. `targetPort` is missing: slices carry the number that it stands for, pod by pod when it is a name.
@@ -108,6 +108,8 @@ pub struct Policy {
     pub delivery: Delivery,
     /// The way of replies.
     pub returns: Return,
+    /// Who delivers to an endpoint whose network namespace is not found.
+    pub when_unplaced: WhenUnplaced,
     /// How long a previous home is asked for flows after a change.
     pub drain: Duration,
 }

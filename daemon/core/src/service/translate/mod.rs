@@ -159,6 +159,7 @@ fn spec(
         quic: false,
         // Kubernetes says who is ready; there is nothing to doubt, and nobody to fall back on.
         when_all_fail: WhenAllFail::Refuse,
+        when_unplaced: policy.when_unplaced,
         draining: false,
         endpoints: Arc::new(endpoints),
     }

@@ -1,6 +1,6 @@
 use core::time::Duration;
 
-use super::super::{Affinity, Return};
+use super::super::{Affinity, Return, WhenUnplaced};
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -31,6 +31,7 @@ fn policy() -> Policy {
         everywhere: true,
         delivery: Delivery::Direct,
         returns: Return::Direct,
+        when_unplaced: WhenUnplaced::Delegate,
         drain: Duration::from_secs(60),
     }
 }

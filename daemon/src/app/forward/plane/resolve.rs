@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use bascule_core::time::Instant;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracing::info;
 
@@ -19,7 +20,7 @@ const EVERYWHERE: [IpNet; 2] = [
 impl Plane {
     /// Asks for the way to every node, and for the places of endpoints here that this change may have moved, that are new, and of some of those
     /// that have none. False when the kernel does not answer.
-    pub(in crate::app::forward) async fn resolve(&mut self, ways: &mut Ways, change: &Change) -> bool {
+    pub(in crate::app::forward) async fn resolve(&mut self, ways: &mut Ways, change: &Change, now: Instant) -> bool {
         let Some(forward) = &mut self.forward else { return true };
         let mtu = self.config.as_ref().and_then(|config| config.mtu).unwrap_or(u16::MAX);
         let endpoints = match change {
@@ -66,6 +67,7 @@ impl Plane {
             }
             Err(error) => self.trouble.error(format!("places of endpoints are not written: {error}")),
         }
+        self.balancer.handle_unplaced(forward.lost(), now);
         true
     }
 }

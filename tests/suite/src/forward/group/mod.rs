@@ -15,6 +15,7 @@ use bascule_core::balance::{Config, Health};
 use bascule_core::health::{GateConfig, ProbeKind};
 use bascule_core::service::{
     Affinity, Delivery, EndpointId, EndpointSpec, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec, WhenAllFail,
+    WhenUnplaced,
 };
 use bascule_core::time::Instant;
 
@@ -269,6 +270,7 @@ impl Group {
             ask: false,
             quic: false,
             when_all_fail: WhenAllFail::Keep,
+            when_unplaced: WhenUnplaced::Direct,
             draining: false,
             endpoints: Arc::new(self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect()),
         };
