@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use bascule_core::bfd::config::PeerConfig;
+use bascule_core::service::NodeSpec;
 use bascule_core::service::plan::{Plan, Planner, Refused};
 use bascule_core::service::translate::HealthPort;
 use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
@@ -32,9 +33,11 @@ pub(super) struct Merged {
     seen: Option<Seen>,
     planner: Option<Planner>,
     plan: Arc<Plan>,
-    /// Routers and what they are told: the file's, and what the cluster adds. With the BFD sessions that this brings.
+    /// Routers and what they are told: the file's, and what the cluster adds. With the BFD sessions that this brings, and those with nodes.
     bgp: Option<Bgp>,
     bfd: Vec<PeerConfig>,
+    /// There are too many nodes for a session with each.
+    crowded: bool,
     /// The first intent is still waited for: the data plane is not told of a cluster without Services, or it would take away what a
     /// former run left.
     waiting: bool,
@@ -56,6 +59,7 @@ impl Merged {
             plan: Arc::default(),
             bgp: None,
             bfd: Vec::new(),
+            crowded: false,
             waiting,
             plans: 0,
             told: false,
@@ -89,6 +93,7 @@ impl Merged {
             None => (None, Vec::new(), Vec::new()),
         };
         (self.bgp, self.bfd) = (bgp, bfd);
+        self.watch_nodes(&plan);
         for (kind, name, why) in refused {
             plan.refuse(kind, &name, why);
         }
@@ -103,6 +108,27 @@ impl Merged {
         };
         let _changed = self.health.send_if_modified(changed);
         before
+    }
+
+    /// Adds a BFD session with every other node, where the file wants them.
+    fn watch_nodes(&mut self, plan: &Plan) {
+        let services = self.file.kubernetes.as_ref().and_then(|kubernetes| kubernetes.services.as_ref());
+        let Some(bfd) = services.and_then(|services| services.bfd.as_ref()) else { return };
+        let there: Vec<PeerConfig> = self.file.bfd.iter().chain(&self.bfd).cloned().collect();
+        // Nodes of the file, and of other sites, have the sessions that the file gives them.
+        let of_file = |node: &&NodeSpec| {
+            let nodes = self.file.forwarding.iter().flat_map(|forwarding| &forwarding.config.nodes);
+            let this = node.name == self.file.node.node;
+            this || !nodes.into_iter().any(|of_file| of_file.name == node.name)
+        };
+        let sessions = bfd.sessions(&self.file.node.node, plan.nodes.iter().filter(of_file), &there);
+        if std::mem::replace(&mut self.crowded, sessions.is_none()) != sessions.is_none() {
+            match &sessions {
+                None => warn!("there are more nodes than BFD sessions: none of them is watched"),
+                Some(sessions) => info!(sessions = sessions.len(), "all other nodes are watched by BFD again"),
+            }
+        }
+        self.bfd.extend(sessions.into_iter().flatten());
     }
 
     fn in_force(&self, took: std::time::Duration) -> InForce {

@@ -43,7 +43,7 @@ pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
-pub use kubernetes::{ClusterServices, Kubernetes, Source};
+pub use kubernetes::{ClusterBfd, ClusterServices, Kubernetes, Source};
 pub use reference::reference;
 pub use sites::{Relay, Site, Sites, Spread};
 pub use watch::watch;

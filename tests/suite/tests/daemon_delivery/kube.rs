@@ -35,8 +35,10 @@ pub(crate) struct Kube {
     pub(crate) lease_namespace: Option<&'static str>,
     /// `nodeSelector` of every node.
     pub(crate) node_selector: &'static [&'static str],
-    /// Every node announces routes, in this AS.
-    pub(crate) asn: Option<u32>,
+    /// `bfd` of every node.
+    pub(crate) bfd: Option<Value>,
+    /// Routes are announced in this way and this AS.
+    pub(crate) routes: Option<(&'static str, u32)>,
     file: PathBuf,
 }
 
@@ -89,11 +91,20 @@ impl Kube {
         };
         let intent = Intent { nodes: (1..=3).map(node).collect(), ..Intent::default() };
         let file = yard.crew.lab().directory().join("intent.json");
-        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, node_selector: &[], asn: None, file })
+        Ok(Self {
+            yard,
+            intent,
+            kubeconfig: None,
+            lease_namespace: None,
+            node_selector: &[],
+            bfd: None,
+            routes: None,
+            file,
+        })
     }
 
     /// The configuration of node `n`, with an intent file of its own where it does not watch the common one.
-    fn config(&self, n: u8, api: bool) -> Result<Value> {
+    pub(crate) fn config(&self, n: u8, api: bool) -> Result<Value> {
         let directory = self.yard.crew.lab().directory().to_owned();
         let key = "00112233445566778899aabbccddeeff";
         let (forward, peer) = (directory.join("forward.keys"), directory.join("peer.key"));
@@ -115,9 +126,12 @@ impl Kube {
         if !self.node_selector.is_empty() {
             config["kubernetes"]["services"]["nodeSelector"] = json!(self.node_selector);
         }
-        if let Some(asn) = self.asn {
+        if let Some(bfd) = &self.bfd {
+            config["kubernetes"]["services"]["bfd"] = bfd.clone();
+        }
+        if let Some((announce, asn)) = self.routes {
             config["bgp"] = json!({ "asn": asn });
-            config["kubernetes"]["services"]["announce"] = json!("bgp");
+            config["kubernetes"]["services"]["announce"] = json!(announce);
         }
         if let Some(kubeconfig) = &self.kubeconfig {
             config["kubernetes"]["kubeconfig"] = json!(kubeconfig);

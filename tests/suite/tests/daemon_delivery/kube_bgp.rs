@@ -14,13 +14,23 @@ use crate::kube_allocator::{BGP_ANNOUNCEMENTS, BGP_PEERS, Scene};
 use crate::talk::Talk;
 use crate::yard::{PORT, ip};
 
-const NODES: u32 = 65001;
-const TOR: u16 = 65100;
+/// The nodes' AS and the router's.
+pub(crate) const NODES: u32 = 65001;
+pub(crate) const TOR: u16 = 65100;
 
 /// The scene and the router's BGP.
-struct Routed {
-    scene: Scene,
-    router: Box<dyn Router>,
+pub(crate) struct Routed {
+    pub(crate) scene: Scene,
+    pub(crate) router: Box<dyn Router>,
+}
+
+/// BIRD on the router of the yard, which waits for all nodes; and its address.
+pub(crate) fn router(scene: &Scene) -> Result<(IpAddr, Box<dyn Router>)> {
+    let tor: IpAddr = [10, 9, 0, 254].into();
+    let config = (1..=3).fold(Config::new(TOR.into(), [10, 9, 0, 254].into()), |config, n| {
+        config.neighbor(Neighbor { passive: true, ..Neighbor::new(tor, [10, 9, 0, n].into(), NODES) })
+    });
+    Ok((tor, Kind::Bird.start(scene.kube.yard.crew.lab(), &scene.kube.yard.router, &config)?))
 }
 
 impl Routed {
@@ -30,7 +40,7 @@ impl Routed {
         Ok(self.scene.api.request("POST", path, Some(&object))?)
     }
 
-    fn must(&self, kind: &str, path: &str, name: &str, spec: &Value) -> Result<()> {
+    pub(crate) fn must(&self, kind: &str, path: &str, name: &str, spec: &Value) -> Result<()> {
         let (status, answer) = self.put(kind, path, name, spec)?;
         ensure!(status == 201, "{kind} {name}: {status} {answer}");
         Ok(())
@@ -42,7 +52,7 @@ impl Routed {
     }
 
     /// Waits until the router has paths of a VIP from these nodes and no others, each as `wanted`.
-    fn told(&self, vip: IpAddr, nodes: &[u8], wanted: impl Fn(&Path) -> bool) -> Result<()> {
+    pub(crate) fn told(&self, vip: IpAddr, nodes: &[u8], wanted: impl Fn(&Path) -> bool) -> Result<()> {
         let from: BTreeSet<IpAddr> = nodes.iter().map(|n| [10, 9, 0, *n].into()).collect();
         let found = wait_for(START, "the router's paths", || {
             let paths = self.router.paths(host(vip)).ok()?;
@@ -75,13 +85,9 @@ impl Routed {
 #[test]
 fn peers_and_announcements_say_which_routers_are_told_of_which_vips_and_how() -> Result<()> {
     let mut scene = Scene::new("kbgp")?;
-    scene.kube.asn = Some(NODES);
+    scene.kube.routes = Some(("bgp", NODES));
     let (one, two) = (scene.kube.yard.pod(1)?, scene.kube.yard.pod(2)?);
-    let tor: IpAddr = [10, 9, 0, 254].into();
-    let config = (1..=3).fold(Config::new(TOR.into(), [10, 9, 0, 254].into()), |config, n| {
-        config.neighbor(Neighbor { passive: true, ..Neighbor::new(tor, [10, 9, 0, n].into(), NODES) })
-    });
-    let router = Kind::Bird.start(scene.kube.yard.crew.lab(), &scene.kube.yard.router, &config)?;
+    let (tor, router) = router(&scene)?;
     scene.pool("edge", "10.99.0.101", "10.99.0.109")?;
     scene.pool("inner", "10.99.0.111", "10.99.0.119")?;
     for n in [2, 3] {
