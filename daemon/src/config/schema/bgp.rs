@@ -2,7 +2,7 @@
 
 use super::Absent::{Required, Value, Words};
 use super::Kind::{Flag, Section as Mapping, Sections, Text, Texts, Time, Whole, Word};
-use super::bfd::MINIMUM_TTL;
+use super::bfd::{MINIMUM_TTL, MULTIPLIER, RECEIVE_INTERVAL, TRANSMIT_INTERVAL};
 use super::{ADDRESS, NAME, Section, field};
 
 /// Largest value of a 4-octet field: AS numbers (RFC 6793), MED, LOCAL_PREF.
@@ -161,24 +161,9 @@ static BFD: Section = Section {
     path: "bgp.neighbors[].bfd",
     about: "BFD (RFC 5880) with the neighbor, single hop or, with `multihop`, multihop. `bfd: {}` takes the defaults.",
     fields: &[
-        field(
-            "transmitInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between own packets.",
-        ),
-        field(
-            "receiveInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between its packets.",
-        ),
-        field(
-            "multiplier",
-            Whole { min: 1, max: 255 },
-            Value("3"),
-            "Packets that may be lost before the path counts as down.",
-        ),
+        TRANSMIT_INTERVAL,
+        RECEIVE_INTERVAL,
+        MULTIPLIER,
         MINIMUM_TTL,
     ],
 };

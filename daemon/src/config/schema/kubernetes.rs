@@ -2,7 +2,7 @@
 
 use super::Absent::{Value, Words};
 use super::Kind::{Flag, Section as Mapping, Text, Texts, Time, Whole, Word};
-use super::bfd::MINIMUM_TTL;
+use super::bfd::{MINIMUM_TTL, MULTIPLIER, RECEIVE_INTERVAL, TRANSMIT_INTERVAL};
 use super::{NAME, Section, field};
 
 pub(super) static KUBERNETES: Section = Section {
@@ -134,24 +134,9 @@ static CLUSTER_BFD: Section = Section {
     path: "kubernetes.services.bfd",
     about: "BFD (RFC 5880) between the nodes of the cluster; `bfd: {}` takes the defaults. Every node has a session with every other one: with more than 256 others there are none, and the log says so.",
     fields: &[
-        field(
-            "transmitInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between own packets.",
-        ),
-        field(
-            "receiveInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between packets of another node.",
-        ),
-        field(
-            "multiplier",
-            Whole { min: 1, max: 255 },
-            Value("3"),
-            "Packets that may be lost before a node counts as down.",
-        ),
+        TRANSMIT_INTERVAL,
+        RECEIVE_INTERVAL,
+        MULTIPLIER,
         field(
             "multihop",
             Whole { min: 1, max: 255 },
