@@ -160,12 +160,7 @@ pub(in crate::config) static NEIGHBOR: Section = Section {
 static BFD: Section = Section {
     path: "bgp.neighbors[].bfd",
     about: "BFD (RFC 5880) with the neighbor, single hop or, with `multihop`, multihop. `bfd: {}` takes the defaults.",
-    fields: &[
-        TRANSMIT_INTERVAL,
-        RECEIVE_INTERVAL,
-        MULTIPLIER,
-        MINIMUM_TTL,
-    ],
+    fields: &[TRANSMIT_INTERVAL, RECEIVE_INTERVAL, MULTIPLIER, MINIMUM_TTL],
 };
 
 /// What is done with a route; stands in the policy and in each of its rules.
