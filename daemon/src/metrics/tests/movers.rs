@@ -243,6 +243,7 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_forward(Some(&plane()))
     }),
     (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
+    (&catalog::FORWARD_DELEGATED, r#"bascule_forward_endpoints_delegated"#, 28.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_ROWS_FORGOTTEN, r#"bascule_forward_rows_forgotten_total"#, 25.0, |m| {
         m.update_forward(Some(&plane()))
     }),
@@ -263,6 +264,9 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::CLUSTER_PLANS, "bascule_cluster_plans_total", 7.0, |m| m.update_cluster(Some(&in_force()))),
     (&catalog::CLUSTER_PLAN_SECONDS, "bascule_cluster_plan_seconds", 0.25, |m| m.update_cluster(Some(&in_force()))),
     (&catalog::CLUSTER_REFUSED, r#"bascule_cluster_refused{reason="pending"}"#, 1.0, |m| {
+        m.update_cluster(Some(&in_force()))
+    }),
+    (&catalog::CLUSTER_OBJECTS, r#"bascule_cluster_objects{kind="BgpAnnouncement",state="refused"}"#, 1.0, |m| {
         m.update_cluster(Some(&in_force()))
     }),
     (&catalog::CLUSTER_MAY_OWN, "bascule_cluster_may_own", 1.0, |m| m.update_cluster(Some(&in_force()))),

@@ -12,4 +12,5 @@ mod recover;
 mod reload;
 mod sites;
 mod slab;
+mod unplaced;
 mod world;
