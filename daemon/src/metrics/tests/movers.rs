@@ -218,6 +218,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::FORWARD_ENDPOINT_READY, r#"bascule_forward_endpoint_ready{endpoint="e1",service="dns"}"#, 1.0, |m| {
         m.update_forward(Some(&plane()))
     }),
+    (&catalog::FORWARD_DELEGATED, r#"bascule_forward_endpoints_delegated"#, 28.0, |m| m.update_forward(Some(&plane()))),
     (
         &catalog::FORWARD_CHECKS,
         r#"bascule_forward_checks_total{endpoint="e1",result="failed",service="dns"}"#,
@@ -243,7 +244,6 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_forward(Some(&plane()))
     }),
     (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
-    (&catalog::FORWARD_DELEGATED, r#"bascule_forward_endpoints_delegated"#, 28.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_ROWS_FORGOTTEN, r#"bascule_forward_rows_forgotten_total"#, 25.0, |m| {
         m.update_forward(Some(&plane()))
     }),
