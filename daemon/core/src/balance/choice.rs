@@ -6,7 +6,7 @@ use super::absent::Absence;
 use super::damping::State;
 use super::maglev::{self, Member};
 use super::service::Service;
-use crate::service::{EndpointId, EndpointSpec, NodeSpec, WhenAllFail};
+use crate::service::{EndpointId, EndpointSpec, NodeSpec, ServiceKey, WhenAllFail};
 
 use super::io::DrainTarget;
 
@@ -22,6 +22,8 @@ pub(super) struct Nodes {
     pub(super) inquiries: u32,
     /// What an operator took out of use.
     pub(super) drained: BTreeSet<DrainTarget>,
+    /// Services of which nothing here may answer.
+    pub(super) held: BTreeSet<ServiceKey>,
 }
 
 impl Nodes {

@@ -6,6 +6,7 @@ mod inside;
 mod liveness;
 mod plane;
 mod status;
+mod terms;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,8 +50,8 @@ const ALL: Duration = Duration::from_secs(300);
 /// What the room is told.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// The configuration; `None`: there is no data plane.
-    Config(Option<Box<Forwarding>>, Vec<PeerConfig>),
+    /// The configuration; `None`: there is no data plane. And the services that one site at a time has.
+    Config(Option<Box<Forwarding>>, Vec<PeerConfig>, BTreeSet<ServiceKey>),
     /// A link is there or changed.
     Link(LinkInfo),
     /// A link is gone.
@@ -61,6 +62,12 @@ pub(super) enum Order {
     Sites(ServiceKey, Vec<SiteId>, oneshot::Sender<()>),
     /// Other sites, the nearest first: whether they may be asked, and how large a packet gets there.
     Neighbours(Vec<SiteSpec>),
+    /// This site has a service, by a term, until then. Answered with why its endpoints here do not answer, if so.
+    Grant(ServiceKey, u64, Instant, oneshot::Sender<Result<(), String>>),
+    /// It has it for longer.
+    Extend(ServiceKey, Instant),
+    /// It does not have it any more; answered once nothing here answers for it.
+    Revoke(ServiceKey, oneshot::Sender<()>),
     /// Endpoints are taken out of use, or put back.
     Drain(Endpoints, bool),
 }
@@ -90,7 +97,9 @@ impl ForwardSender {
 impl ForwardSender {
     /// The configuration in force.
     pub(super) async fn config(&self, loaded: &Loaded) {
-        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone())).await;
+        let spreads = loaded.sites.iter().flat_map(|sites| sites.services.values());
+        let passive = spreads.filter(|spread| spread.is_passive()).map(|spread| spread.key).collect();
+        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone(), passive)).await;
     }
 }
 
@@ -231,10 +240,20 @@ impl Room {
 
     fn order(&mut self, order: Order) {
         match order {
-            Order::Config(forwarding, bfd) => {
+            Order::Config(forwarding, bfd, passive) => {
                 let specs = forwarding.iter().flat_map(|f| &f.config.services);
                 self.checks.configure(specs, now());
+                self.plane.passive(&passive, now());
                 self.plane.configure(forwarding, &bfd, &self.links, now());
+            }
+            // Who no longer waits needs no answer.
+            Order::Grant(key, term, deadline, done) => {
+                drop(done.send(self.plane.grant(key, (term, deadline), &self.links, now())));
+            }
+            Order::Extend(key, deadline) => self.plane.terms.extend(&key, deadline),
+            Order::Revoke(key, done) => {
+                self.plane.revoke(&key, &self.links, now());
+                let _gone = done.send(());
             }
             Order::Link(link) => {
                 self.links.insert(link.id, link);

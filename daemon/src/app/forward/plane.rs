@@ -1,17 +1,18 @@
 //! The balancer and the programs together: configuration in, actions carried out, devices kept, ways to nodes found.
 
 mod resolve;
+mod sites;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bascule_core::balance::io::Action;
-use bascule_core::balance::{Balancer, DrainTarget, SiteSpec};
+use bascule_core::balance::{Balancer, SiteSpec};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::health::ProbeKind;
 use bascule_core::node::io::LinkInfo;
-use bascule_core::service::{EndpointId, NodeSpec, ServiceKey};
+use bascule_core::service::{NodeSpec, ServiceKey};
 use bascule_core::site::SiteId;
 use bascule_core::time::Instant;
 use bascule_core::types::{LinkId, Mac};
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use super::inside::Inside;
 use super::liveness::{Liveness, Session};
 use super::status::tell;
+use super::terms::Terms;
 use super::wanted::{devices, node_config};
 use super::{Endpoints, Said};
 use crate::clock;
@@ -84,13 +86,15 @@ pub(super) struct Plane {
     neighbours: Vec<SiteSpec>,
     /// Endpoints that operators took out of use, for the same.
     drained: BTreeSet<Endpoints>,
+    /// Services that one site at a time has.
+    pub(super) terms: Terms,
     trouble: Said,
     pub(super) problem: Option<String>,
 }
 
 impl Plane {
     pub(super) fn of(instance: u8) -> Self {
-        Self { instance, ..Self::default() }
+        Self { instance, terms: Terms::of(instance), ..Self::default() }
     }
 
     pub(super) fn forward(&self) -> Option<&Forward> {
@@ -150,78 +154,14 @@ impl Plane {
         // Loading the programs takes a second, on a busy machine many: checks have not had that time to speak.
         let now = now.max(Instant::from_nanos(clock::boot_ns()));
         if self.forward.is_some() {
+            self.terms.hold(&mut self.balancer, now);
             self.balancer.handle_config(wanted, now);
             self.tell_sites(now);
         }
+        self.refit(links);
         self.tell_nodes(now);
         self.look = true;
         self.turn(now, links);
-    }
-
-    /// A service is spread over sites otherwise.
-    pub(super) fn sites(
-        &mut self,
-        key: ServiceKey,
-        slots: Vec<SiteId>,
-        links: &BTreeMap<LinkId, LinkInfo>,
-        now: Instant,
-    ) {
-        self.balancer.handle_sites(&key, &slots, now);
-        self.sites.insert(key, slots);
-        self.turn(now, links);
-    }
-
-    /// Other sites are worth something else to packets.
-    pub(super) fn neighbours(&mut self, specs: Vec<SiteSpec>, links: &BTreeMap<LinkId, LinkInfo>, now: Instant) {
-        for spec in specs.iter().filter(|spec| !self.neighbours.contains(spec)) {
-            let SiteSpec { site, reachable, mtu, .. } = spec;
-            info!(%site, reachable, mtu, "what packets know of another site");
-        }
-        self.neighbours = specs;
-        self.balancer.handle_neighbours(&self.neighbours, now);
-        self.turn(now, links);
-    }
-
-    /// Endpoints are taken out of use, or put back.
-    pub(super) fn drain(&mut self, endpoints: Endpoints, on: bool, links: &BTreeMap<LinkId, LinkInfo>, now: Instant) {
-        if on {
-            self.drained.insert(endpoints);
-        } else {
-            self.drained.remove(&endpoints);
-        }
-        if let Some(target) = self.named(&endpoints) {
-            self.balancer.handle_drain(target, on, now);
-        }
-        self.turn(now, links);
-    }
-
-    /// What the balancer calls them; `None`: the configuration does not have them.
-    fn named(&self, endpoints: &Endpoints) -> Option<DrainTarget> {
-        let config = &self.config.as_ref()?.config;
-        match *endpoints {
-            Endpoints::Node(id) => {
-                let node = config.nodes.iter().find(|node| node.id == id)?;
-                Some(DrainTarget::Node(node.name.clone()))
-            }
-            Endpoints::One(key, address, port) => {
-                let service = config.services.iter().find(|service| service.key() == key)?;
-                let found = service.endpoints.iter().find(|e| (e.address, e.port) == (address, port))?;
-                Some(DrainTarget::Endpoint(EndpointId { service: key, endpoint: found.name.clone() }))
-            }
-        }
-    }
-
-    fn tell_sites(&mut self, now: Instant) {
-        for target in self.drained.iter().filter_map(|endpoints| self.named(endpoints)).collect::<Vec<_>>() {
-            self.balancer.handle_drain(target, true, now);
-        }
-        self.balancer.handle_neighbours(&self.neighbours, now);
-        let services = self.config.iter().flat_map(|config| &config.config.services);
-        let keys: BTreeSet<ServiceKey> = services.map(|service| service.key()).collect();
-        self.sites.retain(|key, _| keys.contains(key));
-        for (key, slots) in &self.sites {
-            self.balancer.handle_sites(key, slots, now);
-        }
     }
 
     /// Lets go of the programs, which go on by their pins, as at the end of a process.
@@ -442,6 +382,7 @@ impl Plane {
             self.look_inside = true;
             self.write_config();
             if let (Some(_), Some(config)) = (&self.forward, &self.config) {
+                self.terms.hold(&mut self.balancer, now);
                 self.balancer.handle_config(config.config.clone(), now);
                 self.tell_sites(now);
                 self.trouble.cleared("forwarding has started after all");
@@ -453,6 +394,7 @@ impl Plane {
         }
         self.check_headroom();
         self.turn(now, links);
+        self.end_terms(links);
     }
 
     /// A driver that leaves no room before a frame shows only when frames are made longer: then tc does it.
@@ -501,6 +443,13 @@ impl Plane {
             let (name, rows) = (s.name, s.forgotten);
             format!("{name}: {rows} rows lost their oldest home within the drain time: connections there break when they come by them")
         });
-        self.problem.iter().cloned().chain(self.refused.values().cloned()).chain(facts).chain(forgotten).collect()
+        self.problem
+            .iter()
+            .chain(&self.terms.problem)
+            .cloned()
+            .chain(self.refused.values().cloned())
+            .chain(facts)
+            .chain(forgotten)
+            .collect()
     }
 }

@@ -44,7 +44,7 @@ pub trait LeaseElector: Steps {
         self.expire(now);
         self.seat_mut().standing = standing;
         if standing == Standing::Barred {
-            self.close(CloseReason::Barred);
+            self.bar();
         }
         self.act(now);
     }
@@ -169,6 +169,11 @@ pub trait Steps {
             self.doubt();
             self.seat_mut().look_at(now);
         }
+    }
+
+    /// This node may not own any more.
+    fn bar(&mut self) {
+        self.close(CloseReason::Barred);
     }
 
     /// Gives up by choice.
