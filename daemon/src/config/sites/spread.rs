@@ -119,7 +119,7 @@ fn passive(map: &Map<'_>, around: &Around<'_>) -> Option<Mode> {
     // A row remembers who had its flows before, and before that: of a fourth site it would wait.
     if !ORDER.contains(&names.items.len()) {
         let at = map.place_of("order").unwrap_or(map.at);
-        let wrong = format!("{} sites are given", names.items.len());
+        let wrong = format!("{} given", names.items.len());
         around.errors.add(at, &map.path_of("order"), wrong, "give 2 or 3 names of sites, the best first");
         return None;
     }

@@ -86,7 +86,8 @@ impl Policy {
         let next = toward(&service.shares, &want, step);
         let change = moved(&service.shares, &next);
         let gone = service.shares.keys().any(|s| !next.contains_key(s));
-        if next.is_empty() != service.shares.is_empty() || change >= SMALL || (gone && change > 0.0) {
+        let nobody = next.is_empty() && service.shares.is_empty();
+        if !nobody && (next.is_empty() != service.shares.is_empty() || change >= SMALL || (gone && change > 0.0)) {
             let (why, cause, detected) = service.pending.take().unwrap_or((self.config_rule(id), now, now));
             self.publish(id, next, why, cause, detected, first, now);
         }

@@ -41,6 +41,13 @@ impl Steps for EtcdLease {
         }
     }
 
+    /// Who is told so of a joint entry is told when it is to be had: it does not wait for its next look.
+    fn unbar(&mut self, now: Instant) {
+        if self.config.joint {
+            self.seat.look_at(now);
+        }
+    }
+
     fn release_closed(&mut self, now: Instant) {
         self.let_go();
         self.seat.look_at(now);

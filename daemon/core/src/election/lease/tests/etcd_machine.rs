@@ -220,8 +220,15 @@ fn who_may_not_own_any_more_uses_its_share_to_the_end_and_ends_nothing_for_other
     again.handle_standing(Standing::Barred, at(100));
     again.handle_timeout(at(10) + TTL / 3);
     again.handle_standing(Standing::Fit, at(2_000));
-    again.handle_timeout(again.poll_timeout().expect("a look"));
     assert_eq!(sent(&mut again).1, Request::KeepAlive(L));
+    // Told that it may have what is free, it asks in the same step.
+    let mut free = of("site-1", true);
+    free.handle_standing(Standing::Barred, at(0));
+    free.handle_start(at(0));
+    step(&mut free, &Request::Look, Answer::Key(None, 7), 10);
+    assert_eq!(take(&mut free), []);
+    free.handle_standing(Standing::Fit, at(500));
+    assert_eq!(sent(&mut free).1, Request::Grant(TTL));
     // One that stops closes, and revokes nothing.
     let mut stops = member();
     stops.handle_stop(at(100));
