@@ -1,5 +1,7 @@
 //! What several runs say.
 
+use bascule_lab::Samples;
+
 /// One-sided 95 % quantiles of Student's t for 1.. degrees of freedom (any table; e.g. NIST e-Handbook 1.3.6.7.2).
 const T95: [f64; 30] = [
     6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753, 1.746,
@@ -16,6 +18,11 @@ pub fn lower95(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean, mean - t * (variance / n).sqrt()))
 }
 
+/// How many times the samples of `theirs` those of `ours` are, each over the one that was taken beside it (at the same index).
+pub fn over(ours: &Samples, theirs: &Samples) -> Samples {
+    Samples(ours.0.iter().zip(&theirs.0).map(|(a, b)| a / b).collect())
+}
+
 /// The smallest value.
 pub fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
@@ -23,7 +30,9 @@ pub fn least(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{least, lower95};
+    use bascule_lab::Samples;
+
+    use super::{least, lower95, over};
 
     #[test]
     fn the_bound_lies_below_the_mean_by_the_spread() {
@@ -35,5 +44,11 @@ mod tests {
         let (mean, bound) = lower95(&ten).unwrap();
         assert!((mean - 5.5).abs() < 1e-9 && (bound - 3.745).abs() < 1e-3, "{bound}");
         assert_eq!(least(&ten), 1.0);
+    }
+
+    #[test]
+    fn what_met_both_of_a_turn_is_not_in_their_ratio() {
+        let (ours, theirs) = (Samples(vec![20.0, 10.0, 30.0, 8.0]), Samples(vec![10.0, 5.0, 15.0]));
+        assert_eq!(over(&ours, &theirs).0, [2.0, 2.0, 2.0]);
     }
 }

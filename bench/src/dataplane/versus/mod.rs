@@ -12,7 +12,7 @@ use bascule_lab::forward::{BenchPrograms, Control, Hook};
 use bascule_lab::{Netns, Report, Samples, Stamp, sleep_until, wait_for};
 
 use super::frames::{addressed, client, packet, udp4};
-use super::stats::lower95;
+use super::stats::{lower95, over};
 
 pub use arena::{Arena, BULK, Balancer, ECHO, VIP};
 pub use tcp::tcp;
@@ -26,8 +26,9 @@ const UDP_PACKETS: u32 = 1_000_000;
 const UDP_PAYLOAD: usize = 22;
 const UDP_KINDS: [Balancer; 4] =
     [Balancer::Nftables, Balancer::SentOn, Balancer::Local(Hook::Xdp), Balancer::Local(Hook::Tc)];
-/// What every kind reached in every round, in the order of the kinds.
-type Rounds = Vec<Vec<f64>>;
+/// What every kind reached in one round, in the order of the kinds: a value a turn in which it had a slice, the first turn first.
+type Round = Vec<Samples>;
+type Rounds = Vec<Round>;
 
 /// Packets per second that one balancing node forwards.
 ///
@@ -41,7 +42,7 @@ pub fn udp(report: &mut Report, runs: usize) -> Result<()> {
             round.push(udp_once(kind).with_context(|| kind.name())?);
         }
         eprintln!("udp: run {} of {runs}: {round:.0?} packets/s", rounds.len() + 1);
-        rounds.push(round);
+        rounds.push(round.into_iter().map(|value| Samples(vec![value])).collect());
     }
     let bounds = [(Balancer::SentOn, Balancer::Nftables, UDP_FACTOR)];
     let beside = [(Balancer::Local(Hook::Xdp), Balancer::Nftables), (Balancer::Local(Hook::Tc), Balancer::Nftables)];
@@ -102,7 +103,8 @@ fn settled(backends: &[Netns]) -> Result<u64> {
     })?)
 }
 
-/// Medians of every kind, and for every pair how many times the second the first reached, round by round.
+/// Medians of every kind, and for every pair how many times the second the first reached. Of a round that is the median over its turns, slice
+/// by slice: what the machine did meanwhile met both slices of a turn, and less so the others of the same kind.
 fn rows(
     report: &mut Report,
     metric: &str,
@@ -112,17 +114,19 @@ fn rows(
     bounds: &[(Balancer, Balancer, f64)],
     beside: &[(Balancer, Balancer)],
 ) -> Result<()> {
-    let column = |kind: Balancer| -> Result<Vec<f64>> {
+    let column = |kind: Balancer| -> Result<Vec<&Samples>> {
         let index = kinds.iter().position(|known| *known == kind).context("a kind that was measured")?;
-        Ok(rounds.iter().map(|round| round[index]).collect())
+        Ok(rounds.iter().map(|round| &round[index]).collect())
     };
     for kind in kinds {
-        let median = Samples(column(*kind)?).median().context("no round")?;
+        let medians: Option<Vec<f64>> = column(*kind)?.into_iter().map(Samples::median).collect();
+        let median = Samples(medians.context("no slice")?).median().context("no round")?;
         report.note(kind.name(), metric, median, unit, rounds.len());
     }
     let ratio = |ours: Balancer, theirs: Balancer| -> Result<(f64, f64)> {
-        let ratios: Vec<f64> = column(ours)?.iter().zip(column(theirs)?).map(|(a, b)| a / b).collect();
-        lower95(&ratios).context("two rounds at least")
+        let of_a_round = |(a, b): (&Samples, &Samples)| over(a, b).median();
+        let ratios: Option<Vec<f64>> = column(ours)?.into_iter().zip(column(theirs)?).map(of_a_round).collect();
+        lower95(&ratios.context("no turn with both")?).context("two rounds at least")
     };
     for (ours, theirs, factor) in bounds {
         let (mean, bound) = ratio(*ours, *theirs)?;

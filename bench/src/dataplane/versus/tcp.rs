@@ -1,8 +1,8 @@
 //! TCP through one balancing node, all kinds side by side: short slices in turn, so that what the machine does meanwhile meets all alike.
 //!
 //! A round has its own namespaces. In it every measurement is taken of one kind after the other, several times, each time in the opposite
-//! order; the first part of a slice, in which windows and tables grow, does not count. What counts of a kind is the median of its slices,
-//! and what is judged is the ratio of two kinds, round by round.
+//! order; the first part of a slice, in which windows and tables grow, does not count. What is judged is the ratio of two kinds, turn by turn,
+//! and its median of every round.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use bascule_lab::forward::Hook;
 use bascule_lab::{Report, Samples, Stamp, sleep_until};
 
 use super::load::{SETTLE, bulk, connections};
-use super::{Arena, BULK, Balancer, ECHO, Rounds, place, rows};
+use super::{Arena, BULK, Balancer, ECHO, Round, Rounds, place, rows};
 
 /// Bounds of Show 4 (ii): not below nftables, ahead of haproxy.
 const FACTOR: f64 = 1.0;
@@ -68,10 +68,11 @@ pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
         let arenas: Vec<Arena> =
             KINDS.iter().map(|kind| Arena::new(*kind).with_context(|| kind.name())).collect::<Result<_>>()?;
         for (((metric, name, unit), slices), all) in METRICS.iter().zip(SLICES).zip(&mut rounds) {
-            let (medians, late) = round(*metric, slices, &arenas).with_context(|| *name)?;
+            let (taken, late) = round(*metric, slices, &arenas).with_context(|| *name)?;
+            let medians: Vec<f64> = taken.iter().filter_map(Samples::median).collect();
             eprintln!("tcp: run {} of {runs}: {name} {medians:.2?} {unit}, {late} void turns", run + 1);
             void += late;
-            all.push(medians);
+            all.push(taken);
         }
     }
     report.note("TCP", "void turns", void as f64, "", runs);
@@ -87,8 +88,8 @@ pub fn tcp(report: &mut Report, runs: usize) -> Result<()> {
     Ok(())
 }
 
-/// The median of every kind, and how many turns were void.
-fn round(metric: Metric, most: usize, arenas: &[Arena]) -> Result<(Vec<f64>, usize)> {
+/// The slices of every kind, and how many turns were void.
+fn round(metric: Metric, most: usize, arenas: &[Arena]) -> Result<(Round, usize)> {
     let mut slices: Vec<Samples> = vec![Samples::default(); arenas.len()];
     let (mut turns, mut void) = (0, 0);
     while turns < most {
@@ -110,8 +111,7 @@ fn round(metric: Metric, most: usize, arenas: &[Arena]) -> Result<(Vec<f64>, usi
         taken.into_iter().for_each(|(index, value)| slices[index].0.push(value));
         turns += 1;
     }
-    let medians: Option<Vec<f64>> = slices.iter().map(Samples::median).collect();
-    Ok((medians.context("a slice of every kind")?, void))
+    Ok((slices, void))
 }
 
 /// One slice of one kind, and by how much it ended late.
