@@ -17,6 +17,10 @@ use crate::time::Instant;
 /// With etcd's half second and the requests it fits into the 1.5 s that issue 6 allows beyond the TTL, for the first and the second.
 pub(super) const COURTESY: Duration = Duration::from_millis(500);
 
+/// The same when the authority has been away: it is back for one site up to the patience with a request (1.1 s) and a look (0.5 s) later than for
+/// another, and who had the lease last must not lose it by that.
+pub(super) const RETURNED: Duration = Duration::from_secs(2);
+
 impl Policy {
     /// The lease of an activePassive service has this holder. Said when it is known, and not while it is not.
     pub fn handle_lease(&mut self, id: ServiceId, holder: Option<SiteId>, now: Instant) {
@@ -114,7 +118,8 @@ impl Policy {
             return false;
         }
         let free = service.vacant.map_or(reachable, |vacant| vacant.max(reachable)).max(self.started + LEARN);
-        let turn = free + COURTESY * u32::try_from(place).unwrap_or(u32::MAX);
+        let courtesy = if free.since(reachable) < RETURNED { RETURNED } else { COURTESY };
+        let turn = free + courtesy * u32::try_from(place).unwrap_or(u32::MAX);
         if now < turn && self.timers.get(Timer::Turn).is_none_or(|at| turn < at) {
             self.timers.set(Timer::Turn, turn);
         }

@@ -8,7 +8,7 @@ use super::{API, DOWN, HERE, World, status, summary};
 use crate::site::SiteId;
 use crate::site::path::io::Carriage;
 use crate::site::policy::LEARN;
-use crate::site::policy::active_passive::COURTESY;
+use crate::site::policy::active_passive::{COURTESY, RETURNED};
 use crate::site::policy::io::{Action, Failback, Mode, ReleaseReason};
 
 const B: SiteId = SiteId(2);
@@ -88,6 +88,24 @@ fn a_vacancy_is_left_to_the_last_holder_then_to_the_best() {
     hold(&mut own, None);
     own.run(10_000);
     assert_eq!(said(&mut own), [], "who had it asks on");
+}
+
+#[test]
+fn an_authority_that_was_away_moves_nothing_by_coming_back_sooner_here() {
+    let mut world = world(&[B, HERE, C], Failback::Manual);
+    hold(&mut world, Some(B));
+    world.policy.handle_authority(false, world.now);
+    world.run(30_000);
+    let _before = said(&mut world);
+    world.policy.handle_authority(true, world.now);
+    let back = world.now;
+    hold(&mut world, None);
+    while said(&mut world) != claim() {
+        world.run(10);
+        assert!(world.now.since(back) < Duration::from_secs(5));
+    }
+    let took = world.now.since(back);
+    assert!((RETURNED..RETURNED + Duration::from_millis(20)).contains(&took), "{took:?}");
 }
 
 #[test]
