@@ -131,7 +131,7 @@ impl World {
             held: Vec::new(),
             relays: true,
             witness: vec![true; n],
-            authority: Authority::new(scene.seed % 2 == 0),
+            authority: Authority::new(scene.seed.is_multiple_of(2)),
             mail: BTreeMap::new(),
             watching: vec![false; n],
             truth: Truth {

@@ -111,14 +111,16 @@ impl Policy {
     fn has_turn(&mut self, id: ServiceId, well: &[SiteId], failback: Failback, now: Instant) -> bool {
         let (here, isolated) = (self.config.here, self.is_cut_off());
         let (Some(service), Some(reachable)) = (self.services.get(&id), self.authority) else { return false };
-        let last = service.last.filter(|last| failback == Failback::Manual && well.contains(last));
+        let free = service.vacant.map_or(reachable, |vacant| vacant.max(reachable)).max(self.started + LEARN);
+        // Two sites that do not reach each other, and an authority that comes and goes: it would move each time.
+        let returned = free.since(reachable) < RETURNED;
+        let last = service.last.filter(|last| failback == Failback::Manual && (returned || well.contains(last)));
         let queue = last.into_iter().chain(well.iter().copied().filter(|site| Some(*site) != last));
         let Some(place) = queue.into_iter().position(|site| site == here) else { return false };
-        if isolated {
+        if isolated || !well.contains(&here) {
             return false;
         }
-        let free = service.vacant.map_or(reachable, |vacant| vacant.max(reachable)).max(self.started + LEARN);
-        let courtesy = if free.since(reachable) < RETURNED { RETURNED } else { COURTESY };
+        let courtesy = if returned { RETURNED } else { COURTESY };
         let turn = free + courtesy * u32::try_from(place).unwrap_or(u32::MAX);
         if now < turn && self.timers.get(Timer::Turn).is_none_or(|at| turn < at) {
             self.timers.set(Timer::Turn, turn);
