@@ -175,7 +175,7 @@ fn neighbor(index: usize) -> NeighborConfig {
     };
     let rule = |rest: usize, med| {
         let vips = (0..NAMED).filter(|vip| vip % 2 == rest).map(|vip| format!("vip-{vip}")).collect();
-        ExportRule { vips, action: action(7, Some(med)) }
+        ExportRule { vips, prefixes: Default::default(), action: action(7, Some(med)) }
     };
     NeighborConfig {
         name: format!("tor{index}"),

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bascule_core::balance::io::{Report as Told, ServiceSlot, Table};
 use bascule_core::balance::{Action, Balancer, Config, GRACE, Limits};
 use bascule_core::service::{
-    Affinity, Delivery, EndpointSpec, NodeSpec, Protocol, Return, ServiceSpec, WhenAllFail, number_of,
+    Affinity, Delivery, EndpointSpec, NodeSpec, Protocol, Return, ServiceSpec, WhenAllFail, WhenUnplaced, number_of,
 };
 use bascule_core::time::Instant;
 use bascule_lab::Report;
@@ -210,7 +211,8 @@ fn service(number: u16) -> ServiceSpec {
         ask: false,
         quic: false,
         when_all_fail: WhenAllFail::Keep,
+        when_unplaced: WhenUnplaced::Direct,
         draining: false,
-        endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+        endpoints: Arc::new((0..ENDPOINTS).map(endpoint).collect()),
     }
 }

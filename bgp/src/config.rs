@@ -4,6 +4,9 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 
 use crate::wire::{Family, FamilySet};
 
@@ -163,7 +166,7 @@ impl core::fmt::Debug for Secret {
 pub struct ExportPolicy {
     /// For every route that no rule names.
     pub default: ExportAction,
-    /// By VIP name: the first rule that names the route's VIP holds instead of the default.
+    /// The first rule that names the route's VIP or its prefix holds instead of the default.
     pub rules: Vec<ExportRule>,
 }
 
@@ -172,6 +175,8 @@ pub struct ExportPolicy {
 pub struct ExportRule {
     /// VIPs, by name.
     pub vips: Vec<String>,
+    /// Prefixes, whatever their VIPs are called.
+    pub prefixes: BTreeSet<IpNet>,
     /// What is done with their routes.
     pub action: ExportAction,
 }

@@ -68,7 +68,11 @@ fn policies() -> Vec<ExportPolicy> {
         next_hop: NextHopMode::Address { v4: Some([10, 0, 0, 11].into()), v6: None },
         ..ExportAction::default()
     };
-    let rule = |vips: &[&str], action| ExportRule { vips: vips.iter().map(|vip| (*vip).to_owned()).collect(), action };
+    let rule = |vips: &[&str], action| ExportRule {
+        vips: vips.iter().map(|vip| (*vip).to_owned()).collect(),
+        prefixes: Default::default(),
+        action,
+    };
     let deny = ExportAction { deny: true, ..ExportAction::default() };
     vec![
         ExportPolicy::default(),

@@ -112,7 +112,7 @@ impl Rib {
         group: &'g Group,
     ) -> Option<Result<&'g Arc<policy::Exported>, NotAnnounced>> {
         let wish = self.wishes.get(prefix)?;
-        Some(group.show(&wish.vip, wish.draining || self.draining, Family::of(prefix)))
+        Some(group.show(prefix, &wish.vip, wish.draining || self.draining))
     }
 
     /// Wanted prefixes of a family past `after`, in order. IPv4 sorts before IPv6.

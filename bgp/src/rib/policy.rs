@@ -8,6 +8,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::config::{ExportAction, ExportPolicy, NextHopMode};
@@ -120,8 +121,10 @@ type Shown = OnceLock<Result<Arc<Exported>, NotAnnounced>>;
 pub struct Group {
     facts: SessionFacts,
     policy: ExportPolicy,
-    /// Index of the action of each VIP that a rule names.
-    by_vip: BTreeMap<String, usize>,
+    /// Number of the first rule that names a VIP, and index of its action.
+    by_vip: BTreeMap<String, (usize, usize)>,
+    /// The same of a prefix.
+    by_prefix: BTreeMap<IpNet, (usize, usize)>,
     /// Every different action, the default first; with what it makes of (draining, family), made when first asked for.
     actions: Vec<(ExportAction, [Shown; 4])>,
 }
@@ -129,20 +132,22 @@ pub struct Group {
 impl Group {
     pub(super) fn new(facts: &SessionFacts, policy: &ExportPolicy) -> Self {
         let mut actions = vec![policy.default.clone()];
-        let mut by_vip = BTreeMap::new();
-        for rule in &policy.rules {
+        let (mut by_vip, mut by_prefix) = (BTreeMap::new(), BTreeMap::new());
+        for (number, rule) in policy.rules.iter().enumerate() {
             let known = actions.iter().position(|action| *action == rule.action);
             let index = known.unwrap_or_else(|| {
                 actions.push(rule.action.clone());
                 actions.len() - 1
             });
             for vip in &rule.vips {
-                // The first rule that names it holds.
-                by_vip.entry(vip.clone()).or_insert(index);
+                by_vip.entry(vip.clone()).or_insert((number, index));
+            }
+            for prefix in &rule.prefixes {
+                by_prefix.entry(*prefix).or_insert((number, index));
             }
         }
         let actions = actions.into_iter().map(|action| (action, Default::default())).collect();
-        Self { facts: shared(facts, policy), policy: policy.clone(), by_vip, actions }
+        Self { facts: shared(facts, policy), policy: policy.clone(), by_vip, by_prefix, actions }
     }
 
     pub(super) fn is_for(&self, facts: &SessionFacts, policy: &ExportPolicy) -> bool {
@@ -154,15 +159,18 @@ impl Group {
         self.facts.families
     }
 
-    /// How a route of this VIP is shown.
+    /// How a route is shown.
     ///
     /// # Errors
     /// Why it is not.
-    pub fn show(&self, vip: &str, draining: bool, family: Family) -> Result<&Arc<Exported>, NotAnnounced> {
+    pub fn show(&self, prefix: &IpNet, vip: &str, draining: bool) -> Result<&Arc<Exported>, NotAnnounced> {
+        let family = Family::of(prefix);
         if !self.facts.families.contains(family) {
             return Err(NotAnnounced::FamilyNotNegotiated { family });
         }
-        let action = self.by_vip.get(vip).copied().unwrap_or(0);
+        // The first rule that names one of them holds.
+        let named = [self.by_prefix.get(prefix), self.by_vip.get(vip)];
+        let action = named.into_iter().flatten().min().map_or(0, |(_, action)| *action);
         let slot = usize::from(draining) * 2 + usize::from(family == Family::Ipv6);
         let (policy, shown) = &self.actions[action];
         let exported = shown[slot].get_or_init(|| {

@@ -3,15 +3,19 @@
 //! The reader (`bascule-k8s`) makes it, the daemon keeps the last one on disk and starts from it when the API server is away, and
 //! [`crate::service::translate`] and [`crate::shard`] make wishes of it. Nothing here is decided: foreign classes are in it as well.
 
+pub mod rules;
+
 use core::hash::Hasher as _;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip::SipHasher13;
 
 use crate::service::translate::{KubeService, Slice};
 use crate::shard::eligible::NodeFacts;
+use rules::Rules;
 
 /// Annotation of a Node: its id in rows and hop lists, 1..=4095, given once by the allocator and kept for the node's life.
 pub const NODE_ID_ANNOTATION: &str = "bascule.dev/node-id";
@@ -20,10 +24,14 @@ pub const NODE_ID_ANNOTATION: &str = "bascule.dev/node-id";
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Intent {
-    /// Services of type LoadBalancer, by namespace and name, each once.
-    pub services: Vec<ServiceIntent>,
+    /// Services of type LoadBalancer, by namespace and name, each once. Those that did not change are shared with the intent before.
+    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
+    pub services: Vec<Arc<ServiceIntent>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, NodeIntent>,
+    /// How VIPs are announced, where the cluster says so.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
 }
 
 /// A Service with its slices.
@@ -48,9 +56,55 @@ pub struct NodeIntent {
     pub facts: NodeFacts,
 }
 
-/// The sum by which a kept intent is known to be whole. Finds damage, not malice.
+fn write_shared<S: Serializer>(services: &[Arc<ServiceIntent>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(services.iter().map(Arc::as_ref))
+}
+
+fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<ServiceIntent>>, D::Error> {
+    let services = Vec::<ServiceIntent>::deserialize(deserializer)?;
+    Ok(services.into_iter().map(Arc::new).collect())
+}
+
+/// The sum by which a kept intent is known to be whole, taken piece by piece. Finds damage, not malice.
+#[derive(Clone, Debug)]
+pub struct Checksum(SipHasher13);
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self(SipHasher13::new_with_keys(0x6b65_7074, 0x696e_7465_6e74))
+    }
+}
+
+impl Checksum {
+    /// The next piece.
+    pub fn write(&mut self, piece: &[u8]) {
+        self.0.write(piece);
+    }
+
+    /// The sum of all pieces so far, however they were cut.
+    pub fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// [`Checksum`] of a whole text.
 pub fn checksum(text: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(0x6b65_7074, 0x696e_7465_6e74);
-    hasher.write(text);
-    hasher.finish()
+    let mut sum = Checksum::default();
+    sum.write(text);
+    sum.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_is_that_of_the_text_however_it_was_cut() {
+        let text: Vec<u8> = (0..=255).collect();
+        for cut in [1, 3, 7, 8, 9, 100] {
+            let mut sum = Checksum::default();
+            text.chunks(cut).for_each(|piece| sum.write(piece));
+            assert_eq!(sum.finish(), checksum(&text), "pieces of {cut}");
+        }
+    }
 }

@@ -11,6 +11,42 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct LinkId(pub u32);
 
+/// Longest name of a link in bytes (IFNAMSIZ of linux/if.h, less its final NUL).
+pub const LINK_NAME_MAX: usize = 15;
+
+/// Why a text is no name of a link (`dev_valid_name` of the kernel).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkNameFault {
+    /// Empty, or a folder's name.
+    Nothing,
+    /// So many bytes.
+    Long(usize),
+    /// It contains this.
+    Contains(char),
+}
+
+impl fmt::Display for LinkNameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("is no link name"),
+            Self::Long(bytes) => write!(f, "is {bytes} bytes long"),
+            Self::Contains(c) => write!(f, "contains {c:?}"),
+        }
+    }
+}
+
+/// What is wrong with the name of a link; `None`: nothing.
+pub fn link_name_fault(text: &str) -> Option<LinkNameFault> {
+    if text.is_empty() || text == "." || text == ".." {
+        return Some(LinkNameFault::Nothing);
+    }
+    if text.len() > LINK_NAME_MAX {
+        return Some(LinkNameFault::Long(text.len()));
+    }
+    let bad = |c: &char| *c == '/' || *c == ':' || c.is_whitespace() || c.is_control();
+    text.chars().find(bad).map(LinkNameFault::Contains)
+}
+
 /// An Ethernet address, in wire order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);

@@ -30,6 +30,9 @@ const WAIT_MIN: Duration = Duration::from_millis(25);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Failures that count against a server that does tell something between them: it waits 100 ms at most.
 const FAIR: u32 = 2;
+/// How often a kind is asked for that may not be there, once it was not a few times: it may come with an upgrade of the cluster.
+const RARE: Duration = Duration::from_secs(60);
+const RARE_AFTER: u32 = 6;
 /// Longest patience with a server that asks for it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 /// Of one page: as many objects of 200 KB as it may have would not fit, but no cluster has those.
@@ -70,6 +73,8 @@ pub(crate) enum Note {
     Watching,
     /// It could not.
     Failed(Condition, String),
+    /// The server does not know the kind, and need not.
+    Unknown,
 }
 
 /// How an attempt ended.
@@ -86,6 +91,8 @@ pub(crate) struct Follower {
     /// How long a watch may live.
     life: Duration,
     clients: Option<Clients>,
+    /// The server may not know the kind, and the role may not allow it.
+    optional: bool,
     /// Where the next watch begins; `None`: with a list.
     version: Option<String>,
     failures: u32,
@@ -93,7 +100,12 @@ pub(crate) struct Follower {
 
 impl Follower {
     pub(crate) const fn new(access: Access, life: Duration) -> Self {
-        Self { access, life, clients: None, version: None, failures: 0 }
+        Self { access, life, clients: None, optional: false, version: None, failures: 0 }
+    }
+
+    /// Of a kind that the server may not know and that the role may not allow: it is asked for rarely then.
+    pub(crate) fn optional(self) -> Self {
+        Self { optional: true, ..self }
     }
 
     /// Ends never.
@@ -144,11 +156,17 @@ impl Follower {
             | Fault::Conflict
             | Fault::Refused => {}
         }
+        let rare = if self.optional && self.failures >= RARE_AFTER { RARE } else { Duration::ZERO };
         let (condition, patience) = match fault {
             Fault::Gone => return Duration::ZERO,
             Fault::Failed(Failure::Throttled { retry_after }) => {
                 (Condition::Throttled, retry_after.unwrap_or_default())
             }
+            Fault::NotFound if self.optional => {
+                sink.note(Note::Unknown);
+                return rare;
+            }
+            Fault::Failed(Failure::Denied) => (fault.condition(), rare),
             // A kind that is not there (404), or a question that it does not understand: it does not do what it should.
             Fault::NotFound | Fault::Conflict | Fault::Refused => (Condition::Unreachable, Duration::ZERO),
             Fault::Failed(_) => (fault.condition(), Duration::ZERO),

@@ -22,7 +22,8 @@ pub use access::Access;
 pub use allocator::{ALLOCATOR_LEASE, Allocator, AllocatorConfig, AllocatorState};
 pub use crd::{GROUP, definitions};
 pub use elector::{Elector, ElectorConfig};
-pub use reader::{Reader, ReaderConfig};
+pub use object::rule::Check;
+pub use reader::{Pace, Reader, ReaderConfig};
 pub use report::{Holder, ReportState, Reporter, VipStatus};
 pub use state::ApiState;
 

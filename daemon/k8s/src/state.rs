@@ -20,17 +20,27 @@ pub struct ApiState {
     pub watches: u64,
     /// Attempts that failed so far.
     pub failures: u64,
+    /// Why nothing is told of kinds that need not be told of, in the server's words; `None`: they are, or it does not know them.
+    pub untold: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct Kind {
+    condition: Condition,
+    detail: Option<String>,
+    /// The role does not allow it, and need not.
+    untold: Option<String>,
 }
 
 /// One condition for each kind, and the worst of them for all.
 pub(crate) struct Standing<'a> {
-    kinds: Mutex<Vec<(Condition, Option<String>)>>,
+    kinds: Mutex<Vec<Kind>>,
     state: &'a watch::Sender<ApiState>,
 }
 
 impl<'a> Standing<'a> {
     pub(crate) fn new(kinds: usize, state: &'a watch::Sender<ApiState>) -> Self {
-        Self { kinds: Mutex::new(vec![(Condition::Unknown, None); kinds]), state }
+        Self { kinds: Mutex::new(vec![Kind::default(); kinds]), state }
     }
 
     pub(crate) fn note(&self, kind: usize, note: Note) {
@@ -39,16 +49,33 @@ impl<'a> Standing<'a> {
             Note::Listed => (1, 0, 0, Condition::Reachable, None),
             Note::Watching => (0, 1, 0, Condition::Reachable, None),
             Note::Failed(condition, detail) => (0, 0, 1, condition, Some(detail)),
+            Note::Unknown => (0, 0, 0, Condition::Unknown, None),
         };
         if let Some(kind) = kinds.get_mut(kind) {
-            *kind = (condition, detail);
+            *kind = Kind { condition, detail, untold: None };
         }
-        let worst = kinds.iter().max_by_key(|(condition, _)| badness(*condition)).cloned().unwrap_or_default();
-        self.state.send_modify(|state| {
-            (state.condition, state.detail) = worst;
+        self.tell(&kinds, |state| {
             state.lists += lists;
             state.watches += watches;
             state.failures += failures;
+        });
+    }
+
+    /// The role does not allow a kind that it need not: nothing else depends on it.
+    pub(crate) fn forgo(&self, kind: usize, words: String) {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = kinds.get_mut(kind) {
+            *kind = Kind { untold: Some(words), ..Kind::default() };
+        }
+        self.tell(&kinds, |_| {});
+    }
+
+    fn tell(&self, kinds: &[Kind], count: impl FnOnce(&mut ApiState)) {
+        let worst = kinds.iter().max_by_key(|kind| badness(kind.condition)).cloned().unwrap_or_default();
+        self.state.send_modify(|state| {
+            (state.condition, state.detail) = (worst.condition, worst.detail);
+            state.untold = kinds.iter().find_map(|kind| kind.untold.clone());
+            count(state);
         });
     }
 }
@@ -81,6 +108,11 @@ mod tests {
         assert_eq!((now.condition, now.detail.as_deref(), now.failures), (Condition::Denied, Some("403"), 2));
         standing.note(1, Note::Listed);
         assert_eq!(state.borrow().detail.as_deref(), Some("cut"));
+        standing.forgo(1, "403 of a kind".to_owned());
+        assert_eq!(state.borrow().untold.as_deref(), Some("403 of a kind"));
+        assert_eq!((state.borrow().detail.as_deref(), state.borrow().failures), (Some("cut"), 2), "and nothing else");
+        standing.note(1, Note::Unknown);
+        assert_eq!(state.borrow().untold, None);
         standing.note(0, Note::Watching);
         let now = state.borrow().clone();
         assert_eq!((now.condition, now.detail, now.lists, now.watches), (Condition::Reachable, None, 2, 1));

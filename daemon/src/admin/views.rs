@@ -11,6 +11,7 @@ use bascule_core::bfd::status::BfdStatus;
 use bascule_core::node::config::FencePolicy;
 use bascule_core::node::io::Command;
 use bascule_core::node::status::NodeStatus;
+use bascule_core::service::plan::ObjectStanding;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -161,6 +162,9 @@ struct Cluster {
     reasons: Vec<String>,
     allocator: Option<AllocatorView>,
     reports: Option<ReportsView>,
+    /// Why it tells nothing of objects about announcements.
+    untold: Option<String>,
+    objects: Vec<ObjectStanding>,
     shards: Vec<ShardView>,
 }
 
@@ -168,9 +172,22 @@ fn cluster(asked: &Asked, status: &NodeStatus) -> Option<Cluster> {
     let plan = asked.handle.intent().get()?;
     let view = plan.view(status, asked.handle.intent());
     let (services, refused) = (plan.services(), plan.refused());
-    let ClusterView { source, age_seconds, may_own, reasons, allocator, reports, shards, .. } = view;
-    let api = asked.handle.intent().api();
-    Some(Cluster { source, api, age_seconds, services, refused, may_own, reasons, allocator, reports, shards })
+    let ClusterView { source, age_seconds, may_own, reasons, allocator, reports, objects, shards, .. } = view;
+    let (api, untold) = (asked.handle.intent().api(), asked.handle.intent().untold());
+    Some(Cluster {
+        source,
+        api,
+        age_seconds,
+        services,
+        refused,
+        may_own,
+        reasons,
+        allocator,
+        reports,
+        untold,
+        objects,
+        shards,
+    })
 }
 
 pub(super) async fn state(State(asked): State<Asked>) -> Response {

@@ -10,14 +10,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use bascule_core::bfd::config::PeerConfig;
+use bascule_core::service::NodeSpec;
 use bascule_core::service::plan::{Plan, Planner, Refused};
 use bascule_core::service::translate::HealthPort;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 use tracing::{info, warn};
 
 use super::tasks::Rooms;
-use crate::config::Loaded;
+use crate::config::{Bgp, Loaded};
 use crate::handle::intent::{InForce, IntentHandle};
 use crate::intent::{Ports, Seen};
 
@@ -31,6 +33,11 @@ pub(super) struct Merged {
     seen: Option<Seen>,
     planner: Option<Planner>,
     plan: Arc<Plan>,
+    /// Routers and what they are told: the file's, and what the cluster adds. With the BFD sessions that this brings, and those with nodes.
+    bgp: Option<Bgp>,
+    bfd: Vec<PeerConfig>,
+    /// There are too many nodes for a session with each.
+    crowded: bool,
     /// The first intent is still waited for: the data plane is not told of a cluster without Services, or it would take away what a
     /// former run left.
     waiting: bool,
@@ -45,8 +52,20 @@ impl Merged {
     /// Before anything is started.
     pub(super) fn new(file: Loaded, seen: Option<Seen>, handle: IntentHandle) -> Self {
         let (waiting, health) = (seen.is_none(), watch::Sender::default());
-        let mut merged =
-            Self { file, seen, planner: None, plan: Arc::default(), waiting, plans: 0, told: false, handle, health };
+        let mut merged = Self {
+            file,
+            seen,
+            planner: None,
+            plan: Arc::default(),
+            bgp: None,
+            bfd: Vec::new(),
+            crowded: false,
+            waiting,
+            plans: 0,
+            told: false,
+            handle,
+            health,
+        };
         let _before = merged.plan();
         merged
     }
@@ -64,10 +83,21 @@ impl Merged {
             }
         };
         let begin = Instant::now();
-        self.plan = match (&mut self.planner, &self.seen) {
-            (Some(planner), Some(seen)) => Arc::new(planner.plan(&seen.intent)),
-            (Some(_) | None, _) => Arc::default(),
+        let mut plan = match (&mut self.planner, &self.seen) {
+            (Some(planner), Some(seen)) => planner.plan(&seen.intent),
+            (Some(_) | None, _) => Plan::default(),
         };
+        let joined = self.file.bgp.as_ref().map(|bgp| bgp.with_cluster(&plan.routes, &self.file.bfd));
+        let (bgp, bfd, refused) = match joined {
+            Some((bgp, bfd, refused)) => (Some(bgp), bfd, refused),
+            None => (None, Vec::new(), Vec::new()),
+        };
+        (self.bgp, self.bfd) = (bgp, bfd);
+        self.watch_nodes(&plan);
+        for (kind, name, why) in refused {
+            plan.refuse(kind, &name, why);
+        }
+        self.plan = Arc::new(plan);
         self.plans += u64::from(self.planner.is_some() && self.seen.is_some());
         self.handle.set(self.planner.as_ref().map(|_| self.in_force(begin.elapsed())));
         tell(&before, &self.plan, &self.file.node.node);
@@ -78,6 +108,27 @@ impl Merged {
         };
         let _changed = self.health.send_if_modified(changed);
         before
+    }
+
+    /// Adds a BFD session with every other node, where the file wants them.
+    fn watch_nodes(&mut self, plan: &Plan) {
+        let services = self.file.kubernetes.as_ref().and_then(|kubernetes| kubernetes.services.as_ref());
+        let Some(bfd) = services.and_then(|services| services.bfd.as_ref()) else { return };
+        let there: Vec<PeerConfig> = self.file.bfd.iter().chain(&self.bfd).cloned().collect();
+        // Nodes of the file, and of other sites, have the sessions that the file gives them.
+        let of_file = |node: &&NodeSpec| {
+            let nodes = self.file.forwarding.iter().flat_map(|forwarding| &forwarding.config.nodes);
+            let this = node.name == self.file.node.node;
+            this || !nodes.into_iter().any(|of_file| of_file.name == node.name)
+        };
+        let sessions = bfd.sessions(&self.file.node.node, plan.nodes.iter().filter(of_file), &there);
+        if std::mem::replace(&mut self.crowded, sessions.is_none()) != sessions.is_none() {
+            match &sessions {
+                None => warn!("there are more nodes than BFD sessions: none of them is watched"),
+                Some(sessions) => info!(sessions = sessions.len(), "all other nodes are watched by BFD again"),
+            }
+        }
+        self.bfd.extend(sessions.into_iter().flatten());
     }
 
     fn in_force(&self, took: std::time::Duration) -> InForce {
@@ -107,6 +158,8 @@ impl Merged {
         let mut all = self.file.clone();
         all.node.groups.extend(self.plan.groups.iter().cloned());
         all.node.anycast.extend(self.plan.anycast.iter().cloned());
+        all.bgp.clone_from(&self.bgp);
+        all.bfd.extend(self.bfd.iter().cloned());
         if let (Some(forwarding), Some(_)) = (&mut all.forwarding, &self.planner) {
             // The plan's nodes begin with those of the file.
             if self.seen.is_some() {
@@ -158,7 +211,7 @@ impl Merger {
         self.tell_all(&mut merged).await
     }
 
-    /// An intent.
+    /// An intent. Ends when the data plane has taken what came of it, too: who brings many knows by that how fast.
     ///
     /// # Errors
     /// When the loop has ended.
@@ -172,16 +225,32 @@ impl Merger {
             merged.handle.set(merged.planner.as_ref().map(|_| merged.in_force(std::time::Duration::ZERO)));
             return Ok(());
         }
+        let (routers, sessions) = (merged.bgp.clone(), merged.bfd.clone());
         let before = merged.plan();
         let plan = Arc::clone(&merged.plan);
         let all = merged.effective();
-        if first || (&before.services, &before.nodes) != (&plan.services, &plan.nodes) {
-            self.tell_forwarding(&mut merged, &all, &before).await?;
-        }
+        let forwards = first || (&before.services, &before.nodes) != (&plan.services, &plan.nodes);
+        let taken = if forwards { Some(self.tell_forwarding(&mut merged, &all, &before).await?) } else { None };
         if (&before.groups, &before.anycast) != (&plan.groups, &plan.anycast) {
-            self.rooms.world.config(all.node).await?;
+            self.rooms.world.config(all.node.clone()).await?;
+        }
+        if sessions != merged.bfd {
+            self.rooms.sessions.config(&all).await?;
+        }
+        // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
+        if routers != merged.bgp {
+            self.tell_routers(&all).await?;
+        }
+        drop(merged);
+        if let Some(taken) = taken {
+            // A room that has ended says so by its conditions.
+            let _ended = taken.await;
         }
         Ok(())
+    }
+
+    async fn tell_routers(&self, all: &Loaded) -> Result<()> {
+        if self.rooms.bgp.config(all).await { Ok(()) } else { Err(anyhow!("the BGP room has ended")) }
     }
 
     /// No intent came in time.
@@ -203,24 +272,30 @@ impl Merger {
         if merged.forwards() {
             self.rooms.world.forwarded(super::forward::frames(&all)).await?;
             merged.told = true;
-            self.rooms.forward.config(&all).await;
+            drop(self.rooms.forward.config(&all).await);
         }
         self.rooms.world.config(all.node.clone()).await?;
         self.rooms.sessions.config(&all).await?;
-        Ok(())
+        // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
+        self.tell_routers(&all).await
     }
 
-    async fn tell_forwarding(&self, merged: &mut MutexGuard<'_, Merged>, all: &Loaded, before: &Plan) -> Result<()> {
+    async fn tell_forwarding(
+        &self,
+        merged: &mut MutexGuard<'_, Merged>,
+        all: &Loaded,
+        before: &Plan,
+    ) -> Result<oneshot::Receiver<()>> {
         let keys = |plan: &Plan| plan.services.iter().map(|s| (s.key(), s.delivery)).collect::<Vec<_>>();
         if !merged.told || keys(before) != keys(&merged.plan) {
             self.rooms.world.forwarded(super::forward::frames(all)).await?;
             merged.told = true;
         }
-        self.rooms.forward.config(all).await;
+        let taken = self.rooms.forward.config(all).await;
         if before.nodes != merged.plan.nodes {
             self.rooms.sessions.config(all).await?;
         }
-        Ok(())
+        Ok(taken)
     }
 }
 
@@ -248,6 +323,23 @@ fn tell(before: &Plan, after: &Plan, this: &str) {
                 warn!(service = service.name, reason = why.reason(), "a Service is not served: {why}");
             }
         }
+    }
+    for object in &after.objects {
+        let old = before.objects.iter().find(|old| old.kind == object.kind && old.name == object.name);
+        let (kind, name) = (&object.kind, &object.name);
+        match (old.and_then(|old| old.refused.as_ref()), &object.refused) {
+            (old, Some(why)) if old != Some(why) => {
+                warn!(kind, name, "an object about announcements is refused: {why}")
+            }
+            (None, None) if old.is_none() => info!(kind, name, "an object about announcements is in force"),
+            (Some(_), None) => info!(kind, name, "an object about announcements is in force as it is"),
+            (Some(_) | None, _) => {}
+        }
+    }
+    for gone in
+        before.objects.iter().filter(|old| !after.objects.iter().any(|o| o.kind == old.kind && o.name == old.name))
+    {
+        info!(kind = gone.kind, name = gone.name, "an object about announcements is gone");
     }
     let stays: std::collections::BTreeSet<&str> = after.told.iter().map(|told| told.name.as_str()).collect();
     for gone in before.told.iter().filter(|told| !stays.contains(told.name.as_str()) && !told.vips.is_empty()) {

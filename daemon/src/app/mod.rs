@@ -120,7 +120,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let former = bgp::former_run(&loaded, bgp::still_forwarding(&anycast, &stood));
     let room_ports = |orders| announce::Ports { handle: room_port, orders, wishes, bfd, events: bgp_events };
     let (forward, decided) = forward::spawn(forward_port, links.clone(), instance)?;
-    let mut room = bgp::Room::spawn(random_seed()?, &loaded, links, former, room_ports)?;
+    let mut room = bgp::Room::spawn(random_seed()?, &whole, links, former, room_ports)?;
 
     let (world_tx, world) = mpsc::channel(WORLD_QUEUE);
     let (work, work_rx) = mpsc::channel(WORK_QUEUE);
@@ -146,7 +146,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     if loaded.forwarding.is_none() {
         remove_forwarding(instance);
     }
-    let rooms = tasks::Rooms { world: world_tx.clone(), sessions: sessions.clone(), forward: forward.clone() };
+    let (sender, room_of) = (room.sender.clone(), world_tx.clone());
+    let rooms = tasks::Rooms { world: room_of, sessions: sessions.clone(), forward: forward.clone(), bgp: sender };
     tokio::spawn(intent::health(merged.health()));
     let merger = intent::Merger::new(merged, rooms);
     merger.begin().await?;
@@ -156,7 +157,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let told = tasks::Listeners { merger, bgp: room.sender.clone(), stores, sites: sites_tx };
+    let told = tasks::Listeners { merger, stores, sites: sites_tx };
     tokio::spawn(tasks::reload(path, loaded, told, metrics));
     systemd::notify_ready();
     let watched = node.clone();

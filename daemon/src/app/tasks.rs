@@ -223,9 +223,7 @@ pub(super) async fn report(
                 {
                     forward.send(forward::Order::Path(change.remote, session)).await;
                 }
-                if !matches!(event, bascule_core::node::event::Event::AdvertLateness { .. }) {
-                    publisher.publish(event, unix_ms);
-                }
+                publisher.publish(event, unix_ms);
             }
             Some(announce::Told { unix_ms, event }) = bgp.recv() => {
                 metrics.observe_bgp(&event);
@@ -258,12 +256,12 @@ pub(super) struct Rooms {
     pub(super) world: WorldSender,
     pub(super) sessions: Sessions,
     pub(super) forward: ForwardSender,
+    pub(super) bgp: RoomSender,
 }
 
 /// Whoever must hear of another file.
 pub(super) struct Listeners {
     pub(super) merger: Merger,
-    pub(super) bgp: RoomSender,
     pub(super) stores: watch::Sender<Stores>,
     pub(super) sites: SitesSender,
 }
@@ -355,10 +353,6 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, told: &Listeners
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
     told.merger.file(next.clone()).await.ok()?;
-    // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
-    if !told.bgp.config(&next).await {
-        return None;
-    }
     Some(next)
 }
 

@@ -21,7 +21,18 @@ pub(super) struct Cluster {
     reasons: Vec<String>,
     allocator: Option<Allocator>,
     reports: Option<Reports>,
+    untold: Option<String>,
+    #[serde(default)]
+    objects: Vec<Object>,
     shards: Vec<Shard>,
+}
+
+/// An object about announcements.
+#[derive(Deserialize)]
+struct Object {
+    kind: String,
+    name: String,
+    refused: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +114,14 @@ pub(super) fn shown<'a>(
     }
     if let Some(trouble) = cluster.reports.as_ref().and_then(|reports| reports.trouble.as_ref()) {
         writeln!(text, "VipStatus is not written, which changes nothing else: {trouble}")?;
+    }
+    if let Some(untold) = &cluster.untold {
+        writeln!(text, "announcement objects are not read, what is known of them stays: {untold}")?;
+    }
+    for Object { kind, name, refused } in &cluster.objects {
+        if let Some(why) = refused {
+            writeln!(text, "{kind} {name} is refused: {why}")?;
+        }
     }
     if !cluster.may_own {
         for reason in &cluster.reasons {

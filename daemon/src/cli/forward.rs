@@ -141,6 +141,7 @@ struct Service {
     delivery: String,
     draining: bool,
     starved: bool,
+    delegated: usize,
     endpoints: Vec<Endpoint>,
 }
 
@@ -160,6 +161,7 @@ struct Endpoint {
     weight: u16,
     state: String,
     serving: bool,
+    delegated: bool,
 }
 
 #[derive(Deserialize)]
@@ -277,6 +279,9 @@ fn service_row(page: &Page, service: &Service) -> Vec<String> {
             state = format!("{state}, {word}");
         }
     }
+    if service.delegated > 0 {
+        state = format!("{state}, {} delegated", service.delegated);
+    }
     let traffic = page.services.iter().find(|t| t.service == service.name);
     vec![
         service.name.clone(),
@@ -298,7 +303,7 @@ fn endpoint_row(page: &Page, service: &Service, endpoint: &Endpoint) -> Vec<Stri
         SocketAddr::new(endpoint.address, endpoint.port).to_string(),
         endpoint.node.clone().unwrap_or_else(|| "-".to_owned()),
         endpoint.weight.to_string(),
-        endpoint.state.clone(),
+        if endpoint.delegated { format!("{}, delegated", endpoint.state) } else { endpoint.state.clone() },
         traffic.map_or_else(|| "-".to_owned(), |t| t.packets.to_string()),
         check.map_or_else(|| "-".to_owned(), |c| c.detail.clone()),
     ]
@@ -450,8 +455,8 @@ mod tests {
             {"name":"d","id":4,"this":false,"up":false,"state":"dead","why":"no endpoint answered"}],
             "balance":{"sites":[{"site":3,"gateways":2,"reachable":true,"usable":true,"mtu":null},
             {"site":2,"gateways":1,"reachable":false,"usable":false,"mtu":1380}],"services":[{"name":"web","key":{"vip":"10.9.0.100","port":443,"protocol":"tcp"},"delivery":"direct",
-            "draining":false,"starved":false,"endpoints":[{"name":"e1","address":"10.0.0.1","port":8443,"node":"a","weight":1,
-            "state":"ready","serving":true}]}]},"services":[{"service":"web","packets":12,"newFlows":3}],
+            "draining":false,"starved":false,"delegated":1,"endpoints":[{"name":"e1","address":"10.0.0.1","port":8443,"node":"a","weight":1,
+            "state":"ready","serving":true,"delegated":true}]}]},"services":[{"service":"web","packets":12,"newFlows":3}],
             "endpoints":[{"service":"web","endpoint":"e1","packets":11}],
             "checks":[{"service":"web","endpoint":"e1","detail":"connected"}],"flows":{"entries":2,"capacity":524288},
             "keys":{"signs":1,"verify":[0,1]},"inside":["10.0.0.0/8","fc00::/7"]}"#;
@@ -463,7 +468,8 @@ mod tests {
             "2 of 524288",
             "3     2         sent                        of the route\n2     1         not sent: the path is down  1380\n",
             "10.9.0.100:443/tcp",
-            "1/1 ready",
+            "1/1 ready, 1 delegated",
+            "ready, delegated",
             "keys: 1: signs, 0: and 1: verify\n",
             "inside: 10.0.0.0/8, fc00::/7\n",
             "connected",

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::read::{At, Errors, Map};
 use super::values;
 
-/// Most sessions of the section: each is a row of the machine that every packet and every turn looks at.
-const PEERS_MAX: usize = 256;
+/// Most sessions of the section, and of a cluster's nodes: each is a row of the machine that every packet and every turn looks at.
+pub(super) const PEERS_MAX: usize = 256;
 
 /// Reads the section and adds its sessions to those that BGP neighbors ask for. No two may be mistaken for each other.
 pub(super) fn read(file: &Map<'_>, of_neighbors: Vec<PeerConfig>, errors: &Errors) -> Vec<PeerConfig> {

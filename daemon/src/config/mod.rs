@@ -38,12 +38,12 @@ use std::path::{Path, PathBuf};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
 
-pub use bgp::Bgp;
+pub use bgp::{Bgp, check_words};
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
-pub use kubernetes::{ClusterServices, Kubernetes, Source};
+pub use kubernetes::{ClusterBfd, ClusterServices, Kubernetes, Source};
 pub use reference::reference;
 pub use sites::{Relay, Site, Sites, Spread};
 pub use watch::watch;

@@ -74,6 +74,8 @@ mod lease;
 mod services;
 mod sites;
 
+pub(super) use bgp::{EXPORT, NEIGHBOR};
+
 use super::INSTANCE_MAX;
 use Absent::{Required, Value, Words};
 use Kind::{Flag, Named, Sections, Text, Texts, Time, Whole, Word};

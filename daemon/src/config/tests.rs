@@ -92,6 +92,12 @@ fn carrier(section: &str, key: &str) -> String {
             // Without VIPs of the file: 255 shards leave no VRID to others.
             return format!("forwarding: {{ keyFile: forward.key }}\nkubernetes: {{ {cluster}{outer} }}\n");
         }
+        "kubernetes.services.bfd" => {
+            let hops = if key == "minimumTtl" { "multihop: 3, " } else { "" };
+            return format!(
+                "forwarding: {{ keyFile: forward.key }}\nkubernetes: {{ cluster: prod, services: {{ bfd: {{ {hops}@ }} }} }}\n"
+            );
+        }
         "peers" => "peers: { keyFile: peer.key, @ }".to_owned(),
         "bfd.peers[]" if key == "minimumTtl" => "bfd: { peers: [{ address: 10.9.0.9, multihop: 3, @ }] }".to_owned(),
         "bfd.peers[]" => "bfd: { peers: [{ address: 10.9.0.9, @ }] }".to_owned(),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use bascule_core::types::{LinkNameFault, link_name_fault};
 use ipnet::IpNet;
 
 use super::error::shown;
@@ -10,8 +11,6 @@ use super::schema::time;
 
 /// Longest path of a Unix socket: `sun_path` is 108 bytes with its NUL (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
-/// Longest link name: IFNAMSIZ is 16 with its NUL (linux/if.h).
-const LINK_NAME_MAX: usize = 15;
 
 /// What is wrong with a value, the value included.
 #[derive(Debug)]
@@ -122,14 +121,9 @@ fn label_key(text: &str) -> Result<String, Wrong> {
 
 /// Name of a link.
 pub(super) fn link_name(text: &str) -> Result<String, Wrong> {
-    if text.is_empty() || text == "." || text == ".." {
-        return wrong(format!("{} is no link name", shown(text)));
-    }
-    if text.len() > LINK_NAME_MAX {
-        return wrong(format!("{} is {} bytes long", shown(text), text.len()));
-    }
-    match text.chars().find(|c| *c == '/' || *c == ':' || c.is_whitespace() || c.is_control()) {
-        Some(c) => wrong(format!("{} contains {}", shown(text), shown_char(c))),
+    match link_name_fault(text) {
+        Some(LinkNameFault::Contains(c)) => wrong(format!("{} contains {}", shown(text), shown_char(c))),
+        Some(fault) => wrong(format!("{} {fault}", shown(text))),
         None => Ok(text.to_owned()),
     }
 }

@@ -245,6 +245,7 @@ fn group(
         addresses: vip.addresses.as_ref()?.items.iter().map(|a| a.value).collect(),
         link_local: vip.link_local.as_ref().map(|l| l.value),
         interface: vip.interface.as_ref().map(|i| i.value.clone()),
+        further_interfaces: Vec::new(),
         lease,
         vrid: vrid?,
         priority: priority?,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, info, warn};
 
 use super::Driver;
+use super::ready::Source;
 use crate::net::NetError;
 use crate::net::raw::{BfdListener, BfdSender};
 use crate::net::rt::{Poller, boot_now};
@@ -34,8 +35,6 @@ const PORT_TRIES: usize = 16;
 const BUFFER: usize = 512;
 /// A listener that could not be opened is tried again this often.
 const RETRY: Duration = Duration::from_secs(2);
-
-pub(super) const TOKEN_BFD: u64 = 5;
 
 /// Sessions and their sockets.
 pub(super) struct BfdRoom {
@@ -91,7 +90,7 @@ impl BfdRoom {
             }
             let (family, multihop) = key;
             let opened = BfdListener::open(family, multihop).and_then(|listener| {
-                poller.add(&listener, TOKEN_BFD)?;
+                poller.add(&listener, Source::Bfd.token())?;
                 Ok(listener)
             });
             match opened {
@@ -159,9 +158,22 @@ impl Driver {
         self.carry_out_bfd();
     }
 
-    /// Reads what has arrived, then lets timers expire with the time of the last look that found nothing: no peer is declared gone over
-    /// a packet of its that had arrived by then. True when a flood left work behind.
-    pub(super) fn turn_bfd(&mut self) -> bool {
+    /// Reads what has arrived where something has, or a timer is due. True when a flood left work behind.
+    pub(super) fn turn_bfd(&mut self, ready: bool) -> bool {
+        let now = boot_now();
+        let due = self.bfd.poll_timeout().is_some_and(|at| at <= now);
+        let flooded = (ready || due) && self.look_and_expire_bfd();
+        let retry = !self.bfd.closed.is_empty() && self.bfd.retry <= now;
+        if std::mem::take(&mut self.bfd.ended) || retry {
+            self.bfd.sync_listeners(&self.poller, now);
+        }
+        self.bfd.flush();
+        flooded
+    }
+
+    /// Reads, then lets timers expire with the time of the last look that found nothing: no peer is declared gone over a packet of its that
+    /// had arrived by then.
+    fn look_and_expire_bfd(&mut self) -> bool {
         let (mut looks, mut flooded) = (0, false);
         let now = loop {
             let before = boot_now();
@@ -177,11 +189,6 @@ impl Driver {
             self.bfd.machine.handle_timeout(now);
             self.carry_out_bfd();
         }
-        let retry = !self.bfd.closed.is_empty() && self.bfd.retry <= now;
-        if std::mem::take(&mut self.bfd.ended) || retry {
-            self.bfd.sync_listeners(&self.poller, now);
-        }
-        self.bfd.flush();
         flooded
     }
 

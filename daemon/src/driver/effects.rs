@@ -79,6 +79,8 @@ impl Driver {
                         self.node.handle_input(Input::Probed { gate, ok: false, detail }, boot_now());
                     }
                 }
+                // With every advert: a metric, and no news that would wake another thread.
+                Action::Report(event @ Event::AdvertLateness { .. }) => self.ports.metrics.observe(&event),
                 Action::Report(event) => self.tell(event),
                 Action::CommandDone { id, result } => {
                     if let Some(reply) = self.replies.remove(&id) {

@@ -1,12 +1,13 @@
 //! The one event loop: a thin driver of [`Node`] on one real-time thread.
 //!
-//! Each turn reads the sockets in the order of their urgency (adverts and BFD to the last one, the rest within a budget), lets timers expire
-//! with the time of the last look that found no advert, and waits for the next deadline. It decides nothing; whatever may block (netlink,
+//! Each turn reads the sockets that have something in the order of their urgency (adverts and BFD to the last one, the rest within a budget),
+//! lets timers that are due expire with the time of the last look that found no advert, and waits for the next deadline. It decides nothing; whatever may block (netlink,
 //! probes, logs) is asked of tasks over bounded queues.
 
 mod bfd;
 mod effects;
 pub mod electors;
+mod ready;
 mod routes;
 pub mod world;
 
@@ -30,6 +31,7 @@ use crate::net::rt::{EventFd, Poller, boot_now};
 pub use bfd::BFD_UPDATE_QUEUE;
 use bfd::BfdRoom;
 use electors::{Ordered, Orders};
+use ready::{Ready, Source};
 use routes::Unsent;
 use world::{Routes, Told, Work, World};
 
@@ -42,11 +44,6 @@ const ADVERT_BUDGET: usize = 4096;
 const BUDGET: usize = 64;
 /// Longest datagram or frame of interest: an advert of 255 IPv6 addresses is 4,088 bytes.
 const BUFFER: usize = 9216;
-
-const TOKEN_WAKE: u64 = 1;
-const TOKEN_VRRP: u64 = 2;
-const TOKEN_PEER: u64 = 3;
-const TOKEN_NEIGHBOR: u64 = 4;
 
 /// The driver's ends of the queues, and what it shares.
 pub struct Ports {
@@ -108,14 +105,14 @@ impl Driver {
         mut ports: Ports,
     ) -> Result<Self, NetError> {
         let poller = Poller::new()?;
-        poller.add(&ports.wake, TOKEN_WAKE)?;
+        poller.add(&ports.wake, Source::Wake.token())?;
         let (mut vrrp, mut peers) = (Vec::new(), Vec::new());
         for family in [Family::V4, Family::V6] {
             let socket = VrrpSocket::open(family)?;
-            poller.add(&socket, TOKEN_VRRP)?;
+            poller.add(&socket, Source::Vrrp(family).token())?;
             vrrp.push(socket);
             let socket = PeerSocket::open(family, peer_port)?;
-            poller.add(&socket, TOKEN_PEER)?;
+            poller.add(&socket, Source::Peer.token())?;
             peers.push(socket);
         }
         let (fence, fence_error) = match fence {
@@ -153,34 +150,56 @@ impl Driver {
             // Switched off: that is no news and no fault.
             (None, None) => {}
         }
+        let mut ready = Ready::ALL;
         while !(self.stopped && self.bfd.stopped) {
-            let more = self.turn();
+            let more = self.turn(ready);
             let now = boot_now();
             self.ports.node.turned(now.as_nanos());
             let latest = now + MAX_WAIT;
             let due = [self.node.poll_timeout(), self.bfd.poll_timeout()].into_iter().flatten().min();
             let deadline = if more { now } else { due.map_or(latest, |at| at.min(latest)) };
-            if let Err(error) = self.poller.wait(Some(deadline)) {
-                // epoll on valid descriptors does not fail; if it does, spinning would starve the machine.
-                error!(%error, "waiting for events failed");
-                std::thread::sleep(Duration::from_millis(1));
+            ready = match self.poller.wait(Some(deadline)) {
+                Ok(tokens) => Ready::of(tokens),
+                Err(error) => {
+                    // epoll on valid descriptors does not fail; if it does, spinning would starve the machine.
+                    error!(%error, "waiting for events failed");
+                    std::thread::sleep(Duration::from_millis(1));
+                    Ready::ALL
+                }
+            };
+            if ready.has(Source::Wake) {
+                self.ports.wake.clear();
             }
-            self.ports.wake.clear();
         }
         self.fence
     }
 
-    /// One turn; true when a budget was used up and work may be left.
-    fn turn(&mut self) -> bool {
-        let (mut more, _) = self.read_adverts();
+    /// One turn; true when a budget was used up and work may be left. What becomes ready meanwhile is read in the next one.
+    fn turn(&mut self, ready: Ready) -> bool {
+        let (mut more, _) = self.read_adverts(ready);
         more |= self.read_world();
-        more |= self.read_neighbors();
-        more |= self.read_peers();
+        if ready.has(Source::Neighbor) {
+            more |= self.read_neighbors();
+        }
+        if ready.has(Source::Peer) {
+            more |= self.read_peers();
+        }
         self.read_requests();
-        // Timers expire with a time taken before a look that found no advert: none is declared over one that had arrived by then.
+        if self.node.poll_timeout().is_some_and(|due| due <= boot_now()) {
+            more |= self.look_and_expire();
+        }
+        self.electors.send();
+        more |= self.routes.send();
+        more | self.turn_bfd(ready.has(Source::Bfd))
+    }
+
+    /// Timers expire with a time taken before a look that found no advert: none is declared over one that had arrived by then. True when a
+    /// flood left work behind.
+    fn look_and_expire(&mut self) -> bool {
+        let mut more = false;
         let now = loop {
             let before = boot_now();
-            let (flooded, read) = self.read_adverts();
+            let (flooded, read) = self.read_adverts(Ready::ALL);
             more |= flooded;
             if read == 0 {
                 break before;
@@ -190,9 +209,7 @@ impl Driver {
             }
         };
         self.expire(now);
-        self.electors.send();
-        more |= self.routes.send();
-        more | self.turn_bfd()
+        more
     }
 
     fn expire(&mut self, now: Instant) {
@@ -210,12 +227,12 @@ impl Driver {
         self.carry_out();
     }
 
-    /// True when the budget was used up, and how many were read.
-    fn read_adverts(&mut self) -> (bool, usize) {
+    /// Of the sockets that are ready. True when the budget was used up, and how many were read.
+    fn read_adverts(&mut self, ready: Ready) -> (bool, usize) {
         let mut buffer = [0u8; BUFFER];
         let mut left = ADVERT_BUDGET;
-        for index in 0..self.vrrp.len() {
-            while left > 0 {
+        for (index, family) in [Family::V4, Family::V6].into_iter().enumerate() {
+            while left > 0 && ready.has(Source::Vrrp(family)) {
                 match self.vrrp[index].recv(&mut buffer) {
                     Ok(Some(d)) => {
                         left -= 1;
@@ -395,7 +412,7 @@ impl Driver {
             return;
         }
         let opened = NeighborSocket::open(link).and_then(|socket| {
-            self.poller.add(&socket, TOKEN_NEIGHBOR)?;
+            self.poller.add(&socket, Source::Neighbor.token())?;
             Ok(socket)
         });
         match opened {

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use bascule_core::node::config::Announce;
 use bascule_core::node::status::NodeStatus;
-use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding, shard_name};
+use bascule_core::service::plan::{NodeStanding, ObjectStanding, Plan, Refused, ServiceStanding, shard_name};
 use bascule_core::shard::ShardId;
 use bascule_core::shard::rebalance::Move;
+use bascule_core::types::Role;
 use bascule_k8s::{AllocatorState, ReportState};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -41,6 +42,8 @@ pub struct IntentHandle {
     shared: Arc<Mutex<Option<Arc<InForce>>>>,
     /// Why the API server tells nothing new.
     api: Arc<Mutex<Option<String>>>,
+    /// Why it tells nothing of objects about announcements.
+    untold: Arc<Mutex<Option<String>>>,
     /// Where this node may allocate.
     allocator: Arc<Mutex<Option<watch::Receiver<AllocatorState>>>>,
     /// What became of this node's reports, where it gives any.
@@ -61,6 +64,16 @@ impl IntentHandle {
     /// The API server stands otherwise.
     pub fn set_api(&self, trouble: Option<String>) {
         *self.api.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Why the API server tells nothing of objects about announcements, where it knows them; `None`: it does, or is not asked.
+    pub fn untold(&self) -> Option<String> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It stands otherwise.
+    pub fn set_untold(&self, trouble: Option<String>) {
+        *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// What the allocator of this node does; `None`: it has none.
@@ -110,6 +123,8 @@ pub struct ClusterView {
     pub shards: Vec<ShardView>,
     /// Services, by namespace and name.
     pub services: Vec<ServiceStanding>,
+    /// Objects about announcements, by kind and name.
+    pub objects: Vec<ObjectStanding>,
     /// Nodes, by name.
     pub nodes: Vec<NodeStanding>,
 }
@@ -195,7 +210,7 @@ impl InForce {
 
     /// VIPs that are served.
     pub fn vips(&self) -> usize {
-        self.plan.shards.iter().map(std::collections::BTreeSet::len).sum()
+        self.plan.shards.values().map(std::collections::BTreeSet::len).sum()
     }
 
     /// How often each reason holds.
@@ -203,6 +218,16 @@ impl InForce {
         let mut count: BTreeMap<&str, u64> = Refused::REASONS.into_iter().map(|reason| (reason, 0)).collect();
         for why in self.plan.told.iter().flat_map(|told| &told.refused) {
             *count.entry(why.reason()).or_default() += 1;
+        }
+        count
+    }
+
+    /// Objects about announcements that hold as they are, and those that do not, by kind.
+    pub fn objects(&self) -> BTreeMap<(&str, &'static str), u64> {
+        let mut count = BTreeMap::new();
+        for object in &self.plan.objects {
+            let state = if object.refused.is_some() { "refused" } else { "in_force" };
+            *count.entry((object.kind.as_str(), state)).or_default() += 1;
         }
         count
     }
@@ -215,13 +240,16 @@ impl InForce {
 
     fn owner(&self, shard: ShardId, status: &NodeStatus) -> Option<String> {
         let group = status.groups.iter().find(|group| group.name == shard_name(shard))?;
+        if group.role == Role::Active {
+            return Some(self.node.clone());
+        }
         let address = group.owner?;
         Some(self.names.get(&address).cloned().unwrap_or_else(|| address.to_string()))
     }
 
     /// Every shard with its VIPs.
     pub fn shards(&self) -> impl Iterator<Item = (ShardId, &std::collections::BTreeSet<IpAddr>)> {
-        (0u8..).map(ShardId).zip(&self.plan.shards)
+        self.plan.shards.iter().map(|(shard, vips)| (*shard, vips))
     }
 
     /// All of it, with what the node says of owners and what its writers have done.
@@ -247,13 +275,16 @@ impl InForce {
             reports: writers.reports().map(ReportsView::from),
             shards: self.shards().map(shard).collect(),
             services: self.plan.told.clone(),
+            objects: self.plan.objects.clone(),
             nodes: self.plan.standings.clone(),
         }
     }
 
-    /// What has to move so that every shard is at the best node that may own.
+    /// What has to move so that every shard is at the best node that may own. On a link without the nodes' own addresses another node's
+    /// name is not known, and only what this node owns moves.
     pub fn rebalance(&self, status: &NodeStatus) -> Vec<Move> {
-        let owners = self.shards().filter_map(|(id, _)| Some((id, self.owner(id, status)?))).collect();
+        let node = |name: &String| *name == self.node || self.names.values().any(|known| known == name);
+        let owners = self.shards().filter_map(|(id, _)| Some((id, self.owner(id, status).filter(node)?))).collect();
         self.plan.rebalance(&owners)
     }
 }

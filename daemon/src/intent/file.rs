@@ -4,11 +4,11 @@
 //! wants to know why, and the daemon goes on without.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bascule_core::intent::{Intent, checksum};
+use bascule_core::intent::{Checksum, Intent, checksum};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -62,16 +62,40 @@ pub enum FileError {
     },
 }
 
-/// The text of a file.
-///
-/// # Errors
-/// Never for an intent: all of its types are JSON.
-fn text(intent: &Intent, at: SystemTime) -> io::Result<String> {
-    let body = serde_json::to_string(intent)?;
+/// A writer that sums up what goes through it.
+struct Summed<W> {
+    to: W,
+    sum: Checksum,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.sum.write(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Writes both lines, without the whole text in memory: of a large cluster it is tens of MiB. The head is as long whatever the sum.
+fn write_text(mut file: &File, intent: &Intent, at: SystemTime) -> io::Result<()> {
     let unix_ms = at.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    let checksum = Some(format!("{:016x}", checksum(body.as_bytes())));
-    let head = serde_json::to_string(&Head { bascule: "intent".to_owned(), version: VERSION, unix_ms, checksum })?;
-    Ok(format!("{head}\n{body}\n"))
+    let head = |sum: u64| {
+        let checksum = Some(format!("{sum:016x}"));
+        serde_json::to_string(&Head { bascule: "intent".to_owned(), version: VERSION, unix_ms, checksum })
+    };
+    writeln!(file, "{}", head(0)?)?;
+    let mut body = Summed { to: BufWriter::new(file), sum: Checksum::default() };
+    serde_json::to_writer(&mut body, intent)?;
+    let Summed { mut to, sum } = body;
+    to.write_all(b"\n")?;
+    to.flush()?;
+    drop(to);
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(head(sum.finish())?.as_bytes())
 }
 
 /// Writes an intent in the place of the file, whole or not at all. Its folder is made if it is missing; only root reads it.
@@ -80,15 +104,14 @@ fn text(intent: &Intent, at: SystemTime) -> io::Result<String> {
 /// [`FileError::Io`]; the old file is as it was.
 pub fn write(path: &Path, intent: &Intent, at: SystemTime) -> Result<(), FileError> {
     let wrong = |what| move |source| FileError::Io { path: path.display().to_string(), what, source };
-    let text = text(intent, at).map_err(wrong("making its text"))?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(wrong("making its folder"))?;
     }
     let new = beside(path, "new");
     let written = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        file.write_all(text.as_bytes())?;
+        write_text(&file, intent, at)?;
         file.sync_all()?;
         fs::rename(&new, path)
     };
@@ -171,7 +194,12 @@ mod tests {
     fn what_is_written_is_read_back_with_its_time() {
         let (_dir, path) = kept();
         assert_eq!(read(&path).unwrap(), Some((intent(), UNIX_EPOCH + Duration::from_millis(1_234))));
-        assert_eq!(fs::metadata(&path).unwrap().len(), text(&intent(), UNIX_EPOCH).unwrap().len() as u64 + 3);
+        let (body, text) = (serde_json::to_string(&intent()).unwrap(), fs::read_to_string(&path).unwrap());
+        let head = format!(
+            r#"{{"bascule":"intent","version":1,"unixMs":1234,"checksum":"{:016x}"}}"#,
+            checksum(body.as_bytes())
+        );
+        assert_eq!(text, format!("{head}\n{body}\n"));
         write(&path, &Intent::default(), UNIX_EPOCH).unwrap();
         assert_eq!(read(&path).unwrap().unwrap().0, Intent::default());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");

@@ -12,10 +12,14 @@ use tracing::{error, info};
 use super::file;
 
 /// From one writing to the next at least: pods come and go all the time, and what is lost with a crash is read again from the API server,
-/// or is a second old.
+/// or is a second old...
 const PAUSE: Duration = Duration::from_secs(1);
+/// ...or so many times older than a large one takes to be written: a twentieth of a core while everything changes...
+const TIMES: u32 = 19;
+/// ...and never more than this.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Writes what comes, the newest at most once a second.
+/// Writes what comes, the newest at most once a second, and seldom enough that it costs little.
 pub struct Keeper {
     path: PathBuf,
     /// What is in the file.
@@ -33,12 +37,13 @@ impl Keeper {
     /// Until the sender is gone. Between two writings intents are skipped, never the last.
     pub async fn run(mut self, mut intents: watch::Receiver<Option<Arc<Intent>>>) {
         while intents.changed().await.is_ok() {
-            let next = Instant::now() + self.pause;
+            let began = Instant::now();
             let newest = intents.borrow_and_update().clone();
             if let Some(intent) = newest.filter(|intent| self.kept.as_ref() != Some(intent)) {
                 self.keep(intent).await;
             }
-            sleep_until(next).await;
+            let took = began.elapsed();
+            sleep_until(began + self.pause.max((took * TIMES).min(PAUSE_MAX))).await;
         }
     }
 

@@ -247,6 +247,10 @@ families! {
     FORWARD_ENDPOINT_READY = Gauge "forward_endpoint_ready" ["service", "endpoint"],
         "1 while the endpoint takes new connections. This node's view: every node checks every endpoint by itself.",
         "a failing check, a drain";
+    FORWARD_DELEGATED = Gauge "forward_endpoints_delegated" [],
+        "Endpoints of this node whose new connections the stack delivers (`delegate`), because their network namespace is not found; each \
+         port of a Service counts. `bascule services` names them.",
+        "a CNI that hides its pods behind a router, a pod whose link is gone while its slice says ready";
     FORWARD_CHECKS = Counter "forward_checks_total" ["service", "endpoint", "result"],
         "Checks of endpoints by this node that passed and failed. A single failure changes nothing: rise and fall decide.",
         "every check";
@@ -312,6 +316,9 @@ families! {
     CLUSTER_REFUSED = Gauge "cluster_refused" ["reason"],
         "Services, ports or addresses of the cluster that are not served, by reason; those of other classes are `not_ours`.",
         "a foreign class, an address that is taken, more Services than the maps hold";
+    CLUSTER_OBJECTS = Gauge "cluster_objects" ["kind", "state"],
+        "Objects about announcements, by kind: `in_force`, or `refused` as they are (what they said before, if anything, holds). Why stands in `bascule status`.",
+        "an object with a field that makes no sense on this node";
     CLUSTER_MAY_OWN = Gauge "cluster_may_own" [],
         "1 while this node may own VIPs of Services. Why not stands in `bascule status`.",
         "a drain annotation, an exclude label, a condition of the Node";

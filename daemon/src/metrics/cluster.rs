@@ -29,6 +29,10 @@ impl Metrics {
         for (reason, count) in plan.refused() {
             f.cluster_refused.with_label_values(&[reason]).set(count as f64);
         }
+        f.cluster_objects.reset();
+        for ((kind, state), count) in plan.objects() {
+            f.cluster_objects.with_label_values(&[kind, state]).set(count as f64);
+        }
         let may = plan.plan.standings.iter().any(|standing| standing.name == plan.node && standing.may_own);
         f.cluster_may_own.set(f64::from(u8::from(may)));
     }

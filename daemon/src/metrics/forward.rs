@@ -132,6 +132,8 @@ fn states(f: &Families, status: &ForwardStatus, now: &mut Shown) {
         ("flows", status.flows.entries, status.flows.capacity),
         ("half_open", status.half_open.entries, status.half_open.capacity),
     ];
+    let delegated: usize = status.balance.iter().flat_map(|b| &b.services).map(|s| s.delegated).sum();
+    f.forward_delegated.set(gauge(delegated as u64));
     if let Some(balance) = &status.balance {
         maps.push(("rows", balance.slab_used.into(), balance.slab_rows.into()));
         for site in &balance.sites {

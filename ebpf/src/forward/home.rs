@@ -11,10 +11,10 @@ use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
 use crate::flow;
-use crate::local::{self, MAX_CANDIDATES};
+use crate::local::{self, MAX_CANDIDATES, OWN};
 use crate::maps;
 use crate::packet::{Packet, forgotten};
-use crate::parse::IPPROTO_TCP;
+use crate::parse::{ACK, IPPROTO_TCP, RST};
 use crate::request::{Request, alive};
 use crate::rows::{self, Place};
 use crate::search::{self, Search};
@@ -146,7 +146,7 @@ fn in_tables(request: &mut Request) -> Step {
     }
     // Nobody has the flow open: it is whose SYN-ACK the client answers, else whose closed flow gets the last of it, else it may be new.
     let half = request.work.half != MAX_CANDIDATES;
-    let closed = !half && request.work.closed != MAX_CANDIDATES;
+    let closed = !half && request.work.closed != MAX_CANDIDATES && !yields(request);
     if !half && !closed && !may_open(request) {
         return Step::recover();
     }
@@ -182,6 +182,13 @@ fn in_tables(request: &mut Request) -> Step {
     }
     request.found.count_new(slot);
     Step::deliver(slot, Tally::FlowNew)
+}
+
+/// Must the closed flow of a packet give way unless its socket lives? While other sites can be asked: the client may use its port again, and a row
+/// that has another site as its home leads what opens a flow there and segments here first. What may be left over of an abort stays.
+#[inline(always)]
+fn yields(request: &Request) -> bool {
+    may_leave(request) && request.work.closed < OWN && request.work.kind.flags() & (ACK | RST) != RST
 }
 
 /// May the packet open a flow here?

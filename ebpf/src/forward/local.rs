@@ -31,6 +31,14 @@ pub(crate) struct Target {
     pub(crate) port: u16,
 }
 
+impl Target {
+    /// Its namespace is known, and so are its sockets.
+    #[inline(always)]
+    pub(crate) fn has_sockets(&self) -> bool {
+        self.netns >= -1
+    }
+}
+
 /// Puts the candidates at this node for the flow of `request` into the work. There and not into variables: the verifier would follow every
 /// combination.
 #[inline(always)]

@@ -110,14 +110,18 @@ extern "C" fn by_socket<P: Packet, const NOTES: bool>(index: u32, search: *mut c
     }
     let Some(target) = local::target(request, index) else { return 0 };
     let aimed = local::aim_key(request, &target);
+    // What comes late of a closed flow does not open it again.
+    let closed = NOTES && request.work.closed == index;
     let why = match socket::find(packet, request, &target) {
+        Socket::Knows if closed => Tally::FlowHit,
+        Socket::None if closed && !target.has_sockets() => Tally::FlowHit,
         Socket::Knows => Tally::SocketHit,
         Socket::Listens if NOTES && flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
             Tally::CookieHit
         }
         Socket::Listens | Socket::None => return 0,
     };
-    search.step = if !NOTES || flow::enter(request, aimed.slot) {
+    search.step = if !NOTES || why == Tally::FlowHit || flow::enter(request, aimed.slot) {
         Step::deliver(aimed.slot, why)
     } else {
         Step::drop(PacketDrop::FlowTable)

@@ -50,7 +50,7 @@ pub(crate) enum Socket {
 /// Looks for a socket of the endpoint `target`.
 #[inline(always)]
 pub(crate) fn find<P: Packet>(packet: &P, request: &mut Request, target: &Target) -> Socket {
-    if target.netns < -1 {
+    if !target.has_sockets() {
         return Socket::None;
     }
     // -1 (BPF_F_CURRENT_NETNS) stays negative.

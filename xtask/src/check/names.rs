@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 /// Pages whose claims are checked: these, and every page of the folder.
-const PAGES: [&str; 2] = ["docs/testing.md", super::faults::PAGE];
+const PAGES: [&str; 3] = ["docs/testing.md", "docs/service-vips.md", super::faults::PAGE];
 const FOLDER: &str = "docs/rfc";
 
 /// Relative to the root, sorted.

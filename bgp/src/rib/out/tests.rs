@@ -38,7 +38,7 @@ fn policy() -> ExportPolicy {
     let med = |med| RouteAttributes { med, ..RouteAttributes::default() };
     let next_hop = crate::config::NextHopMode::Address { v4: Some([10, 0, 0, 11].into()), v6: None };
     let action = |attributes| ExportAction { attributes, next_hop, ..ExportAction::default() };
-    let rule = ExportRule { vips: vec!["odd".to_owned()], action: action(med(Some(1))) };
+    let rule = ExportRule { vips: vec!["odd".to_owned()], prefixes: Default::default(), action: action(med(Some(1))) };
     ExportPolicy { default: action(med(None)), rules: vec![rule] }
 }
 

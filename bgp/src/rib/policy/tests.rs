@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::config::{ExportRule, RouteAttributes};
 
@@ -136,39 +138,75 @@ fn a_family_without_a_next_hop_is_held_back_with_the_reason() {
     assert_eq!(export(&own, &mapped, false, v4).unwrap().1, NextHop::V4("10.0.0.11".parse().unwrap()));
 }
 
+/// How a route of this VIP and family is shown.
+fn show<'g>(group: &'g Group, vip: &str, family: Family) -> Result<&'g Arc<Exported>, NotAnnounced> {
+    let prefix = if family == Family::Ipv4 { "10.9.0.1/32" } else { "2001:db8:9::1/128" };
+    group.show(&prefix.parse().unwrap(), vip, false)
+}
+
+#[test]
+fn the_first_rule_that_names_the_vip_or_the_prefix_holds() {
+    let med = |med| ExportAction {
+        attributes: RouteAttributes { med: Some(med), ..RouteAttributes::default() },
+        ..ExportAction::default()
+    };
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let rule = |vips: &[&str], prefixes: &[&str], action| ExportRule {
+        vips: vips.iter().map(|vip| (*vip).to_owned()).collect(),
+        prefixes: prefixes.iter().map(|prefix| net(prefix)).collect(),
+        action,
+    };
+    let rules = vec![
+        rule(&[], &["10.9.0.1/32"], med(2)),
+        rule(&["a"], &["10.9.0.1/32", "10.9.0.2/32"], med(3)),
+        rule(&[], &["10.9.0.3/32"], med(4)),
+    ];
+    let group = Group::new(&external(), &ExportPolicy { default: med(1), rules });
+    let shown = |prefix, vip| group.show(&net(prefix), vip, false).map(|exported| exported.attributes.med);
+    assert_eq!(shown("10.9.0.1/32", "a"), Ok(Some(2)), "the prefix stands in an earlier rule");
+    assert_eq!(shown("10.9.0.2/32", "b"), Ok(Some(3)));
+    assert_eq!(shown("10.9.0.3/32", "a"), Ok(Some(3)), "the VIP stands in an earlier rule");
+    assert_eq!(shown("10.9.0.3/32", "b"), Ok(Some(4)));
+    assert_eq!(shown("10.9.0.4/32", "b"), Ok(Some(1)));
+}
+
 #[test]
 fn the_first_rule_that_names_the_vip_holds() {
     let med = |med| ExportAction {
         attributes: RouteAttributes { med: Some(med), ..RouteAttributes::default() },
         ..ExportAction::default()
     };
-    let rule = |vips: &[&str], action| ExportRule { vips: vips.iter().map(|vip| (*vip).to_owned()).collect(), action };
+    let rule = |vips: &[&str], action| ExportRule {
+        vips: vips.iter().map(|vip| (*vip).to_owned()).collect(),
+        prefixes: BTreeSet::new(),
+        action,
+    };
     let deny = ExportAction { deny: true, ..ExportAction::default() };
     let policy = ExportPolicy {
         default: med(1),
         rules: vec![rule(&["a", "b"], med(2)), rule(&["b", "c"], deny), rule(&["d"], med(1))],
     };
     let group = Group::new(&external(), &policy);
-    let shown = |vip| group.show(vip, false, Family::Ipv4).map(|exported| exported.attributes.med);
+    let shown = |vip| show(&group, vip, Family::Ipv4).map(|exported| exported.attributes.med);
     assert_eq!(shown("a"), Ok(Some(2)));
     assert_eq!(shown("b"), Ok(Some(2)));
     assert_eq!(shown("c"), Err(NotAnnounced::Denied));
     assert_eq!(shown("d"), Ok(Some(1)));
     assert_eq!(shown("e"), Ok(Some(1)));
-    let set = |vip| group.show(vip, false, Family::Ipv4).unwrap();
+    let set = |vip| show(&group, vip, Family::Ipv4).unwrap();
     assert!(Arc::ptr_eq(set("d"), set("e")), "equal actions share one set");
 }
 
 #[test]
 fn only_negotiated_families_are_shown_and_attributes_must_fit() {
     let group = Group::new(&SessionFacts { families: V4, ..over_ipv6() }, &ExportPolicy::default());
-    let refused = group.show("a", false, Family::Ipv6).map(drop);
+    let refused = show(&group, "a", Family::Ipv6).map(drop);
     assert_eq!(refused, Err(NotAnnounced::FamilyNotNegotiated { family: Family::Ipv6 }));
 
     let attributes = RouteAttributes { communities: (0..1100).collect(), ..RouteAttributes::default() };
     let action = ExportAction { attributes, ..ExportAction::default() };
     let group = Group::new(&external(), &ExportPolicy { default: action, rules: vec![] });
-    assert_eq!(group.show("a", false, Family::Ipv4).map(drop), Err(NotAnnounced::TooLarge));
+    assert_eq!(show(&group, "a", Family::Ipv4).map(drop), Err(NotAnnounced::TooLarge));
 }
 
 #[test]
@@ -190,6 +228,6 @@ fn neighbors_of_one_kind_share_a_group_unless_one_is_named_as_next_hop() {
     let group = Group::new(&external(), &naming);
     assert!(!group.is_for(&external(), &plain));
     assert!(!group.is_for(&other, &naming), "it would be told to send to itself");
-    assert!(group.show("a", false, Family::Ipv4).is_ok());
-    assert!(Group::new(&other, &naming).show("a", false, Family::Ipv4).is_err());
+    assert!(show(&group, "a", Family::Ipv4).is_ok());
+    assert!(show(&Group::new(&other, &naming), "a", Family::Ipv4).is_err());
 }

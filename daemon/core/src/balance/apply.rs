@@ -53,6 +53,7 @@ impl Balancer {
         let mut service = Service::new(spec, slot, now);
         if let Some(found) = found {
             self.found.adopt(&mut service, found, &self.nodes, now);
+            self.presume_unplaced(service.formerly_delegated(&self.nodes.this), now);
         }
         self.room.owe(Action::PutService { slot, entry: service.entry() });
         if !service.spec.sources.is_empty() {

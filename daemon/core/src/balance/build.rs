@@ -13,7 +13,7 @@ use super::service::{Local, Service};
 use super::sites::{Sites, Split};
 use super::status::Counts;
 use super::{Balancer, GRACE, hold};
-use crate::service::{Delivery, ServiceKey};
+use crate::service::{Delivery, EndpointSpec, ServiceKey};
 use crate::time::Instant;
 
 /// Which of the two tables.
@@ -60,6 +60,7 @@ impl Balancer {
         let entries = entries(service, &self.nodes, &choice.serving, room, now);
         let (opening, closing): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, e)| e.ready);
         put(service, opening, room);
+        service.report_delegated(&self.nodes, room);
         let local = if held { Ok(None) } else { build_local(service, &self.nodes, &mut self.counts, room, now) };
         let nodes = build_nodes(service, (&self.nodes, &self.sites), !self.swept, &mut self.counts, room, now);
         put(service, closing, room);
@@ -104,7 +105,8 @@ fn entries(
     room: &mut Room,
     now: Instant,
 ) -> Vec<((core::net::IpAddr, u16), EndpointEntry)> {
-    let wanted: Vec<_> = service.reachable(&nodes.this).cloned().collect();
+    let stack = service.wanted_stack(serving, nodes);
+    let wanted: Vec<_> = service.reachable(&nodes.this).cloned().chain(stack).collect();
     let mut slotless = false;
     for endpoint in &wanted {
         let place = (endpoint.address, endpoint.port);
@@ -136,6 +138,10 @@ fn entries(
     // Nodes hear of a drained node one after the other: until all have, new connections still come here, and nothing is wrong with them.
     let late = nodes.is_draining(&nodes.this) && !serving.is_empty();
     let welcome = |name: &str| serving.contains(name) || (late && service.state(name) == State::Ready);
+    let takes = |e: &EndpointSpec| {
+        let stack = (e.address, e.port) == service.stack();
+        stack || (welcome(&e.name) && !service.is_delegated(e, nodes))
+    };
     let entry = |(place, local): (&(core::net::IpAddr, u16), &Local)| {
         let spec = wanted.iter().find(|e| (e.address, e.port) == *place);
         let draining = closed || spec.is_none_or(|e| nodes.endpoint_draining(service, e));
@@ -150,7 +156,7 @@ fn entries(
             address: place.0,
             port: place.1,
             protocol: service.spec.protocol,
-            ready: !draining && welcome(&local.name),
+            ready: !draining && spec.is_some_and(takes),
             draining,
             remote,
         };

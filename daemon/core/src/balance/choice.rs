@@ -6,6 +6,7 @@ use super::absent::Absence;
 use super::damping::State;
 use super::maglev::{self, Member};
 use super::service::Service;
+use super::unplaced::Unplaced;
 use crate::service::{EndpointId, EndpointSpec, NodeSpec, ServiceKey, WhenAllFail};
 
 use super::io::DrainTarget;
@@ -24,6 +25,8 @@ pub(super) struct Nodes {
     pub(super) drained: BTreeSet<DrainTarget>,
     /// Services of which nothing here may answer.
     pub(super) held: BTreeSet<ServiceKey>,
+    /// Endpoints here whose place is not found.
+    pub(super) unplaced: Unplaced,
 }
 
 impl Nodes {
@@ -153,12 +156,18 @@ pub(super) fn local_members(service: &Service, serving: &BTreeSet<String>, nodes
         service.reachable(&nodes.this).filter(|e| serving.contains(&e.name) && e.weight > 0).collect();
     let mixed = here.iter().any(|e| e.node.is_none()) && here.iter().any(|e| e.node.is_some());
     let scale = if mixed { u32::try_from(shared_by(nodes).len()).unwrap_or(1) } else { 1 };
-    let member = |e: &&EndpointSpec| {
-        let slot = service.slots.get(&(e.address, e.port))?;
-        let times = if e.node.is_some() { scale } else { 1 };
-        Some(Member { id: slot.slot.0, name: e.name.clone(), weight: u32::from(e.weight) * times })
-    };
-    here.iter().filter_map(member).collect()
+    let mut members: Vec<Member> = Vec::new();
+    for e in here {
+        let place = if service.is_delegated(e, nodes) { service.stack() } else { (e.address, e.port) };
+        let Some(local) = service.slots.get(&place) else { continue };
+        let weight = u32::from(e.weight) * if e.node.is_some() { scale } else { 1 };
+        match members.iter_mut().find(|member| member.id == local.slot.0) {
+            // All that the stack delivers to is one.
+            Some(stack) => stack.weight = stack.weight.saturating_add(weight),
+            None => members.push(Member { id: local.slot.0, name: local.name.clone(), weight }),
+        }
+    }
+    members
 }
 
 /// Sizes of both tables. By what is configured and not by what is ready, so that health never changes them.

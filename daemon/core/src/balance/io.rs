@@ -347,6 +347,13 @@ pub enum Report {
         /// The service.
         service: ServiceKey,
     },
+    /// The stack delivers what is new to this many endpoints here: their place is not found. 0: our programs deliver to all again.
+    Delegated {
+        /// The service.
+        service: ServiceKey,
+        /// How many.
+        endpoints: usize,
+    },
     /// No endpoint is ready.
     AllUnready {
         /// The service.

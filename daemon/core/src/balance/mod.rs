@@ -32,6 +32,7 @@ mod slots;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod unplaced;
 mod vips;
 
 use core::time::Duration;
@@ -50,6 +51,7 @@ use room::Room;
 use service::Service;
 pub use sites::SiteSpec;
 use sites::Sites;
+pub use unplaced::PLACE_PATIENCE;
 use vips::Vips;
 
 /// Nothing that a table word or a key named is used again earlier than this after it was unlinked. A packet is in a program for
@@ -166,6 +168,7 @@ impl Balancer {
             let _new = due.insert(key);
         }
         self.expire_absent(now);
+        self.expire_unplaced(now);
         if self.room.expire(now) {
             due.extend(self.services.iter().filter(|(_, s)| s.starved).map(|(key, _)| *key));
         }
@@ -183,7 +186,9 @@ impl Balancer {
     /// Next time [`Self::handle_expire`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let agenda = self.agenda.first().map(|(at, _)| *at);
-        [self.settled, agenda, self.room.poll_timeout(), self.absent_timeout()].into_iter().flatten().min()
+        let nodes = [self.absent_timeout(), self.unplaced_timeout()];
+        let own = [self.settled, agenda, self.room.poll_timeout()];
+        own.into_iter().chain(nodes).flatten().min()
     }
 
     fn mark(&mut self, key: ServiceKey, now: Instant) {

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::damping::{Damped, State};
 use super::io::{EndpointEntry, EndpointSlot, ServiceEntry, ServiceSlot};
@@ -43,6 +44,8 @@ pub(super) struct Service {
     pub(super) starved: bool,
     /// No endpoint is ready: reported.
     pub(super) all_unready: bool,
+    /// Endpoints here that the stack delivers to: reported.
+    pub(super) delegated: usize,
     /// No slot for an endpoint: reported.
     pub(super) slotless: bool,
     /// Rows that forgot a holder which packets still asked, and until when that may show.
@@ -82,10 +85,11 @@ impl Service {
             urgent: false,
             starved: false,
             all_unready: false,
+            delegated: 0,
             slotless: false,
             forgotten: None,
             wake: None,
-            spec: ServiceSpec { endpoints: Vec::new(), ..spec.clone() },
+            spec: ServiceSpec { endpoints: Arc::default(), ..spec.clone() },
         };
         service.set_spec(spec, now);
         service
@@ -116,7 +120,7 @@ impl Service {
     /// Takes a new description with the same key. Endpoints are known by their names; one that moved starts anew.
     pub(super) fn set_spec(&mut self, spec: ServiceSpec, now: Instant) {
         let before = std::mem::take(&mut self.health);
-        for endpoint in &spec.endpoints {
+        for endpoint in spec.endpoints.iter() {
             let same =
                 |e: &&EndpointSpec| e.name == endpoint.name && (e.address, e.port) == (endpoint.address, endpoint.port);
             let known = self.spec.endpoints.iter().find(same).and_then(|e| before.get(&e.name));

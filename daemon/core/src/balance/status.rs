@@ -71,6 +71,8 @@ pub struct ServiceStatus {
     pub forgotten: u64,
     /// No endpoint is ready; new connections go to those that were last, if any.
     pub all_unready: bool,
+    /// Endpoints here that the stack delivers to, because their place is not found.
+    pub delegated: usize,
     /// There was no room for a table.
     pub starved: bool,
     /// Takes no new connections.
@@ -98,6 +100,8 @@ pub struct EndpointStatus {
     pub state: &'static str,
     /// Takes new connections.
     pub serving: bool,
+    /// By way of the stack: its place is not found.
+    pub delegated: bool,
 }
 
 /// Where a flow goes.
@@ -129,7 +133,7 @@ impl Balancer {
     pub fn checks(&self) -> impl Iterator<Item = (EndpointId, &GateConfig)> {
         self.services.iter().flat_map(|(key, s)| {
             let id = |endpoint: &str| EndpointId { service: *key, endpoint: endpoint.to_owned() };
-            s.spec.endpoints.iter().filter_map(move |e| Some((id(&e.name), e.check.as_ref()?)))
+            s.spec.endpoints.iter().filter_map(move |e| Some((id(&e.name), e.check.as_deref()?)))
         })
     }
 
@@ -169,6 +173,7 @@ impl Balancer {
                 }
             },
             serving: service.serving.contains(&e.name),
+            delegated: e.node.as_ref() == Some(&self.nodes.this) && service.is_delegated(e, &self.nodes),
         };
         ServiceStatus {
             name: spec.name.clone(),
@@ -181,6 +186,7 @@ impl Balancer {
             waiting: service.nodes.waiting(),
             forgotten: service.forgotten.map_or(0, |(rows, _)| rows),
             all_unready: service.all_unready,
+            delegated: service.delegated,
             starved: service.starved,
             draining: self.nodes.service_draining(service),
             endpoints: spec.endpoints.iter().map(endpoint).collect(),

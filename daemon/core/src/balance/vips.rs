@@ -55,7 +55,9 @@ impl Vips {
         }
         let protocol = service.spec.protocol;
         let ids: BTreeSet<ReverseId> = if rewrites(service) && !held {
-            service.slots.keys().map(|(address, port)| ReverseId { address: *address, port: *port, protocol }).collect()
+            // What the stack answers is the VIP's already.
+            let own = service.slots.keys().filter(|place| **place != service.stack());
+            own.map(|(address, port)| ReverseId { address: *address, port: *port, protocol }).collect()
         } else {
             BTreeSet::new()
         };

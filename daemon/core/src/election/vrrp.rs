@@ -187,6 +187,16 @@ impl Vrrp {
         self.timers.get(Timer::Adver)
     }
 
+    /// While Active: an advert of another virtual router of this node, with this interval, leaves now. The next one here goes along if it
+    /// is due within half of the interval, once: from then on both are due together.
+    pub fn join_advert(&mut self, interval: Centis, now: Instant) {
+        let steady = self.config.interval == interval && self.last_sent == Some(interval);
+        let near = self.timers.get(Timer::Adver).is_some_and(|due| due <= now + interval.duration() / 2);
+        if self.role == Role::Active && steady && near {
+            self.timers.set(Timer::Adver, now);
+        }
+    }
+
     /// While Active: when the fence closes unless an advert leaves before.
     pub fn fence_deadline(&self) -> Option<Instant> {
         self.timers.get(Timer::Fence)

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::free::{Interval, number};
 use super::select::{Labels, Namespaces, Selector};
@@ -28,7 +28,8 @@ impl fmt::Display for ServiceId {
 }
 
 /// A part of a pool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Block {
     /// A prefix.
     Cidr(IpNet),
@@ -37,6 +38,17 @@ pub enum Block {
 }
 
 impl Block {
+    /// Is the address in it? The ends of a prefix are.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.holds(address, false)
+    }
+
+    fn holds(&self, address: IpAddr, avoid_ends: bool) -> bool {
+        self.interval(avoid_ends).is_some_and(|(family, (first, last))| {
+            family == Family::of(&address) && (first..=last).contains(&number(address))
+        })
+    }
+
     /// Without the ends of a prefix where they are to be avoided: network and broadcast address of IPv4 up to /30 (RFC 3021 gives a /31
     /// both), the Subnet-Router anycast address of IPv6 up to /126 (RFC 4291 section 2.6.1, RFC 6164 for /127).
     pub(super) fn interval(&self, avoid_ends: bool) -> Option<(Family, Interval)> {
@@ -78,10 +90,7 @@ pub struct PoolSpec {
 impl PoolSpec {
     /// Is the address given from this pool?
     pub fn contains(&self, address: IpAddr) -> bool {
-        let inside = |(family, (first, last)): (Family, Interval)| {
-            family == Family::of(&address) && (first..=last).contains(&number(address))
-        };
-        self.blocks.values().filter_map(|block| block.interval(self.avoid_ends)).any(inside)
+        self.blocks.values().any(|block| block.holds(address, self.avoid_ends))
     }
 
     /// Does it serve this service?

@@ -5,8 +5,7 @@
 //! then serves the oldest service first, from the pool of the highest priority, at its lowest free address: a second allocator that sees
 //! the same comes to the same. That two do not write at once is for the caller, which runs it under a lease.
 //!
-//! Contract: feed `handle_*`, then take [`Ipam::poll_action`] until `None`. Time plays no part. Used by its tests only today: no caller
-//! reads Services yet.
+//! Contract: feed `handle_*`, then take [`Ipam::poll_action`] until `None`. Time plays no part.
 
 mod allot;
 mod free;
@@ -29,6 +28,8 @@ use free::Free;
 struct Pool {
     spec: PoolSpec,
     free: Free,
+    /// Addresses of it that some service holds.
+    used: u128,
 }
 
 /// A service and what it has.
@@ -72,7 +73,8 @@ impl Ipam {
         let build = |spec: PoolSpec| {
             let mut free = Free::new(&spec);
             self.holders.keys().for_each(|address| free.take(*address));
-            (spec.name.clone(), Pool { spec, free })
+            let used = self.holders.keys().filter(|address| spec.contains(**address)).count();
+            (spec.name.clone(), Pool { spec, free, used: used as u128 })
         };
         self.pools = pools.into_iter().map(build).collect();
         self.look_at_unsatisfied();
@@ -145,10 +147,7 @@ impl Ipam {
 
     /// How full each pool is.
     pub fn usage(&self) -> BTreeMap<&str, Usage> {
-        let usage = |pool: &Pool| {
-            let used = self.holders.keys().filter(|address| pool.spec.contains(**address)).count();
-            Usage { used: used as u128, free: pool.free.count() }
-        };
+        let usage = |pool: &Pool| Usage { used: pool.used, free: pool.free.count() };
         self.pools.iter().map(|(name, pool)| (name.as_str(), usage(pool))).collect()
     }
 
@@ -173,8 +172,14 @@ impl Ipam {
     fn hold(&mut self, id: &ServiceId, address: IpAddr) {
         if let Some(entry) = self.services.get_mut(id) {
             let _new = entry.held.insert(address);
-            let _new = self.holders.entry(address).or_default().insert(id.clone());
-            self.pools.values_mut().for_each(|pool| pool.free.take(address));
+            let holders = self.holders.entry(address).or_default();
+            if holders.is_empty() {
+                for pool in self.pools.values_mut().filter(|pool| pool.spec.contains(address)) {
+                    pool.free.take(address);
+                    pool.used += 1;
+                }
+            }
+            let _new = holders.insert(id.clone());
         }
     }
 
@@ -188,6 +193,7 @@ impl Ipam {
             let _empty = self.holders.remove(&address);
             for pool in self.pools.values_mut().filter(|pool| pool.spec.contains(address)) {
                 pool.free.give(address);
+                pool.used -= 1;
             }
         }
     }

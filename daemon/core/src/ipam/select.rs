@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
 /// What an expression asks of a label.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Operator {
     /// It is there with one of these values.
     In(BTreeSet<String>),
@@ -19,7 +22,7 @@ pub enum Operator {
 }
 
 /// One of `matchExpressions`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Expression {
     /// The label.
     pub key: String,
@@ -28,7 +31,8 @@ pub struct Expression {
 }
 
 /// All must hold; an empty selector takes everything.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Selector {
     /// `matchLabels`.
     pub labels: Labels,

@@ -367,6 +367,11 @@ proptest! {
             }
             while ipam.poll_action().is_some() {}
             lawful(&services, &ipam)?;
+            for pool in &now {
+                let held = services.keys().filter_map(|id| ipam.held(id)).flatten().filter(|address| pool.contains(**address));
+                let held: BTreeSet<&IpAddr> = held.collect();
+                prop_assert_eq!(ipam.usage()[pool.name.as_str()].used, held.len() as u128);
+            }
             for (id, held) in before.iter().filter(|(id, _)| Some(*id) != touched.as_ref()) {
                 let Some(request) = services.get(id) else { continue };
                 let after = ipam.held(id).expect("known");

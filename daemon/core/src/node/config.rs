@@ -158,6 +158,8 @@ pub struct GroupConfig {
     pub link_local: Option<Ipv6Addr>,
     /// Link by name; found by the subnet of the first address otherwise.
     pub interface: Option<String>,
+    /// Further names, tried in this order where no link has the first.
+    pub further_interfaces: Vec<String>,
     /// The lease that elects; `None`: VRRP does. With one, what belongs to the virtual router means nothing: `vrid` (0) to `strict_rfc`,
     /// `unicast_peers`, `link_local`, and `drain_time`, since what is given up is closed before it is released.
     pub lease: Option<LeaseConfig>,
@@ -211,6 +213,7 @@ impl GroupConfig {
             addresses,
             link_local: None,
             interface: None,
+            further_interfaces: Vec::new(),
             lease: None,
             vrid,
             priority: crate::types::HEALTHY_MIN,
@@ -281,6 +284,7 @@ impl GroupConfig {
             && self.lease == other.lease
             && self.vrid == other.vrid
             && self.interface == other.interface
+            && self.further_interfaces == other.further_interfaces
             && self.unicast_peers == other.unicast_peers
             && self.shard == other.shard
             && self.families() == other.families()

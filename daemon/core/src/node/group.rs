@@ -289,8 +289,9 @@ impl Group {
         let fits = |net: &&ipnet::IpNet| !owned.contains(&net.addr());
         match family {
             Family::V4 => {
-                let v4 = || link.addresses.iter().filter(|n| n.addr().is_ipv4()).filter(fits);
-                v4().find(near).or_else(|| v4().next())
+                // Of a shard's VIPs the link may have thousands: who it is not is asked of one address only.
+                let v4 = || link.addresses.iter().filter(|n| n.addr().is_ipv4());
+                v4().filter(near).find(fits).or_else(|| v4().find(fits))
             }
             // RFC 9568 section 5.1.2.1: the source is a link-local address.
             Family::V6 => link.addresses.iter().filter(fits).find(|n| is_link_local(&n.addr())),

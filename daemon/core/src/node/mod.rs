@@ -176,6 +176,7 @@ impl Node {
     /// A deadline passed; see the contract above for what the driver does first.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.start_probes(now);
+        self.join_adverts(now);
         self.each(now, |g, env, now| {
             if g.poll_timeout().is_some_and(|at| at <= now) {
                 g.handle_timeout(env, now);
@@ -200,6 +201,17 @@ impl Node {
             }
         }
         self.collect(now);
+    }
+
+    /// Shards whose interval is the same send their adverts at one time: a node that owns many wakes itself and everybody who hears it once
+    /// in an interval, and not once for each.
+    fn join_adverts(&mut self, now: Instant) {
+        let shards = || self.groups.iter().filter(|g| g.config.shard.is_some());
+        let due = |g: &&Group| g.vrrp.advert_due().is_some_and(|at| at <= now);
+        let Some(interval) = shards().find(due).map(|g| g.vrrp.config().interval) else { return };
+        for group in self.groups.iter_mut().filter(|g| g.config.shard.is_some()) {
+            group.vrrp.join_advert(interval, now);
+        }
     }
 
     /// Next thing the driver owes.

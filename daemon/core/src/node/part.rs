@@ -19,7 +19,10 @@ impl Group {
     /// The link of the group among those that exist: by name, else by this node's address (a shard) or the subnet of the first address.
     fn find_link<'a>(&self, links: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
         match (&self.config.interface, self.config.shard) {
-            (Some(name), _) => links.iter().find(|l| l.name == *name),
+            (Some(name), _) => {
+                let mut names = core::iter::once(name).chain(&self.config.further_interfaces);
+                names.find_map(|name| links.iter().find(|l| l.name == *name))
+            }
             (None, Some(shard)) => links.iter().find(|l| l.addresses.iter().any(|n| n.addr() == shard.node)),
             (None, None) => {
                 let owned = self.config.owned();
@@ -33,7 +36,12 @@ impl Group {
     fn obstacle(&self, env: &Env<'_>) -> Option<(Reason, String)> {
         let Some(link) = &self.link else {
             let text = match (&self.config.interface, self.config.shard) {
-                (Some(name), _) => format!("interface {name} does not exist"),
+                (Some(name), _) if self.config.further_interfaces.is_empty() => {
+                    format!("interface {name} does not exist")
+                }
+                (Some(name), _) => {
+                    format!("none of the interfaces {name}, {} exists", self.config.further_interfaces.join(", "))
+                }
                 (None, Some(shard)) => format!("no interface has this node's address {}", shard.node),
                 (None, None) => "no interface has a subnet with the first address".to_owned(),
             };

@@ -10,6 +10,7 @@ use core::fmt;
 use core::hash::Hasher as _;
 use core::net::IpAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,17 @@ pub enum WhenAllFail {
     Refuse,
 }
 
+/// What is done with an endpoint of this node whose network namespace cannot be found, so that its sockets cannot be asked for flows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenUnplaced {
+    /// Our programs rewrite all the same: nobody behind them may.
+    #[default]
+    Direct,
+    /// The stack behind them (kube-proxy, Cilium) delivers what is new.
+    Delegate,
+}
+
 /// What a packet shows of a service: its identity on every node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct ServiceKey {
@@ -164,10 +176,12 @@ pub struct ServiceSpec {
     pub quic: bool,
     /// What happens when no endpoint is ready.
     pub when_all_fail: WhenAllFail,
+    /// Who delivers to an endpoint whose network namespace is not found.
+    pub when_unplaced: WhenUnplaced,
     /// Takes no new connections, keeps those it has.
     pub draining: bool,
-    /// Endpoints.
-    pub endpoints: Vec<EndpointSpec>,
+    /// Endpoints. Shared: a description is handed on from one part of the daemon to the next with every change of any other.
+    pub endpoints: Arc<Vec<EndpointSpec>>,
 }
 
 impl ServiceSpec {
@@ -201,7 +215,7 @@ pub struct EndpointSpec {
     /// Takes no new connections, keeps those it has.
     pub draining: bool,
     /// How its health is found out; `None`: it is ready.
-    pub check: Option<GateConfig>,
+    pub check: Option<Box<GateConfig>>,
 }
 
 /// A node that balances and carries endpoints.

@@ -8,6 +8,7 @@
 //! Used by `service::plan`; static groups have their lists in the configuration.
 
 pub mod eligible;
+pub mod number;
 pub mod place;
 pub mod rebalance;
 #[cfg(test)]
@@ -33,6 +34,7 @@ enum Question {
     Vip = 1,
     Cluster = 2,
     Score = 3,
+    Number = 4,
 }
 
 fn hash(question: Question, parts: &[&[u8]]) -> u64 {

@@ -12,7 +12,7 @@ use crate::types::{rank_priority, sick_priority};
 /// The ranks of every shard, best first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Placement {
-    ranks: Vec<Vec<String>>,
+    ranks: BTreeMap<ShardId, Vec<String>>,
 }
 
 /// Ranks that are spread evenly; those behind come into play when four nodes are dead, and are ordered by score alone.
@@ -55,6 +55,11 @@ fn score(shard: ShardId, node: &str) -> u64 {
 
 /// Ranks all nodes for all shards. The order and repetitions of the list do not matter.
 pub fn place<'a>(nodes: impl IntoIterator<Item = &'a str>, shards: u8) -> Placement {
+    place_numbered(nodes, &(0..shards).map(ShardId).collect::<Vec<_>>())
+}
+
+/// As [`place`], for shards of these numbers, which are spread by themselves.
+pub fn place_numbered<'a>(nodes: impl IntoIterator<Item = &'a str>, shards: &[ShardId]) -> Placement {
     let nodes: BTreeSet<&str> = nodes.into_iter().collect();
     // By score for each shard; names settle what a hash does not.
     let by_score = |shard: ShardId| {
@@ -62,8 +67,8 @@ pub fn place<'a>(nodes: impl IntoIterator<Item = &'a str>, shards: u8) -> Placem
         all.sort_by_key(|node| (core::cmp::Reverse(score(shard, node)), *node));
         all
     };
-    let mut rest: Vec<Vec<&str>> = (0..shards).map(|s| by_score(ShardId(s))).collect();
-    let mut ranks: Vec<Vec<&str>> = vec![Vec::new(); usize::from(shards)];
+    let mut rest: Vec<Vec<&str>> = shards.iter().map(|shard| by_score(*shard)).collect();
+    let mut ranks: Vec<Vec<&str>> = vec![Vec::new(); shards.len()];
     for _ in 0..SPREAD.min(nodes.len()) {
         // First ranks are one heap of shards; later ones are spread within the shards of the same first rank.
         let mut heaps: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
@@ -88,18 +93,24 @@ pub fn place<'a>(nodes: impl IntoIterator<Item = &'a str>, shards: u8) -> Placem
         }
     }
     let ranks = ranks.into_iter().zip(rest).map(|(ranks, rest)| ranks.into_iter().chain(rest));
-    Placement { ranks: ranks.map(|all| all.map(str::to_owned).collect()).collect() }
+    let ranks = ranks.map(|all| all.map(str::to_owned).collect());
+    Placement { ranks: shards.iter().copied().zip(ranks).collect() }
 }
 
 impl Placement {
     /// Nodes of a shard, best first; empty for a shard that is not there.
     pub fn ranks(&self, shard: ShardId) -> &[String] {
-        self.ranks.get(usize::from(shard.0)).map_or(&[], Vec::as_slice)
+        self.ranks.get(&shard).map_or(&[], Vec::as_slice)
+    }
+
+    /// With the shards of another placement, which has none of these.
+    pub fn join(&mut self, other: Self) {
+        self.ranks.extend(other.ranks);
     }
 
     /// Every shard.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> {
-        (0..self.ranks.len()).filter_map(|n| u8::try_from(n).ok()).map(ShardId)
+        self.ranks.keys().copied()
     }
 
     /// The VRRP priority of a node in a shard; `None`: it takes no part. The first four ranks lie at least 48 apart, and a sick node is

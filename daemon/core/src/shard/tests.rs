@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::eligible::{ConditionStatus, DRAIN_ANNOTATION, EXCLUDE_LABEL, Ineligible, NodeFacts, NodePolicy, reasons};
-use super::place::{Placement, place};
+use super::number::numbers;
+use super::place::{Placement, place, place_numbered};
 use super::rebalance::rebalance;
 use super::*;
 
@@ -187,4 +188,34 @@ fn every_reason_is_found_alone_and_said_in_words() {
     assert_eq!(reasons(&drained("false"), &policy), []);
     let lenient = NodePolicy { honour_exclude: false, ..NodePolicy::default() };
     assert_eq!(reasons(&NodeFacts { ready: ConditionStatus::False, ..excluded }, &lenient), []);
+}
+
+#[test]
+fn numbers_of_announcements_are_apart_and_later_ones_move_no_earlier() {
+    let all: Vec<(String, u8)> = (0..40).map(|n| (format!("a{n}"), 1 + n % 7)).collect();
+    let asked = |count: usize| all[..count].iter().map(|(name, count)| (name.as_str(), *count)).collect::<Vec<_>>();
+    let whole = numbers(&asked(40), 16);
+    let taken: Vec<ShardId> = whole.iter().flatten().flatten().copied().collect();
+    assert_eq!(taken.len(), taken.iter().collect::<BTreeSet<_>>().len());
+    assert!(taken.iter().all(|shard| (16..SHARDS_MAX).contains(&shard.0)));
+    for count in 0..40 {
+        assert_eq!(numbers(&asked(count), 16), whole[..count], "{count}");
+    }
+    // A full house: who does not fit gets nothing, and who comes later and fits does.
+    assert_eq!(
+        numbers(&[("big", 200), ("too", 40), ("fits", 39)], 16).iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, false, true]
+    );
+    assert_eq!(numbers(&[("all", 1)], SHARDS_MAX), [None]);
+}
+
+#[test]
+fn shards_with_numbers_of_their_own_are_spread_by_themselves() {
+    let nodes = names(3, 1);
+    let numbered = place_numbered(nodes.iter().map(String::as_str), &[ShardId(20), ShardId(70), ShardId(254)]);
+    assert_eq!(spread(&loads(&numbered, &nodes, &[])), 0);
+    let mut both = placed(&nodes, 6);
+    both.join(numbered);
+    assert_eq!(both.shards().count(), 9);
+    assert!(both.priority(ShardId(254), &nodes[0], false).is_some() && both.ranks(ShardId(7)).is_empty());
 }

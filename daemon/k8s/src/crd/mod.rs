@@ -2,11 +2,15 @@
 //!
 //! Hand-made and not derived: the schema is the contract, and what it refuses needs CEL, which no type says.
 
+mod bgp;
+mod l2_announcement;
 mod pool;
 mod vip_status;
 
 use serde_json::{Value, json};
 
+use bgp::{bgp_announcement, bgp_peer};
+use l2_announcement::l2_announcement;
 use pool::vip_pool;
 use vip_status::vip_status;
 
@@ -14,12 +18,20 @@ use vip_status::vip_status;
 pub const GROUP: &str = "bascule.dev";
 /// The longest address in text (RFC 4291 2.2, with an embedded IPv4 address).
 const ADDRESS_MAX: u32 = 45;
+/// Of a name of an object (RFC 1123 subdomain).
+const NAME_MAX: u32 = 253;
 /// Of a name of a namespace (RFC 1123 label).
 const LABEL_MAX: u32 = 63;
 
 /// Every definition, by the plural of its kind, which is the name of its file under deploy/crds as well.
-pub fn definitions() -> [(&'static str, Value); 2] {
-    [("vippools", vip_pool()), ("vipstatuses", vip_status())]
+pub fn definitions() -> [(&'static str, Value); 5] {
+    [
+        ("bgpannouncements", bgp_announcement()),
+        ("bgppeers", bgp_peer()),
+        ("l2announcements", l2_announcement()),
+        ("vippools", vip_pool()),
+        ("vipstatuses", vip_status()),
+    ]
 }
 
 /// What differs between our kinds; all of them are of the cluster and have one version.
@@ -33,7 +45,8 @@ struct Definition {
     columns: Vec<Value>,
     /// `None`: nobody asks for anything by it.
     spec: Option<Value>,
-    status: Value,
+    /// `None`: nothing is said in it.
+    status: Option<Value>,
 }
 
 impl Definition {
@@ -49,7 +62,9 @@ impl Definition {
             properties["spec"] = spec;
             schema["required"] = json!(["spec"]);
         }
-        properties["status"] = status;
+        if let Some(status) = status {
+            properties["status"] = status;
+        }
         schema["properties"] = properties;
         let mut version = json!({"name": "v1alpha1", "served": true, "storage": true});
         if status_apart {
@@ -74,6 +89,24 @@ impl Definition {
 
 fn column(name: &str, kind: &str, path: &str, priority: u8) -> Value {
     json!({"name": name, "type": kind, "jsonPath": path, "priority": priority})
+}
+
+/// Which VIPs an announcement means.
+fn selection() -> Value {
+    let names = |description: &str, max: u32| {
+        json!({
+            "description": description,
+            "type": "array",
+            "x-kubernetes-list-type": "set",
+            "maxItems": 256,
+            "items": {"type": "string", "minLength": 1, "maxLength": max},
+        })
+    };
+    json!({
+        "pools": names("VIPs out of these VipPools, whoever gave them; without any: all.", NAME_MAX),
+        "namespaces": names("VIPs of Services in these namespaces; without any: all.", LABEL_MAX),
+        "serviceSelector": selector("VIPs of Services with these labels; without it: all."),
+    })
 }
 
 fn text(max: u32) -> Value {

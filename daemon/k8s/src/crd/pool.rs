@@ -28,7 +28,7 @@ pub(super) fn vip_pool() -> Value {
         status_apart: true,
         columns,
         spec: Some(spec()),
-        status: status(),
+        status: Some(status()),
     }
     .object()
 }

@@ -24,7 +24,7 @@ pub(super) fn vip_status() -> Value {
         status_apart: false,
         columns,
         spec: None,
-        status: status(),
+        status: Some(status()),
     }
     .object()
 }

@@ -1,9 +1,13 @@
 //! Objects of the API as far as they matter. What is not named here is skipped while a body is read and takes no memory, managedFields
 //! before all.
 
+pub(crate) mod bgp;
+pub(crate) mod l2_announcement;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod pool;
+pub(crate) mod rule;
+mod selector;
 pub(crate) mod service;
 pub(crate) mod slice;
 

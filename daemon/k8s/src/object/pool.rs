@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bascule_core::ipam::{Block, Expression, Labels, Namespaces, Operator, PoolSpec, Selector};
+use bascule_core::ipam::{Block, Namespaces, PoolSpec};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::selector::RawSelector;
 use super::service::StatusCondition;
 use super::{Kind, Meta};
 
@@ -45,22 +46,6 @@ struct RawRange {
     last: String,
 }
 
-/// `LabelSelector` of apimachinery.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawSelector {
-    match_labels: Labels,
-    match_expressions: Vec<RawExpression>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct RawExpression {
-    key: String,
-    operator: String,
-    values: BTreeSet<String>,
-}
-
 /// `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
@@ -81,6 +66,11 @@ impl Kind for VipPool {
 }
 
 impl VipPool {
+    /// Its parts, for announcements, as far as they make sense: the allocator says what does not.
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        self.spec.blocks.values().filter_map(|block| block.block().ok()).collect()
+    }
+
     /// As the allocator has it. The schema refuses what would be an error here, as far as its language goes.
     pub(crate) fn spec(&self) -> Result<PoolSpec, String> {
         let spec = &self.spec;
@@ -124,23 +114,6 @@ impl RawBlock {
     }
 }
 
-impl RawSelector {
-    fn selector(&self) -> Result<Selector, String> {
-        let expression = |raw: &RawExpression| {
-            let operator = match raw.operator.as_str() {
-                "In" => Operator::In(raw.values.clone()),
-                "NotIn" => Operator::NotIn(raw.values.clone()),
-                "Exists" => Operator::Exists,
-                "DoesNotExist" => Operator::DoesNotExist,
-                other => return Err(format!("{other:?} is no operator of a selector")),
-            };
-            Ok(Expression { key: raw.key.clone(), operator })
-        };
-        let expressions = self.match_expressions.iter().map(expression).collect::<Result<_, _>>()?;
-        Ok(Selector { labels: self.match_labels.clone(), expressions })
-    }
-}
-
 /// The first pair of blocks that have an address in common, of those whose names `wanted` takes.
 fn first_overlap<'a>(
     a: &'a BTreeMap<String, Block>,
@@ -167,6 +140,8 @@ pub(crate) fn overlap(a: &PoolSpec, b: &PoolSpec) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use bascule_core::ipam::Labels;
+
     use super::*;
 
     fn pool(spec: &str) -> Result<PoolSpec, String> {

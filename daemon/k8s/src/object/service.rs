@@ -163,6 +163,7 @@ impl Service {
         self.is_load_balancer().then(|| KubeService {
             namespace: self.metadata.namespace.clone(),
             name: self.metadata.name.clone(),
+            labels: self.metadata.labels.clone(),
             class: self.spec.load_balancer_class.clone(),
             vips: self.addresses(),
             ports: self.ports().collect(),
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn every_field_of_a_service_is_read() {
         let all = service(
-            r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"u","resourceVersion":"9",
+            r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"u","resourceVersion":"9","labels":{"tier":"edge"},
                 "managedFields":[{"manager":"kubectl","fieldsV1":{"f:spec":{}}}]},
               "spec":{"type":"LoadBalancer","loadBalancerClass":"bascule.dev/vip","clusterIP":"10.0.0.1","externalTrafficPolicy":"Local",
                 "sessionAffinity":"ClientIP","healthCheckNodePort":31000,"publishNotReadyAddresses":true,
@@ -206,6 +207,7 @@ mod tests {
         let wanted = KubeService {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
+            labels: [("tier".to_owned(), "edge".to_owned())].into(),
             class: Some("bascule.dev/vip".to_owned()),
             vips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             ports: vec![port("http", 80, Protocol::Tcp), port("dns", 53, Protocol::Udp), port("s", 7, Protocol::Sctp)],

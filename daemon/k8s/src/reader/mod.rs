@@ -1,47 +1,56 @@
-//! The reader of a cluster's intent: Services, EndpointSlices and Nodes as the API server has them, in plain types.
+//! The reader of a cluster's intent: Services, EndpointSlices, Nodes and objects about announcements as the API server has them, in plain
+//! types.
 //!
-//! Nothing is handed out before all three lists are complete. From then on a burst of changes makes one new intent, a few milliseconds
-//! late. Whatever the API server does, the intent neither empties nor shrinks by it (see [`crate::follow`]).
+//! Nothing is handed out before all lists are complete, or the server says that it has none of a kind that it need not have. From then on
+//! a burst of changes makes one new intent, a few milliseconds late. Whatever the API server does, the intent neither empties nor shrinks by it (see [`crate::follow`]).
 
+mod pace;
+mod rules;
 mod store;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bascule_core::election::lease::Condition;
+use bascule_core::intent::rules::Rules;
 use bascule_core::intent::{Intent, NodeIntent};
 use bascule_core::service::translate::KubeService;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::access::Access;
 use crate::follow::{Follower, Note, Sink, Told};
+use crate::object::bgp::{BgpAnnouncement, BgpPeer};
+use crate::object::l2_announcement::L2Announcement;
 use crate::object::node::Node;
+use crate::object::pool::VipPool;
+use crate::object::rule::Check;
 use crate::object::service::Service;
 use crate::object::slice::{EndpointSlice, KeptSlice};
 use crate::state::{ApiState, Standing};
+pub use pace::Pace;
+use rules::Listed;
 use store::Store;
 
 /// Changes that come within this time make one intent.
 const COALESCE: Duration = Duration::from_millis(10);
-/// After an intent follows a pause of so many times what it took to make, so that a cluster in turmoil costs a fifth of a core at most...
-const PAUSE: u32 = 4;
-/// ...but an endpoint that is not ready any more is out of the tables within 100 ms.
-const PAUSE_MAX: Duration = Duration::from_millis(40);
 
 /// What a reader must know.
 #[derive(Debug, Clone)]
 pub struct ReaderConfig {
     /// How the API server is reached. The files need not be there yet.
     pub access: Access,
-    /// How long a watch lives before it is replaced: a server that is gone without a word is noticed a few seconds after. Three requests
-    /// per node in this time.
+    /// How long a watch lives before it is replaced: a server that is gone without a word is noticed a few seconds after. A request for
+    /// each kind and node in this time.
     pub watch: Duration,
+    /// Judges what objects about announcements say in the words of the configuration file.
+    pub check: Check,
 }
 
 impl ReaderConfig {
-    /// With watches of 30 s: 0.1 requests a second, and what a dead server withholds is half a minute old at most.
-    pub const fn new(access: Access) -> Self {
-        Self { access, watch: Duration::from_secs(30) }
+    /// With watches of 30 s: 0.3 requests a second, and what a dead server withholds is half a minute old at most.
+    pub const fn new(access: Access, check: Check) -> Self {
+        Self { access, watch: Duration::from_secs(30), check }
     }
 }
 
@@ -51,12 +60,26 @@ pub struct Reader {
     shared: Shared,
     intents: watch::Sender<Option<Arc<Intent>>>,
     state: watch::Sender<ApiState>,
+    pace: Pace,
 }
 
 impl Reader {
     /// A reader that asks for nothing yet.
     pub fn new(config: ReaderConfig) -> Self {
-        Self { config, shared: Shared::default(), intents: watch::Sender::new(None), state: watch::Sender::default() }
+        let (intents, state) = (watch::Sender::new(None), watch::Sender::default());
+        Self { config, shared: Shared::default(), intents, state, pace: Pace::default() }
+    }
+
+    /// Where whoever carries intents out tells how long one took.
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
+    }
+
+    /// Of objects about announcements these were known to a former run: they hold until the API server says otherwise.
+    #[must_use]
+    pub fn knowing(self, rules: &Rules) -> Self {
+        self.shared.lock().know(rules);
+        self
     }
 
     /// The last intent; `None` before the first. Who is slow misses what was between.
@@ -71,16 +94,22 @@ impl Reader {
 
     /// Reads until `stop` is ready. No error of the API ends it.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { config, shared, intents, state } = &self;
-        let standing = Standing::new(3, state);
+        let Self { config, shared, intents, state, pace } = &self;
+        let standing = Standing::new(7, state);
         let follower = || Follower::new(config.access.clone(), config.watch);
         let [services, slices, nodes] = [0, 1, 2].map(|kind| Ear { shared, standing: &standing, kind });
+        let ear = |kind| RuleEar { ear: Ear { shared, standing: &standing, kind }, check: config.check };
+        let [pools, l2, peers, bgp] = [3, 4, 5, 6].map(ear);
         tokio::select! {
             () = stop => {}
             never = follower().run::<Service, _>(&services) => match never {},
             never = follower().run::<EndpointSlice, _>(&slices) => match never {},
             never = follower().run::<Node, _>(&nodes) => match never {},
-            () = publish(shared, intents) => {}
+            never = follower().optional().run::<VipPool, _>(&pools) => match never {},
+            never = follower().optional().run::<L2Announcement, _>(&l2) => match never {},
+            never = follower().optional().run::<BgpPeer, _>(&peers) => match never {},
+            never = follower().optional().run::<BgpAnnouncement, _>(&bgp) => match never {},
+            () = publish(shared, intents, pace) => {}
         }
     }
 }
@@ -90,6 +119,7 @@ impl Reader {
 struct Shared {
     store: Mutex<Store>,
     changed: Notify,
+    urgent: Notify,
 }
 
 impl Shared {
@@ -111,6 +141,9 @@ impl Ear<'_> {
         tell(&mut store);
         if store.is_due() {
             self.shared.changed.notify_one();
+        }
+        if store.is_urgent() {
+            self.shared.urgent.notify_one();
         }
     }
 }
@@ -163,13 +196,51 @@ impl Sink<Node> for Ear<'_> {
     }
 }
 
-async fn publish(shared: &Shared, intents: &watch::Sender<Option<Arc<Intent>>>) {
+/// The way of a kind that the server need not tell of.
+struct RuleEar<'a> {
+    ear: Ear<'a>,
+    check: Check,
+}
+
+impl<R: Listed> Sink<R> for RuleEar<'_> {
+    type Kept = Result<R::Good, String>;
+
+    fn keep(&self, object: R) -> Option<Self::Kept> {
+        Some(object.read(self.check))
+    }
+
+    fn tell(&self, told: Told<Self::Kept>) {
+        self.ear.store(|store| store.rule::<R>(told));
+    }
+
+    fn note(&self, note: Note) {
+        match note {
+            Note::Unknown => self.ear.store(Store::without::<R>),
+            Note::Failed(Condition::Denied, words) => {
+                self.ear.store(Store::without::<R>);
+                return self.ear.standing.forgo(self.ear.kind, words);
+            }
+            Note::Listed | Note::Watching | Note::Failed(..) => {}
+        }
+        self.ear.standing.note(self.ear.kind, note);
+    }
+}
+
+async fn publish(shared: &Shared, intents: &watch::Sender<Option<Arc<Intent>>>, pace: &Pace) {
     loop {
         shared.changed.notified().await;
         sleep(COALESCE).await;
         let began = Instant::now();
         let Some(intent) = shared.lock().take() else { continue };
         let _before = intents.send_replace(Some(Arc::new(intent)));
-        sleep((began.elapsed() * PAUSE).min(PAUSE_MAX)).await;
+        let made = Instant::now();
+        let (changes, adds) = pace.pauses(made - began);
+        sleep_until(made + changes).await;
+        while !shared.lock().is_urgent() {
+            tokio::select! {
+                () = sleep_until(made + adds) => break,
+                () = shared.urgent.notified() => {}
+            }
+        }
     }
 }

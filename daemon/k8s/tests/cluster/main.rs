@@ -7,3 +7,4 @@ mod fake;
 mod faults;
 mod nodes;
 mod reader;
+mod rules;

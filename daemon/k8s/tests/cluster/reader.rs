@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bascule_core::election::lease::Condition;
 use bascule_core::intent::Intent;
+use bascule_core::intent::rules::Rules;
 use bascule_k8s::{Access, ApiState, Reader, ReaderConfig};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
@@ -15,6 +16,8 @@ use tokio::task::JoinHandle;
 use crate::common::PATIENCE;
 use crate::fake::{Fake, Mood};
 
+/// Kinds that are read: Services, EndpointSlices, Nodes, VipPools, L2Announcements, BgpPeers, BgpAnnouncements.
+const KINDS: usize = 7;
 const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1";
 
@@ -34,7 +37,7 @@ fn node(address: &str) -> Value {
 }
 
 /// One Service with two endpoints, one node; another Service that is not of the type, with its slice.
-fn seed(fake: &Fake) {
+pub(crate) fn seed(fake: &Fake) {
     fake.put(SERVICE, service("LoadBalancer"));
     fake.put(SLICE, slice("web", &[true, true]));
     fake.put("/api/v1/namespaces/shop/services/inner", service("ClusterIP"));
@@ -43,7 +46,7 @@ fn seed(fake: &Fake) {
 }
 
 /// A running reader.
-struct Reading {
+pub(crate) struct Reading {
     intents: watch::Receiver<Option<Arc<Intent>>>,
     state: watch::Receiver<ApiState>,
     stop: oneshot::Sender<()>,
@@ -51,9 +54,15 @@ struct Reading {
 }
 
 impl Reading {
-    fn start(fake: &Fake) -> Self {
+    pub(crate) fn start(fake: &Fake) -> Self {
+        Self::knowing(fake, &Rules::default())
+    }
+
+    /// With the announcements of a former run.
+    pub(crate) fn knowing(fake: &Fake, rules: &Rules) -> Self {
         let access = Access::Kubeconfig(fake.kubeconfig());
-        let reader = Reader::new(ReaderConfig { watch: Duration::from_secs(2), ..ReaderConfig::new(access) });
+        let config = ReaderConfig { watch: Duration::from_secs(2), ..ReaderConfig::new(access, |_, _, _| Ok(())) };
+        let reader = Reader::new(config).knowing(rules);
         let (intents, state) = (reader.intents(), reader.state());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(reader.run(async move { drop(stopped.await) }));
@@ -61,7 +70,7 @@ impl Reading {
     }
 
     /// The next intent that `wanted` takes.
-    async fn intent(&mut self, what: &str, wanted: impl Fn(&Intent) -> bool) -> Arc<Intent> {
+    pub(crate) async fn intent(&mut self, what: &str, wanted: impl Fn(&Intent) -> bool) -> Arc<Intent> {
         let found = self.intents.wait_for(|intent| intent.as_deref().is_some_and(&wanted));
         let found = tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("waited for {what}"));
         found.expect("the reader runs").clone().expect("it is one")
@@ -71,7 +80,7 @@ impl Reading {
         self.state(&format!("{wanted:?}"), |state| state.condition == wanted).await
     }
 
-    async fn state(&mut self, what: &str, wanted: impl FnMut(&ApiState) -> bool) -> ApiState {
+    pub(crate) async fn state(&mut self, what: &str, wanted: impl FnMut(&ApiState) -> bool) -> ApiState {
         let found = tokio::time::timeout(PATIENCE, self.state.wait_for(wanted)).await;
         found.unwrap_or_else(|_| panic!("waited for {what}")).expect("the reader runs").clone()
     }
@@ -81,7 +90,7 @@ impl Reading {
         !self.intents.has_changed().expect("the reader runs")
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).expect("the reader runs");
         tokio::time::timeout(PATIENCE, self.task)
             .await
@@ -171,11 +180,11 @@ async fn a_slow_server_is_waited_for() {
     seed(&fake);
     fake.set_mood(Mood::Slow);
     let mut reading = Reading::start(&fake);
-    fake.until("three lists wait", || fake.lock().waiting == 3).await;
+    fake.until("a list of each kind waits", || fake.lock().waiting == KINDS as u64).await;
     assert!(reading.is_unchanged());
     fake.release();
     reading.intent("the first intent", |_| true).await;
-    fake.until("three watches wait", || fake.lock().waiting == 6).await;
+    fake.until("a watch of each kind waits", || fake.lock().waiting == 2 * KINDS as u64).await;
     fake.put(SLICE, slice("web", &[false]));
     fake.release();
     reading.intent("what happens afterwards", |intent| ready(intent) == [false]).await;
@@ -199,7 +208,7 @@ async fn survives(mood: Mood, condition: Condition) {
     assert_eq!((&then.services[0].service, &then.nodes), (&first.services[0].service, &first.nodes));
     reading.condition(Condition::Reachable).await;
     // By watches alone: each list is asked for once in a life.
-    assert_eq!(fake.asked("GET", "limit="), 3, "{:?}", fake.lock().seen);
+    assert_eq!(fake.asked("GET", "limit="), KINDS, "{:?}", fake.lock().seen);
     reading.stop().await;
 }
 
@@ -236,7 +245,7 @@ async fn a_frozen_server_is_noticed_and_its_watch_goes_on_where_it_stood() {
     fake.put(SLICE, slice("web", &[false]));
     fake.set_mood(Mood::Well);
     reading.intent("what happened meanwhile", |intent| ready(intent) == [false]).await;
-    assert_eq!(fake.asked("GET", "limit="), 3);
+    assert_eq!(fake.asked("GET", "limit="), KINDS);
     reading.stop().await;
 }
 
@@ -315,7 +324,7 @@ async fn what_does_not_matter_makes_no_intent() {
     // A list of each kind, to be sure that all of it was seen.
     fake.compact();
     fake.cut_watches();
-    reading.state("all to be listed again", |state| state.lists == 6).await;
+    reading.state("all to be listed again", |state| state.lists == 2 * KINDS as u64).await;
     assert!(reading.is_unchanged());
     fake.put(SLICE, slice("web", &[false]));
     reading.intent("what matters", |intent| ready(intent) == [false]).await;

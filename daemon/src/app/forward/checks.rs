@@ -79,8 +79,8 @@ impl Checks {
     pub(super) fn configure<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec>, now: Instant) {
         let mut wanted: BTreeMap<EndpointId, (String, &GateConfig)> = BTreeMap::new();
         for service in services {
-            for endpoint in &service.endpoints {
-                if let Some(check) = &endpoint.check {
+            for endpoint in service.endpoints.iter() {
+                if let Some(check) = endpoint.check.as_deref() {
                     let id = EndpointId { service: service.key(), endpoint: endpoint.name.clone() };
                     wanted.insert(id, (service.name.clone(), check));
                 }

@@ -50,8 +50,8 @@ const ALL: Duration = Duration::from_secs(300);
 /// What the room is told.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// The configuration; `None`: there is no data plane. And the services that one site at a time has.
-    Config(Option<Box<Forwarding>>, Vec<PeerConfig>, BTreeSet<ServiceKey>),
+    /// The configuration; `None`: there is no data plane. And the services that one site at a time has. Answered once the room has taken it.
+    Config(Option<Box<Forwarding>>, Vec<PeerConfig>, BTreeSet<ServiceKey>, oneshot::Sender<()>),
     /// A link is there or changed.
     Link(LinkInfo),
     /// A link is gone.
@@ -95,11 +95,13 @@ impl ForwardSender {
 }
 
 impl ForwardSender {
-    /// The configuration in force.
-    pub(super) async fn config(&self, loaded: &Loaded) {
+    /// The configuration in force. What comes back is ready once the room has taken it, or has ended.
+    pub(super) async fn config(&self, loaded: &Loaded) -> oneshot::Receiver<()> {
+        let (done, taken) = oneshot::channel();
         let spreads = loaded.sites.iter().flat_map(|sites| sites.services.values());
         let passive = spreads.filter(|spread| spread.is_passive()).map(|spread| spread.key).collect();
-        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone(), passive)).await;
+        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone(), passive, done)).await;
+        taken
     }
 }
 
@@ -169,9 +171,10 @@ fn now() -> Instant {
 impl Room {
     async fn run(mut self) {
         let mut next_tick = tokio::time::Instant::now() + TICK;
-        // When the ways must be asked for anew, and the places of endpoints that were found before, too.
+        // When ways and places must be asked for anew, and what of them may be others.
         let mut stale = None;
-        let mut next_all = tokio::time::Instant::now();
+        let mut news = Change::Any;
+        let mut next_all = tokio::time::Instant::now() + ALL;
         loop {
             let deadlines = [self.plane.poll_timeout(), self.checks.poll_timeout()];
             let deadline = deadlines.into_iter().flatten().min();
@@ -189,14 +192,15 @@ impl Room {
                     self.checks.handle_answer(answer, &mut self.plane.balancer, now());
                 }
                 heard = self.ways.changed(), if stale.is_none() => {
-                    if heard.as_ref().is_ok_and(|change| *change == Change::Any) {
-                        next_all = tokio::time::Instant::now();
-                    }
-                    if let Err(error) = heard {
-                        warn!(%error, "changes of routes and neighbours are not heard; looking every second");
-                        sleep(CALM).await;
-                        next_all = tokio::time::Instant::now();
-                    }
+                    let change = match heard {
+                        Ok(change) => change,
+                        Err(error) => {
+                            warn!(%error, "changes of routes and neighbours are not heard; looking every second");
+                            sleep(CALM).await;
+                            Change::Any
+                        }
+                    };
+                    news = news.and(change);
                     changed = true;
                 }
                 () = sleep(wait) => {}
@@ -207,7 +211,7 @@ impl Room {
                 }
             }
             if std::mem::take(&mut self.plane.asks_all) {
-                (changed, next_all) = (true, tokio::time::Instant::now());
+                (changed, news) = (true, Change::Any);
             }
             if changed || self.plane.asks_ways() {
                 stale.get_or_insert(tokio::time::Instant::now() + CALM);
@@ -229,22 +233,28 @@ impl Room {
             }
             if stale.is_some_and(|at| at <= tokio::time::Instant::now()) {
                 stale = None;
-                let all = next_all <= tokio::time::Instant::now();
-                if all {
+                news = news.and(self.ways.pending().await);
+                if next_all <= tokio::time::Instant::now() {
+                    news = Change::Any;
+                }
+                if news == Change::Any {
                     next_all = tokio::time::Instant::now() + ALL;
                 }
-                self.plane.resolve(&mut self.ways, all).await;
+                news =
+                    if self.plane.resolve(&mut self.ways, &news, now).await { Change::default() } else { Change::Any };
             }
         }
     }
 
     fn order(&mut self, order: Order) {
         match order {
-            Order::Config(forwarding, bfd, passive) => {
+            Order::Config(forwarding, bfd, passive, done) => {
                 let specs = forwarding.iter().flat_map(|f| &f.config.services);
                 self.checks.configure(specs, now());
                 self.plane.passive(&passive, now());
                 self.plane.configure(forwarding, &bfd, &self.links, now());
+                // Who does not wait needs no answer.
+                let _gone = done.send(());
             }
             // Who no longer waits needs no answer.
             Order::Grant(key, term, deadline, done) => {

@@ -1,5 +1,6 @@
 //! The balancer and the programs together: configuration in, actions carried out, devices kept, ways to nodes found.
 
+mod conditions;
 mod resolve;
 mod sites;
 
@@ -69,8 +70,6 @@ pub(super) struct Plane {
     asks_ways: bool,
     /// Any place may be another than is known.
     pub(super) asks_all: bool,
-    /// The last endpoint without a place that was asked for.
-    lost: Option<IpAddr>,
     retry: Option<Instant>,
     headroom: u64,
     /// Devices that had to leave XDP.
@@ -433,23 +432,5 @@ impl Plane {
             }
             self.balancer.handle_node(&node.name, up, now);
         }
-    }
-
-    /// What an operator should know.
-    pub(super) fn conditions(&self) -> Vec<String> {
-        let standings: Vec<Standing> = self.standings.values().cloned().collect();
-        let facts = self.forward.iter().flat_map(|forward| forward.conditions(&standings));
-        let forgotten = self.balancer.status().services.into_iter().filter(|s| s.forgotten > 0).map(|s| {
-            let (name, rows) = (s.name, s.forgotten);
-            format!("{name}: {rows} rows lost their oldest home within the drain time: connections there break when they come by them")
-        });
-        self.problem
-            .iter()
-            .chain(&self.terms.problem)
-            .cloned()
-            .chain(self.refused.values().cloned())
-            .chain(facts)
-            .chain(forgotten)
-            .collect()
     }
 }

@@ -108,6 +108,12 @@ pub(super) fn tell(report: &Report) {
         Report::Forgotten { service, rows } => {
             warn!(%service, rows, "a third home within the drain time: connections at the oldest one break when they come by these rows");
         }
+        Report::Delegated { service, endpoints: 0 } => {
+            info!(%service, "our programs deliver to all endpoints here again")
+        }
+        Report::Delegated { service, endpoints } => {
+            warn!(%service, endpoints, "the network namespace of endpoints here is not found: the stack delivers to them");
+        }
         Report::AllUnready { service, kept } => warn!(%service, kept, "no endpoint is ready"),
         Report::Flapping { service, endpoint } => {
             warn!(%service, endpoint, "held unready: it changes its mind too often")

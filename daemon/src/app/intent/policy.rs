@@ -42,6 +42,7 @@ pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
             everywhere: services.announce == Announce::Bgp,
             delivery: services.delivery,
             returns: services.returns,
+            when_unplaced: services.when_unplaced,
             drain: services.drain,
         },
         nodes: NodePolicy {
@@ -54,6 +55,8 @@ pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
         announce: services.announce,
         interface: services.interface.clone(),
         taken: groups.chain(anycast).collect(),
+        file_vrids: file.node.groups.iter().map(|group| (group.vrid, group.name.clone())).collect(),
+        file_neighbors: file.bgp.as_ref().map(|bgp| bgp.speaker.neighbors.iter().map(|n| n.name.clone()).collect()),
         file_services: forwarding.clone().flat_map(|f| &f.config.services).map(|service| service.key()).collect(),
         file_nodes: forwarding.flat_map(|f| f.config.nodes.clone()).filter(|node| here(file, node)).collect(),
         limits: limits(),

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bascule_core::election::lease::Condition;
 use bascule_core::intent::Intent;
-use bascule_k8s::{Access, ApiState, Reader, ReaderConfig};
+use bascule_k8s::{Access, ApiState, Pace, Reader, ReaderConfig};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -72,14 +72,17 @@ impl Sources {
             return follow_file(&services.intent_file, &self.merger).await;
         }
         let access = kubernetes.kubeconfig.map_or(Access::InCluster, Access::Kubeconfig);
-        let reader = Reader::new(ReaderConfig::new(access));
-        let (intents, state) = (reader.intents(), reader.state());
+        let mut reader = Reader::new(ReaderConfig::new(access, config::check_words));
+        if let Some(seen) = &self.known {
+            reader = reader.knowing(&seen.intent.rules);
+        }
+        let (intents, state, pace) = (reader.intents(), reader.state(), reader.pace());
         // Like every task of the process it ends with it.
         tokio::spawn(reader.run(std::future::pending()));
         tokio::spawn(tell_state(state, self.handle));
         let kept = self.known.map(|seen| seen.intent);
         tokio::spawn(Keeper::new(services.intent_file, kept).run(intents.clone()));
-        follow_reader(intents, &self.merger).await;
+        follow_reader(intents, &pace, &self.merger).await;
     }
 }
 
@@ -90,6 +93,7 @@ async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) 
         let now = state.borrow_and_update().clone();
         let well = matches!(now.condition, Condition::Unknown | Condition::Reachable);
         let detail = now.detail.unwrap_or_default();
+        tell_untold(&handle, now.untold);
         handle.set_api((!well).then(|| format!("{:?}: {detail}", now.condition)));
         if now.condition != before {
             if well {
@@ -103,14 +107,26 @@ async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) 
     }
 }
 
-async fn follow_reader(mut reader: watch::Receiver<Option<Arc<Intent>>>, merger: &Merger) {
+/// One line when the role does not allow the kinds of announcements, and when it does again.
+fn tell_untold(handle: &IntentHandle, now: Option<String>) {
+    match (handle.untold(), &now) {
+        (None, Some(words)) => warn!(words, "objects about announcements are not read; what is known of them stays"),
+        (Some(_), None) => info!("objects about announcements are read again"),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    handle.set_untold(now);
+}
+
+async fn follow_reader(mut reader: watch::Receiver<Option<Arc<Intent>>>, pace: &Pace, merger: &Merger) {
     reader.mark_changed();
     while reader.changed().await.is_ok() {
         let newest = reader.borrow_and_update().clone();
         let Some(intent) = newest else { continue };
+        let began = Instant::now();
         if merger.intent(Seen { intent, origin: Origin::Api, at: SystemTime::now() }).await.is_err() {
             return;
         }
+        pace.took(began.elapsed());
     }
 }
 

@@ -1,5 +1,7 @@
 //! How routes are presented to a neighbor.
 
+use std::collections::BTreeSet;
+
 use bascule_bgp::config::{ExportAction, ExportPolicy, ExportRule, NextHopMode, RouteAttributes};
 
 use super::super::nearest::nearest;
@@ -39,7 +41,7 @@ pub(super) fn read(
         }
         rules.push(action.zip(names).map(|(action, names)| {
             let vips = names.items.into_iter().map(|n| n.value).collect();
-            ExportRule { vips, action }
+            ExportRule { vips, prefixes: BTreeSet::new(), action }
         }));
     }
     let complete = rules.len() == list.value.len();
@@ -47,7 +49,7 @@ pub(super) fn read(
     Some(ExportPolicy { default: default?, rules: rules.filter(|_| complete)? })
 }
 
-fn action(
+pub(super) fn action(
     map: &Map<'_>,
     next_hop: NextHopMode,
     internal: Option<bool>,

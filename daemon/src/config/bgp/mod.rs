@@ -1,9 +1,12 @@
 //! The BGP section: one neighbor after another, then what concerns several of them and the VIPs.
 
+mod cluster;
 mod community;
 mod export;
 mod neighbor;
 mod rules;
+
+pub use cluster::check_words;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,6 +37,8 @@ pub struct Bgp {
     pub drain_time: Duration,
     /// Where neighbors may dial; `None` when none may.
     pub listen: Option<SocketAddr>,
+    /// Where relative paths start.
+    pub base_dir: PathBuf,
     /// The password files, to be watched like the file itself.
     pub password_files: Vec<PathBuf>,
 }
@@ -83,13 +88,22 @@ pub(super) fn read(
     let router_id = map.has("routerId").then(|| map.text("routerId", router_id));
     let drain = map.time("drainTime");
     let listen = map.text("listen", super::values::socket_address);
-    let list = map.sections("neighbors", NEIGHBORS_MAX);
-    if let Some(list) = list.as_ref().filter(|l| l.value.is_empty()) {
+    let list = map.has("neighbors").then(|| map.sections("neighbors", NEIGHBORS_MAX));
+    // The cluster may have them all.
+    let cluster = file.holds("kubernetes", "services");
+    if list.is_none() && !cluster {
+        map.wrong("neighbors", "missing", "use a list of mappings");
+    }
+    if let Some(list) = list.iter().flatten().find(|l| l.value.is_empty() && !cluster) {
         errors.add(list.at, &list.path, "the list is empty", "give at least one router");
     }
     let own_as = asn.as_ref().map(|a| a.value);
     let mut neighbors = Vec::new();
-    for neighbor in list?.value.iter().flatten() {
+    let list = match list {
+        Some(list) => list?.value,
+        None => Vec::new(),
+    };
+    for neighbor in list.iter().flatten() {
         neighbors.push(neighbor::read(neighbor, own_as, vips, base_dir, errors, warnings));
     }
     rules::across(&neighbors, vips, errors);
@@ -112,6 +126,7 @@ pub(super) fn read(
         router_id_given,
         drain_time: drain?.value,
         listen: listens.then_some(listen.value),
+        base_dir: base_dir.to_owned(),
         password_files,
     };
     Some(Some(Read { bgp, bfd }))

@@ -1,11 +1,13 @@
 //! How this node reaches the Kubernetes API, when anything in the file needs it, and what it makes of the cluster's Services.
 
+mod bfd;
 mod services;
 
 use std::path::{Path, PathBuf};
 
 use super::read::{Errors, Map};
 use super::values;
+pub use bfd::ClusterBfd;
 pub use services::{ClusterServices, Source};
 
 /// The section `kubernetes`.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bascule_core::node::config::{Announce, GroupConfig};
-use bascule_core::service::{Delivery, Return};
+use bascule_core::service::{Delivery, Return, WhenUnplaced};
 use bascule_core::shard::{ShardId, identity};
 
 use super::super::forwarding::distinct;
 use super::super::read::{At, Errors, Map};
 use super::super::values;
+use super::bfd::{self, ClusterBfd};
 
 /// Where the intent comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +43,12 @@ pub struct ClusterServices {
     pub delivery: Delivery,
     /// The way of replies.
     pub returns: Return,
+    /// Who delivers to a pod whose network namespace is not found.
+    pub when_unplaced: WhenUnplaced,
     /// How long a previous home is asked for flows.
     pub drain: Duration,
+    /// BFD with the other nodes; `None`: none.
+    pub bfd: Option<ClusterBfd>,
     /// Labels of the nodes that may own.
     pub selector: BTreeMap<String, String>,
     /// Only nodes whose condition Ready is True may own.
@@ -100,7 +105,9 @@ pub(super) fn read(
     let interface = map.has("interface").then(|| map.text("interface", values::link_name));
     let shards = map.whole("shards");
     let (announce, delivery, returns) = (map.word_at("announce"), map.word_at("delivery"), map.word_at("return"));
+    let when_unplaced = map.word("whenUnplaced");
     let drain = map.time("drain");
+    let bfd = bfd::read(&map);
     let selector = map.texts("nodeSelector", values::label);
     let (require_ready, honour_exclude, allocator, report) =
         (map.flag("requireReady"), map.flag("honourExclude"), map.flag("allocator"), map.flag("report"));
@@ -154,7 +161,9 @@ pub(super) fn read(
             _ => Delivery::Direct,
         },
         returns: if returns?.value == "viaIngress" { Return::ViaIngress } else { Return::Direct },
+        when_unplaced: if when_unplaced? == "direct" { WhenUnplaced::Direct } else { WhenUnplaced::Delegate },
         drain: drain?.value,
+        bfd: bfd?,
         selector: labels,
         require_ready: require_ready?,
         honour_exclude: honour_exclude?,

@@ -18,6 +18,26 @@ pub(super) const MINIMUM_TTL: Field = field(
     "Smallest TTL of the peer's packets, with `multihop` only. BIRD sends them with the system's 64: 64 less the routers in between. 1 hears any.",
 );
 
+/// Of sessions that another section asks for.
+pub(super) const TRANSMIT_INTERVAL: Field = field(
+    "transmitInterval",
+    Time { min: 10, max: 60_000, step: 1 },
+    Value("300ms"),
+    "Shortest time between own packets.",
+);
+pub(super) const RECEIVE_INTERVAL: Field = field(
+    "receiveInterval",
+    Time { min: 10, max: 60_000, step: 1 },
+    Value("300ms"),
+    "Shortest time between its packets.",
+);
+pub(super) const MULTIPLIER: Field = field(
+    "multiplier",
+    Whole { min: 1, max: 255 },
+    Value("3"),
+    "Packets that may be lost before the path counts as down.",
+);
+
 static BFD_PEER: Section = Section {
     path: "bfd.peers[]",
     about: "One session. It runs at the slower of what this side wants to send and the peer wants to receive, each way for itself; a peer is gone after its own multiplier times that interval without a packet. Changed intervals and TTLs do not take a session down; another address, source or interface makes a new one.",

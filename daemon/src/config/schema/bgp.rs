@@ -2,7 +2,7 @@
 
 use super::Absent::{Required, Value, Words};
 use super::Kind::{Flag, Section as Mapping, Sections, Text, Texts, Time, Whole, Word};
-use super::bfd::MINIMUM_TTL;
+use super::bfd::{MINIMUM_TTL, MULTIPLIER, RECEIVE_INTERVAL, TRANSMIT_INTERVAL};
 use super::{ADDRESS, NAME, Section, field};
 
 /// Largest value of a 4-octet field: AS numbers (RFC 6793), MED, LOCAL_PREF.
@@ -35,11 +35,16 @@ pub(super) static BGP: Section = Section {
             Value("\"[::]:179\""),
             "Where neighbors may dial; opened only when the mode of one is `passive` or `both`.",
         ),
-        field("neighbors", Sections(&NEIGHBOR), Required, "The routers, at least one."),
+        field(
+            "neighbors",
+            Sections(&NEIGHBOR),
+            Words("none, and required without `kubernetes.services`"),
+            "The routers, at least one; BgpPeers of the cluster are further ones.",
+        ),
     ],
 };
 
-static NEIGHBOR: Section = Section {
+pub(in crate::config) static NEIGHBOR: Section = Section {
     path: "bgp.neighbors[]",
     about: "One router. `multihop` and `ttlSecurity` exclude one another.",
     fields: &[
@@ -155,27 +160,7 @@ static NEIGHBOR: Section = Section {
 static BFD: Section = Section {
     path: "bgp.neighbors[].bfd",
     about: "BFD (RFC 5880) with the neighbor, single hop or, with `multihop`, multihop. `bfd: {}` takes the defaults.",
-    fields: &[
-        field(
-            "transmitInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between own packets.",
-        ),
-        field(
-            "receiveInterval",
-            Time { min: 10, max: 60_000, step: 1 },
-            Value("300ms"),
-            "Shortest time between its packets.",
-        ),
-        field(
-            "multiplier",
-            Whole { min: 1, max: 255 },
-            Value("3"),
-            "Packets that may be lost before the path counts as down.",
-        ),
-        MINIMUM_TTL,
-    ],
+    fields: &[TRANSMIT_INTERVAL, RECEIVE_INTERVAL, MULTIPLIER, MINIMUM_TTL],
 };
 
 /// What is done with a route; stands in the policy and in each of its rules.
@@ -204,7 +189,7 @@ macro_rules! action {
     };
 }
 
-static EXPORT: Section = Section {
+pub(in crate::config) static EXPORT: Section = Section {
     path: "bgp.neighbors[].export",
     about: "What is done with routes on their way out, unless a rule names their VIP.",
     fields: action![field("rules", Sections(&RULE), Value("[]"), "By VIP: the rule that names it holds instead.")],

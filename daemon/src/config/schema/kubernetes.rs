@@ -2,6 +2,7 @@
 
 use super::Absent::{Value, Words};
 use super::Kind::{Flag, Section as Mapping, Text, Texts, Time, Whole, Word};
+use super::bfd::{MINIMUM_TTL, MULTIPLIER, RECEIVE_INTERVAL, TRANSMIT_INTERVAL};
 use super::{NAME, Section, field};
 
 pub(super) static KUBERNETES: Section = Section {
@@ -72,10 +73,22 @@ static SERVICES: Section = Section {
         ),
         field("return", Word(&["direct", "viaIngress"]), Value("direct"), "The way of replies, as for `services`."),
         field(
+            "whenUnplaced",
+            Word(&["delegate", "direct"]),
+            Value("delegate"),
+            "With `delivery: direct` and `return: direct`, who takes new connections to pods of this node whose network namespace is not found within 3 s: `delegate`, the stack behind us (kube-proxy, Cilium); `direct`, our programs all the same, for clusters where nobody behind us knows the VIPs.",
+        ),
+        field(
             "drain",
             Time { min: 60_000, max: 86_400_000, step: 1_000 },
             Value("1h"),
             "How long those who held connections before a change are asked for them.",
+        ),
+        field(
+            "bfd",
+            Mapping(&CLUSTER_BFD),
+            Words("no BFD: every node is taken to be up"),
+            "BFD sessions with all other nodes of the cluster, by their first address: a node that dies is seen within a fraction of a second, and new connections go elsewhere. The same on all nodes: one without it takes no new connections from those with it after 10 s. Sessions of other sections with a node take the place of its own.",
         ),
         field(
             "nodeSelector",
@@ -114,5 +127,22 @@ static SERVICES: Section = Section {
             Value("/var/lib/bascule/intent.json"),
             "The last good intent: with `source: api` written here and used by a start without an API server, with `source: file` read and watched.",
         ),
+    ],
+};
+
+static CLUSTER_BFD: Section = Section {
+    path: "kubernetes.services.bfd",
+    about: "BFD (RFC 5880) between the nodes of the cluster; `bfd: {}` takes the defaults. Every node has a session with every other one: with more than 256 others there are none, and the log says so.",
+    fields: &[
+        TRANSMIT_INTERVAL,
+        RECEIVE_INTERVAL,
+        MULTIPLIER,
+        field(
+            "multihop",
+            Whole { min: 1, max: 255 },
+            Words("single hop: all nodes are on one link"),
+            "Multihop sessions (RFC 5883) over at most this many hops, for nodes behind routers.",
+        ),
+        MINIMUM_TTL,
     ],
 };

@@ -27,7 +27,7 @@ impl Endpoint {
         let (address, port) = (self.address.as_ref()?.value, self.port.as_ref()?.value);
         let name = self.name.as_ref()?.value.clone();
         Some(EndpointSpec {
-            check: check.map(|c| c.of(&name, SocketAddr::new(address, port))),
+            check: check.map(|c| Box::new(c.of(&name, SocketAddr::new(address, port)))),
             name,
             address,
             port,

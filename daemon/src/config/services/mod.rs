@@ -7,9 +7,12 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bascule_core::service::{Affinity, Delivery, EndpointSpec, Protocol, Return, ServiceSpec, WhenAllFail, number_of};
+use bascule_core::service::{
+    Affinity, Delivery, EndpointSpec, Protocol, Return, ServiceSpec, WhenAllFail, WhenUnplaced, number_of,
+};
 use bascule_core::site::summary::ServiceId;
 
 use super::forwarding::{self, distinct};
@@ -168,8 +171,10 @@ fn service(
             ask: udp && !quic && stateful.unwrap_or(Some(true))?,
             quic,
             when_all_fail: if when_all_fail? == "refuse" { WhenAllFail::Refuse } else { WhenAllFail::Keep },
+            // Of a service of the file nobody behind us needs to know.
+            when_unplaced: WhenUnplaced::Direct,
             draining: draining?,
-            endpoints,
+            endpoints: Arc::new(endpoints),
         })
     })();
     service.spec = spec;

@@ -119,12 +119,13 @@ fn five_fields_make_a_service() {
         ask: false,
         quic: false,
         when_all_fail: WhenAllFail::Keep,
+        when_unplaced: WhenUnplaced::Direct,
         draining: false,
-        endpoints: vec![
+        endpoints: Arc::new(vec![
             endpoint("10-0-0-11-8080", "10.0.0.11", 8080, Some("n1")),
             endpoint("10-1-0-2-80", "10.1.0.2", 80, Some("n2")),
             endpoint("10-7-0-1-80", "10.7.0.1", 80, None),
-        ],
+        ]),
     };
     assert_eq!(*web, expected);
 }
@@ -160,7 +161,7 @@ fn a_check_becomes_one_of_each_endpoint() {
             );
             check.probe
         };
-        service.endpoints.into_iter().map(of).collect()
+        service.endpoints.iter().cloned().map(of).collect()
     };
     let (a, b): (SocketAddr, SocketAddr) =
         ("[2001:db8::21]:443".parse().unwrap(), "[2001:db8::22]:8443".parse().unwrap());

@@ -22,6 +22,7 @@ use ipnet::IpNet;
 
 use super::error::ForwardError;
 use super::peers::Peers;
+use super::places::{Place, Places};
 use super::tables::Tables;
 use crate::dataplane::registry::vip_key;
 
@@ -36,17 +37,6 @@ pub struct Path {
     pub next_mac: [u8; 6],
     /// Largest IP packet on the way, bytes.
     pub mtu: u16,
-}
-
-/// Where an endpoint lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// A process in this network namespace.
-    Host,
-    /// Behind a device whose other end is in the namespace with this id (`RTM_GETNSID`).
-    Netns(i32),
-    /// Not found out: its sockets cannot be asked, so flows that were opened before this node knew them end.
-    Unknown,
 }
 
 /// "No socket look-up" in [`Endpoint::netns`].
@@ -74,9 +64,7 @@ pub(super) struct Known {
     /// Other sites, by number.
     pub(super) sites: BTreeMap<u8, SiteEntry>,
     paths: BTreeMap<IpAddr, Path>,
-    places: BTreeMap<IpAddr, Place>,
-    /// Endpoints that were told of since their place was asked for: another pod may have the address now.
-    fresh: BTreeSet<IpAddr>,
+    pub(super) places: Places,
     /// Largest segments that fit the narrowest way to another node, IPv4 and IPv6; 0: there is no other node.
     mss: (u16, u16),
 }
@@ -132,12 +120,19 @@ impl Known {
             }
             Action::PutEndpoint { slot, entry } => {
                 maps.peers.set_endpoint(slot.0.into(), &self.endpoint(&entry))?;
-                self.fresh.insert(entry.address);
+                if let Some(old) = self.endpoints.get(&slot) {
+                    self.places.remove(slot, old.address);
+                }
+                if !entry.remote {
+                    self.places.put(slot, entry.address);
+                }
                 self.endpoints.insert(slot, entry);
             }
             Action::RemoveEndpoint { slot } => {
                 maps.peers.set_endpoint(slot.0.into(), &Endpoint::default())?;
-                self.endpoints.remove(&slot);
+                if let Some(old) = self.endpoints.remove(&slot) {
+                    self.places.remove(slot, old.address);
+                }
             }
             Action::PutNode(entry) => self.put_node(maps, entry)?,
             Action::RemoveNode { spec } => self.remove_node(maps, &spec)?,
@@ -217,12 +212,10 @@ impl Known {
         Ok(())
     }
 
-    /// Addresses of other nodes whose way must be known, and of endpoints here whose place must be.
-    pub(super) fn wanted(&self) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
+    /// Addresses of other nodes, whose way must be known.
+    pub(super) fn others(&self) -> BTreeSet<IpAddr> {
         let others = self.nodes.values().filter(|node| !node.this);
-        let nodes = others.filter_map(|node| node.spec.addresses.first().copied()).collect();
-        let endpoints = self.endpoints.values().filter(|e| !e.remote).map(|e| e.address).collect();
-        (nodes, endpoints)
+        others.filter_map(|node| node.spec.addresses.first().copied()).collect()
     }
 
     /// The way to a node changed; `None`: there is none. What is not wanted any more is forgotten.
@@ -242,25 +235,18 @@ impl Known {
         Ok(true)
     }
 
-    pub(super) fn is_placed(&self, address: IpAddr) -> bool {
-        !self.fresh.contains(&address) && !matches!(self.places.get(&address), None | Some(Place::Unknown))
-    }
-
-    pub(super) fn is_new(&self, address: IpAddr) -> bool {
-        self.fresh.contains(&address)
-    }
-
-    /// Places of endpoints, as they are found. Gives those that are news. One look at all endpoints, however many places.
+    /// Places of endpoints, as they are found. Gives those that are news.
     pub(super) fn set_places(
         &mut self,
         maps: &mut Written<'_>,
         mut places: BTreeMap<IpAddr, Place>,
     ) -> Result<BTreeMap<IpAddr, Place>, ForwardError> {
-        self.fresh.retain(|address| !places.contains_key(address));
-        places.retain(|address, place| self.note_place(*address, *place));
-        if !places.is_empty() {
-            for (slot, entry) in self.endpoints.iter().filter(|(_, entry)| places.contains_key(&entry.address)) {
-                maps.peers.set_endpoint(slot.0.into(), &self.endpoint(entry))?;
+        places.retain(|address, place| self.places.answer(*address, *place));
+        for address in places.keys() {
+            for slot in self.places.slots(*address) {
+                if let Some(entry) = self.endpoints.get(&slot) {
+                    maps.peers.set_endpoint(slot.0.into(), &self.endpoint(entry))?;
+                }
             }
         }
         Ok(places)
@@ -275,17 +261,11 @@ impl Known {
         before != path
     }
 
-    /// True when it is news.
-    pub(super) fn note_place(&mut self, address: IpAddr, place: Place) -> bool {
-        self.places.insert(address, place) != Some(place)
-    }
-
     /// Drops facts of addresses that nothing names any more.
     pub(super) fn forget_unwanted(&mut self) {
-        let (nodes, endpoints) = self.wanted();
+        let nodes = self.others();
         self.paths.retain(|address, _| nodes.contains(address));
-        self.places.retain(|address, _| endpoints.contains(address));
-        self.fresh.retain(|address| endpoints.contains(address));
+        self.places.forget_unwanted();
     }
 
     /// Devices towards nodes.
@@ -295,13 +275,12 @@ impl Known {
 
     /// What an operator should know: nodes without a way, endpoints without a place.
     pub(super) fn conditions(&self) -> Vec<String> {
-        let (nodes, endpoints) = self.wanted();
+        let nodes = self.others();
         let lost = nodes.iter().filter(|address| !self.paths.contains_key(address));
         let lost = lost.map(|address| format!("no way to the node at {address}: what is for it is dropped"));
         // One that is leaving may be gone already.
-        let stays = |address: &&IpAddr| self.endpoints.values().any(|e| e.address == **address && !e.draining);
-        let unplaced = endpoints.iter().filter(|a| matches!(self.places.get(a), None | Some(Place::Unknown)));
-        let unplaced = unplaced.filter(stays);
+        let stays = |slot: EndpointSlot| self.endpoints.get(&slot).is_some_and(|e| !e.draining);
+        let unplaced = self.places.unplaced().filter(|address| self.places.slots(*address).any(stays));
         let unplaced = unplaced.map(|address| {
             format!(
                 "the network namespace of the endpoint {address} is not known: its sockets cannot be asked for flows"
@@ -353,7 +332,7 @@ impl Known {
         {
             flags |= if set { flag } else { 0 };
         }
-        let place = if entry.remote { Place::Unknown } else { self.place(entry.address) };
+        let place = if entry.remote { Place::Unknown } else { self.places.get(entry.address) };
         let netns = match place {
             Place::Host => {
                 flags |= ENDPOINT_HOST;
@@ -372,10 +351,6 @@ impl Known {
             service: entry.service.0,
             pad1: 0,
         }
-    }
-
-    fn place(&self, address: IpAddr) -> Place {
-        self.places.get(&address).copied().unwrap_or(Place::Unknown)
     }
 }
 

@@ -9,7 +9,8 @@ use bascule_ebpf_common::forward::{
     RETURN_VIA_INGRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_QUIC, SERVICE_SOURCES,
 };
 
-use super::apply::{Known, Path, Place, service};
+use super::apply::{Known, Path, service};
+use super::places::Place;
 
 const PATH: Path = Path { ifindex: 7, source_mac: [1; 6], next_mac: [2; 6], mtu: 1500 };
 
@@ -65,9 +66,9 @@ fn an_endpoint_is_asked_for_sockets_where_it_lives() {
     let mut known = Known::default();
     let address = endpoint().address;
     assert_eq!((known.endpoint(&endpoint()).netns, known.endpoint(&endpoint()).flags), (-2, ENDPOINT_READY));
-    known.note_place(address, Place::Netns(4));
+    known.places.note(address, Place::Netns(4));
     assert_eq!(known.endpoint(&endpoint()).netns, 4);
-    known.note_place(address, Place::Host);
+    known.places.note(address, Place::Host);
     let draining = EndpointEntry { ready: false, draining: true, ..endpoint() };
     assert_eq!(
         (known.endpoint(&draining).netns, known.endpoint(&draining).flags),

@@ -15,9 +15,10 @@ use bascule_ebpf_common::forward::{
 use ipnet::IpNet;
 
 use super::super::registry::vip_key;
-use super::apply::{Path, Place, Written};
+use super::apply::{Path, Written};
 use super::clean::pinned_devices;
 use super::error::ForwardError;
+use super::places::Place;
 use super::{Forward, Settled, attach, carry, flows, recover, sets};
 use crate::handle::forward::KeysView;
 
@@ -52,10 +53,23 @@ impl Forward {
         if sites { self.flag() } else { Ok(()) }
     }
 
-    /// Addresses of other nodes whose way must be found, and of endpoints here whose place must be.
+    /// Addresses of other nodes, whose way must be found.
     #[must_use]
-    pub fn wanted(&self) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
-        self.known.wanted()
+    pub fn others(&self) -> BTreeSet<IpAddr> {
+        self.known.others()
+    }
+
+    /// Addresses of endpoints here whose place must be found now that routes to these networks changed: those in them, new ones, and some of
+    /// those that have none.
+    #[must_use]
+    pub fn unplaced(&mut self, changed: &[IpNet]) -> BTreeSet<IpAddr> {
+        self.known.places.due(changed)
+    }
+
+    /// Addresses of endpoints here whose place was looked for and not found.
+    #[must_use]
+    pub const fn lost(&self) -> &BTreeSet<IpAddr> {
+        self.known.places.lost()
     }
 
     /// The way to the node at `address`; `None`: there is none. True when that is news.
@@ -67,16 +81,6 @@ impl Forward {
             self.peers.add_device(path.ifindex)?;
         }
         self.known.set_path(&mut Written { tables: &mut self.tables, peers: &mut self.peers }, address, path)
-    }
-
-    /// Is it known where the endpoint at `address` lives?
-    pub fn is_placed(&self, address: IpAddr) -> bool {
-        self.known.is_placed(address)
-    }
-
-    /// Was its place not asked for since it was told of?
-    pub fn is_new(&self, address: IpAddr) -> bool {
-        self.known.is_new(address)
     }
 
     /// Where these endpoints live. Gives those of which that is news.

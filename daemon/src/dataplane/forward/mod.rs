@@ -20,6 +20,7 @@ mod error;
 mod flows;
 mod mapped;
 mod peers;
+mod places;
 mod read;
 mod recover;
 mod sets;
@@ -38,11 +39,12 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use bascule_ebpf_common::forward::{DEFAULT_FLOWS, FORWARD_STAMP};
 
-pub use apply::{Path, Place};
+pub use apply::Path;
 pub use attach::Wish;
 pub(super) use clean::clean;
 pub use clean::stands;
 pub use error::ForwardError;
+pub use places::Place;
 pub use read::probes;
 pub use stats::Tallies;
 

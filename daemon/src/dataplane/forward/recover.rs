@@ -14,9 +14,10 @@ use bascule_ebpf_common::forward::{
     Node, SERVICE_ADDRESS, Site, Table,
 };
 
-use super::apply::{INSIDE, Known, Path, Place, address_key, key_of};
+use super::apply::{INSIDE, Known, Path, address_key, key_of};
 use super::error::ForwardError;
 use super::peers::Peers;
+use super::places::Place;
 use super::tables::{Tables, source_prefix};
 use crate::dataplane::registry::vip_key;
 
@@ -80,10 +81,10 @@ pub(super) fn seed(known: &mut Known, peers: &Peers) -> Result<(), ForwardError>
         match endpoint.netns {
             _ if endpoint == Endpoint::default() || endpoint.flags & ENDPOINT_REMOTE != 0 => {}
             -1 => {
-                let _news = known.note_place(address_of(endpoint.address), Place::Host);
+                let _news = known.places.note(address_of(endpoint.address), Place::Host);
             }
             id if id >= 0 => {
-                let _news = known.note_place(address_of(endpoint.address), Place::Netns(id));
+                let _news = known.places.note(address_of(endpoint.address), Place::Netns(id));
             }
             _ => {}
         }

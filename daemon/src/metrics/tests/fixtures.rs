@@ -108,6 +108,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
         waiting: 0,
         forgotten: 0,
         all_unready: false,
+        delegated: 28,
         starved: false,
         draining: false,
         endpoints: vec![EndpointStatus {
@@ -119,6 +120,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
             weight: 1,
             state: "ready",
             serving: true,
+            delegated: false,
         }],
     });
     let probes = vec![Probe { probe: ProbeKind::NativeXdp, trouble: None }];
@@ -182,13 +184,15 @@ pub(crate) fn reports() -> bascule_k8s::ReportState {
 }
 
 pub(crate) fn in_force() -> crate::handle::intent::InForce {
-    use bascule_core::service::plan::{NodeStanding, Plan, Refused, ServiceStanding};
+    use bascule_core::service::plan::{NodeStanding, ObjectStanding, Plan, Refused, ServiceStanding};
     let vip: std::net::IpAddr = [10, 9, 7, 100].into();
     let told = |name: &str, vips: Vec<_>, refused| ServiceStanding { name: name.to_owned(), vips, refused };
     let mut plan = Plan::default();
     plan.told = vec![told("shop/a", vec![vip], vec![]), told("shop/b", vec![], vec![Refused::Pending])];
     plan.standings = vec![NodeStanding { name: "n1".to_owned(), forwards: true, may_own: true, reasons: vec![] }];
-    plan.shards = vec![[vip].into()];
+    let refused = Some("spec.peers: there is no peer tor".to_owned());
+    plan.objects = vec![ObjectStanding { kind: "BgpAnnouncement".into(), name: "edge".into(), vips: 0, refused }];
+    plan.shards = [(bascule_core::shard::ShardId(0), [vip].into())].into();
     crate::handle::intent::InForce {
         node: "n1".to_owned(),
         announce: bascule_core::node::config::Announce::L2,

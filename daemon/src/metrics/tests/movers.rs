@@ -222,6 +222,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::FORWARD_ENDPOINT_READY, r#"bascule_forward_endpoint_ready{endpoint="e1",service="dns"}"#, 1.0, |m| {
         m.update_forward(Some(&plane()))
     }),
+    (&catalog::FORWARD_DELEGATED, r#"bascule_forward_endpoints_delegated"#, 28.0, |m| m.update_forward(Some(&plane()))),
     (
         &catalog::FORWARD_CHECKS,
         r#"bascule_forward_checks_total{endpoint="e1",result="failed",service="dns"}"#,
@@ -267,6 +268,9 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::CLUSTER_PLANS, "bascule_cluster_plans_total", 7.0, |m| m.update_cluster(Some(&in_force()))),
     (&catalog::CLUSTER_PLAN_SECONDS, "bascule_cluster_plan_seconds", 0.25, |m| m.update_cluster(Some(&in_force()))),
     (&catalog::CLUSTER_REFUSED, r#"bascule_cluster_refused{reason="pending"}"#, 1.0, |m| {
+        m.update_cluster(Some(&in_force()))
+    }),
+    (&catalog::CLUSTER_OBJECTS, r#"bascule_cluster_objects{kind="BgpAnnouncement",state="refused"}"#, 1.0, |m| {
         m.update_cluster(Some(&in_force()))
     }),
     (&catalog::CLUSTER_MAY_OWN, "bascule_cluster_may_own", 1.0, |m| m.update_cluster(Some(&in_force()))),

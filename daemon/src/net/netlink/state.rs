@@ -25,6 +25,8 @@ pub(super) struct State {
     addresses: BTreeMap<(LinkId, IpNet), Entry>,
     /// What the driver was told last.
     told: BTreeMap<LinkId, LinkInfo>,
+    /// Links may be others than were told. VIPs come, go and are renewed by the thousand, and are no part of that.
+    stale: bool,
 }
 
 impl State {
@@ -34,11 +36,13 @@ impl State {
             libc::RTM_NEWLINK => {
                 let (id, link) = parse::link(payload)?;
                 self.links.insert(id, link);
+                self.stale = true;
                 None
             }
             libc::RTM_DELLINK => {
                 let (id, _) = parse::link(payload)?;
                 self.links.remove(&id);
+                self.stale = true;
                 shared.installed.retain(|(at, _), _| *at != id);
                 shared.foreign.retain(|(at, _)| *at != id);
                 None
@@ -47,6 +51,7 @@ impl State {
             libc::RTM_DELADDR => {
                 let address = parse::address(payload)?;
                 let known = self.addresses.remove(&(address.link, address.net));
+                self.stale |= known.is_some_and(|entry| !entry.vip);
                 shared.foreign.remove(&(address.link, address.net.addr()));
                 let ours = address.proto == Some(shared.marker) || known.is_some_and(|e| e.ours);
                 let key = (address.link, address.net.addr());
@@ -69,6 +74,7 @@ impl State {
         before.retain(|key| !shared.removing.contains_key(key));
         // Events that were lost never settle these.
         shared.removing.clear();
+        self.stale = true;
         self.links = links.iter().filter_map(|payload| parse::link(payload)).collect();
         self.addresses.clear();
         shared.foreign.clear();
@@ -103,6 +109,7 @@ impl State {
         let of_another = address.proto.is_some_and(|proto| (MARKER..=LAST_MARKER).contains(&proto));
         let entry = Entry { ours, vip: ours || of_another, usable: address.usable };
         let old = self.addresses.insert((address.link, address.net), entry);
+        self.stale |= old != Some(entry) && !(entry.vip && old.is_none_or(|old| old.vip));
         // Replaced by hand without the marker: it would never end by itself.
         (old.is_some_and(|e| e.ours) && !ours).then(|| lost(key, shared))
     }
@@ -114,6 +121,9 @@ impl State {
     /// What the driver must be told to know the present state.
     pub(super) fn publish(&mut self) -> Vec<NetEvent> {
         let mut events = Vec::new();
+        if !std::mem::take(&mut self.stale) {
+            return events;
+        }
         self.told.retain(|id, _| {
             let there = self.links.contains_key(id);
             if !there {

@@ -4,8 +4,10 @@
 //! asked for (`NTF_USE`). Answers are of the moment; [`Ways::changed`] tells when to ask again.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
+use ipnet::IpNet;
 use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
@@ -18,11 +20,16 @@ use crate::net::NetError;
 
 /// `RTMGRP_*` of linux/rtnetlink.h: links, neighbours, routes of both families.
 const GROUPS: u32 = 0x1 | 0x4 | 0x40 | 0x400;
+/// Networks of routes that are told apart; more at once are any.
+const ROUTES_MAX: usize = 256;
+/// Events that are read in one go: half of what the socket holds.
+const PENDING_MAX: usize = 4096;
 /// Sizes of `rtmsg`, `ndmsg` and `ifinfomsg`.
 const ROUTE_HEADER: usize = 12;
 const NEIGHBOUR_HEADER: usize = 12;
 const LINK_HEADER: usize = 16;
 /// Attributes of linux/rtnetlink.h and linux/neighbour.h.
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_METRICS: u16 = 8;
@@ -69,12 +76,31 @@ pub enum Whereabouts {
 }
 
 /// What changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Change {
-    /// Neighbours only: answers of [`Ways::way`], and places that are not known.
+    /// Neighbours at most: answers of [`Ways::way`], and places that are not known.
+    #[default]
     Neighbours,
-    /// Routes or links, or what was lost to hear: any answer.
+    /// Routes to these networks: answers about what lies in them. A VIP that is taken or let go of is such a route, of one address.
+    Routes(Vec<IpNet>),
+    /// Links, or what was lost to hear: any answer.
     Any,
+}
+
+impl Change {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Any, _) | (_, Self::Any) => Self::Any,
+            (Self::Neighbours, rest) | (rest, Self::Neighbours) => rest,
+            (Self::Routes(one), Self::Routes(two)) if one.len() + two.len() > ROUTES_MAX => Self::Any,
+            (Self::Routes(mut all), Self::Routes(two)) => {
+                all.extend(two);
+                Self::Routes(all)
+            }
+        }
+    }
 }
 
 struct Route {
@@ -117,17 +143,30 @@ impl Ways {
     /// # Errors
     /// When the socket fails for another reason; open anew.
     pub async fn changed(&mut self) -> Result<Change, NetError> {
-        let neighbour = |kind| kind == libc::RTM_NEWNEIGH || kind == libc::RTM_DELNEIGH;
         loop {
             match self.events.next().await {
-                // Our own questions refresh neighbours: their use is no change.
-                Ok(bytes) if messages(bytes).all(|m| m.kind == libc::RTM_NEWNEIGH && !settles(m.payload)) => {}
-                Ok(bytes) if messages(bytes).all(|m| neighbour(m.kind)) => return Ok(Change::Neighbours),
-                Ok(_) => return Ok(Change::Any),
+                Ok(bytes) => {
+                    if let Some(change) = heard(bytes) {
+                        return Ok(change);
+                    }
+                }
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Change::Any),
                 Err(e) => return Err(NetError::system("hear of routes and neighbours")(e)),
             }
         }
+    }
+
+    /// What changed since the last look, without waiting. An error is for the next [`Self::changed`] to tell.
+    pub async fn pending(&mut self) -> Change {
+        let mut all = Change::default();
+        for _ in 0..PENDING_MAX {
+            match tokio::time::timeout(Duration::ZERO, self.changed()).await {
+                Ok(Ok(change)) => all = all.and(change),
+                Ok(Err(_)) => return Change::Any,
+                Err(_nothing_more) => break,
+            }
+        }
+        all
     }
 
     /// The way to `address`; `None`: there is no route, or the next hop has not answered yet.
@@ -226,6 +265,33 @@ fn family(address: IpAddr) -> AddressFamily {
 
 fn mac(value: &[u8]) -> Option<[u8; 6]> {
     value.try_into().ok()
+}
+
+/// What a datagram of events says; `None`: nothing new.
+fn heard(datagram: &[u8]) -> Option<Change> {
+    let change = |kind: u16, payload: &[u8]| match kind {
+        // Our own questions refresh neighbours: their use is no change.
+        libc::RTM_NEWNEIGH if !settles(payload) => None,
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => Some(Change::Neighbours),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            Some(destination(payload).map_or(Change::Any, |net| Change::Routes(vec![net])))
+        }
+        _ => Some(Change::Any),
+    };
+    messages(datagram).filter_map(|message| change(message.kind, message.payload)).reduce(Change::and)
+}
+
+/// The network that a route leads to.
+fn destination(payload: &[u8]) -> Option<IpNet> {
+    let (header, rest) = payload.split_at_checked(ROUTE_HEADER)?;
+    let (family, length) = (i32::from(header[0]), header[1]);
+    let any: IpAddr = match family {
+        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let to = attributes(rest).find(|nla| nla.kind() == RTA_DST).map_or(Some(any), |nla| ip(nla.value()))?;
+    IpNet::new(to, length).ok()
 }
 
 fn parse_route(payload: &[u8]) -> Option<Route> {
@@ -333,6 +399,43 @@ mod tests {
         payload[7] = LOCAL;
         assert!(parse_route(&payload).unwrap().local);
         assert!(parse_route(&payload[..ROUTE_HEADER]).is_none(), "an unreachable route has no device");
+    }
+
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + payload.len()).unwrap();
+        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], payload].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn route(family: i32, length: u8, to: &[u8]) -> Vec<u8> {
+        let mut payload = vec![0; ROUTE_HEADER];
+        (payload[0], payload[1]) = (u8::try_from(family).unwrap(), length);
+        if !to.is_empty() {
+            payload.extend(nla(RTA_DST, to));
+        }
+        message(libc::RTM_NEWROUTE, &payload)
+    }
+
+    #[test]
+    fn a_route_changes_answers_about_its_network_only() {
+        let net = |text: &str| Some(Change::Routes(vec![text.parse().unwrap()]));
+        assert_eq!(heard(&route(libc::AF_INET, 32, &[10, 9, 64, 7])), net("10.9.64.7/32"));
+        assert_eq!(heard(&route(libc::AF_INET, 0, &[])), net("0.0.0.0/0"));
+        assert_eq!(heard(&route(libc::AF_INET6, 0, &[])), net("::/0"));
+        assert_eq!(heard(&route(libc::AF_INET, 99, &[10, 9, 64, 7])), Some(Change::Any));
+        assert_eq!(heard(&message(libc::RTM_NEWLINK, &[0; 16])), Some(Change::Any));
+        let both = [route(libc::AF_INET, 24, &[10, 1, 0, 0]), route(libc::AF_INET, 24, &[10, 2, 0, 0])].concat();
+        let nets = ["10.1.0.0/24", "10.2.0.0/24"].map(|text| text.parse().unwrap());
+        assert_eq!(heard(&both), Some(Change::Routes(nets.to_vec())));
+        assert_eq!(heard(&[both, message(libc::RTM_DELLINK, &[0; 16])].concat()), Some(Change::Any));
+        let mut used = vec![0; NEIGHBOUR_HEADER];
+        used[8..10].copy_from_slice(&0x04u16.to_ne_bytes());
+        assert_eq!(heard(&message(libc::RTM_NEWNEIGH, &used)), None);
+        assert_eq!(heard(&message(libc::RTM_DELNEIGH, &used)), Some(Change::Neighbours));
+        let many = Change::Routes(vec![nets[0]; ROUTES_MAX]);
+        assert_eq!(many.clone().and(Change::Neighbours), many);
+        assert_eq!(many.and(Change::Routes(vec![nets[1]])), Change::Any);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,6 +33,12 @@ pub(crate) struct Kube {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Where the daemons' allocators have their Lease; `None`: they only read.
     pub(crate) lease_namespace: Option<&'static str>,
+    /// `nodeSelector` of every node.
+    pub(crate) node_selector: &'static [&'static str],
+    /// `bfd` of every node.
+    pub(crate) bfd: Option<Value>,
+    /// Routes are announced in this way and this AS.
+    pub(crate) routes: Option<(&'static str, u32)>,
     file: PathBuf,
 }
 
@@ -47,6 +54,7 @@ pub(crate) fn service(name: &str, k: u8) -> ServiceIntent {
         service: KubeService {
             namespace: "shop".into(),
             name: name.into(),
+            labels: BTreeMap::new(),
             class: None,
             vips: vec![vip(k)],
             ports: vec![port("talk", Protocol::Tcp), port("ask", Protocol::Udp)],
@@ -81,13 +89,22 @@ impl Kube {
                 NodeIntent { id: Some(n.into()), addresses: vec![[10, 9, 0, n].into()], ..NodeIntent::default() };
             (format!("n{n}"), node)
         };
-        let intent = Intent { services: vec![], nodes: (1..=3).map(node).collect() };
+        let intent = Intent { nodes: (1..=3).map(node).collect(), ..Intent::default() };
         let file = yard.crew.lab().directory().join("intent.json");
-        Ok(Self { yard, intent, kubeconfig: None, lease_namespace: None, file })
+        Ok(Self {
+            yard,
+            intent,
+            kubeconfig: None,
+            lease_namespace: None,
+            node_selector: &[],
+            bfd: None,
+            routes: None,
+            file,
+        })
     }
 
     /// The configuration of node `n`, with an intent file of its own where it does not watch the common one.
-    fn config(&self, n: u8, api: bool) -> Result<Value> {
+    pub(crate) fn config(&self, n: u8, api: bool) -> Result<Value> {
         let directory = self.yard.crew.lab().directory().to_owned();
         let key = "00112233445566778899aabbccddeeff";
         let (forward, peer) = (directory.join("forward.keys"), directory.join("peer.key"));
@@ -106,6 +123,16 @@ impl Kube {
                 "services": { "source": source, "intentFile": file, "shards": SHARDS, "drain": "60s" },
             },
         });
+        if !self.node_selector.is_empty() {
+            config["kubernetes"]["services"]["nodeSelector"] = json!(self.node_selector);
+        }
+        if let Some(bfd) = &self.bfd {
+            config["kubernetes"]["services"]["bfd"] = bfd.clone();
+        }
+        if let Some((announce, asn)) = self.routes {
+            config["bgp"] = json!({ "asn": asn });
+            config["kubernetes"]["services"]["announce"] = json!(announce);
+        }
         if let Some(kubeconfig) = &self.kubeconfig {
             config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
             config["kubernetes"]["services"]["allocator"] = json!(self.lease_namespace.is_some());
@@ -123,6 +150,15 @@ impl Kube {
 
     /// Tells the intent, starts the daemons of all nodes and waits until every shard has one owner, spread evenly.
     pub(crate) fn start(&mut self) -> Result<()> {
+        self.run()?;
+        self.wait_owners(|_| true)?;
+        let _moves = self.yard.daemon(1).ctl(&["rebalance"])?;
+        self.wait_owners(|owners| (1..=3).all(|n| owners.values().filter(|owner| **owner == n).count() == 2))?;
+        self.wait_settled()
+    }
+
+    /// Tells the intent, starts the daemons of all nodes and waits until they steer by it.
+    pub(crate) fn run(&mut self) -> Result<()> {
         self.tell()?;
         for n in 1..=3 {
             let config = self.config(n, self.kubeconfig.is_some())?;
@@ -131,10 +167,7 @@ impl Kube {
         for n in 1..=3 {
             self.wait_tables(n)?;
         }
-        self.wait_owners(|_| true)?;
-        let _moves = self.yard.daemon(1).ctl(&["rebalance"])?;
-        self.wait_owners(|owners| (1..=3).all(|n| owners.values().filter(|owner| **owner == n).count() == 2))?;
-        self.wait_settled()
+        Ok(())
     }
 
     /// Waits until no node serves stragglers of a planned move any more: what comes next is a fault by itself, and not one within a move.
@@ -222,12 +255,13 @@ impl Kube {
 
     /// The Service with this name.
     pub(crate) fn service(&mut self, name: &str) -> Result<&mut ServiceIntent> {
-        self.intent.services.iter_mut().find(|service| service.service.name == name).context("a Service")
+        let found = self.intent.services.iter_mut().find(|service| service.service.name == name);
+        found.map(Arc::make_mut).context("a Service")
     }
 
     /// Puts a Service with its slices into the intent.
     pub(crate) fn add(&mut self, service: ServiceIntent, slices: Vec<Slice>) {
-        self.intent.services.push(ServiceIntent { slices, ..service });
+        self.intent.services.push(Arc::new(ServiceIntent { slices, ..service }));
         self.intent.services.sort_by(|a, b| a.service.name.cmp(&b.service.name));
     }
 }

@@ -14,15 +14,23 @@ use crate::talk::Talk;
 use crate::yard::{ENDPOINT_PORT, PORT, Pod};
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
-const CRDS: [&str; 2] =
-    [include_str!("../../../../deploy/crds/vippools.yaml"), include_str!("../../../../deploy/crds/vipstatuses.yaml")];
+const CRDS: [&str; 5] = [
+    include_str!("../../../../deploy/crds/bgpannouncements.yaml"),
+    include_str!("../../../../deploy/crds/bgppeers.yaml"),
+    include_str!("../../../../deploy/crds/l2announcements.yaml"),
+    include_str!("../../../../deploy/crds/vippools.yaml"),
+    include_str!("../../../../deploy/crds/vipstatuses.yaml"),
+];
 const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n\
     apiVersion: v1\nkind: Namespace\nmetadata: {name: bascule-system}\n";
 const USER: &str = "system:serviceaccount:bascule-system:bascule";
 pub(crate) const API: &str = "10.9.0.250";
 pub(crate) const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
-const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";
+pub(crate) const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";
+pub(crate) const L2_ANNOUNCEMENTS: &str = "/apis/bascule.dev/v1alpha1/l2announcements";
+pub(crate) const BGP_PEERS: &str = "/apis/bascule.dev/v1alpha1/bgppeers";
+pub(crate) const BGP_ANNOUNCEMENTS: &str = "/apis/bascule.dev/v1alpha1/bgpannouncements";
 pub(crate) const STATUSES: &str = "/apis/bascule.dev/v1alpha1/vipstatuses";
 /// Services whose way to an address is measured.
 const MEASURED: usize = 50;
@@ -62,10 +70,12 @@ impl Scene {
                 (status == wanted).then_some(())
             })?;
         }
-        wait_for(START, "the other kind to be served", || {
-            let (status, _) = api.request("GET", STATUSES, None).ok()?;
-            (status == 200).then_some(())
-        })?;
+        for kind in [STATUSES, L2_ANNOUNCEMENTS, BGP_PEERS, BGP_ANNOUNCEMENTS] {
+            wait_for(START, "the other kinds to be served", || {
+                let (status, _) = api.request("GET", kind, None).ok()?;
+                (status == 200).then_some(())
+            })?;
+        }
         kube.kubeconfig = Some(api.kubeconfig("bascule", API.parse()?, &token)?);
         kube.lease_namespace = Some("bascule-system");
         let before = api.audit()?.len();

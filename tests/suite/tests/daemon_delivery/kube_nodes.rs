@@ -1,10 +1,10 @@
 //! Who owns the VIPs of Services: deaths, drains, returns, and a start without an API server.
 
 use anyhow::{Result, ensure};
-use bascule_core::shard::eligible::DRAIN_ANNOTATION;
+use bascule_core::shard::eligible::{ConditionStatus, DRAIN_ANNOTATION, EXCLUDE_LABEL, NodeFacts};
 use bascule_lab::wait_for;
 
-use crate::kube::{Kube, SHOWS, only, pods, service, vip};
+use crate::kube::{Kube, SHARDS, SHOWS, only, pods, service, vip};
 use crate::talk::Talk;
 use crate::yard::PORT;
 
@@ -83,5 +83,51 @@ fn a_death_moves_only_its_vips_and_a_return_or_a_drain_only_what_it_must() -> Re
     wait_for(SHOWS, "the drained node to take part again", || backup(1))?;
     ensure!(kube.wait_owners(|_| true)? == drained, "and takes nothing back by itself");
     ensure!(held.exchange(10_000, 10_000)? == number);
+    Ok(())
+}
+
+#[test]
+fn a_node_that_may_not_own_says_why_and_its_vips_serve_from_others() -> Result<()> {
+    let mut kube = Kube::new("kmay")?;
+    let pods_of = [kube.yard.pod(1)?, kube.yard.pod(2)?];
+    let [one, two] = &pods_of;
+    for k in 0..VIPS {
+        kube.add(service(&format!("s{k:02}"), k), pods(&[(one, 1), (two, 2)]));
+    }
+    kube.node_selector = &["edge=yes"];
+    let may = || NodeFacts { labels: [("edge".to_owned(), "yes".to_owned())].into(), ..NodeFacts::default() };
+    kube.intent.nodes.values_mut().for_each(|node| node.facts = may());
+    kube.start()?;
+    let unselected = NodeFacts { labels: [("edge".to_owned(), "no".to_owned())].into(), ..may() };
+    let mut excluded = may();
+    let _none = excluded.labels.insert(EXCLUDE_LABEL.to_owned(), "false".to_owned());
+    let cut = NodeFacts { network_unavailable: ConditionStatus::True, ..may() };
+    let deleting = NodeFacts { deleting: true, ..may() };
+    for (n, facts, why) in [
+        (3, unselected, "the node selector asks for another value of label edge"),
+        (2, excluded, "exclude-from-external-load-balancers is set"),
+        (1, cut, "condition NetworkUnavailable is True"),
+        (3, deleting, "the node is being deleted"),
+    ] {
+        let name = format!("n{n}");
+        kube.intent.nodes.get_mut(&name).expect("a node of the lab").facts = facts;
+        kube.tell()?;
+        kube.wait_owners(|owners| owners.values().all(|owner| *owner != n))?;
+        let status = kube.yard.daemon(n).ctl(&["status"])?;
+        ensure!(status.contains(why), "{name}: {why}\n{status}");
+        for k in 0..VIPS {
+            only(&kube.talks(k, 1)?, &[one, two])?;
+        }
+        kube.wait_settled()?;
+        kube.intent.nodes.get_mut(&name).expect("a node of the lab").facts = may();
+        kube.tell()?;
+        let again = || {
+            let state = kube.yard.daemon(n).state().ok()?;
+            let groups = state["groups"].as_array()?;
+            let part = groups.iter().filter(|group| group["role"] != "initialize").count();
+            (part == usize::from(SHARDS)).then_some(())
+        };
+        wait_for(SHOWS, "it to take part again", again)?;
+    }
     Ok(())
 }

@@ -259,7 +259,7 @@ fn server_args(pki: &Pki, leaf: &Pair, store: IpAddr) -> Vec<String> {
         // Nobody is told of it (see the next flag), and a namespace may have no address but loopback's, which is refused here (RFC 5737).
         pair("advertise-address", "192.0.2.1"),
         pair("endpoint-reconciler-type", "none"),
-        pair("service-cluster-ip-range", "10.96.0.0/16"),
+        pair("service-cluster-ip-range", "10.96.0.0/16,fd96::/108"),
         pair("authorization-mode", "RBAC"),
         pair("service-account-issuer", "https://kubernetes.default.svc"),
         path("service-account-key-file", &pki.accounts_public),

@@ -44,9 +44,10 @@ const NODES_MAX: u8 = 100;
 
 const API: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 250);
 const ACCOUNT: &str = "system:serviceaccount:bascule-system:bascule";
-const MANIFESTS: [&str; 3] = [
+const MANIFESTS: [&str; 4] = [
     "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: bascule-system}\n",
     include_str!("../../../../deploy/crds/vippools.yaml"),
+    include_str!("../../../../deploy/crds/vipstatuses.yaml"),
     include_str!("../../../../deploy/rbac.yaml"),
 ];
 const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";

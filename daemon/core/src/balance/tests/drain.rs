@@ -1,8 +1,10 @@
 //! Taking endpoints, nodes and services out of use, and endpoints that are replaced.
 
+use std::sync::Arc;
+
 use super::super::io::{DrainTarget, Report};
 use super::world::{World, config, endpoint, key, one_each, service};
-use crate::service::EndpointId;
+use crate::service::{EndpointId, EndpointSpec};
 
 /// Every home of `before` is still asked: by id where `renamed` says nothing.
 fn nobody_is_lost(before: &[super::super::rows::Row], after: &[super::super::rows::Row]) {
@@ -111,7 +113,8 @@ fn a_node_replaced_twice_within_the_drain_time_loses_nobody_of_the_living() {
         world.run_s(120);
         let mut next = one_each(8);
         let spec = &mut next.services[0];
-        spec.endpoints.retain(|e| e.name == format!("e{instead}") || (1..=5).any(|i| e.name == format!("e{i}")));
+        let stays = |e: &EndpointSpec| e.name == format!("e{instead}") || (1..=5).any(|i| e.name == format!("e{i}"));
+        Arc::make_mut(&mut spec.endpoints).retain(stays);
         world.config(next);
         world.run_s(1);
         generations.push(world.node_rows(&key()).to_vec());
@@ -149,8 +152,7 @@ fn a_third_forced_replacement_is_counted_and_told() {
     for instead in [7, 8, 9] {
         world.run_s(120);
         let mut next = one_each(9);
-        next.services[0]
-            .endpoints
+        Arc::make_mut(&mut next.services[0].endpoints)
             .retain(|e| e.name == format!("e{instead}") || (1..=5).any(|i| e.name == format!("e{i}")));
         world.config(next);
         world.run_s(1);

@@ -1,5 +1,7 @@
 //! Checks: first words, falls, everything unready, and endpoints that change their minds.
 
+use std::sync::Arc;
+
 use super::super::Health::{Draining, Ready, Unready};
 use super::super::SETTLE;
 use super::super::io::{Action, Report};
@@ -36,7 +38,7 @@ fn a_fall_is_urgent_and_a_new_endpoint_is_not() {
     ready(&mut world, &["e1", "e2", "e3"]);
     world.run(SETTLE);
     let mut four = three();
-    four.endpoints.push(checked(4, Some(3)));
+    Arc::make_mut(&mut four.endpoints).push(checked(4, Some(3)));
     world.config(config(3, vec![four]));
     world.run(SETTLE);
     world.health(key(), "e2", Unready);

@@ -13,4 +13,5 @@ mod recover;
 mod reload;
 mod sites;
 mod slab;
+mod unplaced;
 mod world;

@@ -1,6 +1,7 @@
 //! Configurations as differences.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::super::io::Action;
 use super::world::{World, config, endpoint, key, node, one_each, service};
@@ -100,7 +101,7 @@ fn nodes_that_change_or_go_are_told() {
     let mut next = one_each(3);
     next.nodes[1].addresses.push([10, 0, 1, 2].into());
     let _n3 = next.nodes.pop();
-    next.services[0].endpoints.pop();
+    let _e3 = Arc::make_mut(&mut next.services[0].endpoints).pop();
     world.config(next.clone());
     world.run_s(1);
     assert_eq!(world.nodes.keys().copied().collect::<Vec<_>>(), [1, 2]);

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -17,6 +18,7 @@ use super::super::{Balancer, GRACE, Limits};
 use crate::health::{GateConfig, ProbeKind};
 use crate::service::{
     Affinity, Delivery, EndpointId, EndpointSpec, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec, WhenAllFail,
+    WhenUnplaced,
 };
 use crate::site::SiteId;
 use crate::time::Instant;
@@ -378,7 +380,7 @@ pub(super) fn checked(number: u8, node: Option<u16>) -> EndpointSpec {
         rise: 2,
         fall: 3,
     };
-    EndpointSpec { check: Some(check), ..endpoint(number, node) }
+    EndpointSpec { check: Some(Box::new(check)), ..endpoint(number, node) }
 }
 
 /// A TCP service that drains for 10 minutes.
@@ -398,8 +400,9 @@ pub(super) fn service(endpoints: Vec<EndpointSpec>) -> ServiceSpec {
         ask: false,
         quic: false,
         when_all_fail: WhenAllFail::Keep,
+        when_unplaced: WhenUnplaced::Direct,
         draining: false,
-        endpoints,
+        endpoints: Arc::new(endpoints),
     }
 }
 

@@ -111,3 +111,36 @@ fn the_link_of_a_shard_is_that_of_the_nodes_address() {
     let condition = none.node.status(none.now).groups[0].condition.clone();
     assert_eq!(condition.as_deref(), Some("no interface has this node's address 10.9.0.77"));
 }
+
+#[test]
+fn shards_of_one_interval_soon_send_together_and_no_later_than_before() {
+    let router = |n: u8| {
+        let identity = IpAddr::from([169, 254, 7, n]);
+        let shard = Some(ShardRouter { identity, node: ip(1) });
+        GroupConfig { addresses: vec![], shard, name: format!("shard-{n}"), vrid: n, ..group(254 - 40 * n) }
+    };
+    // Skews differ by the priorities, so that each becomes Active at a time of its own; one has another interval.
+    let slower = GroupConfig { interval: Centis::new(30).expect("in range"), ..router(4) };
+    let mut rig = Rig::new(node(1, vec![router(1), router(2), router(3), slower]));
+    let mut sent: Vec<(u8, Instant)> = Vec::new();
+    let end = rig.now + Duration::from_millis(6_000);
+    while let Some(next) = rig.node.poll_timeout().filter(|next| *next <= end) {
+        rig.run_to(next);
+        for action in core::mem::take(&mut rig.owed) {
+            if let Action::SendVrrp { src, dst, payload, .. } = action {
+                sent.push((Advert::parse(&payload, src, dst).expect("own advert").vrid, next));
+            }
+        }
+    }
+    let times = |vrid: u8| sent.iter().filter(|(of, _)| *of == vrid).map(|(_, at)| *at).collect::<Vec<_>>();
+    for (vrid, interval) in [(1, 100), (2, 100), (3, 100), (4, 300)] {
+        let gaps: Vec<u128> = times(vrid).windows(2).map(|pair| pair[1].since(pair[0]).as_millis()).collect();
+        assert!(gaps.len() > 10 && gaps.iter().all(|gap| *gap <= interval), "{vrid}: {gaps:?}");
+        let early = gaps.iter().filter(|gap| **gap < interval).count();
+        assert!(early <= 2, "{vrid} hurries once for each that it meets: {gaps:?}");
+    }
+    let last = |vrid: u8| times(vrid).split_off(times(vrid).len() - 8);
+    assert_eq!((last(1), last(1)), (last(2), last(3)));
+    let first = |vrid: u8| times(vrid)[0];
+    assert!(first(1) != first(2) && first(2) != first(3), "they did not begin so");
+}

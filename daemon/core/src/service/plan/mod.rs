@@ -5,31 +5,42 @@
 //! out may compare each with what it has. What cannot be had is a condition of the service that asks for it ([`Plan::told`]), never a
 //! fault of the node.
 
+mod l2;
+#[cfg(test)]
+mod l2_tests;
 mod limits;
 mod nodes;
+mod objects;
+mod routes;
+#[cfg(test)]
+mod routes_tests;
 #[cfg(test)]
 mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::translate::{HealthPort, NotOurs, Policy, Wishes, translate};
+use super::translate::{HealthPort, KubeService, NotOurs, Policy, Wishes, translate};
 use super::{NodeSpec, ServiceKey, ServiceSpec};
 use crate::intent::{Intent, ServiceIntent};
 use crate::node::config::{Announce, AnycastConfig, GroupConfig, ShardRouter};
 use crate::shard::eligible::NodePolicy;
-use crate::shard::place::{Placement, place};
+use crate::shard::place::Placement;
 use crate::shard::rebalance::{Move, rebalance};
-use crate::shard::{ShardId, identity, shard_of};
+use crate::shard::{ShardId, identity};
 use crate::types::Family;
 
+use l2::Layout;
 use limits::Used;
 pub use limits::{Limit, Limits};
 use nodes::{Crew, muster};
 pub use nodes::{NodeStanding, NodeTrouble};
+pub use objects::ObjectStanding;
+pub use routes::{Announcement, Routes};
 
 /// What is the same for all services, and what of the node is not the cluster's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +59,10 @@ pub struct PlanPolicy {
     pub interface: Option<String>,
     /// Addresses that the configuration file gives away already.
     pub taken: BTreeSet<IpAddr>,
+    /// VRIDs of its VIPs, and their names.
+    pub file_vrids: BTreeMap<u8, String>,
+    /// Names of its BGP neighbors; `None`: it has no BGP.
+    pub file_neighbors: Option<BTreeSet<String>>,
     /// Services of the file.
     pub file_services: Vec<ServiceKey>,
     /// Nodes of the file: they are known beside those of the cluster, and win over them.
@@ -85,6 +100,13 @@ pub enum Refused {
     },
     /// There is no room.
     NoRoom(Limit),
+    /// There are announcements, and none of them selects it: nobody answers for it.
+    NotAnnounced {
+        /// The address.
+        vip: IpAddr,
+        /// The kind of which there are some.
+        kind: &'static str,
+    },
 }
 
 impl Refused {
@@ -97,12 +119,13 @@ impl Refused {
             Self::Taken { .. } => "address_taken",
             Self::PortTaken { .. } => "port_taken",
             Self::NoRoom(_) => "no_room",
+            Self::NotAnnounced { .. } => "not_announced",
         }
     }
 
     /// Every reason.
-    pub const REASONS: [&'static str; 6] =
-        ["not_ours", "pending", "bad_address", "address_taken", "port_taken", "no_room"];
+    pub const REASONS: [&'static str; 7] =
+        ["not_ours", "pending", "bad_address", "address_taken", "port_taken", "no_room", "not_announced"];
 }
 
 impl fmt::Display for Refused {
@@ -114,6 +137,7 @@ impl fmt::Display for Refused {
             Self::Taken { vip, by } => write!(f, "{vip} is an address of {by}"),
             Self::PortTaken { key, by } => write!(f, "{key} is served for {by}"),
             Self::NoRoom(limit) => write!(f, "no room: {limit}"),
+            Self::NotAnnounced { vip, kind } => write!(f, "no {kind} that holds selects {vip}"),
         }
     }
 }
@@ -148,12 +172,23 @@ pub struct Plan {
     /// Every node of the intent, by name.
     pub standings: Vec<NodeStanding>,
     /// VIPs of every shard, whoever owns it.
-    pub shards: Vec<BTreeSet<IpAddr>>,
+    pub shards: BTreeMap<ShardId, BTreeSet<IpAddr>>,
+    /// What routers are told.
+    pub routes: Routes,
+    /// Every object about announcements, by kind and name.
+    pub objects: Vec<ObjectStanding>,
     placement: Placement,
     may: BTreeSet<String>,
 }
 
 impl Plan {
+    /// An object cannot be had on this node, as whoever carries the plan out has found.
+    pub fn refuse(&mut self, kind: &str, name: &str, why: String) {
+        if let Some(object) = self.objects.iter_mut().find(|object| object.kind == kind && object.name == name) {
+            object.refused = Some(why);
+        }
+    }
+
     /// Rank of a node in a shard, from 0; `None`: it takes no part.
     pub fn rank(&self, shard: ShardId, node: &str) -> Option<usize> {
         self.placement.ranks(shard).iter().position(|ranked| ranked == node)
@@ -184,7 +219,7 @@ pub fn shard_name(shard: ShardId) -> String {
 #[derive(Debug)]
 pub struct Planner {
     policy: PlanPolicy,
-    done: BTreeMap<String, (ServiceIntent, Result<Wishes, NotOurs>)>,
+    done: BTreeMap<String, (Arc<ServiceIntent>, Result<Wishes, NotOurs>)>,
 }
 
 impl Planner {
@@ -217,15 +252,14 @@ impl Planner {
         let mut plan = Plan {
             nodes: crew.nodes.clone(),
             standings: crew.standings.clone(),
-            shards: vec![BTreeSet::new(); usize::from(self.policy.shards)],
-            placement: place(crew.listed.iter().map(String::as_str), self.policy.shards),
             may: crew.may.clone(),
             ..Plan::default()
         };
         let mut used = Used::new(&self.policy);
         // VIPs that this node may announce, as far as all of their services agree.
         let mut announced: BTreeMap<IpAddr, bool> = BTreeMap::new();
-        for (name, (_, wishes)) in &self.done {
+        let mut holders: BTreeMap<IpAddr, Vec<&KubeService>> = BTreeMap::new();
+        for (name, (service, wishes)) in &self.done {
             let told = match wishes {
                 Err(why) => {
                     ServiceStanding { name: name.clone(), vips: vec![], refused: vec![Refused::NotOurs(why.clone())] }
@@ -236,6 +270,7 @@ impl Planner {
                 for vip in &told.vips {
                     let may = announced.entry(*vip).or_insert(true);
                     *may &= wishes.may_own.contains(vip);
+                    holders.entry(*vip).or_default().push(&service.service);
                 }
                 if let (Some(health), false) = (wishes.health, told.vips.is_empty()) {
                     let _none = plan.health.insert(name.clone(), health);
@@ -243,12 +278,30 @@ impl Planner {
             }
             plan.told.push(told);
         }
-        for vip in announced.keys() {
-            if let Some(of) = shard_of(*vip, self.policy.shards).and_then(|s| plan.shards.get_mut(usize::from(s.0))) {
-                let _new = of.insert(*vip);
-            }
+        let mut layout = Layout::new(intent, &self.policy, &crew);
+        plan.shards = layout.placement.shards().map(|shard| (shard, BTreeSet::new())).collect();
+        let mut nobodys = BTreeSet::new();
+        for (vip, services) in &holders {
+            // Where every node announces there is nothing but routes.
+            let routed = self.policy.announce != Announce::Bgp || routes::selected(intent, *vip, services);
+            let _new = match layout.shard(&self.policy, *vip, services).filter(|_| routed) {
+                Some(shard) => plan.shards.entry(shard).or_default().insert(*vip),
+                None => nobodys.insert(*vip),
+            };
         }
-        self.own(&crew, &announced, &mut plan);
+        let kind = if self.policy.announce == Announce::Bgp { "BgpAnnouncement" } else { "L2Announcement" };
+        for told in &mut plan.told {
+            let not = |vip: &IpAddr| nobodys.contains(vip).then_some(Refused::NotAnnounced { vip: *vip, kind });
+            told.refused.extend(told.vips.iter().filter_map(not));
+            told.vips.retain(|vip| !nobodys.contains(vip));
+        }
+        self.own(&crew, &announced, &layout, &mut plan);
+        plan.placement = layout.placement;
+        holders.retain(|vip, _| !nobodys.contains(vip));
+        let (routes, standings) = routes::routes(intent, &self.policy, &holders, plan.shards.keys().copied());
+        layout.standings.extend(standings);
+        plan.routes = routes;
+        plan.objects = objects::with_wrong(layout.standings, &intent.rules.wrong);
         plan
     }
 
@@ -258,7 +311,7 @@ impl Planner {
             let name = format!("{}/{}", service.service.namespace, service.service.name);
             let kept = old.remove(&name).filter(|(before, _)| before == service);
             let done = kept.unwrap_or_else(|| {
-                (service.clone(), translate(&service.service, &service.slices, &self.policy.translate))
+                (Arc::clone(service), translate(&service.service, &service.slices, &self.policy.translate))
             });
             let _none = self.done.insert(name, done);
         }
@@ -310,7 +363,7 @@ impl Planner {
     }
 
     /// What this node may own of the VIPs.
-    fn own(&self, crew: &Crew, announced: &BTreeMap<IpAddr, bool>, plan: &mut Plan) {
+    fn own(&self, crew: &Crew, announced: &BTreeMap<IpAddr, bool>, layout: &Layout<'_>, plan: &mut Plan) {
         let policy = &self.policy;
         let this = policy.translate.node.as_str();
         let Some(address) = crew.this.filter(|_| crew.listed.contains(this)) else { return };
@@ -322,8 +375,8 @@ impl Planner {
             .map(ToString::to_string)
             .collect();
         let barred = (!reasons.is_empty()).then(|| reasons.join("; "));
-        for shard in plan.placement.shards() {
-            let vips = plan.shards.get(usize::from(shard.0)).into_iter().flatten().copied();
+        for shard in layout.placement.shards() {
+            let vips = plan.shards.get(&shard).into_iter().flatten().copied();
             if policy.announce == Announce::Bgp {
                 let may = |vip: &IpAddr| barred.is_none() && announced.get(vip) == Some(&true);
                 let addresses: Vec<IpAddr> = vips.filter(may).collect();
@@ -332,12 +385,17 @@ impl Planner {
                 }
                 continue;
             }
-            let Some(priority) = plan.placement.priority(shard, this, false) else { continue };
+            let Some(priority) = layout.placement.priority(shard, this, false) else { continue };
             let wire = identity(&policy.cluster, shard);
             let identity = if crew.family == Family::V4 { IpAddr::V4(wire.v4) } else { IpAddr::V6(wire.v6) };
+            let (interface, further) = match layout.interfaces(shard) {
+                [] => (policy.interface.clone(), Vec::new()),
+                [first, further @ ..] => (Some(first.clone()), further.to_vec()),
+            };
             plan.groups.push(GroupConfig {
                 priority,
-                interface: policy.interface.clone(),
+                interface,
+                further_interfaces: further,
                 announce: policy.announce,
                 // A foreign host on one VIP must not keep the others of the shard off the network; its claims are seen and counted.
                 conflict_probe: false,

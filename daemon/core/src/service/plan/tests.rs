@@ -1,16 +1,16 @@
 use core::time::Duration;
 
 use super::super::translate::{KubePort, KubeService, Slice, SliceEndpoint, SlicePort};
-use super::super::{Affinity, Delivery, Protocol, Return};
+use super::super::{Affinity, Delivery, Protocol, Return, WhenUnplaced};
 use super::*;
 use crate::intent::NodeIntent;
 use crate::shard::eligible::{DRAIN_ANNOTATION, EXCLUDE_LABEL, NodeFacts};
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn service(name: &str, vips: &[&str]) -> ServiceIntent {
+pub(super) fn service(name: &str, vips: &[&str]) -> ServiceIntent {
     let ports = vec![KubePort { name: "http".into(), port: 80, protocol: Protocol::Tcp }];
     let endpoint = |n: u8| SliceEndpoint {
         address: IpAddr::from([10, 0, n, 1]),
@@ -23,6 +23,7 @@ fn service(name: &str, vips: &[&str]) -> ServiceIntent {
         service: KubeService {
             namespace: "shop".into(),
             name: name.into(),
+            labels: BTreeMap::new(),
             class: None,
             vips: vips.iter().map(|vip| ip(vip)).collect(),
             ports,
@@ -45,11 +46,15 @@ fn node(n: u8) -> (String, NodeIntent) {
     (format!("n{n}"), NodeIntent { id: Some(n.into()), addresses: vec![IpAddr::from([10, 9, 0, n])], facts })
 }
 
-fn intent(services: Vec<ServiceIntent>, nodes: u8) -> Intent {
-    Intent { services, nodes: (1..=nodes).map(node).collect() }
+pub(super) fn intent(services: Vec<ServiceIntent>, nodes: u8) -> Intent {
+    Intent {
+        services: services.into_iter().map(Arc::new).collect(),
+        nodes: (1..=nodes).map(node).collect(),
+        ..Intent::default()
+    }
 }
 
-fn policy(this: &str) -> PlanPolicy {
+pub(super) fn policy(this: &str) -> PlanPolicy {
     PlanPolicy {
         translate: Policy {
             classes: ["bascule.dev/vip".to_owned()].into(),
@@ -58,6 +63,7 @@ fn policy(this: &str) -> PlanPolicy {
             everywhere: false,
             delivery: Delivery::Direct,
             returns: Return::Direct,
+            when_unplaced: WhenUnplaced::Delegate,
             drain: Duration::from_secs(60),
         },
         nodes: NodePolicy::default(),
@@ -66,6 +72,8 @@ fn policy(this: &str) -> PlanPolicy {
         announce: Announce::L2,
         interface: None,
         taken: BTreeSet::new(),
+        file_vrids: BTreeMap::new(),
+        file_neighbors: None,
         file_services: vec![],
         file_nodes: vec![],
         limits: Limits { addresses: 8192, frames: 16_384, slots: 16_383, sources: 16_384 },
@@ -76,7 +84,7 @@ fn plan(this: &str, intent: &Intent) -> Plan {
     Planner::new(policy(this)).plan(intent)
 }
 
-fn refused(plan: &Plan, name: &str) -> Vec<String> {
+pub(super) fn refused(plan: &Plan, name: &str) -> Vec<String> {
     let told = plan.told.iter().find(|told| told.name == name).expect("told");
     told.refused.iter().map(ToString::to_string).collect()
 }
@@ -186,7 +194,7 @@ fn what_cannot_be_had_is_said_and_the_rest_is_served() {
     assert_eq!(refused(&plan, "shop/e"), ["it has no address yet"]);
     assert_eq!(refused(&plan, "shop/f"), ["198.51.100.1 is an address of a VIP of the configuration file"]);
     assert_eq!(refused(&plan, "shop/foreign"), ["loadBalancerClass io.cilium/bgp is not ours"]);
-    let vips: BTreeSet<IpAddr> = plan.shards.iter().flatten().copied().collect();
+    let vips: BTreeSet<IpAddr> = plan.shards.values().flatten().copied().collect();
     assert_eq!(vips, ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(ip).into());
     assert_eq!(plan.services.len(), 3);
 }
@@ -240,7 +248,7 @@ fn only_what_changed_is_translated_anew_and_gives_the_same() {
     let mut planner = Planner::new(policy("n1"));
     let mut all = intent(vec![service("a", &["192.0.2.1"]), service("b", &["192.0.2.2"])], 2);
     let first = planner.plan(&all);
-    all.services[1].slices[0].endpoints[0].ready = Some(false);
+    Arc::make_mut(&mut all.services[1]).slices[0].endpoints[0].ready = Some(false);
     let second = planner.plan(&all);
     assert_eq!((&first.groups, &first.nodes), (&second.groups, &second.nodes), "a slice is no matter of ownership");
     assert_ne!(first.services, second.services);

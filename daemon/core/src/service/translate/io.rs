@@ -3,12 +3,12 @@
 use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec};
+use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec, WhenUnplaced};
 use crate::types::Family;
 
 /// One of `spec.ports`. `targetPort` is missing: slices carry the number that it stands for, pod by pod when it is a name.
@@ -31,6 +31,9 @@ pub struct KubeService {
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// Labels, for the selectors of announcements.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// `loadBalancerClass`.
     pub class: Option<String>,
     /// Addresses that it was given.
@@ -105,6 +108,8 @@ pub struct Policy {
     pub delivery: Delivery,
     /// The way of replies.
     pub returns: Return,
+    /// Who delivers to an endpoint whose network namespace is not found.
+    pub when_unplaced: WhenUnplaced,
     /// How long a previous home is asked for flows after a change.
     pub drain: Duration,
 }

@@ -11,6 +11,7 @@ mod tests;
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use io::{HealthPort, KubePort, KubeService, NotOurs, Policy, Slice, SliceEndpoint, SlicePort, Wishes};
 use ipnet::IpNet;
@@ -158,8 +159,9 @@ fn spec(
         quic: false,
         // Kubernetes says who is ready; there is nothing to doubt, and nobody to fall back on.
         when_all_fail: WhenAllFail::Refuse,
+        when_unplaced: policy.when_unplaced,
         draining: false,
-        endpoints,
+        endpoints: Arc::new(endpoints),
     }
 }
 

@@ -1,6 +1,6 @@
 use core::time::Duration;
 
-use super::super::{Affinity, Return};
+use super::super::{Affinity, Return, WhenUnplaced};
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -11,6 +11,7 @@ fn service() -> KubeService {
     KubeService {
         namespace: "shop".into(),
         name: "web".into(),
+        labels: std::collections::BTreeMap::new(),
         class: None,
         vips: vec![ip("192.0.2.1")],
         ports: vec![KubePort { name: "http".into(), port: 80, protocol: Protocol::Tcp }],
@@ -30,6 +31,7 @@ fn policy() -> Policy {
         everywhere: true,
         delivery: Delivery::Direct,
         returns: Return::Direct,
+        when_unplaced: WhenUnplaced::Delegate,
         drain: Duration::from_secs(60),
     }
 }

@@ -28,6 +28,9 @@ pub(super) async fn handle(
         if authorization != Some(format!("Bearer {}", inner.token)) {
             return status(401, "Unauthorized");
         }
+        if let Some((_, code)) = inner.withheld.filter(|(end, _)| path.ends_with(end)) {
+            return status(code, "withheld");
+        }
     }
     // Watches may be waiting for the next request.
     fake.wake();
@@ -116,6 +119,9 @@ fn read(inner: &Inner, path: &str, query: &HashMap<String, String>) -> Response 
         Some("nodes") => "NodeList",
         Some("namespaces") => "NamespaceList",
         Some("vippools") => "VipPoolList",
+        Some("l2announcements") => "L2AnnouncementList",
+        Some("bgppeers") => "BgpPeerList",
+        Some("bgpannouncements") => "BgpAnnouncementList",
         _ => return status(404, &format!("{path} not found")),
     };
     // A token is the path of the last object of the page before.

@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) objects: Objects,
     /// Method and path of each request.
     pub(crate) seen: Vec<(String, String)>,
+    /// The end of the path of a collection, and the status that stands for it.
+    pub(crate) withheld: Option<(&'static str, u16)>,
     /// The one token that is good.
     pub(crate) token: String,
     /// Of objects, and of Leases: each has a storm of its own, or the one would decide which of the other's are met.
@@ -74,6 +76,7 @@ impl Fake {
             seen: Vec::new(),
             token: "good".to_owned(),
             writes: [0; 2],
+            withheld: None,
             waiting: 0,
             released: 0,
         };

@@ -1,38 +1,40 @@
 //! The way to every node and the place of every endpoint here, as the network has them now.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use bascule_core::time::Instant;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracing::info;
 
 use super::Plane;
 use crate::dataplane::forward::{Path, Place};
-use crate::net::netlink::{Ways, Whereabouts};
+use crate::net::netlink::{Change, Ways, Whereabouts};
 
-/// Endpoints without a known place that are asked for in one turn; the others wait for theirs. A question is some requests to the kernel, there
-/// may be ten thousand, and many of them never have one: their addresses are routed elsewhere.
-const LOST: usize = 64;
+/// Every address.
+const EVERYWHERE: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+];
 
 impl Plane {
-    /// Asks for the way to every node, and for the place of every endpoint here if `all`, else of those that are new and of some of those that
-    /// have none.
-    pub(in crate::app::forward) async fn resolve(&mut self, ways: &mut Ways, all: bool) {
-        let Some(forward) = &mut self.forward else { return };
+    /// Asks for the way to every node, and for the places of endpoints here that this change may have moved, that are new, and of some of those
+    /// that have none. False when the kernel does not answer.
+    pub(in crate::app::forward) async fn resolve(&mut self, ways: &mut Ways, change: &Change, now: Instant) -> bool {
+        let Some(forward) = &mut self.forward else { return true };
         let mtu = self.config.as_ref().and_then(|config| config.mtu).unwrap_or(u16::MAX);
-        let (nodes, mut endpoints) = forward.wanted();
-        if !all {
-            endpoints.retain(|address| !forward.is_placed(*address));
-            let (new, lost): (BTreeSet<_>, BTreeSet<_>) = endpoints.into_iter().partition(|a| forward.is_new(*a));
-            let next = self.lost.take().filter(|last| lost.last().is_some_and(|end| end > last));
-            let behind = |address: &&IpAddr| next.is_none_or(|last| **address > last);
-            let turn: Vec<IpAddr> = lost.iter().filter(behind).take(LOST).copied().collect();
-            self.lost = turn.last().copied();
-            endpoints = new.into_iter().chain(turn).collect();
-        }
-        for address in nodes {
+        let endpoints = match change {
+            Change::Neighbours => forward.unplaced(&[]),
+            Change::Routes(nets) => forward.unplaced(nets),
+            Change::Any => forward.unplaced(&EVERYWHERE),
+        };
+        for address in forward.others() {
             let found = match ways.way(address).await {
                 Ok(found) => found,
-                Err(error) => return self.trouble.error(format!("the way to {address} cannot be asked for: {error}")),
+                Err(error) => {
+                    self.trouble.error(format!("the way to {address} cannot be asked for: {error}"));
+                    return false;
+                }
             };
             let path = found.map(|way| Path {
                 ifindex: way.ifindex,
@@ -53,7 +55,8 @@ impl Plane {
                 Ok(Whereabouts::Netns(id)) => Place::Netns(id),
                 Ok(Whereabouts::Elsewhere) => Place::Unknown,
                 Err(error) => {
-                    return self.trouble.error(format!("the place of {address} cannot be asked for: {error}"));
+                    self.trouble.error(format!("the place of {address} cannot be asked for: {error}"));
+                    return false;
                 }
             };
             let _one = places.insert(address, place);
@@ -64,5 +67,7 @@ impl Plane {
             }
             Err(error) => self.trouble.error(format!("places of endpoints are not written: {error}")),
         }
+        self.balancer.handle_unplaced(forward.lost(), now);
+        true
     }
 }

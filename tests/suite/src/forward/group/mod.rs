@@ -8,12 +8,14 @@ mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::balance::{Config, Health};
 use bascule_core::health::{GateConfig, ProbeKind};
 use bascule_core::service::{
     Affinity, Delivery, EndpointId, EndpointSpec, NodeSpec, Protocol, Return, ServiceKey, ServiceSpec, WhenAllFail,
+    WhenUnplaced,
 };
 use bascule_core::time::Instant;
 
@@ -268,8 +270,9 @@ impl Group {
             ask: false,
             quic: false,
             when_all_fail: WhenAllFail::Keep,
+            when_unplaced: WhenUnplaced::Direct,
             draining: false,
-            endpoints: self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect(),
+            endpoints: Arc::new(self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect()),
         };
         Config { node: Some(name(id)), nodes: self.ids.iter().map(node).collect(), services: vec![service] }
     }
@@ -301,6 +304,6 @@ fn endpoint(number: u32, pod: &Pod) -> EndpointSpec {
         node: Some(name(pod.node)),
         weight: 1,
         draining: pod.draining,
-        check: Some(check),
+        check: Some(Box::new(check)),
     }
 }

@@ -30,6 +30,14 @@ pub(crate) struct Place {
     pub(crate) netns: i32,
 }
 
+/// What the tables say.
+enum Known {
+    Delivered(Output),
+    /// A flow that was closed there: it gets the packet if its socket lives, or cannot be asked.
+    Closed(Place),
+    No,
+}
+
 /// Who of the rest of a chain can be asked.
 struct Rest {
     /// A hop on the way names this node and lets it open the flow.
@@ -42,9 +50,11 @@ impl State {
     pub(crate) fn home(&mut self, job: Job, from: Arrival) -> Output {
         let own = self.places(&job);
         let all = self.with_stand_ins(&job, &own);
-        if let Some(out) = self.known(&job, &from, &all) {
-            return out;
-        }
+        let late = match self.known(&job, &from, &own, &all) {
+            Known::Delivered(out) => return out,
+            Known::Closed(place) => Some(place),
+            Known::No => None,
+        };
         let Rest { leave, hops } = self.rest(&job, &from);
         // What comes from another site may find its flow, but opens none.
         let remote = from.flags & SHIM_REMOTE != 0;
@@ -59,7 +69,7 @@ impl State {
         if opens && let Some(out) = self.open(&job, &from, &own, &all) {
             return out;
         }
-        if !opens && let Some(out) = self.probed(&job, &from, &own) {
+        if !opens && let Some(out) = self.probed(&job, &from, &own, late.as_ref()) {
             return out;
         }
         self.ask_on(job, &from, hops, &all, opens)
@@ -127,7 +137,7 @@ impl State {
 
     /// The tables: who has the flow open, else whom its SYN was sent to, else who had it until it was closed. A packet that opens a
     /// flow asks for an open one only: it may be sent twice.
-    fn known(&mut self, job: &Job, from: &Arrival, places: &[Place]) -> Option<Output> {
+    fn known(&mut self, job: &Job, from: &Arrival, own: &[Place], places: &[Place]) -> Known {
         let error = matches!(job.kind, Kind::Error(_));
         let of = |state: &Self, place: &Place| state.flows.get(&key_of(job, place)).filter(|f| of_vip(job, f)).copied();
         let open = |place: &&Place| of(self, place).is_some_and(|flow| !self.over(job, &flow));
@@ -135,10 +145,10 @@ impl State {
             if !error {
                 self.renew(job, from, &place);
             }
-            return Some(self.deliver(job, &place, Tally::FlowHit));
+            return Known::Delivered(self.deliver(job, &place, Tally::FlowHit));
         }
         if !job.tcp() || job.opens() {
-            return None;
+            return Known::No;
         }
         let asked = |place: &&Place| {
             let half = self.half.get(&key_of(job, place));
@@ -152,10 +162,17 @@ impl State {
                 self.half.remove(&key_of(job, &place));
                 self.enter(job, from, &place);
             }
-            return Some(self.deliver(job, &place, Tally::FlowHit));
+            return Known::Delivered(self.deliver(job, &place, Tally::FlowHit));
         }
-        let closed = places.iter().find(|place| of(self, place).is_some()).copied()?;
-        Some(self.deliver(job, &closed, Tally::FlowHit))
+        let Some(index) = places.iter().position(|place| of(self, place).is_some()) else { return Known::No };
+        let closed = places[index];
+        // A client's port in use again, by a flow of another site: its segments come here first.
+        let asks = self.config.flags & CONFIG_SITES != 0 && from.flags & SHIM_FINAL == 0;
+        let left_over = matches!(job.kind, Kind::Tcp { flags } if flags & (ACK | RST) == RST);
+        if asks && !error && !left_over && index < own.len() {
+            return Known::Closed(closed);
+        }
+        Known::Delivered(self.deliver(job, &closed, Tally::FlowHit))
     }
 
     /// A packet of the client keeps its flow alive; its replies follow when requests come by another node than before.
@@ -222,17 +239,24 @@ impl State {
     }
 
     /// Sockets and SYN cookies of the own row's endpoints; one whose tuple another VIP holds would speak for that VIP.
-    fn probed(&mut self, job: &Job, from: &Arrival, own: &[Place]) -> Option<Output> {
+    fn probed(&mut self, job: &Job, from: &Arrival, own: &[Place], late: Option<&Place>) -> Option<Output> {
         if !job.tcp() || job.opens() && from.flags & SHIM_REMOTE == 0 {
             return None;
         }
         // It may carry data: the acknowledgement before it can be lost.
         let acknowledges = matches!(job.kind, Kind::Tcp { flags } if flags & (SYN | ACK | FIN | RST) == ACK);
-        for place in own.iter().filter(|p| p.netns >= OWN_NAMESPACE) {
+        for place in own {
             if self.collides(job, place) {
                 continue;
             }
             let key = key_of(job, place);
+            let late = late.is_some_and(|late| late.slot == place.slot);
+            if late && (place.netns < OWN_NAMESPACE || self.sockets.connected.contains(&(place.netns, key))) {
+                return Some(self.deliver(job, place, Tally::FlowHit));
+            }
+            if place.netns < OWN_NAMESPACE {
+                continue;
+            }
             if self.sockets.connected.contains(&(place.netns, key)) {
                 if matches!(job.kind, Kind::Tcp { .. }) {
                     self.enter(job, from, place);
