@@ -29,6 +29,11 @@ pub trait Store<M: LeaseElector> {
     /// Who holds the lease, as far as `machine` knows.
     fn holder(machine: &M) -> Option<&str>;
 
+    /// What [`Self::holder`] says now may be told.
+    fn is_certain(_machine: &M) -> bool {
+        true
+    }
+
     /// Before the machine starts, and before it is handed an answer.
     fn refresh(&self, _machine: &mut M, _now: Instant) {}
 
@@ -129,7 +134,7 @@ impl<M: LeaseElector, S: Store<M>> Driver<M, S> {
             }
         }
         let holder = S::holder(&self.machine);
-        if holder != self.holder.as_deref() {
+        if S::is_certain(&self.machine) && holder != self.holder.as_deref() {
             self.holder = holder.map(str::to_owned);
             say(Word::Holder(self.holder.clone()));
         }

@@ -86,6 +86,10 @@ impl Store<EtcdLease> for Members {
         machine.holder()
     }
 
+    fn is_certain(machine: &EtcdLease) -> bool {
+        machine.is_certain()
+    }
+
     fn is_watch(request: &Request) -> bool {
         matches!(request, Request::Watch(_))
     }

@@ -38,10 +38,11 @@ pub(super) async fn why(State(asked): State<Asked>, Query(query): Query<WhyQuery
     let Some(status) = sites.get() else { return no(StatusCode::NOT_FOUND, ALONE) };
     match sites.why(&query.service).map(Arc::unwrap_or_clone) {
         Some(why) => {
-            // Orders come and go between two changes of a table.
+            // Orders and leases come and go between two changes of a table.
             let takes = |drain: &&DrainView| drain.services.contains(&query.service);
             let drains = status.drains.iter().filter(takes).cloned().collect();
-            Json(Why { now: Instant::from_nanos(clock::boot_ns()), drains, ..why }).into_response()
+            let lease = status.services.iter().find(|one| one.name == query.service).and_then(|one| one.lease.clone());
+            Json(Why { now: Instant::from_nanos(clock::boot_ns()), drains, lease, ..why }).into_response()
         }
         None => no(
             StatusCode::NOT_FOUND,

@@ -230,7 +230,8 @@ fn clean(socket: Option<&Path>, instance: u8) -> Exit {
             let (netlink, _events) = crate::net::netlink::Netlink::start_as(instance)?;
             netlink.sweep(&[]).await
         })?;
-        let fence = crate::dataplane::clean(&crate::dataplane::pin_root(instance))?;
+        let mut fence = crate::dataplane::clean(&crate::dataplane::pin_root(instance))?;
+        crate::dataplane::clean_fence(&crate::dataplane::term_root(instance), &mut fence)?;
         Ok((addresses.len(), fence))
     });
     match removed {

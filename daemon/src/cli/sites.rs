@@ -98,7 +98,44 @@ struct Service {
     mode: String,
     tables: u64,
     spill: f64,
+    #[serde(default)]
+    lease: Option<Lease>,
     sites: Vec<Standing>,
+}
+
+/// Who has a service that one site at a time has.
+#[derive(Deserialize)]
+struct Lease {
+    holder: Option<String>,
+    authority: String,
+    detail: Option<String>,
+    refrains: Option<String>,
+    grant: Option<Grant>,
+}
+
+#[derive(Deserialize)]
+struct Grant {
+    term: u64,
+    seconds: f64,
+}
+
+impl Lease {
+    fn line(&self) -> String {
+        let holder = match &self.holder {
+            Some(site) => format!("{site} has it"),
+            None => "nobody has it".to_owned(),
+        };
+        let grant = match &self.grant {
+            Some(Grant { term, seconds }) => format!("this node serves it by term {term} for {seconds:.1} s more"),
+            None => "this node is silent for it".to_owned(),
+        };
+        let asks = match &self.refrains {
+            Some(reason) => format!("this site does not ask for it ({reason})"),
+            None => "this site asks for it".to_owned(),
+        };
+        let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        format!("{holder}; {grant}; {asks}; the authority is {}{detail}\n", self.authority)
+    }
 }
 
 #[derive(Deserialize)]
@@ -214,6 +251,7 @@ pub(super) fn table(answer: &str) -> Result<String, ClientError> {
     for service in &page.services {
         let Service { name, mode, tables, spill, .. } = service;
         text.push_str(&format!("\nservice {name}   {mode}   {} elsewhere   {tables} tables\n", percent(*spill)));
+        service.lease.iter().for_each(|lease| text.push_str(&lease.line()));
         let mut standings = new_table(&["SITE", "STANDING", "FACTS", "SCORE", "SHARE", "READY", "CAPACITY", "AGE"]);
         for site in &service.sites {
             let held = if site.suppressed { " (held)" } else { "" };
@@ -242,6 +280,8 @@ struct Why {
     now: u64,
     #[serde(default)]
     drains: Vec<Drain>,
+    #[serde(default)]
+    lease: Option<Lease>,
 }
 
 #[derive(Deserialize)]
@@ -285,7 +325,10 @@ impl Why {
                 number("lent")
             ),
             "config" => "the configuration changed".to_owned(),
-            "lease" => "the lease has another holder".to_owned(),
+            "lease" => match why["holder"].as_u64() {
+                Some(site) => format!("{} has the lease", self.name(site)),
+                None => "nobody has the lease".to_owned(),
+            },
             "panic" => "too little is usable: soft scores are ignored, or count again".to_owned(),
             other => other.to_owned(),
         }
@@ -308,6 +351,7 @@ pub(super) fn why(answer: &str) -> Result<String, ClientError> {
     let why: Why = read(answer)?;
     let mut text = format!("service {}\n", why.service);
     why.drains.iter().for_each(|drain| text.push_str(&drain.line()));
+    why.lease.iter().for_each(|lease| text.push_str(&lease.line()));
     let ms = |from: u64, to: u64| to.saturating_sub(from) / 1_000_000;
     for change in why.changes.iter().rev() {
         let age = std::time::Duration::from_nanos(why.now.saturating_sub(change.decided)).as_secs_f64();
@@ -366,6 +410,20 @@ dc-b  degraded  normal  62     37.5 %  -      -         4.0s
     }
 
     #[test]
+    fn who_has_a_service_is_said_with_its_term() {
+        let mut page = serde_json::to_value(crate::metrics::tests::fixtures::one_at_a_time()).expect("JSON");
+        let shown = table(&page.to_string()).expect("a page");
+        let line = "dc-a has it; this node serves it by term 41 for 4.2 s more; this site asks for it; the authority is reachable\n";
+        assert!(shown.contains(line), "{shown}");
+        let lease = serde_json::json!({ "holder": null, "authority": "unreachable", "detail": "no answer in time", "refrains": "elsewhere",
+            "grant": null, "grants": 0 });
+        page["services"][0]["lease"] = lease;
+        let shown = table(&page.to_string()).expect("a page");
+        let line = "nobody has it; this node is silent for it; this site does not ask for it (elsewhere); the authority is unreachable (no answer in time)\n";
+        assert!(shown.contains(line), "{shown}");
+    }
+
+    #[test]
     fn why_tells_the_rule_the_numbers_and_the_times() {
         let answer = serde_json::json!({
             "service": "web", "names": { "1": "dc-a", "2": "dc-b" }, "now": 12_500_000_000u64,
@@ -404,6 +462,7 @@ dc-a drains vip 10.9.0.100: connections that exist have had their time
             names: [(2, "dc-b".to_owned())].into(),
             changes: vec![],
             drains: vec![],
+            lease: None,
             now: 0,
         };
         let site = SiteId(2);
@@ -413,6 +472,8 @@ dc-a drains vip 10.9.0.100: connections that exist have had their time
             (Rule::Score { site, score: 40.0, factor: 0.4 }, "dc-b has a score of 40 and takes 40.0 % of its share"),
             (Rule::Spill { demand: 9, capacity: 8, lent: 1 }, "numbers changed: demand 9, capacity 8, lent 1"),
             (Rule::Config, "the configuration changed"),
+            (Rule::Lease { holder: Some(site) }, "dc-b has the lease"),
+            (Rule::Lease { holder: None }, "nobody has the lease"),
             (Rule::Panic, "too little is usable: soft scores are ignored, or count again"),
         ] {
             assert_eq!(why.rule(&serde_json::to_value(rule).expect("JSON")), words);

@@ -86,7 +86,8 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
     };
     let mut services = services::read(map, &of_services, warnings);
     let spreads = services.as_mut().map(|s| std::mem::take(&mut s.spreads)).unwrap_or_default();
-    let sites = sites.map(|sites| sites.map(|sites| sites::Sites { services: spreads, ..sites }));
+    let sites = sites
+        .map(|sites| sites.map(|sites| sites::Sites { services: spreads, authority: etcd.clone().flatten(), ..sites }));
     let forwarding = match (map.has("forwarding"), forwarding) {
         (true, read) => {
             let mut whole = read?.finish(services)?;

@@ -128,7 +128,12 @@ pub(super) static ROOT: Section = Section {
             Words("the pod's ServiceAccount, where a VIP needs the API"),
             "The Kubernetes API.",
         ),
-        field("etcd", Kind::Section(&lease::ETCD), Words("required by `elector: etcd`"), "The etcd that holds leases."),
+        field(
+            "etcd",
+            Kind::Section(&lease::ETCD),
+            Words("required by `elector: etcd` and `mode: activePassive`"),
+            "The etcd that holds leases.",
+        ),
         field(
             "forwarding",
             Kind::Section(&forwarding::FORWARDING),

@@ -62,6 +62,13 @@ pub fn pin_root(instance: u8) -> PathBuf {
     }
 }
 
+/// Where the pins of the second fence of an instance live, which silences endpoints of services whose lease is elsewhere: the same object, with
+/// maps of its own. As any further instance it stands by tcx only.
+#[must_use]
+pub fn term_root(instance: u8) -> PathBuf {
+    PathBuf::from(format!("{DEFAULT_PIN_ROOT}{INSTANCE}terms-{instance}"))
+}
+
 /// Between the root of instance 0 and the number of another one. bpffs takes no dots (`bpf_lookup` in kernel/bpf/inode.c).
 const INSTANCE: &str = "-instance-";
 

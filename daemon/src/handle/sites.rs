@@ -80,14 +80,44 @@ pub struct ServiceView {
     pub name: String,
     /// Its number in all sites.
     pub number: u32,
-    /// `localFirst` or `weighted`.
+    /// `localFirst`, `weighted` or `activePassive`.
     pub mode: &'static str,
     /// Tables so far.
     pub tables: u64,
     /// Share of new flows that goes to other sites, 0 to 1.
     pub spill: f64,
+    /// Of an `activePassive` service: who has it.
+    pub lease: Option<LeaseView>,
     /// How each site stands.
     pub sites: Vec<StandingView>,
+}
+
+/// Who has a service that one site at a time has.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseView {
+    /// The site that has it, as the authority said last; `None`: nobody.
+    pub holder: Option<String>,
+    /// How the authority answers this node.
+    pub authority: &'static str,
+    /// Its own words, where it does not.
+    pub detail: Option<String>,
+    /// Why this site does not ask for it; `None`: it does.
+    pub refrains: Option<&'static str>,
+    /// This node's right to serve it.
+    pub grant: Option<GrantView>,
+    /// How often this node was given it.
+    pub grants: u64,
+}
+
+/// The right of a node to serve a service.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantView {
+    /// The term: the revision of the authority in which the site won. It only grows, over all sites.
+    pub term: u64,
+    /// Seconds that it lasts without a further proof.
+    pub seconds: f64,
 }
 
 /// A service at a site.
@@ -115,6 +145,8 @@ pub struct Why {
     pub changes: Vec<Timeline>,
     /// Drains that take the service from a site.
     pub drains: Vec<DrainView>,
+    /// Who has it, where one site at a time has.
+    pub lease: Option<LeaseView>,
     /// The clock when this was asked.
     pub now: Instant,
 }

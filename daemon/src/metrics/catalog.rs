@@ -381,6 +381,19 @@ families! {
         "Orders in force that take something of the site out of use: the site, services, VIPs, nodes or endpoints; of other sites those that \
          take whole services. Also when their deadline has passed. Absent at 0.",
         "`bascule drain site` and the like, and the same with `--off`";
+    SITES_ACTIVE = Gauge "sites_service_active" ["service"],
+        "1 while this node may answer for the service of one site at a time: its site has the lease, by this node's own proof. The sum over the \
+         nodes of two sites is never above that of one. Of services with `mode: activePassive` only.",
+        "a lease won, lost or run out";
+    SITES_TERM = Gauge "sites_service_term" ["service"],
+        "The term by which this node answers for the service: a revision of etcd, which only grows, over all sites. Absent without one.",
+        "another site, or the same one anew, that won the lease";
+    SITES_GRANTS = Counter "sites_service_grants_total" ["service"],
+        "How often this node came to answer for the service. Renewals are none.",
+        "a move of the lease to this site, a deadline that passed without a renewal, a restart";
+    SITES_AUTHORITY = Gauge "sites_authority_reachable" ["service"],
+        "1 while the etcd that decides which site has the service answers this node. At 0 a site that has it falls silent at its deadline.",
+        "a majority that is gone, a cut, a certificate that is not believed";
     SITES_TABLES = Counter "sites_tables_total" ["service"],
         "Site tables of a service so far: how often shares moved. One move of a tenth a second makes many.",
         "a change of facts, of a score or of the configuration";

@@ -1,5 +1,6 @@
 //! The families of sites, from the snapshot in force at the scrape.
 
+use bascule_core::election::lease::Condition;
 use bascule_core::site::path::io::Carriage;
 use bascule_mesh::tls::Refusal;
 
@@ -36,6 +37,9 @@ impl Metrics {
             &f.sites_score,
             &f.sites_share,
             &f.sites_drains,
+            &f.sites_active,
+            &f.sites_term,
+            &f.sites_authority,
         ] {
             states.reset();
         }
@@ -75,6 +79,18 @@ fn site(f: &Families, site: &SiteView) {
 fn service(f: &Families, service: &ServiceView) {
     let name = service.name.as_str();
     advance(&f.sites_tables.with_label_values(&[name]), service.tables);
+    if let Some(lease) = &service.lease {
+        let set = |gauge: &prometheus::GaugeVec, on: bool| {
+            gauge.with_label_values(&[name]).set(f64::from(u8::from(on)));
+        };
+        set(&f.sites_active, lease.grant.is_some_and(|grant| grant.seconds > 0.0));
+        set(&f.sites_authority, lease.authority == Condition::Reachable.as_str());
+        advance(&f.sites_grants.with_label_values(&[name]), lease.grants);
+        if let Some(grant) = lease.grant {
+            #[expect(clippy::cast_precision_loss, reason = "a revision beyond 2^53 is not reached")]
+            f.sites_term.with_label_values(&[name]).set(grant.term as f64);
+        }
+    }
     for site in &service.sites {
         f.sites_score.with_label_values(&[name, &site.name]).set(site.opinion.score);
         f.sites_share.with_label_values(&[name, &site.name]).set(site.opinion.share);

@@ -151,6 +151,21 @@ fn a_site_that_is_gone_has_no_state_and_keeps_its_counters() {
 }
 
 #[test]
+fn who_may_answer_is_shown_with_its_term_and_not_without() {
+    let metrics = Metrics::new("n1", 0);
+    let mut status = fixtures::one_at_a_time();
+    metrics.update_sites(Some(&status));
+    let value = |what: &str| samples(&metrics).get(&format!("bascule_sites_{what}{{service=\"web\"}}")).copied();
+    assert_eq!((value("service_active"), value("service_term")), (Some(1.0), Some(41.0)));
+    assert_eq!((value("service_grants_total"), value("authority_reachable")), (Some(2.0), Some(1.0)));
+    let lease = status.services[0].lease.as_mut().expect("a lease");
+    (lease.grant, lease.authority) = (None, "unreachable");
+    metrics.update_sites(Some(&status));
+    assert_eq!((value("service_active"), value("service_term")), (Some(0.0), None));
+    assert_eq!((value("service_grants_total"), value("authority_reachable")), (Some(2.0), Some(0.0)));
+}
+
+#[test]
 fn promtool_has_nothing_to_say() {
     let metrics = Metrics::new("n1", 0);
     MOVERS.iter().for_each(|(.., act)| act(&metrics));

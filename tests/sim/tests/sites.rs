@@ -94,7 +94,7 @@ const fn stage(mutant: Mutant) -> Class {
         Mutant::DeltaLost | Mutant::ZeroUnsaid | Mutant::ReadUnsaid => Class::F25,
         Mutant::PrefixesIgnored => Class::F23,
         Mutant::TableLost => Class::F3,
-        Mutant::LeaseOutlived => Class::F8,
+        Mutant::LeaseOutlived | Mutant::NoAuthority => Class::F8,
         Mutant::ObservedUnsaid => Class::F15,
         Mutant::SessionDownIsSiteDown => Class::F4,
     }

@@ -127,6 +127,7 @@ pub fn start(netns: &Netns, access: Access, ttl: Duration) -> Result<Candidate> 
     let name = netns.name();
     let machine = EtcdConfig {
         identity: format!("{name}/boot-of-{name}"),
+        joint: false,
         timing: Timing::etcd(ttl)?,
         seed: Some(u64::from(name.as_bytes()[name.len() - 1])),
         term: Term(0),

@@ -386,6 +386,7 @@ fn policies_change_live_and_the_identity_of_a_site_does_not() -> Result<()> {
     wait_page(&mut cluster, 1, "its capacity", |page| page["services"][0]["sites"][0]["summary"]["capacity"] == 30)?;
 
     file["site"]["pathPort"] = json!(9000);
+    // Without an authority that is refused as a whole.
     file["services"][0]["sites"] = json!({ "mode": "activePassive" });
     cluster.daemon(1).rewrite(&file)?;
     cluster.wait_metric(1, "bascule_config_reload_total{result=\"refused\"}", |refused| refused >= 1.0)?;

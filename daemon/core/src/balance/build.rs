@@ -12,7 +12,7 @@ use super::rows::Standing;
 use super::service::{Local, Service};
 use super::sites::{Sites, Split};
 use super::status::Counts;
-use super::{Balancer, GRACE};
+use super::{Balancer, GRACE, hold};
 use crate::service::{Delivery, EndpointSpec, ServiceKey};
 use crate::time::Instant;
 
@@ -41,6 +41,11 @@ impl Balancer {
         for damped in service.health.values_mut() {
             let _changed = damped.expire(now);
         }
+        // Whatever checks have still to say.
+        let held = self.nodes.held.contains(&service.key);
+        if held {
+            hold::close(service, &mut self.room, now);
+        }
         let choice = choice::choose(service, &self.nodes);
         // There is something to be lost only where packets are steered already.
         let urgent = service.urgent && service.nodes.table.rows > 0;
@@ -56,7 +61,7 @@ impl Balancer {
         let (opening, closing): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, e)| e.ready);
         put(service, opening, room);
         service.report_delegated(&self.nodes, room);
-        let local = build_local(service, &self.nodes, &mut self.counts, room, now);
+        let local = if held { Ok(None) } else { build_local(service, &self.nodes, &mut self.counts, room, now) };
         let nodes = build_nodes(service, (&self.nodes, &self.sites), !self.swept, &mut self.counts, room, now);
         put(service, closing, room);
         let starved = local.is_err() || nodes.is_err();
@@ -64,10 +69,10 @@ impl Balancer {
         service.starved = starved;
         service.built = true;
         let forgotten = forget(service, room, now);
-        let serves = !choice.serving.is_empty() && !self.nodes.service_draining(service);
+        let serves = !held && !choice.serving.is_empty() && !self.nodes.service_draining(service);
         let away = self.sites.split(service.owners.as_deref(), &self.nodes).has_others();
         let open = (serves || away) && service.nodes.table.rows > 0;
-        self.vips.join(service, open, room);
+        self.vips.join(service, open, held, room);
         let told = service.forgotten.map(|(_, until)| until);
         [local.unwrap_or_default(), nodes.unwrap_or_default(), forgotten, told].into_iter().flatten().min()
     }
@@ -212,12 +217,7 @@ fn build_local(
     let drain = service.drain();
     if members.is_empty() && service.slots.values().all(|l| is_over(l, service, now)) {
         // Not one row could still lead to a flow.
-        let table = service.local.table;
-        if table.rows > 0 {
-            service.local = service.local.dropped();
-            room.owe(Action::SwapEndpoints { slot: service.slot, table: service.local.table });
-            room.unlink_table(table, now);
-        }
+        hold::close(service, room, now);
         return Ok(None);
     }
     let standings: std::collections::BTreeMap<u16, Standing> = service

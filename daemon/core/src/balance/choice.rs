@@ -7,7 +7,7 @@ use super::damping::State;
 use super::maglev::{self, Member};
 use super::service::Service;
 use super::unplaced::Unplaced;
-use crate::service::{EndpointId, EndpointSpec, NodeSpec, WhenAllFail};
+use crate::service::{EndpointId, EndpointSpec, NodeSpec, ServiceKey, WhenAllFail};
 
 use super::io::DrainTarget;
 
@@ -23,6 +23,8 @@ pub(super) struct Nodes {
     pub(super) inquiries: u32,
     /// What an operator took out of use.
     pub(super) drained: BTreeSet<DrainTarget>,
+    /// Services of which nothing here may answer.
+    pub(super) held: BTreeSet<ServiceKey>,
     /// Endpoints here whose place is not found.
     pub(super) unplaced: Unplaced,
 }

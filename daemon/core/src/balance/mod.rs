@@ -17,6 +17,7 @@ mod apply;
 mod build;
 mod choice;
 mod damping;
+mod hold;
 pub mod io;
 mod level;
 pub mod maglev;

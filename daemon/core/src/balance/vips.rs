@@ -35,8 +35,8 @@ impl Vips {
         let _none = self.entries.insert(vip, Entry { slot: Some(slot), ..Entry::default() });
     }
 
-    /// A service was looked at: makes its VIP and its key known and brings its reverse entries up to date.
-    pub(super) fn join(&mut self, service: &mut Service, open: bool, room: &mut Room) {
+    /// A service was looked at: makes its VIP and its key known and brings its reverse entries up to date. One that is held has none.
+    pub(super) fn join(&mut self, service: &mut Service, open: bool, held: bool, room: &mut Room) {
         let key = service.key;
         let entry = self.entries.entry(key.vip).or_default();
         let first = entry.services.is_empty();
@@ -54,7 +54,7 @@ impl Vips {
             room.owe(Action::PutKey { key, slot: service.slot });
         }
         let protocol = service.spec.protocol;
-        let ids: BTreeSet<ReverseId> = if rewrites(service) {
+        let ids: BTreeSet<ReverseId> = if rewrites(service) && !held {
             // What the stack answers is the VIP's already.
             let own = service.slots.keys().filter(|place| **place != service.stack());
             own.map(|(address, port)| ReverseId { address: *address, port: *port, protocol }).collect()

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// Takes a word at once, always. It is bounded because nothing waits that a later word has made void: an extension, a holder and a condition
 /// each replace the one that waits, and a claim that ended before anybody heard of it is never told.
 #[derive(Debug, Default)]
-pub(super) struct Mailbox {
+pub(in super::super) struct Mailbox {
     state: Mutex<State>,
     filled: Notify,
 }
@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Mailbox {
-    pub(super) fn put(&self, word: Word) {
+    pub(in super::super) fn put(&self, word: Word) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let untold = state.words.iter().any(|waiting| is_claim_of(waiting, &word));
         state.words.retain(|waiting| !makes_void(&word, waiting));
@@ -33,13 +33,13 @@ impl Mailbox {
     }
 
     /// No more words come.
-    pub(super) fn close(&self) {
+    pub(in super::super) fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.filled.notify_one();
     }
 
     /// The next word, when there is one; `None` after the last.
-    pub(super) async fn next(&self) -> Option<Word> {
+    pub(in super::super) async fn next(&self) -> Option<Word> {
         loop {
             {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

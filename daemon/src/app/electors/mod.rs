@@ -4,7 +4,7 @@
 //! Which stores there are is said here and in the configuration, nowhere else. Commands wait in a queue that an elector empties between any
 //! two steps; its words wait in a [`mailbox::Mailbox`].
 
-mod mailbox;
+pub(super) mod mailbox;
 
 use std::collections::HashMap;
 
@@ -152,7 +152,7 @@ impl Start {
                     return error!(group, "no etcd is configured: the VIP has no elector");
                 };
                 let identity = format!("{}_{}", identity.holder, identity.boot);
-                let machine = EtcdConfig { identity, timing, seed, term };
+                let machine = EtcdConfig { identity, joint: false, timing, seed, term };
                 let config = bascule_etcd::ElectorConfig { access, key, machine, clock };
                 bascule_etcd::Elector::new(config).run(commands, say).await;
             }

@@ -6,6 +6,7 @@ mod inside;
 mod liveness;
 mod plane;
 mod status;
+mod terms;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,8 +50,8 @@ const ALL: Duration = Duration::from_secs(300);
 /// What the room is told.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// The configuration; `None`: there is no data plane. Answered once the room has taken it.
-    Config(Option<Box<Forwarding>>, Vec<PeerConfig>, oneshot::Sender<()>),
+    /// The configuration; `None`: there is no data plane. And the services that one site at a time has. Answered once the room has taken it.
+    Config(Option<Box<Forwarding>>, Vec<PeerConfig>, BTreeSet<ServiceKey>, oneshot::Sender<()>),
     /// A link is there or changed.
     Link(LinkInfo),
     /// A link is gone.
@@ -61,6 +62,12 @@ pub(super) enum Order {
     Sites(ServiceKey, Vec<SiteId>, oneshot::Sender<()>),
     /// Other sites, the nearest first: whether they may be asked, and how large a packet gets there.
     Neighbours(Vec<SiteSpec>),
+    /// This site has a service, by a term, until then. Answered with why its endpoints here do not answer, if so.
+    Grant(ServiceKey, u64, Instant, oneshot::Sender<Result<(), String>>),
+    /// It has it for longer.
+    Extend(ServiceKey, Instant),
+    /// It does not have it any more; answered once nothing here answers for it.
+    Revoke(ServiceKey, oneshot::Sender<()>),
     /// Endpoints are taken out of use, or put back.
     Drain(Endpoints, bool),
 }
@@ -91,7 +98,9 @@ impl ForwardSender {
     /// The configuration in force. What comes back is ready once the room has taken it, or has ended.
     pub(super) async fn config(&self, loaded: &Loaded) -> oneshot::Receiver<()> {
         let (done, taken) = oneshot::channel();
-        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone(), done)).await;
+        let spreads = loaded.sites.iter().flat_map(|sites| sites.services.values());
+        let passive = spreads.filter(|spread| spread.is_passive()).map(|spread| spread.key).collect();
+        self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone(), passive, done)).await;
         taken
     }
 }
@@ -239,11 +248,21 @@ impl Room {
 
     fn order(&mut self, order: Order) {
         match order {
-            Order::Config(forwarding, bfd, done) => {
+            Order::Config(forwarding, bfd, passive, done) => {
                 let specs = forwarding.iter().flat_map(|f| &f.config.services);
                 self.checks.configure(specs, now());
+                self.plane.passive(&passive, now());
                 self.plane.configure(forwarding, &bfd, &self.links, now());
                 // Who does not wait needs no answer.
+                let _gone = done.send(());
+            }
+            // Who no longer waits needs no answer.
+            Order::Grant(key, term, deadline, done) => {
+                drop(done.send(self.plane.grant(key, (term, deadline), &self.links, now())));
+            }
+            Order::Extend(key, deadline) => self.plane.terms.extend(&key, deadline),
+            Order::Revoke(key, done) => {
+                self.plane.revoke(&key, &self.links, now());
                 let _gone = done.send(());
             }
             Order::Link(link) => {

@@ -1,8 +1,8 @@
 //! The balancer and the programs together: configuration in, actions carried out, devices kept, ways to nodes found.
 
 mod conditions;
-mod far;
 mod resolve;
+mod sites;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::inside::Inside;
 use super::liveness::{Liveness, Session};
 use super::status::tell;
+use super::terms::Terms;
 use super::wanted::{devices, node_config};
 use super::{Endpoints, Said};
 use crate::clock;
@@ -84,13 +85,15 @@ pub(super) struct Plane {
     neighbours: Vec<SiteSpec>,
     /// Endpoints that operators took out of use, for the same.
     drained: BTreeSet<Endpoints>,
+    /// Services that one site at a time has.
+    pub(super) terms: Terms,
     trouble: Said,
     pub(super) problem: Option<String>,
 }
 
 impl Plane {
     pub(super) fn of(instance: u8) -> Self {
-        Self { instance, ..Self::default() }
+        Self { instance, terms: Terms::of(instance), ..Self::default() }
     }
 
     pub(super) fn forward(&self) -> Option<&Forward> {
@@ -150,9 +153,11 @@ impl Plane {
         // Loading the programs takes a second, on a busy machine many: checks have not had that time to speak.
         let now = now.max(Instant::from_nanos(clock::boot_ns()));
         if self.forward.is_some() {
+            self.terms.hold(&mut self.balancer, now);
             self.balancer.handle_config(wanted, now);
             self.tell_sites(now);
         }
+        self.refit(links);
         self.tell_nodes(now);
         self.look = true;
         self.turn(now, links);
@@ -376,6 +381,7 @@ impl Plane {
             self.look_inside = true;
             self.write_config();
             if let (Some(_), Some(config)) = (&self.forward, &self.config) {
+                self.terms.hold(&mut self.balancer, now);
                 self.balancer.handle_config(config.config.clone(), now);
                 self.tell_sites(now);
                 self.trouble.cleared("forwarding has started after all");
@@ -387,6 +393,7 @@ impl Plane {
         }
         self.check_headroom();
         self.turn(now, links);
+        self.end_terms(links);
     }
 
     /// A driver that leaves no room before a frame shows only when frames are made longer: then tc does it.

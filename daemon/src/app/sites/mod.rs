@@ -4,11 +4,13 @@
 //! Queues are bounded. What tasks report waits in `inbox` and they with it, but for two that must not: a prober's news is dropped when it is
 //! full (its state is asked for every slot), and a relay whose news would be dropped begins anew, which tells everything again.
 
+mod authority;
 mod local;
 mod orders;
 mod paths;
 mod relay;
 mod tell;
+mod terms;
 mod view;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ use crate::config::{Loaded, Sites};
 use crate::handle::forward::ForwardHandle;
 use crate::handle::sites::{OrderRequest, SitesHandle, Why};
 
+use authority::{Authority, Said};
 use paths::Paths;
 use relay::Relays;
 use tell::Teller;
@@ -78,6 +81,8 @@ enum News {
     Path(SiteId, PathEvent),
     /// What the balancer sees of a service.
     Serving(ServiceId, Serving),
+    /// Of the lease of a service that one site at a time has.
+    Lease(ServiceId, Said),
 }
 
 /// The part of the file that needs a start to change.
@@ -132,6 +137,7 @@ impl Running {
         let room = Room {
             node: loaded.node.node.clone(),
             paths: Paths::new(super::random_seed()?, news.clone(), Arc::clone(&clock)),
+            authority: Authority::new(news.clone(), forward.clone()),
             relays: Relays::new(news, clock),
             join,
             records: BTreeMap::new(),
@@ -182,6 +188,7 @@ struct Room {
     join: Join,
     paths: Paths,
     relays: Relays,
+    authority: Authority,
     /// What this site writes, for a relay that begins anew.
     records: BTreeMap<Key, Body>,
     keys: watch::Sender<local::Keys>,
@@ -204,6 +211,8 @@ impl Room {
         let mut look = interval(SLOT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         configs.mark_unchanged();
+        self.authority.fit(&self.sites);
+        self.join.handle_authority(self.authority.is_reachable(), now());
         loop {
             self.join.handle_expire(now());
             self.carry_out().await;
@@ -223,6 +232,7 @@ impl Room {
                 () = sleep(wait) => {}
             }
         }
+        self.authority.stop();
         self.relays.stop().await;
     }
 
@@ -230,6 +240,7 @@ impl Room {
         self.sites = next;
         self.keys.send_replace(local::keys(&self.sites));
         self.join.handle_config(join_config(&self.sites), now());
+        self.authority.fit(&self.sites);
         self.relays.configure(&self.sites).await;
         self.paths.fit(&self.sites).await;
     }
@@ -258,6 +269,17 @@ impl Room {
                 self.teller.relay(&self.sites, &event);
                 if let Some(fact) = fact(&event) {
                     self.join.handle_fact(Source::Own, fact, now);
+                }
+            }
+            News::Lease(service, said) => {
+                self.authority.hear(service, &said);
+                match said {
+                    Said::Holder(holder) => {
+                        let holder = holder.and_then(|name| self.sites.numbered(&name));
+                        self.join.handle_lease(service, holder, now);
+                    }
+                    Said::Condition(..) => self.join.handle_authority(self.authority.is_reachable(), now),
+                    Said::Granted(..) | Said::Extended(_) | Said::Ended(_) => {}
                 }
             }
             News::RelayEnded(why) => {
@@ -300,6 +322,8 @@ impl Room {
                         let _ended = self.tables.send(local::Told::Drain(endpoints, on)).await;
                     }
                 }
+                Action::Claim(service) => self.authority.want(service, None),
+                Action::Release(service, reason) => self.authority.want(service, Some(reason)),
                 Action::Lead(leads) => self.relays.lead(leads).await,
                 Action::Write(key, body) => {
                     match body {
@@ -325,7 +349,14 @@ impl Room {
         };
         let names = self.sites.all.iter().map(|(id, site)| (*id, site.name.clone())).collect();
         let changes = history.iter().cloned().collect();
-        self.handle.set_why(Why { service: spread.name.clone(), names, changes, drains: Vec::new(), now: now() });
+        self.handle.set_why(Why {
+            service: spread.name.clone(),
+            names,
+            changes,
+            drains: Vec::new(),
+            lease: None,
+            now: now(),
+        });
     }
 
     /// Once in a slot: paths are asked, what could not be opened is tried again, what is known is shown.
@@ -335,6 +366,7 @@ impl Room {
         }
         if now() >= self.retry_at {
             self.retry_at = now() + RETRY;
+            self.authority.fit(&self.sites);
             self.paths.fit(&self.sites).await;
             self.relays.fit(&self.sites, &self.records, self.join.leads()).await;
         }

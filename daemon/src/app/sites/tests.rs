@@ -43,6 +43,8 @@ fn sites(here: u8, rank: u8, counts: [u8; 2]) -> Sites {
         nodes_port: 7849,
         path_port: 7847,
         rank,
+        terms: "terms".into(),
+        authority: None,
         all: all.into(),
         services: BTreeMap::new(),
     }

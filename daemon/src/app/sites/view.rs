@@ -42,6 +42,7 @@ fn conditions(room: &Room) -> Vec<String> {
     if let Some(expires) = room.relays.expires.filter(|expires| *expires < unix + EXPIRES_SOON) {
         all.push(format!("the certificate ends in {} h", expires.saturating_sub(unix) / 3600));
     }
+    all.extend(room.authority.conditions());
     if room.relays.state.as_ref().is_some_and(|state| state.duplicate) {
         all.push("another process writes as this site: nothing is exported".to_owned());
     }
@@ -83,6 +84,7 @@ fn service(room: &Room, (id, spread): (&ServiceId, &Spread), now: Instant) -> Se
         },
         tables: room.join.history(*id).and_then(|h| h.iter().last()).map_or(0, |last| last.generation),
         spill: away,
+        lease: room.authority.view(*id, now),
         sites: opinions.into_iter().map(standing).collect(),
     }
 }

@@ -43,7 +43,7 @@ pub(super) static LEASE: Section = Section {
 
 pub(super) static ETCD: Section = Section {
     path: "etcd",
-    about: "The etcd that holds the leases of VIPs with `elector: etcd`. Files are read again when they change.",
+    about: "The etcd that holds the leases of VIPs with `elector: etcd` and of services with `mode: activePassive`. Files are read again when they change.",
     fields: &[
         field(
             "endpoints",

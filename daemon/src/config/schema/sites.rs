@@ -42,6 +42,12 @@ pub(super) static SITE: Section = Section {
             "File in which a relay counts its starts. Lost, it does no harm; a relay that cannot write it exports nothing.",
         ),
         field(
+            "terms",
+            Text { what: "a path", right: "a directory" },
+            Value("/var/lib/bascule/terms"),
+            "Directory in which a file for each `activePassive` service says whether this site has it, by which term, and until when.",
+        ),
+        field(
             "nodesPort",
             Whole { min: 1, max: 65535 },
             Value("7849"),
@@ -126,7 +132,19 @@ pub(super) static SPREAD: Section = Section {
             "mode",
             Word(&["localFirst", "weighted", "activePassive"]),
             Value("localFirst"),
-            "`localFirst`: here as long as this site can, elsewhere what it cannot serve; `weighted`: by `each`, wherever the client is. `activePassive` is refused: it needs an authority between sites, which is not there yet.",
+            "`localFirst`: here as long as this site can, elsewhere what it cannot serve; `weighted`: by `each`, wherever the client is; `activePassive`: at the one site that has the service's lease, by `order`. Needs `etcd` with a member in a third place, `delivery: direct`, and endpoints on nodes, with addresses of their own ([sites.md](../sites.md)).",
+        ),
+        field(
+            "order",
+            Texts { what: "a name", right: "2 or 3 names of sites" },
+            Words("required by `activePassive`, which alone takes it"),
+            "The best first: who asks for the lease when nobody has it. A site that is not named sends to the one that has it, and never has it.",
+        ),
+        field(
+            "failback",
+            Word(&["manual", "auto"]),
+            Value("manual"),
+            "What an `activePassive` service does when a better site of `order` is well again: `manual`: it stays until the one that has it is drained or fails; `auto`: it goes back after five minutes of health, with an interruption.",
         ),
         field(
             "each",

@@ -16,7 +16,7 @@ pub(super) struct Endpoint {
     pub(super) address: Option<At<IpAddr>>,
     pub(super) port: Option<At<u16>>,
     /// `None`: it could not be read.
-    node: Option<Option<String>>,
+    pub(super) node: Option<Option<String>>,
     pub(super) weight: Option<u16>,
     draining: Option<bool>,
 }

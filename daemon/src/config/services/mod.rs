@@ -2,6 +2,7 @@
 
 mod check;
 mod endpoint;
+mod passive;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -77,10 +78,12 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>, warnings: &mut Vec<Strin
     let of_sites = sites::SpreadAround {
         sites: around.sites,
         given: file.has("site") || file.has("sites"),
+        authority: file.has("etcd"),
         errors: around.errors,
     };
     let services: Vec<Service> = list.value.iter().flatten().map(|m| service(m, around, &of_sites, warnings)).collect();
     rules::across(&services, around.errors);
+    passive::across(&services, around);
     let mut ca_files: Vec<PathBuf> = services.iter().filter_map(|s| s.ca_file.clone()).collect();
     ca_files.sort();
     ca_files.dedup();

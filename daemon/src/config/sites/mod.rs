@@ -15,6 +15,7 @@ use bascule_core::site::summary::ServiceId;
 use bascule_core::wire::site::PairKeys;
 use ipnet::IpNet;
 
+use super::Etcd;
 use super::error::shown;
 use super::keys;
 use super::read::{At, Errors, Map};
@@ -47,6 +48,10 @@ pub struct Sites {
     pub path_port: u16,
     /// Place of this node among the gateways of its site, from 0.
     pub rank: u8,
+    /// Directory of the files that say by which term this site has a service.
+    pub terms: PathBuf,
+    /// Who decides which site has an activePassive service.
+    pub authority: Option<Etcd>,
     /// All sites, this one among them.
     pub all: BTreeMap<SiteId, Site>,
     /// Services of several sites.
@@ -87,6 +92,11 @@ impl Sites {
     /// Name of a site, for people.
     pub fn name_of(&self, site: SiteId) -> String {
         self.all.get(&site).map_or_else(|| site.to_string(), |found| found.name.clone())
+    }
+
+    /// Number of a site by its name.
+    pub fn numbered(&self, name: &str) -> Option<SiteId> {
+        self.all.iter().find(|(_, site)| site.name == name).map(|(id, _)| *id)
     }
 
     /// This site's own entry.
@@ -149,6 +159,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
     let relay = site.has("relay").then(|| site.text("relay", values::node_name));
     let listen = site.has("listen").then(|| site.text("listen", values::socket_address));
     let incarnation = site.text("incarnation", values::path);
+    let terms = site.text("terms", values::path);
     let (nodes_port, path_port) = (site.whole::<u16>("nodesPort"), site.whole::<u16>("pathPort"));
     // Without it, nothing can be said of secrets: one is this site, and none is known to be it.
     let own_name = own.as_ref().filter(|own| all.value.iter().any(|(name, _)| name.value == own.value));
@@ -181,6 +192,8 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
         nodes_port: nodes_port?.value,
         path_port: path_port?.value,
         rank: rank?,
+        terms: path(terms?),
+        authority: None,
         all: named?,
         services: BTreeMap::new(),
     }))

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use bascule_core::service::{ServiceKey, ServiceSpec};
 use bascule_core::site::SiteId;
 use bascule_core::site::join::io::Capacity;
-use bascule_core::site::policy::io::{Mode, ServicePolicy};
+use bascule_core::site::policy::io::{Failback, Mode, ServicePolicy};
 
 use super::super::read::{Errors, Map};
 use super::Sites;
+
+/// Sites that take turns.
+const ORDER: core::ops::RangeInclusive<usize> = 2..=3;
 
 /// A service of several sites, as this one has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +32,8 @@ pub(in crate::config) struct Around<'a> {
     pub(in crate::config) sites: Option<&'a Sites>,
     /// There is a section, right or wrong.
     pub(in crate::config) given: bool,
+    /// There is an authority over leases: a section `etcd`, right or wrong.
+    pub(in crate::config) authority: bool,
     pub(in crate::config) errors: &'a Errors,
 }
 
@@ -36,6 +41,11 @@ pub(in crate::config) struct Around<'a> {
 pub(in crate::config) type Policy = (ServicePolicy, Capacity);
 
 impl Spread {
+    /// One site at a time has it, by a lease.
+    pub const fn is_passive(&self) -> bool {
+        matches!(self.policy.mode, Mode::ActivePassive { .. })
+    }
+
     pub(in crate::config) fn new(spec: &ServiceSpec, (policy, capacity): Policy) -> Self {
         Self { name: spec.name.clone(), key: spec.key(), policy, capacity }
     }
@@ -66,7 +76,15 @@ pub(in crate::config) fn read(
         map.wrong("", wrong, format!("add it to sites.{}.prefixes", sites.own().name));
         return None;
     }
-    let mode = match mode?.value {
+    let word = mode?.value;
+    // What belongs to another mode.
+    for (key, of) in [("each", "weighted"), ("order", "activePassive"), ("failback", "activePassive")] {
+        if let Some(at) = map.place_of(key).filter(|_| word != of) {
+            around.errors.add(at, &map.path_of(key), format!("the mode is {word}"), format!("remove it, or use {of}"));
+            return None;
+        }
+    }
+    let mode = match word {
         "weighted" => {
             let Some(each) = each else {
                 map.wrong("each", "missing", "give each site a weight");
@@ -74,26 +92,50 @@ pub(in crate::config) fn read(
             };
             Mode::Weighted(each?)
         }
-        word => {
-            if let Some(at) = map.place_of("each") {
-                around.errors.add(
-                    at,
-                    &map.path_of("each"),
-                    format!("the mode is {word}"),
-                    "remove it, or use weighted",
-                );
-                return None;
-            }
-            if word == "activePassive" {
-                let at = map.place_of("mode").unwrap_or(map.at);
-                let wrong = "activePassive needs an authority between sites, which this daemon does not have";
-                around.errors.add(at, &map.path_of("mode"), wrong, "use localFirst or weighted");
-                return None;
-            }
-            Mode::LocalFirst
-        }
+        "activePassive" => passive(&map, around)?,
+        _ => Mode::LocalFirst,
     };
     Some(Some((ServicePolicy { mode, ..ServicePolicy::default() }, capacity?)))
+}
+
+fn passive(map: &Map<'_>, around: &Around<'_>) -> Option<Mode> {
+    let failback = if map.word("failback")? == "auto" { Failback::Automatic } else { Failback::Manual };
+    if !around.authority {
+        let at = map.place_of("mode").unwrap_or(map.at);
+        let right = "add etcd, with a member in a third place";
+        around.errors.add(
+            at,
+            &map.path_of("mode"),
+            "activePassive needs an authority: there is no etcd section",
+            right,
+        );
+        return None;
+    }
+    if !map.has("order") {
+        map.wrong("order", "missing", "give 2 or 3 names of sites, the best first");
+        return None;
+    }
+    let names = map.texts("order", crate::config::values::name).filter(|names| names.complete)?;
+    // A row remembers who had its flows before, and before that: of a fourth site it would wait.
+    if !ORDER.contains(&names.items.len()) {
+        let at = map.place_of("order").unwrap_or(map.at);
+        let wrong = format!("{} given", names.items.len());
+        around.errors.add(at, &map.path_of("order"), wrong, "give 2 or 3 names of sites, the best first");
+        return None;
+    }
+    let (sites, mut order) = (around.sites?, Vec::new());
+    for name in &names.items {
+        let Some((id, _)) = sites.all.iter().find(|(_, site)| site.name == name.value) else {
+            map.refuse(name, format!("{} is none of sites", name.value), "use a name of sites, or add it there");
+            return None;
+        };
+        if order.contains(id) {
+            map.refuse(name, format!("{} is given twice", name.value), "give each site once");
+            return None;
+        }
+        order.push(*id);
+    }
+    Some(Mode::ActivePassive { order, failback })
 }
 
 fn weights(map: &Map<'_>, around: &Around<'_>) -> Option<BTreeMap<SiteId, u32>> {

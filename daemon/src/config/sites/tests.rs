@@ -1,6 +1,6 @@
 use bascule_core::service::Protocol;
 use bascule_core::site::join::io::Capacity;
-use bascule_core::site::policy::io::Mode;
+use bascule_core::site::policy::io::{Failback, Mode};
 
 use super::super::tests::folder;
 use super::super::{Loaded, parse};
@@ -23,6 +23,13 @@ fn service(sites: &str) -> String {
     )
 }
 
+/// A service of one site at a time, with the authority that it needs.
+fn passive(more: &str) -> String {
+    let service = service(&format!("mode: activePassive, order: [dc-b, dc-a], {more}"));
+    service.replace("address: 10.1.0.1", "address: 10.1.0.1, node: n1")
+        + "etcd: { endpoints: ['http://10.0.0.11:2379'] }\n"
+}
+
 /// A file in which a field of this section may stand in the place of `@`, for the tests of the table.
 pub(in crate::config) fn carrier(section: &str, key: &str) -> String {
     let site = SITE.replace("pki }", if section == "site" { "pki, @ }" } else { "pki }" });
@@ -38,6 +45,7 @@ pub(in crate::config) fn carrier(section: &str, key: &str) -> String {
         _ => {}
     }
     let service = match section {
+        "services[].sites" if key == "failback" => passive("@"),
         "services[].sites" => service("@"),
         "services[].sites.each.NAME" => service("mode: weighted, each: { dc-a: { @ }, dc-b: { weight: 5 } }"),
         _ => String::new(),
@@ -99,5 +107,12 @@ fn a_service_says_how_it_is_spread() {
     assert_eq!(weighted.policy.mode, Mode::Weighted(BTreeMap::from([(SiteId(1), 60), (SiteId(2), 0)])));
     assert_eq!(weighted.capacity, Capacity::Service(100));
     assert_eq!(of("capacityPerEndpoint: 30").1.capacity, Capacity::Endpoint(30));
+    for (more, failback) in [("", Failback::Manual), ("failback: auto", Failback::Automatic)] {
+        let text = format!("{FORWARDING}{SITE}{}{}", both(), passive(more)).replace("vips: []\n", "");
+        let sites = load(&text).sites.expect("sites");
+        let order = vec![SiteId(2), SiteId(1)];
+        assert_eq!(sites.services[&ServiceId(7)].policy.mode, Mode::ActivePassive { order, failback });
+        assert!(sites.services[&ServiceId(7)].is_passive() && sites.authority.is_some());
+    }
     assert!(load(&FORWARDING.replace("vips: []\n", "")).sites.is_none(), "one site needs neither section");
 }

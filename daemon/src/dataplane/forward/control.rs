@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 
 use bascule_core::balance::Recovered;
 use bascule_core::balance::io::Action;
+use bascule_core::service::ServiceKey;
 use bascule_core::types::Mac;
-use bascule_ebpf_common::forward::{CONFIG_OWN_MACS, CONFIG_SITES, Config, FlowKey, Key, MAX_MACS, Site, mac_key};
+use bascule_ebpf_common::VipKey;
+use bascule_ebpf_common::forward::{
+    CONFIG_OWN_MACS, CONFIG_SITES, Config, Flow, FlowKey, Key, MAX_MACS, Site, mac_key,
+};
 use ipnet::IpNet;
 
+use super::super::registry::vip_key;
 use super::apply::{Path, Written};
 use super::clean::pinned_devices;
 use super::error::ForwardError;
 use super::places::Place;
-use super::{Forward, Settled, attach, carry, recover, sets};
+use super::{Forward, Settled, attach, carry, flows, recover, sets};
 use crate::handle::forward::KeysView;
 
 impl Forward {
@@ -196,6 +202,19 @@ impl Forward {
             Some(node) => self.peers.set_exception(flow, node.into()),
             None => self.peers.remove_exception(flow),
         }
+    }
+
+    /// Forgets every flow of a service, open and half open; how many there were. The endpoint's packets are its own from then on.
+    ///
+    /// # Errors
+    /// [`ForwardError::Plane`].
+    pub fn forget_flows(&mut self, key: &ServiceKey) -> Result<usize, ForwardError> {
+        let (vip, port, protocol) = (vip_key(key.vip), key.port.to_be(), key.protocol.number());
+        let is_of = |flow: &FlowKey, of: VipKey, at: u16| (of, at, flow.protocol) == (vip, port, protocol);
+        let kept = |key: &FlowKey, flow: &Flow| (!is_of(key, flow.vip, flow.vip_port)).then_some(*flow);
+        let open = carry::rename(&mut self.flows, kept)?;
+        let half = flows::forget_half(self.half.as_fd(), |key, half| is_of(key, half.vip, half.vip_port))?;
+        Ok(open + half)
     }
 
     /// Ends the start: every device in `devices` has the new programs, so what former runs left elsewhere goes, and the flows that their

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use aya::maps::{HashMap, Map, MapData};
 use bascule_core::service::Protocol;
 use bascule_ebpf_common::forward::{
     FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, Half, MAX_HALF,
@@ -11,6 +12,8 @@ use super::super::sys::{self, Cursor};
 use super::carry::FlowReader;
 use super::error::ForwardError;
 use super::recover::address_of;
+use super::shapes::HALF;
+use super::tables::absent_is_fine;
 use crate::handle::forward::{Fill, FlowFilter, FlowList, FlowView};
 
 /// Flows listed when nobody says how many.
@@ -76,6 +79,29 @@ pub(super) fn fill(flows: BorrowedFd<'_>, capacity: u32, half: BorrowedFd<'_>) -
     let flows = estimate::<Flow>(flows, capacity)?;
     let half = estimate::<Half>(half, MAX_HALF)?;
     Ok((flows, half))
+}
+
+/// Removes half-open entries; how many.
+pub(super) fn forget_half(
+    half: BorrowedFd<'_>,
+    mut gone: impl FnMut(&FlowKey, &Half) -> bool,
+) -> Result<usize, ForwardError> {
+    let fd = half.try_clone_to_owned().map_err(ForwardError::call("duplicating HALF"))?;
+    let data = MapData::from_fd(fd).map_err(ForwardError::map(HALF, "opening"))?;
+    let mut map: HashMap<MapData, FlowKey, Half> =
+        HashMap::try_from(Map::LruHashMap(data)).map_err(ForwardError::map(HALF, "taking"))?;
+    // Under a flood entries come and go, and a walk over them begins anew each time: bounded, for what is asked about gets no new ones.
+    let found: Vec<FlowKey> = map
+        .iter()
+        .filter_map(Result::ok)
+        .take(2 * MAX_HALF as usize)
+        .filter(|(key, value)| gone(key, value))
+        .map(|(key, _)| key)
+        .collect();
+    for key in &found {
+        absent_is_fine(map.remove(key)).map_err(ForwardError::map(HALF, "removing"))?;
+    }
+    Ok(found.len())
 }
 
 fn estimate<V>(map: BorrowedFd<'_>, capacity: u32) -> Result<Fill, ForwardError> {

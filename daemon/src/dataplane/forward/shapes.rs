@@ -18,6 +18,8 @@ use bascule_ebpf_common::forward::{
 pub(super) const STAMP: &str = "FORWARD_STAMP";
 /// Name of the map of flows, the one whose size is configured.
 pub(super) const FLOWS: &str = "FLOWS";
+/// Name of the map of half-open flows.
+pub(super) const HALF: &str = "HALF";
 /// `BPF_F_NO_PREALLOC` and `BPF_F_MMAPABLE` of linux/bpf.h.
 const NO_PREALLOC: u32 = 1;
 const MMAPABLE: u32 = 1 << 10;
@@ -59,7 +61,7 @@ pub(super) const SHAPES: [MapShape; 23] = [
     shape::<ReverseKey, ReverseEntry>("REVERSE", MapType::Hash, MAX_REVERSE),
     // Its entries are the options'.
     shape::<FlowKey, Flow>(FLOWS, MapType::LruHash, 0),
-    shape::<FlowKey, Half>("HALF", MapType::LruHash, MAX_HALF),
+    shape::<FlowKey, Half>(HALF, MapType::LruHash, MAX_HALF),
     shape::<FlowKey, u32>("EXCEPTIONS", MapType::LruHash, MAX_EXCEPTIONS),
     // From a main program to its slow one, on one CPU.
     shape::<u32, u32>("HANDOVER", MapType::PerCpuArray, 1),

@@ -268,6 +268,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             mode: "weighted",
             tables: 9,
             spill: 0.375,
+            lease: None,
             sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None }],
         }],
         drains: vec![DrainView {
@@ -279,4 +280,21 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         state: Some(state),
         feed: None,
     }
+}
+
+/// The same, of a service that this site has.
+pub(crate) fn one_at_a_time() -> crate::handle::sites::SitesStatus {
+    use crate::handle::sites::{GrantView, LeaseView};
+    let mut status = across();
+    let lease = LeaseView {
+        holder: Some("dc-a".to_owned()),
+        authority: "reachable",
+        detail: None,
+        refrains: None,
+        grant: Some(GrantView { term: 41, seconds: 4.25 }),
+        grants: 2,
+    };
+    status.services[0].mode = "activePassive";
+    status.services[0].lease = Some(lease);
+    status
 }

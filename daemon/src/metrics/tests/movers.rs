@@ -62,6 +62,10 @@ fn gives() -> bascule_k8s::AllocatorState {
     bascule_k8s::AllocatorState { leads: true, pending: 2, conflicts: 4, events: 6, ..Default::default() }
 }
 
+fn by_lease(metrics: &Metrics) {
+    metrics.update_sites(Some(&super::fixtures::one_at_a_time()));
+}
+
 fn spread(metrics: &Metrics) {
     metrics.update_sites(Some(&across()));
 }
@@ -292,6 +296,10 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::SITES_SCORE, r#"bascule_sites_service_score{service="web",site="dc-b"}"#, 62.5, spread),
     (&catalog::SITES_SHARE, r#"bascule_sites_service_share{service="web",site="dc-b"}"#, 0.375, spread),
     (&catalog::SITES_DRAINS, r#"bascule_sites_drains{site="dc-b"}"#, 1.0, spread),
+    (&catalog::SITES_ACTIVE, r#"bascule_sites_service_active{service="web"}"#, 1.0, by_lease),
+    (&catalog::SITES_TERM, r#"bascule_sites_service_term{service="web"}"#, 41.0, by_lease),
+    (&catalog::SITES_GRANTS, r#"bascule_sites_service_grants_total{service="web"}"#, 2.0, by_lease),
+    (&catalog::SITES_AUTHORITY, r#"bascule_sites_authority_reachable{service="web"}"#, 1.0, by_lease),
     (&catalog::SITES_TABLES, r#"bascule_sites_tables_total{service="web"}"#, 9.0, spread),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),
     (&catalog::READY, "bascule_ready", 1.0, |m| m.update(&NodeStatus { ready: true, ..status(vec![]) })),

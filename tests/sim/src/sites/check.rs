@@ -48,6 +48,8 @@ pub(super) struct Checker {
     pub(super) moves: Option<u64>,
     /// Since when no site that could own the activePassive VIP does, although there is one.
     vacant: Option<u64>,
+    /// Of who served the activePassive VIP last.
+    term: u64,
     /// Longest time after a change of the truth during which flows went where they are not served, in nanoseconds.
     pub(super) longest: u64,
 }
@@ -68,6 +70,15 @@ impl Checker {
             live().filter(|(_, h)| h.announced && h.holds.is_some_and(|u| now < u)).map(|(site, _)| site).collect();
         if serving.len() > 1 {
             return wrong("one owner of an activePassive VIP", format!("sites {serving:?}"));
+        }
+        if let Some(host) = serving.first().and_then(|site| hosts[*site].as_ref()) {
+            if host.term < self.term {
+                return wrong(
+                    "terms only grow",
+                    format!("site {} serves by {}, after {}", host.site, host.term, self.term),
+                );
+            }
+            self.term = host.term;
         }
         if now < super::scene::START {
             return Ok(());

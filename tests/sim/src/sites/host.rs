@@ -3,6 +3,9 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bascule_core::election::lease::etcd::{EtcdConfig, EtcdLease, Request};
+use bascule_core::election::lease::timing::Timing;
+use bascule_core::election::lease::{Condition, LeaseElector as _, Output, RequestId, Standing};
 use bascule_core::site::SiteId;
 use bascule_core::site::path::Path;
 use bascule_core::site::path::io as path;
@@ -14,8 +17,11 @@ use bascule_core::site::state::io::{self as state, Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
+use bascule_core::types::Term;
 use bascule_core::wire::site::PairKeys;
 
+use super::authority::TTL;
+use super::link::SEC;
 use super::mutant::Mutant;
 use crate::clock::Clock;
 
@@ -47,8 +53,7 @@ pub(super) enum Out {
     Stream(usize, Vec<u8>),
     Dial(usize),
     Close(usize),
-    Claim,
-    Release,
+    Ask(RequestId, Request),
     Log(String),
 }
 
@@ -69,8 +74,13 @@ pub(super) struct Host {
     /// Ready endpoints of ten that it says it has.
     pub(super) ready: u16,
     pub(super) mute: bool,
-    /// Until when it may serve the activePassive service, by the world's time.
+    /// Its elector for the activePassive service. A site of the simulator is one node.
+    pub(super) elector: EtcdLease,
+    /// Whom it told the policy of.
+    holder: Option<SiteId>,
+    /// Until when it may serve that service, by the world's time, and by which term.
     pub(super) holds: Option<u64>,
+    pub(super) term: u64,
     pub(super) announced: bool,
     /// VIPs of others that came to the policy.
     pub(super) vips: BTreeSet<(usize, core::net::IpAddr)>,
@@ -133,7 +143,10 @@ impl Host {
             persisted,
             ready: 10,
             mute: false,
+            elector: elector(site, instance, at),
+            holder: None,
             holds: None,
+            term: 0,
             announced: true,
             vips: BTreeSet::new(),
             mutant,
@@ -151,7 +164,8 @@ impl Host {
     /// World's time of the earliest deadline.
     pub(super) fn due(&self) -> Option<u64> {
         let paths = self.paths.values().filter_map(Path::poll_timeout);
-        let first = paths.chain(self.policy.poll_timeout()).chain(self.state.poll_timeout()).min()?;
+        let first = paths.chain(self.policy.poll_timeout()).chain(self.state.poll_timeout());
+        let first = first.chain(self.elector.poll_timeout()).min()?;
         Some(self.clock.when(first))
     }
 
@@ -160,6 +174,9 @@ impl Host {
         self.paths.values_mut().for_each(|p| p.handle_expire(at));
         self.policy.handle_expire(at);
         self.state.handle_expire(at);
+        if self.elector.poll_timeout().is_some_and(|due| due <= at) {
+            self.elector.handle_timeout(at);
+        }
     }
 
     /// What it says of itself, to its own policy and to all.
@@ -270,6 +287,16 @@ impl Host {
                 idle = false;
                 self.decided(action, at, &mut out);
             }
+            while let Some(output) = self.elector.poll_output() {
+                idle = false;
+                self.elected(output, at, &mut out);
+            }
+            let holder = self.elector.holder().and_then(|name| name.parse().ok()).map(SiteId);
+            if self.elector.is_certain() && holder != self.holder {
+                idle = false;
+                self.holder = holder;
+                self.policy.handle_lease(SINGLE, holder, at);
+            }
             if idle && out.len() == before {
                 return out;
             }
@@ -327,10 +354,19 @@ impl Host {
             }
             policy::Action::Ask { to, service, excess } => self.state.handle_credit(to, service, excess, false),
             policy::Action::Lend { to, service, amount } => self.state.handle_credit(to, service, amount, true),
-            policy::Action::Claim(_) => out.push(Out::Claim),
+            policy::Action::Claim(_) => {
+                out.push(Out::Log("wants the lease".to_owned()));
+                self.elector.handle_standing(Standing::Fit, at);
+                if self.mutant == Some(Mutant::NoAuthority) {
+                    self.holds = Some(u64::MAX);
+                }
+            }
             policy::Action::Release(_, reason) => {
-                out.push(Out::Log(format!("release: {reason:?}")));
-                out.push(Out::Release);
+                out.push(Out::Log(format!("does not want the lease: {}", reason.as_str())));
+                self.elector.handle_standing(Standing::Barred, at);
+                if self.mutant == Some(Mutant::NoAuthority) {
+                    self.holds = None;
+                }
             }
             policy::Action::Announce { service, announce } => {
                 if service == SINGLE {
@@ -350,4 +386,40 @@ impl Host {
             }
         }
     }
+
+    /// What the elector owes, as the daemon carries it out: the deadline is the kernel's, who stands still or not.
+    fn elected(&mut self, output: Output<Request>, at: Instant, out: &mut Vec<Out>) {
+        if !matches!(output, Output::Send { .. }) {
+            out.push(Out::Log(format!("elector: {output:?}")));
+        }
+        let until = |deadline: Instant| {
+            let outlives = if self.mutant == Some(Mutant::LeaseOutlived) { 2 * SEC } else { 0 };
+            Some(self.clock.when(deadline) + outlives)
+        };
+        match output {
+            _ if self.mutant == Some(Mutant::NoAuthority) => {}
+            Output::Send { id, request, .. } => out.push(Out::Ask(id, request)),
+            Output::Claim { epoch, deadline, .. } => (self.holds, self.term) = (until(deadline), epoch),
+            Output::Extend { deadline, .. } => self.holds = until(deadline),
+            Output::Close { term, .. } => {
+                if self.mutant != Some(Mutant::LeaseOutlived) {
+                    self.holds = None;
+                }
+                self.elector.handle_closed(term, at);
+            }
+            Output::Condition(condition) => self.policy.handle_authority(condition == Condition::Reachable, at),
+            Output::Stalled(_) => {}
+        }
+    }
+}
+
+/// The elector of a site, which takes part and wants nothing yet. Its name in the key is its number.
+fn elector(site: usize, instance: u64, now: Instant) -> EtcdLease {
+    let timing = Timing::etcd(Duration::from_nanos(TTL)).expect("whole seconds");
+    let identity = id(site).0.to_string();
+    let config = EtcdConfig { identity, joint: true, timing, seed: Some(instance), term: Term(0) };
+    let mut elector = EtcdLease::new(config);
+    elector.handle_standing(Standing::Barred, now);
+    elector.handle_start(now);
+    elector
 }

@@ -2,13 +2,13 @@
 //!
 //! [`path`] is two ends of one path over a link that loses; [`brownout`] makes distributions of it. [`overload`] is the policy of many
 //! sites in a fluid model. [`wan`] is whole sites: paths, policy and records behind a driver, with the faults of [`scene`] and the invariants of
-//! [`check`]; that the checker sees is proven by planted bugs ([`mutant`]). The machines have no driver in the daemon yet: this is where they are used.
+//! [`check`]; that the checker sees is proven by planted bugs ([`mutant`]).
 
+mod authority;
 pub mod brownout;
 pub mod check;
 pub mod churn;
 mod host;
-mod lease;
 pub mod link;
 pub mod mutant;
 pub mod overload;

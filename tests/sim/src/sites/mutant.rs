@@ -22,6 +22,8 @@ planted! {
     TableLost = "table-lost",
     /// The holder goes on after its lease has ended.
     LeaseOutlived = "lease-outlived",
+    /// There is no authority: each site does what it thinks that it should.
+    NoAuthority = "no-authority",
     /// What the data path sees is not given to the policy.
     ObservedUnsaid = "observed-unsaid",
     /// A session that is down counts as a site that is down.

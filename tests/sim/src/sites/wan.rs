@@ -1,5 +1,6 @@
 //! The world: sites, links, streams, a lease, and time.
 
+mod mail;
 mod net;
 mod pause;
 mod strike;
@@ -9,9 +10,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use bascule_core::site::policy::facts::Observed;
 
+use super::authority::Authority;
 use super::check::{Checker, Truth};
 use super::host::Host;
-use super::lease::Lease;
 use super::link::{Direction, MS, SEC, symmetric};
 use super::mutant::Mutant;
 use super::scene::{Class, START, Scene};
@@ -28,10 +29,31 @@ const CONNECTIONS: f64 = 50.0;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Datagram { to: usize, from: usize, flow: u8, bytes: Vec<u8> },
-    Stream { conn: u64, to: usize, from: usize, bytes: Vec<u8> },
-    Connected { a: usize, b: usize },
-    Refused { from: usize, to: usize },
+    Datagram {
+        to: usize,
+        from: usize,
+        flow: u8,
+        bytes: Vec<u8>,
+    },
+    Stream {
+        conn: u64,
+        to: usize,
+        from: usize,
+        bytes: Vec<u8>,
+    },
+    Connected {
+        a: usize,
+        b: usize,
+    },
+    Refused {
+        from: usize,
+        to: usize,
+    },
+    /// Something between a site and the authority.
+    Mail {
+        site: usize,
+        number: u64,
+    },
 }
 
 /// What a run showed.
@@ -65,7 +87,11 @@ pub struct World {
     held: Vec<(usize, usize, Vec<u8>)>,
     relays: bool,
     witness: Vec<bool>,
-    lease: Lease,
+    authority: Authority,
+    /// What is on its way between sites and the authority.
+    mail: BTreeMap<u64, (u64, mail::Letter)>,
+    /// Which sites watch the key.
+    watching: Vec<bool>,
     truth: Truth,
     said: Vec<u64>,
     noise: bool,
@@ -105,7 +131,9 @@ impl World {
             held: Vec::new(),
             relays: true,
             witness: vec![true; n],
-            lease: Lease::default(),
+            authority: Authority::new(scene.seed.is_multiple_of(2)),
+            mail: BTreeMap::new(),
+            watching: vec![false; n],
             truth: Truth {
                 alive: vec![false; n],
                 cut: vec![vec![false; n]; n],
@@ -143,6 +171,7 @@ impl World {
         let mut host = Host::new(site, self.scene.sites, (clock, instance, self.disks[site]), self.now, self.mutant);
         host.frozen = self.scene.policy_off && self.now >= START;
         self.hosts[site] = Some(host);
+        self.watching[site] = false;
         self.truth.alive[site] = true;
         self.said[site] = self.now;
     }
@@ -195,7 +224,7 @@ impl World {
     }
 
     fn look(&mut self, ticked: bool) -> Result<(), Violation> {
-        let moves = self.lease.moves;
+        let moves = self.authority.moves;
         if self.scene.vacant.is_some() {
             let able: Vec<usize> =
                 self.running().filter(|site| self.truth.ready[*site] && self.majority(*site)).collect();

@@ -5,6 +5,7 @@ mod change;
 mod determinism;
 mod drain;
 mod health;
+mod hold;
 mod lifecycle;
 mod maglev;
 mod reach;

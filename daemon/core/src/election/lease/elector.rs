@@ -42,9 +42,11 @@ pub trait LeaseElector: Steps {
     /// This node may own, or may not.
     fn handle_standing(&mut self, standing: Standing, now: Instant) {
         self.expire(now);
-        self.seat_mut().standing = standing;
+        let before = core::mem::replace(&mut self.seat_mut().standing, standing);
         if standing == Standing::Barred {
-            self.close(CloseReason::Barred);
+            self.bar();
+        } else if before == Standing::Barred {
+            self.unbar(now);
         }
         self.act(now);
     }
@@ -170,6 +172,14 @@ pub trait Steps {
             self.seat_mut().look_at(now);
         }
     }
+
+    /// This node may not own any more.
+    fn bar(&mut self) {
+        self.close(CloseReason::Barred);
+    }
+
+    /// It may own again.
+    fn unbar(&mut self, _now: Instant) {}
 
     /// Gives up by choice.
     fn close(&mut self, reason: CloseReason) {

@@ -7,6 +7,9 @@
 //!
 //! A lease is granted for one campaign and never used for a second: what is late on the way (a campaign, a revocation) can then only hit a
 //! lease that nobody counts on. Deleting the key by hand is not guarded against: another node may win while its holder has not seen it yet.
+//!
+//! A joint entry ([`EtcdConfig::joint`]) is one of several nodes at once. Whoever finds it joins: a keep-alive of its lease that is answered
+//! proves as much to this node as it does to the one that it was granted to, for the key lives as long as the lease, which nobody revokes.
 
 mod answer;
 mod io;
@@ -45,6 +48,8 @@ pub enum Purpose {
     Campaign,
     /// Proving the right to own.
     KeepAlive,
+    /// The same, of a lease that another one of the group was granted: for a share in what it stands for.
+    Join,
     /// Ending a lease that nobody counts on.
     Revoke,
 }
@@ -87,6 +92,26 @@ impl EtcdLease {
         match &self.known {
             Known::Held(entry) => Some(&entry.holder),
             Known::Absent(_) | Known::Nothing => None,
+        }
+    }
+
+    /// What [`Self::holder`] says may be told. Of a joint entry only what the store said may: flows follow its holder, and "not known" must not
+    /// look like "nobody".
+    pub const fn is_certain(&self) -> bool {
+        !self.config.joint || !matches!(self.known, Known::Nothing)
+    }
+
+    /// The entry is that of the group that this node is one of.
+    fn is_joint(&self, entry: &Entry) -> bool {
+        self.config.joint && entry.holder == self.config.identity
+    }
+
+    /// It counts on a lease no more on which others of its group may count.
+    fn let_go(&mut self) {
+        if self.config.joint {
+            self.lease = None;
+        } else {
+            self.drop_lease();
         }
     }
 

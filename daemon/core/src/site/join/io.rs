@@ -9,7 +9,7 @@ use crate::balance::sites::SiteSpec;
 use crate::service::ServiceKey;
 use crate::site::SiteId;
 use crate::site::orders::{Target, Turn};
-use crate::site::policy::io::{Config as PolicyConfig, Report as PolicyReport};
+use crate::site::policy::io::{Config as PolicyConfig, ReleaseReason, Report as PolicyReport};
 use crate::site::state::record::{Body, Key};
 use crate::site::summary::{ServiceId, Summary};
 use crate::site::timeline::Timeline;
@@ -164,6 +164,10 @@ pub enum Action {
         /// Lend, not ask.
         lend: bool,
     },
+    /// From now on try to get the lease of an activePassive service, and renew it.
+    Claim(ServiceId),
+    /// From now on do not.
+    Release(ServiceId, ReleaseReason),
     /// Tell the other nodes of this site.
     Publish(Fact),
     /// Log it, count it, show it.

@@ -193,6 +193,18 @@ impl Join {
         self.settle(now);
     }
 
+    /// The lease of an activePassive service has this holder.
+    pub fn handle_lease(&mut self, id: ServiceId, holder: Option<SiteId>, now: Instant) {
+        self.policy.handle_lease(id, holder, now);
+        self.settle(now);
+    }
+
+    /// Whether the authority over such leases answers.
+    pub fn handle_authority(&mut self, reachable: bool, now: Instant) {
+        self.policy.handle_authority(reachable, now);
+        self.settle(now);
+    }
+
     /// The balancer has a table.
     pub fn handle_applied(&mut self, id: ServiceId, generation: u64, now: Instant) {
         self.policy.handle_applied(id, generation, now);
@@ -352,8 +364,10 @@ impl Join {
             Decided::Lend { to, service, amount } => self.credit(to, service, amount, true),
             Decided::Report(report) => self.actions.push_back(Action::Report(Report::Policy(report))),
             Decided::Timeline(timeline) => self.actions.push_back(Action::Timeline(timeline)),
-            // No configuration leads here: a lease between sites has no driver.
-            Decided::Claim(_) | Decided::Release(..) | Decided::Announce { .. } => {}
+            Decided::Claim(service) => self.actions.push_back(Action::Claim(service)),
+            Decided::Release(service, reason) => self.actions.push_back(Action::Release(service, reason)),
+            // A site without the lease delivers nothing: its routes may stay.
+            Decided::Announce { .. } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! One site at a time, by a lease that is kept elsewhere (etcd): who should ask for it, who should give it back.
+//! One site at a time, by a lease that is kept elsewhere (etcd): who should ask for it, who should not renew it any more.
 //!
 //! Nothing here makes a site the holder; only the lease does. So two sites that judge differently at the same time ask twice and serve once.
 
@@ -6,18 +6,23 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::decide::Candidate;
-use super::io::{Action, Failback, ReleaseReason};
-use super::{FAILBACK, LEARN, Policy};
+use super::io::{Action, Failback, Mode, ReleaseReason};
+use super::{FAILBACK, LEARN, Policy, Timer};
 use crate::site::SiteId;
 use crate::site::summary::ServiceId;
 use crate::site::timeline::Rule;
 use crate::time::Instant;
 
-/// Who did not hold a lease last leaves it to the one who did for so long. Two slots, within the 1.5 s that issue 6 allows beyond the TTL.
-const COURTESY: Duration = Duration::from_secs(1);
+/// A lease that nobody has is left to each better candidate for so long: one that is well and does not take it does not reach the authority.
+/// With etcd's half second and the requests it fits into the 1.5 s that issue 6 allows beyond the TTL, for the first and the second.
+pub(super) const COURTESY: Duration = Duration::from_millis(500);
+
+/// The same when the authority has been away: it is back for one site up to the patience with a request (1.1 s) and a look (0.5 s) later than for
+/// another, and who had the lease last must not lose it by that.
+pub(super) const RETURNED: Duration = Duration::from_secs(2);
 
 impl Policy {
-    /// The lease of an activePassive service has this holder, as far as is known.
+    /// The lease of an activePassive service has this holder. Said when it is known, and not while it is not.
     pub fn handle_lease(&mut self, id: ServiceId, holder: Option<SiteId>, now: Instant) {
         let Some(service) = self.services.get_mut(&id) else { return };
         if service.holder != holder {
@@ -35,6 +40,19 @@ impl Policy {
         self.authority = if reachable { self.authority.or(Some(now)) } else { None };
     }
 
+    /// Cut off: no other site and no authority is heard.
+    pub(super) const fn is_cut_off(&self) -> bool {
+        self.isolated && self.authority.is_none()
+    }
+
+    /// The turn of some candidate may have come.
+    pub(super) fn turn(&mut self, now: Instant) {
+        let passive = |policy: &super::io::ServicePolicy| matches!(policy.mode, Mode::ActivePassive { .. });
+        let ids: Vec<ServiceId> =
+            self.config.services.iter().filter(|(_, policy)| passive(policy)).map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.decide(id, now));
+    }
+
     pub(super) fn active_passive(
         &mut self,
         id: ServiceId,
@@ -43,41 +61,70 @@ impl Policy {
         failback: Failback,
         now: Instant,
     ) -> BTreeMap<SiteId, f64> {
-        let (here, isolated) = (self.config.here, self.isolated);
-        let learned = now.since(self.started) >= LEARN;
-        let reachable = self.authority;
-        let well = |site: SiteId| all.iter().any(|c| c.site == site && c.factor > 0.0);
-        let best = order.iter().copied().find(|site| well(*site));
-        let Some(service) = self.services.get_mut(&id) else { return BTreeMap::new() };
-        let rank = |site: SiteId| order.iter().position(|s| *s == site).unwrap_or(usize::MAX);
-        match service.holder {
-            // Asking again every slot costs one message and mends a lost one. Who had it last goes first: an authority that was away for a
-            // moment must not move what nobody wanted moved.
-            None if best == Some(here) && !isolated && learned => {
-                let free = reachable.map(|at| service.vacant.map_or(at, |vacant| vacant.max(at)));
-                let first = service.last.is_none_or(|last| last == here);
-                if free.is_some_and(|at| first || now.since(at) >= COURTESY) {
-                    self.actions.push_back(Action::Claim(id));
-                }
-            }
-            Some(holder) if holder == here => {
-                let other = best.filter(|site| *site != here);
-                let better = other.filter(|site| rank(*site) < rank(here));
-                service.better = better.and(service.better.or(Some(now)));
-                let reason = if isolated {
-                    Some(ReleaseReason::Isolated)
-                } else if !well(here) && other.is_some() {
-                    Some(ReleaseReason::NotServing)
-                } else {
-                    let stable = service.better.is_some_and(|since| now.since(since) >= FAILBACK);
-                    (stable && failback == Failback::Automatic).then_some(ReleaseReason::Failback)
-                };
-                self.actions.extend(reason.map(|reason| Action::Release(id, reason)));
-            }
-            None | Some(_) => {}
+        let here = self.config.here;
+        let holder = self.services.get(&id).and_then(|service| service.holder);
+        let well: Vec<SiteId> =
+            order.iter().copied().filter(|site| all.iter().any(|c| c.site == *site && c.factor > 0.0)).collect();
+        let reason = match holder {
+            Some(holder) if holder == here => self.gives_up(id, &well, order, failback, now),
+            Some(_) => Some(ReleaseReason::Elsewhere),
+            None => (!self.has_turn(id, &well, failback, now)).then_some(ReleaseReason::Elsewhere),
+        };
+        if let Some(service) = self.services.get_mut(&id)
+            && service.wants == reason.is_some()
+        {
+            service.wants = reason.is_none();
+            self.actions.push_back(reason.map_or(Action::Claim(id), |reason| Action::Release(id, reason)));
         }
         // Flows go to the holder and to nobody else, as long as it is possible at all that it serves them.
-        let holder = self.services.get(&id).and_then(|s| s.holder);
         holder.map(|site| BTreeMap::from([(site, 1.0)])).unwrap_or_default()
+    }
+
+    /// Why the holder, this site, lets the lease run out.
+    fn gives_up(
+        &mut self,
+        id: ServiceId,
+        well: &[SiteId],
+        order: &[SiteId],
+        failback: Failback,
+        now: Instant,
+    ) -> Option<ReleaseReason> {
+        let here = self.config.here;
+        if self.is_cut_off() {
+            return Some(ReleaseReason::Isolated);
+        }
+        let learned = now.since(self.started) >= LEARN;
+        let other = well.iter().copied().find(|site| *site != here);
+        let rank = |site: SiteId| order.iter().position(|s| *s == site).unwrap_or(usize::MAX);
+        let service = self.services.get_mut(&id)?;
+        let better = other.filter(|site| rank(*site) < rank(here));
+        service.better = better.and(service.better.or(Some(now)));
+        if learned && !well.contains(&here) && other.is_some() {
+            return Some(ReleaseReason::NotServing);
+        }
+        let stable = service.better.is_some_and(|since| now.since(since) >= FAILBACK);
+        (stable && failback == Failback::Automatic).then_some(ReleaseReason::Failback)
+    }
+
+    /// Nobody has the lease: is it for this site to ask for it? Who had it last goes first, unless the best one is to have it back: an authority
+    /// that was away for a moment must not move what nobody wanted moved. Then they go in their order.
+    fn has_turn(&mut self, id: ServiceId, well: &[SiteId], failback: Failback, now: Instant) -> bool {
+        let (here, isolated) = (self.config.here, self.is_cut_off());
+        let (Some(service), Some(reachable)) = (self.services.get(&id), self.authority) else { return false };
+        let free = service.vacant.map_or(reachable, |vacant| vacant.max(reachable)).max(self.started + LEARN);
+        // Two sites that do not reach each other, and an authority that comes and goes: it would move each time.
+        let returned = free.since(reachable) < RETURNED;
+        let last = service.last.filter(|last| failback == Failback::Manual && (returned || well.contains(last)));
+        let queue = last.into_iter().chain(well.iter().copied().filter(|site| Some(*site) != last));
+        let Some(place) = queue.into_iter().position(|site| site == here) else { return false };
+        if isolated || !well.contains(&here) {
+            return false;
+        }
+        let courtesy = if returned { RETURNED } else { COURTESY };
+        let turn = free + courtesy * u32::try_from(place).unwrap_or(u32::MAX);
+        if now < turn && self.timers.get(Timer::Turn).is_none_or(|at| turn < at) {
+            self.timers.set(Timer::Turn, turn);
+        }
+        now >= turn
     }
 }

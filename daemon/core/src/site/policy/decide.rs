@@ -68,6 +68,8 @@ impl Policy {
             }
         };
         let first = matches!(policy_mode(self, id), Some(Mode::LocalFirst)).then_some(self.config.here);
+        // Two sites at once are what activePassive is there to prevent.
+        let single = matches!(policy_mode(self, id), Some(Mode::ActivePassive { .. }));
         let Some(service) = self.services.get_mut(&id) else { return };
         if panic != service.panic {
             service.panic = panic;
@@ -76,7 +78,7 @@ impl Policy {
         }
         let lost: f64 = service.shares.iter().filter(|(s, _)| takes_nothing(&all, **s)).map(|(_, share)| share).sum();
         let spilling = service.excess > 0.0;
-        let step = if lost > 0.0 || spilling || panic || service.shares.is_empty() {
+        let step = if single || lost > 0.0 || spilling || panic || service.shares.is_empty() {
             f64::INFINITY
         } else {
             MOVE * SLOT.as_secs_f64()
@@ -84,7 +86,8 @@ impl Policy {
         let next = toward(&service.shares, &want, step);
         let change = moved(&service.shares, &next);
         let gone = service.shares.keys().any(|s| !next.contains_key(s));
-        if next.is_empty() != service.shares.is_empty() || change >= SMALL || (gone && change > 0.0) {
+        let nobody = next.is_empty() && service.shares.is_empty();
+        if !nobody && (next.is_empty() != service.shares.is_empty() || change >= SMALL || (gone && change > 0.0)) {
             let (why, cause, detected) = service.pending.take().unwrap_or((self.config_rule(id), now, now));
             self.publish(id, next, why, cause, detected, first, now);
         }

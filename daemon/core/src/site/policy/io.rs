@@ -170,9 +170,9 @@ pub enum Action {
         /// How much.
         amount: u32,
     },
-    /// Try to get the lease of an activePassive service.
+    /// From now on try to get the lease of an activePassive service, and renew it.
     Claim(ServiceId),
-    /// Give the lease back, and stop answering: the fence closes with it.
+    /// From now on do not. A lease that is held is used to the end of what was proven, and no further: the fence closes then.
     Release(ServiceId, ReleaseReason),
     /// Take the VIP of a service back from the network, or announce it again.
     Announce {
@@ -187,7 +187,7 @@ pub enum Action {
     Timeline(Timeline),
 }
 
-/// Why a lease is given back.
+/// Why a lease is not asked for any more.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReleaseReason {
@@ -197,6 +197,20 @@ pub enum ReleaseReason {
     NotServing,
     /// A better site is well, and has been.
     Failback,
+    /// Another site has it, or goes first.
+    Elsewhere,
+}
+
+impl ReleaseReason {
+    /// The word for logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Isolated => "isolated",
+            Self::NotServing => "not-serving",
+            Self::Failback => "failback",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
 }
 
 /// The site table of a service.

@@ -81,6 +81,8 @@ struct Service {
     /// Who held it before, and since when nobody does.
     last: Option<SiteId>,
     vacant: Option<Instant>,
+    /// This site shall have it.
+    wants: bool,
     /// Since when a better site than the holder has been well.
     better: Option<Instant>,
     /// What changed since the last table: the rule, when its cause began, when it was noticed.
@@ -93,6 +95,8 @@ struct Service {
 enum Timer {
     Slot,
     Credit,
+    /// A lease that nobody has may be for this site to ask for.
+    Turn,
 }
 
 /// The machine.
@@ -240,6 +244,7 @@ impl Policy {
                     self.slot(now);
                     self.decide_all(now);
                 }
+                Timer::Turn => self.turn(now),
                 Timer::Credit => {
                     self.timers.set(Timer::Credit, now + CREDIT);
                     self.credit(now);
@@ -377,15 +382,17 @@ impl Policy {
     fn see_isolation(&mut self, now: Instant) {
         let heard = |s: &Site| s.session || s.path.is_some_and(|p| p.carriage == Carriage::Up);
         let isolated = !self.sites.is_empty() && !self.sites.values().any(heard) && now.since(self.started) >= LEARN;
-        if isolated == self.isolated {
-            return;
+        if isolated != self.isolated {
+            self.isolated = isolated;
+            self.actions.push_back(Action::Report(Report::Isolated(isolated)));
         }
-        self.isolated = isolated;
-        self.actions.push_back(Action::Report(Report::Isolated(isolated)));
+        let cut_off = self.is_cut_off();
         for (id, service) in &mut self.services {
             let Some(policy) = self.config.services.get(id) else { continue };
-            let passive = matches!(policy.mode, Mode::ActivePassive { .. });
-            let announce = !isolated || (policy.isolated == io::Isolated::ServeLocal && !passive);
+            let announce = match policy.mode {
+                Mode::ActivePassive { .. } => !cut_off,
+                Mode::LocalFirst | Mode::Weighted(_) => !isolated || policy.isolated == io::Isolated::ServeLocal,
+            };
             if announce != service.announced {
                 service.announced = announce;
                 self.actions.push_back(Action::Announce { service: *id, announce });

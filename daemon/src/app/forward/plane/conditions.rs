@@ -12,7 +12,8 @@ impl Plane {
         let facts = self.forward.iter().flat_map(|forward| forward.conditions(&standings));
         let services = self.balancer.status().services;
         let of_services = services.iter().flat_map(|service| [forgotten(service), delegated(service)]).flatten();
-        self.problem.iter().cloned().chain(self.refused.values().cloned()).chain(facts).chain(of_services).collect()
+        let own = self.problem.iter().chain(&self.terms.problem).chain(self.refused.values()).cloned();
+        own.chain(facts).chain(of_services).collect()
     }
 }
 

@@ -2,8 +2,7 @@
 
 use bascule_core::site::state::message::{Cursor, Message};
 
-use super::super::host::{Host, Out, SINGLE, id};
-use super::super::lease::TTL;
+use super::super::host::{Host, Out, id};
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
 use super::{Event, World};
@@ -53,6 +52,7 @@ impl World {
                 }
             }
             Event::Refused { from, to } => self.refuse(from, to),
+            Event::Mail { site, number } => self.letter(site, number),
         }
     }
 
@@ -120,26 +120,7 @@ impl World {
                     self.put(now + wait, Event::Refused { from: to, to: site });
                 }
             }
-            Out::Claim => {
-                self.touched[site] = true;
-                if self.majority(site) && self.lease.ask(site, now) {
-                    let Some(host) = &mut self.hosts[site] else { return };
-                    host.holds = Some(now + TTL);
-                    let at = host.at(now);
-                    host.policy.handle_lease(SINGLE, Some(id(site)), at);
-                }
-            }
-            Out::Release => {
-                self.touched[site] = true;
-                if self.majority(site) {
-                    self.lease.give(site, now);
-                }
-                if let Some(host) = &mut self.hosts[site] {
-                    host.holds = None;
-                    let at = host.at(now);
-                    host.policy.handle_lease(SINGLE, None, at);
-                }
-            }
+            Out::Ask(id, request) => self.ask(site, id, request),
         }
     }
 

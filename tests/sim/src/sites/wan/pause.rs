@@ -25,6 +25,8 @@ impl World {
             Event::Stream { to, .. } | Event::Refused { from: to, .. } => (*to, false),
             // Who greets must run: looked at there.
             Event::Connected { .. } => return Some(event),
+            Event::Mail { site, number } if self.is_answer(*number) => (*site, false),
+            Event::Mail { .. } => return Some(event),
         };
         if !self.paused[to] {
             return Some(event);

@@ -2,10 +2,8 @@
 
 use bascule_core::site::path::io::Carriage;
 
-use super::super::host::{LOCAL, SINGLE, SPREAD, id};
-use super::super::lease::TTL;
+use super::super::host::{LOCAL, SPREAD, id};
 use super::super::link::{MS, SEC};
-use super::super::mutant::Mutant;
 use super::super::scene::START;
 use super::{CONNECTIONS, PATIENCE, World};
 
@@ -37,7 +35,7 @@ impl World {
             self.observe();
             self.others();
         }
-        self.leases();
+        self.authority(tick);
     }
 
     /// The site reaches a member that has a majority. Members are sites 0 and 1 and the witness.
@@ -87,36 +85,6 @@ impl World {
                 if let Some(host) = &mut self.hosts[site] {
                     host.policy.handle_others(id(lost), reach);
                 }
-            }
-        }
-    }
-
-    fn leases(&mut self) {
-        let now = self.now;
-        for site in self.running() {
-            let majority = self.majority(site);
-            let holder = self.lease.holder(now);
-            let renewed =
-                majority && holder == Some(site) && self.hosts[site].as_ref().is_some_and(|h| h.holds.is_some());
-            if renewed {
-                let _held = self.lease.ask(site, now);
-            }
-            let outlived = self.mutant == Some(Mutant::LeaseOutlived);
-            let Some(host) = &mut self.hosts[site] else { continue };
-            let at = host.at(now);
-            if renewed {
-                host.holds = Some(now + TTL);
-            } else if host.holds.is_some_and(|until| now >= until) {
-                if outlived {
-                    host.holds = Some(now + TTL);
-                } else {
-                    host.holds = None;
-                    host.policy.handle_lease(SINGLE, None, at);
-                }
-            }
-            host.policy.handle_authority(majority, at);
-            if majority && host.holds.is_none() {
-                host.policy.handle_lease(SINGLE, holder.map(id), at);
             }
         }
     }

@@ -58,7 +58,7 @@ impl EtcdLease {
         let deadline = lease.proof + lease.hold;
         if self.seat.is_barred() {
             self.known = Known::Nothing;
-            self.drop_lease();
+            self.let_go();
             self.seat.look_at(now);
             return;
         }
@@ -72,6 +72,22 @@ impl EtcdLease {
         self.seat.claim(revision, deadline, now);
         self.seat.watch(Request::Watch(revision), now);
         self.seat.renew_later(lease.proof, now);
+    }
+
+    /// The lease of the group's entry lives: a share in what it stands for, if the entry is still that one.
+    pub(super) fn take_part(&mut self, id: LeaseId, ttl: Duration, sent: Instant, now: Instant) {
+        let hold = hold_max(ttl.min(self.seat.timing.duration));
+        let revision = match &self.known {
+            Known::Held(entry) if entry.lease == id && self.is_joint(entry) => entry.revision,
+            Known::Held(_) | Known::Absent(_) | Known::Nothing => return self.seat.look_at(now),
+        };
+        if ttl.is_zero() || self.seat.is_barred() || self.seat.state != State::Candidate || now >= sent + hold {
+            return self.look_later(now);
+        }
+        self.lease = Some(Lease { id, proof: sent, hold });
+        self.seat.claim(revision, sent + hold, now);
+        self.seat.watch(Request::Watch(revision), now);
+        self.seat.renew_later(sent, now);
     }
 
     pub(super) fn take_proof(&mut self, ttl: Duration, sent: Instant, now: Instant) {

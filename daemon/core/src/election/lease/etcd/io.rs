@@ -77,8 +77,11 @@ pub enum Watched {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct EtcdConfig {
     /// Names this node in the key. It ends with something that only this boot of this machine has: a restarted daemon takes its own entry
-    /// over at once.
+    /// over at once. Where the entry is `joint` it names the whole group.
     pub identity: String,
+    /// All who name themselves so own together (the nodes of a site): each keeps the lease of the one entry alive and owns by its own proof.
+    /// None ends it for the others: what is given up is used to its end and runs out.
+    pub joint: bool,
     /// Its times.
     pub timing: Timing,
     /// For spreading requests; `None`: not spread.

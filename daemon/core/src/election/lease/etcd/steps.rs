@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::super::elector::{LeaseElector, Steps};
 use super::super::seat::{Pending, Seat, State};
-use super::super::{Condition, Failure, Holding, SICK_WAIT, Standing};
+use super::super::{CloseReason, Condition, Failure, Holding, SICK_WAIT, Standing};
 use super::io::{Answer, Request, Watched};
 use super::{EtcdLease, Known, LOOK, Purpose};
 use crate::time::Instant;
@@ -34,8 +34,22 @@ impl Steps for EtcdLease {
         self.lease = None;
     }
 
+    /// Who owns with others goes on to the end of its last proof: nobody can have it before, whoever gives up.
+    fn bar(&mut self) {
+        if !self.config.joint {
+            self.close(CloseReason::Barred);
+        }
+    }
+
+    /// Who is told so of a joint entry is told when it is to be had: it does not wait for its next look.
+    fn unbar(&mut self, now: Instant) {
+        if self.config.joint {
+            self.seat.look_at(now);
+        }
+    }
+
     fn release_closed(&mut self, now: Instant) {
-        self.drop_lease();
+        self.let_go();
         self.seat.look_at(now);
     }
 
@@ -56,13 +70,15 @@ impl Steps for EtcdLease {
             (Purpose::Campaign, Answer::Won(revision)) => self.take_win(revision, now),
             (Purpose::KeepAlive, Answer::Lease(_, ttl)) => self.take_proof(ttl, pending.sent, now),
             (Purpose::KeepAlive, Answer::NoLease) => self.take_proof(Duration::ZERO, pending.sent, now),
+            (Purpose::Join, Answer::Lease(id, ttl)) => self.take_part(id, ttl, pending.sent, now),
+            (Purpose::Join, Answer::NoLease) => self.look_later(now),
             (Purpose::Campaign, Answer::NoLease) => {
                 self.lease = None;
                 self.seat.look_at(now);
             }
             (Purpose::Revoke, _) => self.revoked(now),
             // An answer to another question than was asked.
-            (Purpose::Look | Purpose::Grant | Purpose::Campaign | Purpose::KeepAlive, _) => {
+            (Purpose::Look | Purpose::Grant | Purpose::Campaign | Purpose::KeepAlive | Purpose::Join, _) => {
                 self.unanswered(pending, Failure::Unavailable, now);
             }
         }
@@ -103,7 +119,12 @@ impl Steps for EtcdLease {
                 self.known = Known::Nothing;
                 self.seat.look_at(now);
             }
-            (Watched::Put(entry), State::Candidate) => self.known = Known::Held(entry),
+            (Watched::Put(entry), State::Candidate) => {
+                if self.is_joint(&entry) {
+                    self.seat.look_at(now);
+                }
+                self.known = Known::Held(entry);
+            }
             (Watched::Deleted, State::Candidate) => {
                 self.known = Known::Absent(now);
                 self.seat.look_at(now);
@@ -114,6 +135,11 @@ impl Steps for EtcdLease {
 
     fn keep(&mut self, _holding: Holding, now: Instant) {
         if self.is_due(now) {
+            if self.seat.is_barred() {
+                // Proves nothing any more. Looked at again, should it be told otherwise in time.
+                self.seat.look_at(now + LOOK);
+                return;
+            }
             match (self.lease, &self.known) {
                 (Some(lease), Known::Held(_)) => {
                     self.seat.send(Purpose::KeepAlive, Request::KeepAlive(lease.id), now);
@@ -134,6 +160,14 @@ impl Steps for EtcdLease {
             return;
         }
         if !self.is_due(now) {
+            return;
+        }
+        if let Known::Held(entry) = &self.known
+            && self.is_joint(entry)
+            && !self.seat.is_barred()
+        {
+            let lease = entry.lease;
+            self.seat.send(Purpose::Join, Request::KeepAlive(lease), now);
             return;
         }
         let free = match &self.known {

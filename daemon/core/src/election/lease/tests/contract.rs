@@ -5,6 +5,10 @@ use super::*;
 /// What the world needs of a store. Times are true nanoseconds.
 pub(super) trait Store {
     type M: LeaseElector;
+    /// Which party a node is of: nodes of one party own together.
+    fn party(&self, node: usize) -> usize {
+        node
+    }
     fn machine(&self, node: usize, boot: u32, term: Term, seed: u64) -> Self::M;
     fn serve(&mut self, request: &Req<Self>, now: u64, mutant: Option<Mutant>) -> Ans<Self>;
     fn failed(failure: Failure) -> Ans<Self>;

@@ -6,9 +6,13 @@ use super::*;
 const TTL: Duration = Duration::from_secs(5);
 const L: LeaseId = LeaseId(41);
 
-fn machine() -> EtcdLease {
+fn of(identity: &str, joint: bool) -> EtcdLease {
     let timing = Timing::etcd(TTL).expect("valid");
-    EtcdLease::new(EtcdConfig { identity: "a/boot".into(), timing, seed: None, term: Term(0) })
+    EtcdLease::new(EtcdConfig { identity: identity.into(), joint, timing, seed: None, term: Term(0) })
+}
+
+fn machine() -> EtcdLease {
+    of("a/boot", false)
 }
 
 fn entry(holder: &str, lease: LeaseId, revision: u64) -> Option<Entry> {
@@ -142,4 +146,93 @@ fn a_server_that_grants_less_is_believed() {
     step(&mut machine, &Request::Grant(TTL), Answer::Lease(L, ms(3_000)), 20);
     step(&mut machine, &campaign(L, 0), Answer::Won(8), 30);
     assert_eq!(machine.holding().map(|h| h.deadline), Some(at(10) + hold_max(ms(3_000))));
+}
+
+/// Found the entry of its site at 10 ms and has a share in it since 30 ms.
+fn member() -> EtcdLease {
+    let mut machine = of("site-1", true);
+    machine.handle_start(at(0));
+    step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 10);
+    step(&mut machine, &Request::KeepAlive(L), Answer::Lease(L, TTL), 30);
+    let deadline = at(10) + hold_max(TTL);
+    assert_eq!(take(&mut machine), [Output::Claim { term: Term(1), epoch: 8, deadline }], "a proof of its own");
+    machine
+}
+
+#[test]
+fn who_finds_the_entry_of_its_group_joins_by_a_proof_of_its_own() {
+    let mut machine = member();
+    machine.handle_timeout(at(10) + TTL / 3);
+    step(&mut machine, &Request::KeepAlive(L), Answer::Lease(L, TTL), 1_700);
+    assert_eq!(take(&mut machine), [Output::Extend { term: Term(1), deadline: at(10) + TTL / 3 + hold_max(TTL) }]);
+    // One that reads that another one of its group was faster joins it, and so does one that is told.
+    let mut slower = of("site-1", true);
+    slower.handle_start(at(0));
+    step(&mut slower, &Request::Look, Answer::Key(None, 7), 10);
+    step(&mut slower, &Request::Grant(TTL), Answer::Lease(LeaseId(42), TTL), 20);
+    let over = Request::Campaign { holder: "site-1".into(), lease: LeaseId(42), over: 0 };
+    step(&mut slower, &over, Answer::Key(entry("site-1", L, 8), 8), 30);
+    assert_eq!(sent(&mut slower).1, Request::KeepAlive(L));
+    let mut told = of("site-1", true);
+    told.handle_start(at(0));
+    step(&mut told, &Request::Look, Answer::Key(entry("site-2", LeaseId(3), 5), 7), 10);
+    assert_eq!((told.holder(), told.is_certain()), (Some("site-2"), true));
+    told.handle_watch(Watched::Deleted, at(20));
+    let (id, _) = sent(&mut told);
+    told.handle_watch(Watched::Put(entry("site-1", L, 8).expect("some")), at(30));
+    told.handle_answer(id, Answer::Lease(LeaseId(44), TTL), at(40));
+    assert_eq!(sent(&mut told).1, Request::KeepAlive(L));
+}
+
+#[test]
+fn a_share_in_a_lease_that_ended_or_became_another_ones_is_none() {
+    for (lease, ttl) in [(L, Duration::ZERO), (LeaseId(43), TTL)] {
+        let mut machine = of("site-1", true);
+        machine.handle_start(at(0));
+        step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 10);
+        let (id, _) = sent(&mut machine);
+        machine.handle_answer(id, Answer::Lease(lease, ttl), at(20));
+        assert_eq!(machine.holding(), None, "{lease:?} {ttl:?}");
+    }
+    let mut late = of("site-1", true);
+    late.handle_start(at(0));
+    step(&mut late, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 10);
+    let (id, _) = sent(&mut late);
+    late.handle_answer(id, Answer::Lease(L, TTL), at(10) + hold_max(TTL));
+    assert_eq!(late.holding(), None, "its time was over before the answer came");
+}
+
+#[test]
+fn who_may_not_own_any_more_uses_its_share_to_the_end_and_ends_nothing_for_others() {
+    let mut machine = member();
+    machine.handle_standing(Standing::Barred, at(100));
+    let end = at(10) + hold_max(TTL);
+    while let Some(due) = machine.poll_timeout().filter(|due| *due < end) {
+        machine.handle_timeout(due);
+        assert_eq!(take(&mut machine), [], "{due:?}");
+    }
+    machine.handle_timeout(end);
+    let outputs = take(&mut machine);
+    assert_eq!(outputs[0], Output::Close { term: Term(1), reason: CloseReason::Expired });
+    assert!(matches!(&outputs[1..], [Output::Send { request: Request::Look, .. }]), "{outputs:?}");
+    // Told otherwise in time, it goes on.
+    let mut again = member();
+    again.handle_standing(Standing::Barred, at(100));
+    again.handle_timeout(at(10) + TTL / 3);
+    again.handle_standing(Standing::Fit, at(2_000));
+    assert_eq!(sent(&mut again).1, Request::KeepAlive(L));
+    // Told that it may have what is free, it asks in the same step.
+    let mut free = of("site-1", true);
+    free.handle_standing(Standing::Barred, at(0));
+    free.handle_start(at(0));
+    step(&mut free, &Request::Look, Answer::Key(None, 7), 10);
+    assert_eq!(take(&mut free), []);
+    free.handle_standing(Standing::Fit, at(500));
+    assert_eq!(sent(&mut free).1, Request::Grant(TTL));
+    // One that stops closes, and revokes nothing.
+    let mut stops = member();
+    stops.handle_stop(at(100));
+    assert_eq!(take(&mut stops), [Output::Close { term: Term(1), reason: CloseReason::Stopped }]);
+    stops.handle_closed(Term(1), at(110));
+    assert_eq!((take(&mut stops), stops.is_stopped()), (vec![], true));
 }

@@ -64,3 +64,10 @@ fn kubernetes_takes_over_within_its_stated_bound() {
     assert!(worst <= timing.kubernetes_takeover(ms(21), ms(84)), "{worst:?}");
     assert!(worst > ms(4_900), "a death just after a renewal is among them: {worst:?}");
 }
+
+#[test]
+fn two_nodes_of_one_site_own_together_and_never_with_another_site() {
+    let lag = |seed| if seed % 2 == 0 { Duration::ZERO } else { ms(500) };
+    let run = |seed| (seed, World::new(Etcd::joint(timing_etcd(), lag(seed)), seed, None).with_faults(FAULTS));
+    judge((0..SEEDS).map(run));
+}

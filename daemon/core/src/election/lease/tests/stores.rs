@@ -113,6 +113,8 @@ pub(super) struct Etcd {
     changes: Vec<etcd::Watched>,
     /// Expired leases are looked for this often; 0: at once.
     lag: u64,
+    /// The first two nodes are one site.
+    joint: bool,
 }
 
 impl Etcd {
@@ -120,7 +122,11 @@ impl Etcd {
     pub(super) fn new(timing: Timing, lag: Duration) -> Self {
         let lag = u64::try_from(lag.as_nanos()).expect("short");
         let (leases, changes) = (Vec::new(), Vec::new());
-        Self { timing, revision: 1, leases, next: 1, key: None, changes, lag }
+        Self { timing, revision: 1, leases, next: 1, key: None, changes, lag, joint: false }
+    }
+
+    pub(super) fn joint(timing: Timing, lag: Duration) -> Self {
+        Self { joint: true, ..Self::new(timing, lag) }
     }
 
     fn life(&self) -> u64 {
@@ -148,9 +154,14 @@ impl Etcd {
 impl Store for Etcd {
     type M = EtcdLease;
 
+    fn party(&self, node: usize) -> usize {
+        if self.joint { node / 2 } else { node }
+    }
+
     fn machine(&self, node: usize, boot: u32, term: Term, seed: u64) -> EtcdLease {
-        let identity = format!("node-{node}/boot-{boot}");
-        EtcdLease::new(etcd::EtcdConfig { identity, timing: self.timing, seed: Some(seed), term })
+        let identity =
+            if self.joint { format!("site-{}", self.party(node)) } else { format!("node-{node}/boot-{boot}") };
+        EtcdLease::new(etcd::EtcdConfig { identity, joint: self.joint, timing: self.timing, seed: Some(seed), term })
     }
 
     fn serve(&mut self, request: &Req<Self>, now: u64, _mutant: Option<Mutant>) -> Ans<Self> {

@@ -1,5 +1,6 @@
 //! A policy at site 1 of four, whose every input the test gives.
 
+mod passive;
 mod rules;
 mod table;
 

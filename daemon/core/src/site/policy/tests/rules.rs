@@ -8,7 +8,7 @@ use crate::site::SiteId;
 use crate::site::path::detector::Scale;
 use crate::site::path::io::{Carriage, Status};
 use crate::site::policy::facts::{Observed, Verdict};
-use crate::site::policy::io::{Action, DrainError, Failback, Mode, ReleaseReason, Report, Takes, Unit};
+use crate::site::policy::io::{Action, DrainError, Mode, Report, Takes, Unit};
 use crate::site::policy::standing::State;
 use crate::site::summary::Summary;
 use crate::site::timeline::Rule;
@@ -243,62 +243,17 @@ fn a_drain_that_leaves_too_little_is_not_spared() {
     assert_eq!(spares(&world, Takes::All), Ok(()), "nobody is served here: nobody misses it");
 }
 
-fn leases(world: &World) -> Vec<Action> {
-    let of = |a: &&Action| matches!(a, Action::Claim(_) | Action::Release(..) | Action::Announce { .. });
-    let mut all: Vec<Action> = world.actions.iter().map(|(_, a)| a).filter(of).cloned().collect();
-    all.dedup();
-    all
-}
-
 #[test]
-fn active_passive_follows_the_lease_and_only_the_best_site_asks_for_it() {
-    let mode = |failback| Mode::ActivePassive { order: vec![SiteId(2), HERE, SiteId(3)], failback };
-    let mut world = World::new(mode(Failback::Manual));
-    assert_eq!((world.shares(), leases(&world)), ([0.0; 4], vec![]), "site 2 is to ask");
-    world.path(2, status(DOWN));
-    world.run(1000);
-    assert_eq!(leases(&world), [Action::Claim(API)]);
-    world.policy.handle_lease(API, Some(HERE), world.now);
-    world.drain();
-    assert_eq!(world.shares(), [1.0, 0.0, 0.0, 0.0]);
-    world.path(2, status(Carriage::Up));
-    world.run(2_000_000);
-    assert_eq!(leases(&world), [Action::Claim(API)], "it stays, unless told otherwise");
-    let mut world = World::new(mode(Failback::Automatic));
-    world.policy.handle_lease(API, Some(HERE), world.now);
-    let start = world.now;
-    world.actions.clear();
-    while leases(&world).is_empty() {
-        (1..=4).for_each(|site| world.say(site, summary(10, 100, 60)));
-        world.run(1000);
-    }
-    assert_eq!(leases(&world), [Action::Release(API, ReleaseReason::Failback)]);
-    assert!((300..303).contains(&world.now.since(start).as_secs()), "{:?}", world.now.since(start));
-}
-
-#[test]
-fn a_cut_off_site_serves_its_own_and_gives_leases_back() {
+fn a_cut_off_site_serves_its_own() {
     let mut local = World::new(Mode::LocalFirst);
-    let cut = |world: &mut World| {
-        for site in 2..=4 {
-            world.policy.handle_session(SiteId(site), false);
-            world.path(site, status(DOWN));
-        }
-        world.run(1000);
-    };
-    cut(&mut local);
+    for site in 2..=4 {
+        local.policy.handle_session(SiteId(site), false);
+        local.path(site, status(DOWN));
+    }
+    local.run(1000);
     assert!(local.policy.isolated());
-    assert_eq!((local.shares(), leases(&local)), ([1.0, 0.0, 0.0, 0.0], vec![]));
-    let mut passive = World::new(Mode::ActivePassive { order: vec![HERE, SiteId(2)], failback: Failback::Manual });
-    passive.policy.handle_lease(API, Some(HERE), passive.now);
-    passive.actions.clear();
-    cut(&mut passive);
-    let gone = [Action::Announce { service: API, announce: false }, Action::Release(API, ReleaseReason::Isolated)];
-    assert_eq!(leases(&passive), gone);
-    passive.policy.handle_lease(API, None, passive.now);
-    passive.actions.clear();
-    passive.run(60_000);
-    assert_eq!(leases(&passive), [], "who hears nobody asks for nothing");
+    assert_eq!(local.shares(), [1.0, 0.0, 0.0, 0.0]);
+    assert!(!local.actions.iter().any(|(_, a)| matches!(a, Action::Announce { .. })));
 }
 
 #[test]
@@ -313,38 +268,4 @@ fn two_nodes_of_a_site_come_to_the_same_table_in_any_order() {
         })
         .into();
     assert!(tables[0] == tables[1]);
-}
-
-#[test]
-fn who_held_a_lease_last_goes_first() {
-    let order = vec![SiteId(2), HERE, SiteId(3)];
-    let mut world = World::new(Mode::ActivePassive { order, failback: Failback::Manual });
-    world.policy.handle_lease(API, Some(SiteId(2)), world.now);
-    world.path(2, status(DOWN));
-    let waits: Vec<u128> = [false, true]
-        .into_iter()
-        .map(|away| {
-            world.policy.handle_lease(API, None, world.now);
-            if away {
-                // The authority itself was gone, and is back just now.
-                world.policy.handle_authority(false, world.now);
-                world.run(30_000);
-                world.policy.handle_authority(true, world.now);
-            }
-            world.actions.clear();
-            let start = world.now;
-            while leases(&world).is_empty() {
-                world.run(100);
-            }
-            assert_eq!(leases(&world), [Action::Claim(API)]);
-            world.now.since(start).as_millis()
-        })
-        .collect();
-    assert!(waits.iter().all(|ms| (1000..=1500).contains(ms)), "{waits:?}: a second, and the next slot");
-    // Who had it itself asks in the next slot.
-    world.policy.handle_lease(API, Some(HERE), world.now);
-    world.policy.handle_lease(API, None, world.now);
-    world.actions.clear();
-    world.run(500);
-    assert_eq!(leases(&world), [Action::Claim(API)]);
 }

@@ -91,7 +91,7 @@ impl<S: Store> World<S> {
         if !self.open(n) {
             return;
         }
-        if let Some(other) = (0..3).find(|m| *m != n && self.open(*m)) {
+        if let Some(other) = (0..3).find(|m| self.store.party(*m) != self.store.party(n) && self.open(*m)) {
             let t = Duration::from_nanos(self.now);
             let trace = self.trace.make_contiguous().join("\n");
             self.outcome.violation = Some(format!("at {t:?} the fences of {n} and {other} are open\n{trace}"));

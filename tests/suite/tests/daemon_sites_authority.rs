@@ -1,0 +1,386 @@
+//! One site at a time: dc-a (n1) and dc-b (n2) with a service that one of them has, and a witness (n3), each with a member of one etcd. One
+//! client comes in by dc-a, the other one by dc-b; endpoints say who they are.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bascule_lab::etcd::{Data, Member, PORT};
+use bascule_lab::pki::{Authority, Pair};
+use bascule_lab::sites::{init, issue, page, secret_file};
+use bascule_lab::{Direction, Filter, Netns, Stamp, wait_for};
+use bascule_suite::cluster::Cluster;
+use serde_json::{Value, json};
+
+const VIP: &str = "10.9.7.100";
+const DATABASE: u16 = 5432;
+/// Issue 6: etcd's TTL, and what a take-over may last beyond it.
+const TTL: Duration = Duration::from_secs(5);
+const TAKE_OVER: Duration = Duration::from_millis(6_500);
+/// Start, learning (10 s) and the first lease, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A site that begins listens for so long before it asks for anything.
+const LEARN: Duration = Duration::from_secs(10);
+/// How long a client waits for an answer before it asks anew.
+const IMPATIENCE: Duration = Duration::from_millis(250);
+/// Between two questions.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Where the endpoint of a site listens: an address of its own on its node.
+fn endpoint(n: usize) -> String {
+    format!("10.77.0.{n}")
+}
+
+/// The endpoint of site `n`: it tells its number, once for each byte that it gets.
+fn serve(netns: &Netns, n: usize) -> Result<()> {
+    netns.tool("ip", &["address", "add", &format!("{}/32", endpoint(n)), "dev", "lo"])?;
+    let at: SocketAddr = format!("{}:{DATABASE}", endpoint(n)).parse()?;
+    let listener = netns.run(|| TcpListener::bind(at))?;
+    let number = u8::try_from(n)?;
+    let _ends_with_the_process = netns.spawn("database", move || {
+        listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(move || tell(stream, number))));
+    });
+    Ok(())
+}
+
+fn tell(mut stream: TcpStream, number: u8) {
+    let mut asked = [0];
+    while stream.read_exact(&mut asked).is_ok() && stream.write_all(&[number]).is_ok() {}
+}
+
+/// Asks for ever: on one connection for as long as it is answered, then on the next.
+struct Asker {
+    answers: Arc<Mutex<Vec<(Stamp, u8)>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Asker {
+    /// `fresh`: each question on a connection of its own.
+    fn start(netns: &Netns, fresh: bool) -> Result<Self> {
+        let to: SocketAddr = format!("{VIP}:{DATABASE}").parse()?;
+        let (answers, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (log, ends) = (Arc::clone(&answers), Arc::clone(&stop));
+        let thread = netns.spawn("asker", move || {
+            let mut open: Option<TcpStream> = None;
+            while !ends.load(Ordering::Relaxed) {
+                std::thread::sleep(PACE);
+                let stream = open.take().or_else(|| TcpStream::connect_timeout(&to, IMPATIENCE).ok());
+                let Some(mut stream) = stream else { continue };
+                let mut answer = [0];
+                let asked = stream
+                    .set_read_timeout(Some(IMPATIENCE))
+                    .and_then(|()| stream.write_all(&[1]))
+                    .and_then(|()| stream.read_exact(&mut answer));
+                if asked.is_ok() {
+                    log.lock().unwrap_or_else(PoisonError::into_inner).push((Stamp::now(), answer[0]));
+                    open = Some(stream).filter(|_| !fresh);
+                }
+            }
+        });
+        Ok(Self { answers, stop, thread: Some(thread) })
+    }
+
+    fn all(&self) -> Vec<(Stamp, u8)> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _panicked = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// All clients: of each site one that goes on with its connection, and one that makes a new one each time.
+struct Askers(Vec<Asker>);
+
+impl Askers {
+    /// Who answered whom when, in time.
+    fn all(&self) -> Vec<(Stamp, u8)> {
+        let mut all: Vec<(Stamp, u8)> = self.0.iter().flat_map(Asker::all).collect();
+        all.sort_by_key(|(at, _)| *at);
+        all
+    }
+
+    /// Waits until every client was answered by this site after `since`.
+    fn wait(&self, site: u8, since: Stamp) -> Result<()> {
+        let answered = |asker: &Asker| asker.all().iter().any(|(at, by)| *at > since && *by == site);
+        let all = || self.0.iter().all(answered).then_some(());
+        wait_for(PATIENCE, "an answer to each client", all).with_context(|| format!("by site {site}"))
+    }
+
+    /// Waits for the first answer of a site after `since`.
+    fn first(&self, site: u8, since: Stamp) -> Result<Stamp> {
+        let first = || self.all().into_iter().find(|(at, by)| *at > since && *by == site).map(|(at, _)| at);
+        wait_for(PATIENCE, "an answer", first).with_context(|| format!("by site {site}"))
+    }
+
+    /// The last answer of a site.
+    fn last(&self, site: u8) -> Option<Stamp> {
+        self.all().into_iter().rev().find(|(_, by)| *by == site).map(|(at, _)| at)
+    }
+}
+
+struct Stage {
+    cluster: Cluster,
+    members: Vec<Member>,
+    askers: Askers,
+    _second: (Netns, bascule_lab::Port),
+}
+
+/// The file of node `n`.
+fn config(dir: &Path, n: usize, etcd: (&Authority, &Pair)) -> Value {
+    let site = |n: usize| {
+        json!({
+            "id": n, "prefixes": ["10.9.7.0/24"],
+            "relays": [{ "name": format!("n{n}"), "address": format!("10.9.0.{n}:7845") }],
+            "gateways": [{ "name": format!("n{n}"), "id": n, "address": format!("10.9.0.{n}") }],
+        })
+    };
+    let mut sites = json!({ "dc-a": site(1), "dc-b": site(2) });
+    let (here, other) = if n == 1 { ("dc-a", "dc-b") } else { ("dc-b", "dc-a") };
+    sites[other]["secretFile"] = json!(dir.join("pair.key"));
+    let members: Vec<String> = (1..=3).map(|n| format!("https://10.9.0.{n}:{PORT}")).collect();
+    json!({
+        "node": format!("n{n}"),
+        "forwarding": {
+            "nodes": [{ "name": format!("n{n}"), "id": n, "addresses": [format!("10.9.0.{n}")] }],
+            // XDP on veth wants checksums that the lab's clients leave to their cards.
+            "keyFile": dir.join("forward.keys"), "hook": "tc",
+        },
+        "site": {
+            "name": here, "domain": "sites.test", "certificates": dir.join(format!("pki-n{n}")), "relay": format!("n{n}"),
+            "incarnation": dir.join(format!("incarnation-n{n}")), "terms": dir.join(format!("terms-n{n}")),
+        },
+        "sites": sites,
+        "etcd": {
+            "endpoints": members, "ttl": "5s", "caFile": etcd.0.ca, "certFile": etcd.1.certificate, "keyFile": etcd.1.key,
+        },
+        "services": [{
+            "name": "db", "number": 9, "vip": VIP, "port": DATABASE, "protocol": "tcp",
+            "endpoints": [{ "name": format!("db{n}"), "address": endpoint(n), "port": DATABASE, "node": format!("n{n}") }],
+            "sites": { "mode": "activePassive", "order": ["dc-a", "dc-b"] },
+        }],
+    })
+}
+
+impl Stage {
+    /// Both sites run, dc-a has the service, every client is answered by it, and the witness leads etcd.
+    fn new(name: &str) -> Result<Self> {
+        let mut cluster = Cluster::new(name, 3)?;
+        let dir = cluster.lab.directory().to_owned();
+        let key = "00112233445566778899aabbccddeeff";
+        secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
+        secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+        let pki = Authority::create(&dir.join("etcd-pki"))?;
+        let etcd: Vec<(&str, std::net::IpAddr)> =
+            vec![("n1", [10, 9, 0, 1].into()), ("n2", [10, 9, 0, 2].into()), ("n3", [10, 9, 0, 3].into())];
+        let start = |me: usize| Member::start(&cluster.lab, &cluster.hosts[me].netns, &etcd, me, Data::Memory, &pki);
+        let mut members = (0..3).map(start).collect::<bascule_lab::Result<Vec<_>>>()?;
+        members.iter_mut().try_for_each(Member::wait_ready)?;
+        lead_by_witness(&members)?;
+        let user = pki.sign("bascule", "bascule", &[])?;
+        let certificates = init(&dir.join("authority"))?;
+        for n in [1, 2] {
+            issue(&certificates, &n.to_string(), &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
+            serve(&cluster.hosts[n - 1].netns, n)?;
+            cluster.start(n, &config(&dir, n, (&pki, &user)))?;
+            // The other one begins when this one has the service: who is first of two that begin together is not said.
+            let begun = Stamp::now();
+            let knows = |shown: &Value| {
+                let lease = &shown["services"][0]["lease"];
+                let heard = n == 1 || shown["sites"][0]["session"] == true;
+                heard && lease["holder"] == "dc-a" && (n == 2 || lease["grant"].is_object())
+            };
+            let daemon = cluster.daemon(n);
+            wait_for(PATIENCE, "the first holder", || page(daemon).filter(knows)).with_context(|| format!("n{n}"))?;
+            wait_for(PATIENCE, "the end of learning", || (Stamp::now().since(begun) > LEARN).then_some(()))?;
+        }
+        let second = cluster.lab.host("second", &cluster.lan, &["10.9.0.201/24".parse()?])?;
+        let askers = [(&cluster.client, 1), (&second.0, 2)].into_iter().flat_map(|(netns, by)| {
+            let routed = netns.tool("ip", &["route", "add", VIP, "via", &format!("10.9.0.{by}")]);
+            let start = move |fresh| Asker::start(netns, fresh);
+            [routed.map_err(anyhow::Error::from).and_then(|_| start(true)), start(false)]
+        });
+        let askers = Askers(askers.collect::<Result<_>>()?);
+        let mut stage = Self { cluster, members, askers, _second: second };
+        stage.wait_grant(1)?;
+        stage.askers.wait(1, Stamp::now())?;
+        Ok(stage)
+    }
+
+    /// Waits until what node `n` shows of the lease gives something.
+    fn wait_lease<T>(&mut self, n: usize, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        let daemon = self.cluster.daemon(n);
+        let mut last = Value::Null;
+        let found = wait_for(PATIENCE, what, || {
+            last = page(daemon)?["services"][0]["lease"].clone();
+            wanted(&last)
+        });
+        found.with_context(|| format!("n{n}: {last:#}"))
+    }
+
+    /// Waits until node `n` may serve; its term.
+    fn wait_grant(&mut self, n: usize) -> Result<u64> {
+        self.wait_lease(n, "a grant", |lease| lease["grant"]["term"].as_u64())
+    }
+
+    /// What stands in the file for databases.
+    fn file(&self, n: usize) -> Result<String> {
+        Ok(std::fs::read_to_string(self.cluster.lab.directory().join(format!("terms-n{n}/db")))?)
+    }
+
+    /// From `since` on the other site answers within the bound, and the two never at one time.
+    fn judge(&self, since: Stamp, from: u8, to: u8) -> Result<()> {
+        let first = self.askers.first(to, since)?;
+        let last = self.askers.last(from).context("answers before")?;
+        let took = first.since(since);
+        println!(
+            "site {to} answers {took:?} after it; the last answer of site {from} was {:?} after it",
+            last.since(since)
+        );
+        ensure!(last < first, "site {from} answered when site {to} had answered");
+        ensure!(took <= TAKE_OVER, "{took:?}");
+        Ok(())
+    }
+}
+
+/// A leader that dies with its site gives leases their whole time again (sites.md): the witness leads.
+fn lead_by_witness(members: &[Member]) -> Result<()> {
+    let of = |member: &Member| -> Result<String> {
+        let text = member.etcdctl(&["endpoint", "status", "--write-out=json"])?;
+        let all: Value = serde_json::from_str(&text)?;
+        Ok(format!("{:x}", all[0]["Status"]["header"]["member_id"].as_u64().context("an id")?))
+    };
+    let witness = of(&members[2])?;
+    wait_for(PATIENCE, "the witness to lead", || {
+        if members[2].status().ok()?.1 {
+            return Some(());
+        }
+        for member in members {
+            if member.status().is_ok_and(|(_, leads)| leads) {
+                let _refused = member.etcdctl(&["move-leader", &witness]);
+            }
+        }
+        None
+    })?;
+    Ok(())
+}
+
+/// F5: the daemon of the active site stands still, while its programs go on. Its endpoint falls silent at the deadline, by the kernel; the other
+/// site serves; and nothing of the first one is heard when it goes on.
+#[test]
+fn a_frozen_site_falls_silent_at_its_deadline_and_stays_so_when_it_goes_on() -> Result<()> {
+    let mut stage = Stage::new("apfreeze")?;
+    let (before, at_first) = (stage.wait_grant(1)?, stage.file(1)?);
+    ensure!(at_first.contains(&format!("active=yes\nterm={before}\n")), "{at_first}");
+    let frozen = stage.cluster.daemon(1).process.stop();
+    let after = stage.wait_grant(2)?;
+    stage.judge(frozen, 1, 2)?;
+    ensure!(after > before, "terms only grow: {before}, {after}");
+    let mut silent = stage.askers.last(1).context("answers")?;
+    ensure!(silent.since(frozen) < TTL, "silent {:?} after the freeze", silent.since(frozen));
+    let there = stage.file(2)?;
+    ensure!(there.contains(&format!("service=db\nsite=dc-b\nactive=yes\nterm={after}\n")), "{there}");
+    ensure!(stage.file(1)?.contains("active=yes"), "who stands still writes nothing: its time is in the file");
+
+    // It goes on: it has lost, says so, sends its clients to the other site, and answers nobody.
+    stage.cluster.daemon(1).process.cont();
+    let resumed = Stamp::now();
+    let words = "this site does not have the service any more: silent";
+    stage.cluster.daemon(1).process.wait_for_line(PATIENCE, words)?;
+    stage.askers.wait(2, resumed)?;
+    let lost = |lease: &Value| (lease["grant"].is_null() && lease["holder"] == "dc-b").then_some(());
+    stage.wait_lease(1, "another holder", lost)?;
+    let shown = stage.cluster.daemon(1).ctl(&["sites"])?;
+    ensure!(shown.contains("dc-b has it; this node is silent for it; this site does not ask for it"), "{shown}");
+    let why = stage.cluster.daemon(1).ctl(&["why", "db"])?;
+    ensure!(why.contains("dc-b has the lease") && why.contains("dc-a 100.0 % -> 0.0 %"), "{why}");
+    let said = stage.file(1)?;
+    ensure!(said.contains("active=no\nterm=0\n"), "{said}");
+    // Longer than what ends a lease takes here: the entries of the endpoint go, so that it is reached by others, and serves nobody all the same.
+    let host = stage.cluster.client.clone();
+    host.tool("ip", &["route", "add", &endpoint(1), "via", "10.9.0.1"])?;
+    let direct: SocketAddr = format!("{}:{DATABASE}", endpoint(1)).parse()?;
+    wait_for(PATIENCE, "the endpoint to be reached by itself", || {
+        host.run(|| TcpStream::connect_timeout(&direct, IMPATIENCE)).ok()
+    })?;
+    stage.askers.wait(2, Stamp::now())?;
+    silent = silent.max(stage.askers.last(1).context("answers")?);
+    ensure!(silent < resumed, "an answer of the old site {:?} after it went on", silent.since(resumed));
+    stage.cluster.wait_metric(1, "bascule_sites_service_active{service=\"db\"}", |active| active == 0.0)?;
+    let term = stage.cluster.wait_metric(2, "bascule_sites_service_term{service=\"db\"}", |term| term > 0.0)?;
+    ensure!(term as u64 == after, "{term}");
+    Ok(())
+}
+
+/// F3 and F8: the active site is cut off from the other one and from the witness. It falls silent and says so; the other one serves; when it is
+/// back it takes nothing from it. Then an operator drains the other site, and it returns.
+#[test]
+fn a_site_that_is_cut_off_loses_the_service_and_gets_it_back_when_that_is_wanted() -> Result<()> {
+    let mut stage = Stage::new("apcut")?;
+    let wire = stage.cluster.hosts[0].port.cut(Direction::Both, Filter::All)?;
+    let cut = Stamp::now();
+    stage.wait_grant(2)?;
+    let took = stage.askers.first(2, cut)?.since(cut);
+    println!("the other site answers {took:?} after the cut");
+    ensure!(took <= TAKE_OVER, "{took:?}");
+    let words = "this site does not have the service any more: silent";
+    stage.cluster.daemon(1).process.wait_for_line(PATIENCE, words)?;
+    let alone = |lease: &Value| {
+        (lease["grant"].is_null() && lease["authority"] == "unreachable" && lease["refrains"] == "isolated")
+            .then_some(())
+    };
+    stage.wait_lease(1, "a site that is alone", alone)?;
+
+    wire.heal()?;
+    let healed = Stamp::now();
+    stage.askers.wait(2, healed)?;
+    let last = stage.askers.last(1).context("answers")?;
+    ensure!(last < cut + TTL, "an answer of the site that was cut off {:?} after it", last.since(cut));
+    // Facts of both sites again, and the service stays.
+    wait_for(PATIENCE, "both sites well", || {
+        let shown = page(stage.cluster.daemon(2))?;
+        let sites = shown["services"][0]["sites"].as_array()?.clone();
+        sites.iter().all(|site| site["verdict"] == "normal" && site["state"] == "up").then_some(())
+    })?;
+    ensure!(stage.askers.last(1) == Some(last), "manual: it stays where it is");
+
+    let said = stage.cluster.daemon(2).ctl(&["drain", "service", "db", "--within", "30"])?;
+    ensure!(said.contains("service db is drained"), "{said}");
+    let drained = Stamp::now();
+    stage.wait_grant(1)?;
+    stage.askers.wait(1, drained)?;
+    let (first, last) = (stage.askers.first(1, drained)?, stage.askers.last(2).context("answers")?);
+    println!("drained: {:?} between the last answer of one site and the first of the other", first.since(last));
+    ensure!(last < first, "both answered at one time");
+    // It renews no more from when its policy hears of the order on.
+    ensure!(first.since(drained) <= TAKE_OVER, "{:?}", first.since(drained));
+    Ok(())
+}
+
+/// Nobody decides any more: the site that has the service goes on to the end of its lease, and then nobody answers.
+#[test]
+fn without_an_authority_the_service_ends_with_its_lease() -> Result<()> {
+    let mut stage = Stage::new("apnone")?;
+    for member in &mut stage.members[1..] {
+        member.process.sigkill()?;
+    }
+    let gone = Stamp::now();
+    let words = "this site does not have the service any more: silent";
+    stage.cluster.daemon(1).process.wait_for_line(PATIENCE, words)?;
+    let last = stage.askers.last(1).context("answers")?;
+    ensure!(last.since(gone) > Duration::from_secs(2) && last.since(gone) < TTL, "{:?}", last.since(gone));
+    ensure!(stage.askers.last(2).is_none(), "nobody gave it to the other site");
+    stage.wait_lease(2, "no authority", |lease| (lease["authority"] == "unreachable").then_some(()))?;
+    let shown = stage.cluster.daemon(2).ctl(&["sites"])?;
+    ensure!(shown.contains("dc-a has it; this node is silent for it"), "the last that is known: {shown}");
+    Ok(())
+}
