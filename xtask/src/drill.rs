@@ -281,8 +281,8 @@ fn drills() -> Result<Vec<Drill>> {
         },
         Drill {
             name: "api-faults",
-            shows: "5xx for 5 min, frozen for 60 s, 410, cuts, two allocators: no double address, no lost flow, no move",
-            minutes: 8,
+            shows: "5xx for 5 min, frozen for 60 s, 410, 409, cuts, wall clocks an hour off, two allocators: no double address, no lost flow, no move",
+            minutes: 9,
             parts: vec![part(
                 "all",
                 Program::Tested("daemon_delivery", "BASCULE_API_FAULTS"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{Lab, LabError, Netns, Process, Result, http, wait_for};
+use crate::{Lab, LabError, Netns, Process, Result, Wall, http, wait_for};
 
 /// Where bpffs is by convention (the daemon mounts nothing).
 const BPFFS: &str = "/sys/fs/bpf";
@@ -66,7 +66,7 @@ impl Bascule {
     /// # Errors
     /// Those of [`Bascule::start`].
     pub fn start_binary(lab: &Lab, netns: &Netns, config: &Value, binary: &Path) -> Result<Self> {
-        Self::start_in(lab, netns, config, binary, None)
+        Self::start_in(lab, netns, config, binary, None, None)
     }
 
     /// Like [`Bascule::start`], with a /run that the next start of this node finds again.
@@ -76,10 +76,25 @@ impl Bascule {
     pub fn start_keeping_run(lab: &Lab, netns: &Netns, config: &Value) -> Result<Self> {
         let run = lab.directory().join(format!("run-{}", netns.name()));
         std::fs::create_dir_all(&run).map_err(LabError::io(run.display().to_string()))?;
-        Self::start_in(lab, netns, config, &binary()?, Some(&run))
+        Self::start_in(lab, netns, config, &binary()?, Some(&run), None)
     }
 
-    fn start_in(lab: &Lab, netns: &Netns, config: &Value, binary: &Path, run: Option<&Path>) -> Result<Self> {
+    /// Like [`Bascule::start`], by this wall clock where there is one.
+    ///
+    /// # Errors
+    /// Those of [`Bascule::start`].
+    pub fn start_by(lab: &Lab, netns: &Netns, config: &Value, wall: Option<&Wall>) -> Result<Self> {
+        Self::start_in(lab, netns, config, &binary()?, None, wall)
+    }
+
+    fn start_in(
+        lab: &Lab,
+        netns: &Netns,
+        config: &Value,
+        binary: &Path,
+        run: Option<&Path>,
+        wall: Option<&Wall>,
+    ) -> Result<Self> {
         mount_bpffs()?;
         let mut config = config.clone();
         let default = lab.directory().join(format!("{}.sock", netns.name())).display().to_string();
@@ -90,6 +105,7 @@ impl Bascule {
         let name = format!("bascule-{}", netns.name());
         let args = ["run".to_owned(), "--config".to_owned(), file.display().to_string()];
         let builder = lab.process(&name, netns, binary).args(args);
+        let builder = wall.iter().flat_map(|wall| wall.env()).fold(builder, |b, (key, value)| b.env(key, value));
         let process = match run {
             Some(directory) => builder.kept_run(directory),
             None => builder.private_run(),

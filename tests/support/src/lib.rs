@@ -39,6 +39,7 @@ mod sniffer;
 mod tcp_probe;
 mod time;
 mod udp_probe;
+mod wall;
 mod wire;
 
 pub use asker::ArpAsker;
@@ -59,4 +60,5 @@ pub use sniffer::{Dual, Sniffer};
 pub use tcp_probe::TcpProber;
 pub use time::{Stamp, sleep_until, wait_for};
 pub use udp_probe::{ProbeOptions, UdpProber};
+pub use wall::Wall;
 pub use wire::{Frame, Kind, Mac, classify};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bascule_lab::apiserver::{Front, Mood};
-use bascule_lab::{Report, Stamp, sleep_until, wait_for};
+use bascule_lab::{Report, Stamp, Wall, sleep_until, wait_for};
 use serde_json::{Value, json};
 
 use crate::kube::{Kube, START, pods, service};
@@ -28,6 +28,8 @@ const BYTES: u64 = 1_000;
 const PACE: Duration = Duration::from_millis(50);
 /// Three adverts and a bit: so late a thread that wants to run may have cost an election.
 const STALL: Duration = Duration::from_millis(250);
+/// How far the wall clocks of all nodes jump, there and back (issue 5, "Shows" 4).
+const JUMP_S: i64 = 3_600;
 /// In the path of a write of an address.
 const GIVEN: &str = "/namespaces/shop/services/";
 /// Services that come during each fault.
@@ -37,6 +39,7 @@ const BURST: usize = 4;
 struct Lengths {
     fails: Duration,
     frozen: Duration,
+    conflicts: Duration,
     report: Option<PathBuf>,
 }
 
@@ -44,7 +47,7 @@ impl Lengths {
     fn of_environment() -> Self {
         let report = std::env::var_os("BASCULE_API_FAULTS").map(PathBuf::from);
         let seconds = |short, long| Duration::from_secs(if report.is_some() { long } else { short });
-        Self { fails: seconds(3, 300), frozen: seconds(4, 60), report }
+        Self { fails: seconds(3, 300), frozen: seconds(4, 60), conflicts: seconds(2, 30), report }
     }
 }
 
@@ -143,11 +146,38 @@ impl Run<'_> {
         self.served(name, Stamp::now(), &names)
     }
 
-    /// Who holds the Lease of the allocators.
-    fn holder(&self) -> Option<String> {
+    /// Who holds the Lease of the allocators, and what his wall clock said last.
+    fn lease(&self) -> Option<(String, String)> {
         let lease = "/apis/coordination.k8s.io/v1/namespaces/bascule-system/leases/bascule-allocator";
         let (_, lease) = self.scene.api.request("GET", lease, None).ok()?;
-        lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+        let text = |field: &str| lease["spec"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        Some((text("holderIdentity")?, text("renewTime")?))
+    }
+
+    fn holder(&self) -> Option<String> {
+        Some(self.lease()?.0)
+    }
+
+    /// The wall clocks of all nodes jump ahead and back. Who gives goes on giving, and his Lease says that his clock did jump.
+    fn clocks(&mut self, wall: &Wall) -> Result<()> {
+        let (holder, before) = self.lease().context("a holder")?;
+        for (name, ahead) in [("wall clocks an hour ahead", JUMP_S), ("wall clocks an hour back", 0)] {
+            wall.set(ahead)?;
+            let names = self.burst()?;
+            let since = Stamp::now();
+            let mut last = self.lease().context("a holder")?.1;
+            wait_for(START, "a Lease by that clock", || {
+                let (_, now) = self.lease()?;
+                // A renewal is later than the one before, if only by a microsecond: what a clock that went back leaves of two seconds.
+                let back = now != last && second(&now) == second(&last);
+                let jumped = if ahead == 0 { back } else { minutes(&now)? >= minutes(&before)? + 50 };
+                last = now;
+                jumped.then_some(())
+            })?;
+            self.served(name, since, &names)?;
+            ensure!(self.holder().as_ref() == Some(&holder), "{name}: {:?} gives and not {holder}", self.holder());
+        }
+        Ok(())
     }
 
     /// The writes of the one that gives are held until another one gives, and then come through: both have decided for the same Services.
@@ -181,6 +211,17 @@ impl Run<'_> {
     }
 }
 
+/// A time as the API writes it (2026-01-31T23:59:59.000000Z), without what is finer than seconds.
+fn second(time: &str) -> Option<&str> {
+    time.get(..19)
+}
+
+/// Minutes of a month.
+fn minutes(time: &str) -> Option<u32> {
+    let number = |range: std::ops::Range<usize>| time.get(range)?.parse::<u32>().ok();
+    Some((number(8..10)? * 24 + number(11..13)?) * 60 + number(14..16)?)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 fn count(n: usize) -> f64 {
     n as f64
@@ -203,6 +244,8 @@ fn a_sick_api_server_costs_no_address_no_flow_and_no_move() -> Result<()> {
         scene.slice(&name, pod, node)?;
         scene.kube.add(service(&name, n), pods(&[(pod, node)]));
     }
+    let wall = Wall::new(scene.kube.yard.crew.lab())?;
+    scene.kube.yard.crew.wall = Some(wall.clone());
     scene.kube.start()?;
     let flows: Vec<Flow> = (0..FLOWS)
         .map(|n| {
@@ -221,6 +264,9 @@ fn a_sick_api_server_costs_no_address_no_flow_and_no_move() -> Result<()> {
     run.fault("503", Mood::Fails(503), lengths.fails)?;
     run.fault("429", Mood::Fails(429), Duration::from_secs(2))?;
     run.fault("frozen", Mood::Frozen, lengths.frozen)?;
+    run.fault("writes answered with 409", Mood::Conflicts, lengths.conflicts)?;
+    ensure!(front.conflicts() > 0, "nobody wrote while all writes were conflicts");
+    run.clocks(&wall)?;
     run.two_at_once()?;
     let mut report = run.report;
 

@@ -36,6 +36,8 @@ pub enum Mood {
     Gone,
     /// Every answer has this status.
     Fails(u16),
+    /// Every write is answered with 409, as one that came too late; reading passes.
+    Conflicts,
     /// Nothing is answered, and nothing more comes of what was. What is held goes on when the mood changes, however late that is.
     Frozen,
     /// Only reading passes; the rest is held as by `Frozen`.
@@ -54,6 +56,8 @@ struct Shared {
     /// First lines of the writes that are held now, each with a number of its own.
     held: Mutex<BTreeMap<usize, String>>,
     numbers: AtomicUsize,
+    /// Writes that were answered with 409.
+    conflicts: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -115,6 +119,11 @@ impl Front {
     /// How many writes are held now whose path has this part.
     pub fn held(&self, part: &str) -> usize {
         self.shared.held().values().filter(|line| line.contains(part)).count()
+    }
+
+    /// How many writes were answered with 409 by [`Mood::Conflicts`].
+    pub fn conflicts(&self) -> usize {
+        self.shared.conflicts.load(Ordering::Relaxed)
     }
 
     /// A kubeconfig of the bearer of `token` that leads here.
@@ -246,7 +255,11 @@ fn serve(mut near: TcpStream, from: IpAddr, client: &Client, shared: &Shared) ->
                     let event = json!({"type": "ERROR", "object": status(410, "Expired")});
                     Some(answer(200, &format!("{event}\n")))
                 }
-                Mood::Well | Mood::Gone | Mood::Frozen | Mood::WritesFrozen => None,
+                Mood::Conflicts if !asked.reads() => {
+                    let _before = shared.conflicts.fetch_add(1, Ordering::Relaxed);
+                    Some(answer(409, &status(409, "Conflict").to_string()))
+                }
+                Mood::Well | Mood::Gone | Mood::Conflicts | Mood::Frozen | Mood::WritesFrozen => None,
             };
         }
         if !asked.reads() && number.is_none() {

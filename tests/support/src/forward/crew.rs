@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Hook;
 use super::ground::Ground;
 use crate::bascule::Bascule;
-use crate::{Bridge, Lab, LabError, Netns, Port, Result, wait_for};
+use crate::{Bridge, Lab, LabError, Netns, Port, Result, Wall, wait_for};
 
 /// A counter or state that follows what was done is exposed by then. What was done may be a change for which the daemon loads its programs
 /// anew (200,000 verified instructions), and it says nothing of its data plane meanwhile: more than 15 s were seen at ten busy threads a core.
@@ -33,13 +33,15 @@ pub struct CrewNode {
 pub struct Crew {
     /// In the order in which they were added.
     pub nodes: Vec<CrewNode>,
+    /// The wall clock of daemons that are started from now on; None: the machine's.
+    pub wall: Option<Wall>,
     pub(super) ground: Ground,
 }
 
 impl Crew {
     /// Nobody yet.
     pub(super) fn new(ground: Ground) -> Self {
-        Self { nodes: Vec::new(), ground }
+        Self { nodes: Vec::new(), wall: None, ground }
     }
 
     /// A LAN for nodes that judge by `hook`, without any.
@@ -107,7 +109,7 @@ impl Crew {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&mut self, id: u16, config: &Value) -> Result<()> {
-        let daemon = Bascule::start(&self.ground.lab, &self.node(id).netns, config)?;
+        let daemon = Bascule::start_by(&self.ground.lab, &self.node(id).netns, config, self.wall.as_ref())?;
         self.node_mut(id).daemon = Some(daemon);
         Ok(())
     }
