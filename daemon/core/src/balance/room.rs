@@ -33,7 +33,7 @@ pub struct Limits {
 impl Default for Limits {
     /// The sizes of the maps (version 1 of the forwarding ABI).
     fn default() -> Self {
-        Self { rows: 1 << 21, services: 16_384, endpoints: 8192 }
+        Self { rows: 1 << 22, services: 16_384, endpoints: 8192 }
     }
 }
 
