@@ -34,11 +34,20 @@ pub(crate) fn cache_dir() -> Result<PathBuf> {
     Ok(base.join("bascule"))
 }
 
-/// The cargo that runs us, in the repository's root.
+/// The cargo that runs us, in the repository's root, without what that one says of this package to us: a build script that looks at it
+/// (ring's) would run again, and with it all that stands on ring be built again, whenever `cargo xtask` and plain `cargo build` take turns.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package)) {
+        command.env_remove(name);
+    }
     command
+}
+
+/// Does cargo say this of the package that it runs?
+fn is_of_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// The command as a person would type it.
@@ -148,6 +157,12 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command
+    }
+
+    #[test]
+    fn what_is_said_of_a_package_is_told_from_what_is_set_for_cargo() {
+        assert!(["CARGO_PKG_NAME", "CARGO_PKG_VERSION_PRE", "CARGO_MANIFEST_DIR"].into_iter().all(is_of_package));
+        assert!(!["CARGO", "CARGO_HOME", "CARGO_INCREMENTAL", "RUSTUP_TOOLCHAIN"].into_iter().any(is_of_package));
     }
 
     #[test]
