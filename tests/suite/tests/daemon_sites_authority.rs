@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use bascule_lab::etcd::{Data, Member, PORT};
 use bascule_lab::pki::{Authority, Pair};
 use bascule_lab::sites::{init, issue, page, secret_file};
-use bascule_lab::{Direction, Filter, Netns, Stamp, wait_for};
+use bascule_lab::{Direction, Filter, Netns, Stamp, sleep_until, wait_for};
 use bascule_suite::cluster::Cluster;
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ impl Asker {
         let thread = netns.spawn("asker", move || {
             let mut open: Option<TcpStream> = None;
             while !ends.load(Ordering::Relaxed) {
-                std::thread::sleep(PACE);
+                sleep_until(Stamp::now() + PACE);
                 let stream = open.take().or_else(|| TcpStream::connect_timeout(&to, IMPATIENCE).ok());
                 let Some(mut stream) = stream else { continue };
                 let mut answer = [0];
