@@ -105,7 +105,7 @@ impl Path {
         let mut timers = TimerTable::default();
         timers.set(Timer::Send, now);
         timers.set(Timer::Slot, now + SLOT);
-        timers.set(Timer::Window, now + rtt::WINDOW);
+        timers.set(Timer::Window, now + rtt::STEP);
         let mtu = mtu::Mtu::new(config.mtu, now);
         Self {
             run: run.max(1),
@@ -443,7 +443,7 @@ impl Path {
     }
 
     fn window(&mut self, now: Instant) {
-        self.timers.set(Timer::Window, now + rtt::WINDOW);
+        self.timers.set(Timer::Window, now + rtt::STEP);
         if self.rtt.close() {
             let factor = self.rtt.factor();
             let event = if factor > 1.0 { Event::Inflated { factor } } else { Event::Deflated };
