@@ -75,7 +75,11 @@ async fn call(listener: &Listener, credentials: &Credentials) -> Result<TlsStrea
     let name = credentials.server_name(credentials.identity.site);
     let connector = TlsConnector::from(credentials.client());
     let stream = TlsStream::Client(connector.connect(name, stream).await.map_err(refused)?);
-    let (peer, _) = whose(&stream, credentials).map_err(Some)?;
+    let unix = listener.clock.unix();
+    let (peer, chain) = whose(&stream, credentials).map_err(Some)?;
+    if credentials.believes(&chain, unix).is_ok() {
+        listener.clock.believed(unix);
+    }
     if peer.site == credentials.identity.site && peer.relay == listener.relay {
         Ok(stream)
     } else {
