@@ -257,6 +257,9 @@ impl Room {
             }
             News::Heard(relay, heard) => {
                 self.teller.heard(&relay, &heard);
+                if let Heard::Unknown(count) = heard {
+                    self.relays.unknown_words += count;
+                }
                 let Heard::Words(words) = heard else { return };
                 for word in words {
                     match word {

@@ -141,6 +141,8 @@ impl Path {
         let probe = match Probe::parse(datagram, &self.config.keys) {
             Ok(probe) => probe,
             Err(ProbeError::Malformed { .. }) => return self.refused.malformed += 1,
+            Err(ProbeError::Version { .. }) => return self.refused.version += 1,
+            Err(ProbeError::Unknown { .. }) => return self.refused.unknown += 1,
             Err(ProbeError::Tag { .. }) => return self.refused.tag += 1,
         };
         if probe.flow != flow || usize::from(flow) >= self.flows.len() {
