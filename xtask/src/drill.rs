@@ -153,6 +153,17 @@ fn drills() -> Result<Vec<Drill>> {
             parts: site_seeds.collect(),
         },
         Drill {
+            name: "site-witness",
+            shows: "24 hours without the witness: no table, no move, never without an owner; four seeds",
+            minutes: 15,
+            parts: (0..4)
+                .map(|seed| {
+                    let args = format!("sites run --class F9 --hours 24 --seeds {seed}..{}", seed + 1);
+                    part(&format!("{seed}"), Built("bascule-sim"), &args)
+                })
+                .collect(),
+        },
+        Drill {
             name: "site-off",
             shows: "the same 10,000 seeds with the policy off miss their bounds",
             minutes: 5,

@@ -71,6 +71,10 @@ struct Site {
 #[derive(Deserialize)]
 struct Session {
     relay: Option<String>,
+    #[serde(default)]
+    version: Option<u8>,
+    #[serde(default)]
+    build: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +252,12 @@ pub(super) fn table(answer: &str) -> Result<String, ClientError> {
         sites.add_row(row);
     }
     put(&mut text, &sites);
+    for (site, state) in page.sites.iter().filter_map(|site| Some((site, site.state.as_ref()?))) {
+        if let Some(version) = state.version {
+            let build = state.build.as_deref().unwrap_or("it does not say what it runs");
+            text.push_str(&format!("the session with {} speaks version {version}: {build}\n", site.name));
+        }
+    }
     for service in &page.services {
         let Service { name, mode, tables, spill, .. } = service;
         text.push_str(&format!("\nservice {name}   {mode}   {} elsewhere   {tables} tables\n", percent(*spill)));
@@ -389,6 +399,7 @@ sent away: 2 revoked
 
 SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
 dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2      -
+the session with dc-b speaks version 2: bascule 9.9
 
 service web   weighted   37.5 % elsewhere   9 tables
 SITE  STANDING  FACTS   SCORE  SHARE   READY  CAPACITY  AGE

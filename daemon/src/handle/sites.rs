@@ -50,6 +50,8 @@ pub struct SitesStatus {
     pub state: Option<StateStatus>,
     /// What it tells the nodes of its site.
     pub feed: Option<FeedStatus>,
+    /// What relays of this site said that only later versions know, since the start.
+    pub unknown_words: u64,
 }
 
 /// Another site.

@@ -354,8 +354,9 @@ families! {
         "a session that is down";
     SITES_REFUSED = Counter "sites_refused_total" ["plane", "reason"],
         "What was not taken from other sites or from nodes of this one: callers of the relay (`state`, `nodes`), records of sites that call \
-         rightly (`records`), datagrams (`probes`). Who sent it is in the log, once.",
-        "a wrong, expired or revoked certificate; a VIP outside of the prefixes; a datagram that nobody signed";
+         rightly (`records`), datagrams (`probes`). Who sent it is in the log, once. `unknown`: parts of a later version, left out; what was \
+         around them holds.",
+        "a wrong, expired or revoked certificate; a VIP outside of the prefixes; a datagram that nobody signed; an upgrade that is under way";
     SITES_PATH_UP = Gauge "sites_path_up" ["site"],
         "1 while probes of this node and of the other site's gateways get through both ways. 0 as long as none ever did, too.",
         "a cut, a firewall, another secret at the other end";

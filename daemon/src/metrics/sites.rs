@@ -111,6 +111,7 @@ fn refused(f: &Families, status: &SitesStatus) {
         ("unwanted", held().map(|r| r.unwanted).sum()),
         ("surplus", held().map(|r| r.surplus).sum()),
         ("closed", held().map(|r| r.closed).sum()),
+        ("unknown", held().map(|r| r.unknown).sum::<u64>() + status.state.as_ref().map_or(0, |s| s.counters.unknown)),
     ];
     let paths = || status.sites.iter().filter_map(|site| site.path.as_ref());
     let of_probes = [
@@ -119,8 +120,11 @@ fn refused(f: &Families, status: &SitesStatus) {
         ("stale", paths().map(|p| p.path.refused.stale).sum()),
         ("replayed", paths().map(|p| p.path.refused.replayed).sum()),
         ("flow", paths().map(|p| p.path.refused.flow).sum()),
+        ("version", paths().map(|p| p.path.refused.version).sum()),
+        ("unknown", paths().map(|p| p.path.refused.unknown).sum()),
         ("flooded", paths().map(|p| p.counters.flooded).sum::<u64>()),
     ];
+    advance(&f.sites_refused.with_label_values(&[nodes, "unknown"]), status.unknown_words);
     let both = of_records.iter().map(|found| (records, found)).chain(of_probes.iter().map(|found| (probes, found)));
     for (plane, (reason, total)) in both {
         advance(&f.sites_refused.with_label_values(&[plane, reason]), *total);

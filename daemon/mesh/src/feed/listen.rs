@@ -42,6 +42,8 @@ pub struct Listener {
 pub enum Heard {
     /// The relay said something.
     Words(Vec<Word>),
+    /// It said so many things that only later versions know. They are left out.
+    Unknown(u64),
     /// It is not who it should be, or does not take this node for one of its site.
     Refused(Refusal),
     /// This node's own files are not good: why.
@@ -75,7 +77,11 @@ async fn call(listener: &Listener, credentials: &Credentials) -> Result<TlsStrea
     let name = credentials.server_name(credentials.identity.site);
     let connector = TlsConnector::from(credentials.client());
     let stream = TlsStream::Client(connector.connect(name, stream).await.map_err(refused)?);
-    let (peer, _) = whose(&stream, credentials).map_err(Some)?;
+    let unix = listener.clock.unix();
+    let (peer, chain) = whose(&stream, credentials).map_err(Some)?;
+    if credentials.believes(&chain, unix).is_ok() {
+        listener.clock.believed(unix);
+    }
     if peer.site == credentials.identity.site && peer.relay == listener.relay {
         Ok(stream)
     } else {
@@ -93,11 +99,17 @@ async fn hear(
         match timeout(listener.clock.sleep(HOLD), frame::read(&mut stream)).await {
             Err(_silent) => return None,
             Ok(Err(FrameError::Broken(error))) => return Refusal::of_io(&error),
-            Ok(Err(FrameError::Malformed { .. })) => return Some(Refusal::Protocol),
+            Ok(Err(FrameError::Malformed { .. } | FrameError::Version { .. })) => return Some(Refusal::Protocol),
             Ok(Ok((Frame::Message(payload), _))) => match decode(&payload) {
-                Some(words) => say(Heard::Words(words)).await,
+                Some((words, unknown)) => {
+                    if unknown > 0 {
+                        say(Heard::Unknown(unknown)).await;
+                    }
+                    say(Heard::Words(words)).await;
+                }
                 None => return Some(Refusal::Protocol),
             },
+            Ok(Ok((Frame::Unknown, _))) => say(Heard::Unknown(1)).await,
             Ok(Ok(_)) => return Some(Refusal::Protocol),
         }
     }

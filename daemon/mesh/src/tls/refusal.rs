@@ -24,13 +24,15 @@ pub enum Refusal {
     NoCertificate,
     /// It speaks no TLS 1.3, or not for this purpose.
     Protocol,
+    /// It speaks another version of our protocol, which has nothing in common with ours.
+    Version,
     /// It refused ours.
     Theirs,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Expired,
         Self::NotYetValid,
         Self::Revoked,
@@ -38,6 +40,7 @@ impl Refusal {
         Self::WrongName,
         Self::NoCertificate,
         Self::Protocol,
+        Self::Version,
         Self::Theirs,
     ];
 
@@ -51,6 +54,7 @@ impl Refusal {
             Self::WrongName => "wrong-name",
             Self::NoCertificate => "no-certificate",
             Self::Protocol => "protocol",
+            Self::Version => "version",
             Self::Theirs => "theirs",
         }
     }
@@ -65,6 +69,9 @@ impl Refusal {
                 _ => Self::UnknownAuthority,
             },
             Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+                Self::Version
+            }
             Error::AlertReceived(alert) if of_a_certificate(*alert) => Self::Theirs,
             _ => Self::Protocol,
         }
@@ -100,6 +107,9 @@ impl fmt::Display for Refusal {
             Self::WrongName => "its certificate is for somebody else",
             Self::NoCertificate => "it showed no certificate",
             Self::Protocol => "it does not speak our protocol over TLS 1.3",
+            Self::Version => {
+                "it speaks another version of our protocol, or another protocol: upgrade one of the two sites"
+            }
             Self::Theirs => "it refused our certificate",
         })
     }

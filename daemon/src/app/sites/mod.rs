@@ -28,7 +28,7 @@ use bascule_core::site::policy::io::Config as PolicyConfig;
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::summary::ServiceId;
 use bascule_core::time::Instant;
-use bascule_mesh::clock::Clock;
+use bascule_mesh::clock::{Clock, Floor};
 use bascule_mesh::feed::{Heard, Word};
 use bascule_mesh::path::PathStatus;
 use bascule_mesh::state::Event;
@@ -88,7 +88,7 @@ enum News {
 /// The part of the file that needs a start to change.
 fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
     let s = sites?;
-    Some((s.here, &s.domain, &s.certificates, s.relay.as_ref(), s.nodes_port, s.path_port))
+    Some((s.here, &s.domain, &s.certificates, s.relay.as_ref(), s.nodes_port, s.path_port, &s.clock))
 }
 
 /// The way into the room.
@@ -128,7 +128,7 @@ impl Running {
         let Some(sites) = loaded.sites.clone() else { return Ok((Self(None), SitesSender(sender))) };
         let (stop, stopped) = oneshot::channel();
         let (news, inbox) = mpsc::channel(INBOX);
-        let clock: Arc<dyn Clock> = Arc::new(Boot);
+        let clock: Arc<dyn Clock> = Arc::new(Floor::new(Arc::new(Boot), sites.clock.clone()));
         let join = Join::new(join_config(&sites), now());
         let (keys, watched) = watch::channel(local::keys(&sites));
         tokio::spawn(local::watch(watched, asked.clone(), news.clone()));
@@ -257,6 +257,9 @@ impl Room {
             }
             News::Heard(relay, heard) => {
                 self.teller.heard(&relay, &heard);
+                if let Heard::Unknown(count) = heard {
+                    self.relays.unknown_words += count;
+                }
                 let Heard::Words(words) = heard else { return };
                 for word in words {
                     match word {

@@ -52,6 +52,8 @@ pub(super) struct Relays {
     pub(super) trouble: Option<String>,
     pub(super) state: Option<Status>,
     pub(super) told: Option<feed::Status>,
+    /// Words of relays that only later versions know.
+    pub(super) unknown_words: u64,
     /// Our certificate ends, in seconds since 1970.
     pub(super) expires: Option<u64>,
 }
@@ -83,7 +85,7 @@ pub(super) fn stranger(identity: &Identity, sites: &Sites) -> Option<String> {
 impl Relays {
     pub(super) fn new(news: mpsc::Sender<News>, clock: Arc<dyn Clock>) -> Self {
         let (running, ears, lost, trouble) = Default::default();
-        Self { news, clock, running, ears, lost, trouble, state: None, told: None, expires: None }
+        Self { news, clock, running, ears, lost, trouble, state: None, told: None, unknown_words: 0, expires: None }
     }
 
     /// Starts what does not run and listens to whom it shall.
@@ -150,6 +152,7 @@ impl Relays {
             peers: peers(sites),
             leads: false,
             reload: RELOAD,
+            build: format!("bascule {}", env!("CARGO_PKG_VERSION")),
             clock: Arc::clone(&self.clock),
             dial: Dial::default(),
         });

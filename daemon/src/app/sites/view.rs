@@ -31,6 +31,7 @@ pub(super) fn status(room: &Room) -> SitesStatus {
         drains: super::orders::views(sites, join, now),
         state,
         feed: relays.told.clone(),
+        unknown_words: relays.unknown_words,
     }
 }
 

@@ -48,6 +48,12 @@ pub(super) static SITE: Section = Section {
             "Directory in which a file for each `activePassive` service says whether this site has it, by which term, and until when.",
         ),
         field(
+            "clock",
+            Text { what: "a path", right: "a file in a directory that is there" },
+            Value("/var/lib/bascule/clock"),
+            "File in which this node keeps the last time at which it believed a certificate: none is held against an earlier one, whatever the wall clock says. Lost, or not writable, it does no harm while the wall clock is right.",
+        ),
+        field(
             "nodesPort",
             Whole { min: 1, max: 65535 },
             Value("7849"),

@@ -50,6 +50,8 @@ pub struct Sites {
     pub rank: u8,
     /// Directory of the files that say by which term this site has a service.
     pub terms: PathBuf,
+    /// File of the last time at which a certificate was believed.
+    pub clock: PathBuf,
     /// Who decides which site has an activePassive service.
     pub authority: Option<Etcd>,
     /// All sites, this one among them.
@@ -159,7 +161,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
     let relay = site.has("relay").then(|| site.text("relay", values::node_name));
     let listen = site.has("listen").then(|| site.text("listen", values::socket_address));
     let incarnation = site.text("incarnation", values::path);
-    let terms = site.text("terms", values::path);
+    let (terms, clock) = (site.text("terms", values::path), site.text("clock", values::path));
     let (nodes_port, path_port) = (site.whole::<u16>("nodesPort"), site.whole::<u16>("pathPort"));
     // Without it, nothing can be said of secrets: one is this site, and none is known to be it.
     let own_name = own.as_ref().filter(|own| all.value.iter().any(|(name, _)| name.value == own.value));
@@ -193,6 +195,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
         path_port: path_port?.value,
         rank: rank?,
         terms: path(terms?),
+        clock: path(clock?),
         authority: None,
         all: named?,
         services: BTreeMap::new(),

@@ -233,6 +233,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     };
     let counters = Counters { sent: 30, received: 20, ..Counters::default() };
     let session = SessionStatus { sent: 300, received: 200, relay: Some("m1".to_owned()), ..SessionStatus::default() };
+    let session = SessionStatus { version: Some(2), build: Some("bascule 9.9".to_owned()), ..session };
     let mut state = bascule_mesh::state::Status { leads: true, incarnation: 3, ..Default::default() };
     state.counters.sent_away.insert(Refusal::Revoked, 2);
     let opinion = Opinion {
@@ -279,6 +280,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         }],
         state: Some(state),
         feed: None,
+        unknown_words: 0,
     }
 }
 
