@@ -26,11 +26,13 @@ pub enum Refusal {
     Protocol,
     /// It refused ours.
     Theirs,
+    /// It says more than it may.
+    Flood,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Expired,
         Self::NotYetValid,
         Self::Revoked,
@@ -39,6 +41,7 @@ impl Refusal {
         Self::NoCertificate,
         Self::Protocol,
         Self::Theirs,
+        Self::Flood,
     ];
 
     /// The word for labels.
@@ -52,6 +55,7 @@ impl Refusal {
             Self::NoCertificate => "no-certificate",
             Self::Protocol => "protocol",
             Self::Theirs => "theirs",
+            Self::Flood => "flood",
         }
     }
 
@@ -101,6 +105,7 @@ impl fmt::Display for Refusal {
             Self::NoCertificate => "it showed no certificate",
             Self::Protocol => "it does not speak our protocol over TLS 1.3",
             Self::Theirs => "it refused our certificate",
+            Self::Flood => "it says more than it may",
         })
     }
 }

@@ -24,7 +24,8 @@ fn endpoints(config: Option<&Forwarding>, key: &ServiceKey) -> Vec<IpAddr> {
     let of = |config: &Forwarding| {
         let this = config.config.node.as_deref();
         let service = config.config.services.iter().find(|service| service.key() == *key);
-        let here = service.into_iter().flat_map(|service| &service.endpoints).filter(|e| e.node.as_deref() == this);
+        let here =
+            service.into_iter().flat_map(|service| service.endpoints.iter()).filter(|e| e.node.as_deref() == this);
         here.map(|endpoint| endpoint.address).collect()
     };
     config.map(of).unwrap_or_default()
@@ -111,6 +112,13 @@ impl Plane {
         let granted = terms.grant(key, grant, &ground, balancer, now);
         self.turn(now, links);
         granted
+    }
+
+    /// What clients asked for here since the counter began; `None`: there is no such service, or it cannot be read.
+    pub(in super::super) fn demand(&self, key: &ServiceKey) -> Option<u64> {
+        let slot = self.balancer.slot(key)?;
+        // A map that cannot be read is said where all counters are shown.
+        self.forward.as_ref()?.service_stats(slot.0).ok().map(|stats| stats.asked)
     }
 
     /// This site does not have it any more.
