@@ -3,7 +3,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_SITES, Config, PacketDrop, SERVICE_AFFINITY, SERVICE_QUIC, SERVICE_SOURCES, Service, ServiceKey, SourceKey, Tuple,
+    Config, PacketDrop, SERVICE_AFFINITY, SERVICE_QUIC, SERVICE_SOURCES, Service, ServiceKey, SourceKey, Tuple,
 };
 
 use crate::maps;
@@ -41,7 +41,7 @@ impl Kind {
 
     /// What a site's capacity is told in: a new connection, of UDP a datagram.
     #[inline(always)]
-    fn asks(self) -> bool {
+    pub(crate) fn asks(self) -> bool {
         match self {
             Self::Tcp(_) => self.opens(),
             Self::Udp | Self::Quic => true,
@@ -98,16 +98,16 @@ impl Found {
         Tuple { client, vip, client_port, vip_port: ports.1, protocol }.hash(config.flow_key)
     }
 
-    /// Counts a packet that a client sent. What it asks for is of interest only where another site could take it.
+    /// Counts a packet that a client sent, and whether it asks for something.
     #[inline(always)]
-    pub(crate) fn count(&self, bytes: u32, kind: Kind, config: &Config) {
+    pub(crate) fn count(&self, bytes: u32, asks: bool) {
         if let Some(stats) = maps::SERVICE_STATS.get_ptr_mut(self.slot) {
             // SAFETY: a valid per-CPU value; programs of one CPU's softirq level do not interleave on it.
             unsafe {
                 (*stats).packets += 1;
                 (*stats).bytes += u64::from(bytes);
-                if config.flags & CONFIG_SITES != 0 {
-                    (*stats).asked += u64::from(kind.asks());
+                if asks {
+                    (*stats).asked += 1;
                 }
             }
         }

@@ -22,11 +22,13 @@ fn summary(ready: u16) -> Fact {
     Fact::Summary { site: B, service: WEB, summary, age: Duration::ZERO }
 }
 
+/// What nodes have said, with their names.
+type Said = Vec<(String, Vec<Count>)>;
+
 struct Relay {
     orders: mpsc::Sender<Order>,
     address: SocketAddr,
-    /// What nodes have said.
-    said: Arc<Mutex<Vec<(String, Vec<Count>)>>>,
+    said: Arc<Mutex<Said>>,
 }
 
 impl Relay {
@@ -36,7 +38,7 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let (orders, taken) = mpsc::channel(16);
-        let said = Arc::<Mutex<Vec<_>>>::default();
+        let said = Arc::<Mutex<Said>>::default();
         let put = Arc::clone(&said);
         let say = move |name, counts| put.lock().expect("nobody panics with it").push((name, counts));
         tokio::spawn(server.run(listener, taken, say));
