@@ -378,6 +378,17 @@ families! {
     SITES_SHARE = Gauge "sites_service_share" ["service", "site"],
         "Share of new connections that this node sends to a site, 0 to 1. Those that exist stay where they are.",
         "a rule of the policy: `bascule why` names it";
+    SITES_DEMAND = Gauge "sites_service_demand" ["service", "of"],
+        "New connections (UDP: datagrams) a second that clients ask for, wherever they are carried: at this node (`node`), and at all nodes of \
+         the site as the relay that leads has added them up (`site`). Averages of 1 to 8 s; a SYN that is repeated counts again.",
+        "clients that come or go";
+    SITES_CAPACITY = Gauge "sites_service_capacity" ["service"],
+        "What the site's ready endpoints carry by the configuration, in units of the demand; 0: nobody said, and nothing spills.",
+        "endpoints that become ready or fail";
+    SITES_CREDIT = Gauge "sites_service_credit" ["service", "direction"],
+        "Room that this site has lent to others in the last second, or that others lend to it, in units of the demand. What exceeds a site and \
+         is not borrowed stays.",
+        "a site that is full beside one that is not";
     SITES_DRAINS = Gauge "sites_drains" ["site"],
         "Orders in force that take something of the site out of use: the site, services, VIPs, nodes or endpoints; of other sites those that \
          take whole services. Also when their deadline has passed. Absent at 0.",

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::{Count, Rate};
 use bascule_core::site::join::io::Fact;
 use bascule_core::site::orders::Target;
 use bascule_core::site::summary::{ServiceId, Summary};
@@ -39,6 +40,14 @@ enum Wire {
     Loan { site: u8, service: u32, amount: u32 },
     Order { target: What, ms: Option<u64> },
     Drained { site: u8, number: u32, order: Option<(Option<u32>, u32)>, ms: u64 },
+    Demand { service: u32, rate: u64 },
+}
+
+/// What a node says to a relay.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "word", deny_unknown_fields)]
+enum Up {
+    Count { service: u32, rate: u64 },
 }
 
 /// What an order takes out of use.
@@ -110,6 +119,7 @@ impl From<&Word> for Wire {
                 let order = order.map(|(service, seconds)| (service.map(|id| id.0), seconds));
                 Self::Drained { site: site.0, number, order, ms: ms(age) }
             }
+            Word::Fact(Fact::Demand { service, rate }) => Self::Demand { service: service.0, rate: rate.0 },
         }
     }
 }
@@ -142,6 +152,7 @@ impl From<Wire> for Word {
                 let order = order.map(|(service, seconds)| (service.map(ServiceId), seconds));
                 Fact::Drained { site: SiteId(site), number, order, age: Duration::from_millis(ms) }
             }
+            Wire::Demand { service, rate } => Fact::Demand { service: ServiceId(service), rate: Rate(rate) },
         })
     }
 }
@@ -185,6 +196,23 @@ fn later(value: &Value) -> Option<bool> {
     Some(!TARGETS.contains(&name))
 }
 
+/// The payload of a frame to a relay. At most [`WORDS`] counts.
+pub(super) fn encode_counts(counts: &[Count]) -> Vec<u8> {
+    let ups: Vec<Up> = counts.iter().map(|c| Up::Count { service: c.service.0, rate: c.rate.0 }).collect();
+    serde_json::to_vec(&ups).expect("numbers are JSON")
+}
+
+/// What a node says; `None` when it is none of ours, when it is more than a frame has, and when it is more than a node can count.
+pub(super) fn decode_counts(payload: &[u8]) -> Option<Vec<Count>> {
+    let ups: Vec<Up> = serde_json::from_slice(payload).ok()?;
+    let counts = ups.into_iter().map(|Up::Count { service, rate }| {
+        let count = Count { service: ServiceId(service), rate: Rate(rate) };
+        (count.rate <= Rate::MOST).then_some(count)
+    });
+    let counts: Vec<Count> = counts.collect::<Option<_>>()?;
+    (counts.len() <= WORDS).then_some(counts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,10 +240,31 @@ mod tests {
             Word::Fact(Fact::Drained { site, number: 7, order: Some((Some(service), 600)), age }),
             Word::Fact(Fact::Drained { site, number: u32::MAX, order: Some((None, 0)), age }),
             Word::Fact(Fact::Drained { site, number: 7, order: None, age }),
+            Word::Fact(Fact::Demand { service, rate: Rate::MOST }),
         ];
         assert_eq!(decode(&encode(&words)), Some((words.to_vec(), 0)));
         let longest = encode(&[words[2]; WORDS]);
         assert!(longest.len() <= bascule_core::site::state::message::MAX, "{} bytes", longest.len());
+    }
+
+    #[test]
+    fn counts_come_back_as_they_went_and_what_nobody_can_count_is_refused() {
+        let count = |service, rate| Count { service: ServiceId(service), rate: Rate(rate) };
+        let all = [count(u32::MAX, Rate::MOST.0); WORDS];
+        let bytes = encode_counts(&all);
+        assert!(bytes.len() <= bascule_core::site::state::message::MAX, "{} bytes", bytes.len());
+        assert_eq!(decode_counts(&bytes).as_deref(), Some(&all[..]));
+        assert_eq!(decode_counts(&encode_counts(&[count(7, 0)])), Some(vec![count(7, 0)]));
+        assert_eq!(decode_counts(&encode_counts(&[count(7, Rate::MOST.0 + 1)])), None);
+        assert_eq!(decode_counts(&encode_counts(&[count(7, 1); WORDS + 1])), None);
+        for bad in [
+            &b"{}"[..],
+            b"[{\"word\":\"count\",\"service\":7,\"rate\":-1}]",
+            b"[{\"word\":\"beat\",\"leads\":true}]",
+            b"\xff",
+        ] {
+            assert_eq!(decode_counts(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Refusal {
     Version,
     /// It refused ours.
     Theirs,
+    /// It says more than it may.
+    Flood,
 }
 
 impl Refusal {
@@ -42,6 +44,7 @@ impl Refusal {
         Self::Protocol,
         Self::Version,
         Self::Theirs,
+        Self::Flood,
     ];
 
     /// The word for labels.
@@ -56,6 +59,7 @@ impl Refusal {
             Self::Protocol => "protocol",
             Self::Version => "version",
             Self::Theirs => "theirs",
+            Self::Flood => "flood",
         }
     }
 
@@ -111,6 +115,7 @@ impl fmt::Display for Refusal {
                 "it speaks another version of our protocol, or another protocol: upgrade one of the two sites"
             }
             Self::Theirs => "it refused our certificate",
+            Self::Flood => "it says more than it may",
         })
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bascule_core::balance::serving::Serving;
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::Count;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
 use bascule_core::site::path::io::Event as PathEvent;
@@ -81,6 +82,10 @@ enum News {
     Path(SiteId, PathEvent),
     /// What the balancer sees of a service.
     Serving(ServiceId, Serving),
+    /// What clients have asked for at this node since its counters began.
+    Counts(Vec<(ServiceId, u64)>),
+    /// What another node of this site counts, by the name in its certificate.
+    Said(String, Vec<Count>),
     /// Of the lease of a service that one site at a time has.
     Lease(ServiceId, Said),
 }
@@ -131,7 +136,8 @@ impl Running {
         let clock: Arc<dyn Clock> = Arc::new(Floor::new(Arc::new(Boot), sites.clock.clone()));
         let join = Join::new(join_config(&sites), now());
         let (keys, watched) = watch::channel(local::keys(&sites));
-        tokio::spawn(local::watch(watched, asked.clone(), news.clone()));
+        tokio::spawn(local::watch(watched.clone(), asked.clone(), news.clone()));
+        tokio::spawn(local::count(watched, asked.clone(), news.clone()));
         let (tables, applied) = local::apply(forward.clone());
         let orders = handle.open_orders();
         let room = Room {
@@ -145,6 +151,7 @@ impl Running {
             tables,
             handle: handle.clone(),
             teller: Teller::default(),
+            unwanted: 0,
             retry_at: now(),
             confirm_at: now() + CONFIRM,
             sites,
@@ -195,6 +202,8 @@ struct Room {
     tables: mpsc::Sender<local::Told>,
     handle: SitesHandle,
     teller: Teller,
+    /// Counts of nodes that are of no service here.
+    unwanted: u64,
     retry_at: Instant,
     confirm_at: Instant,
 }
@@ -249,6 +258,8 @@ impl Room {
         let now = now();
         match news {
             News::Serving(service, serving) => self.join.handle_serving(service, serving, now),
+            News::Counts(totals) => self.join.handle_counts(&totals, now),
+            News::Said(node, counts) => self.unwanted += self.join.handle_said(&node, &counts, now) as u64,
             News::Path(site, event) => {
                 self.teller.path(&self.sites, site, &event);
                 if let Some(status) = self.paths.ask(site).await {
@@ -337,6 +348,7 @@ impl Room {
                 }
                 Action::Credit { to, service, amount, lend } => self.relays.credit(to, service, amount, lend).await,
                 Action::Publish(fact) => self.relays.publish(fact).await,
+                Action::Say(counts) => self.relays.say(&counts),
                 Action::Report(report) => self.teller.report(&self.sites, &report),
                 Action::Timeline(timeline) => {
                     self.teller.timeline(&self.sites, &timeline);
@@ -358,6 +370,7 @@ impl Room {
             changes,
             drains: Vec::new(),
             lease: None,
+            brought: None,
             now: now(),
         });
     }

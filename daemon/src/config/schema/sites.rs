@@ -162,7 +162,7 @@ pub(super) static SPREAD: Section = Section {
             "capacity",
             Whole { min: 1, max: 1_000_000_000 },
             Words("not known"),
-            "New connections a second that this site carries with all endpoints ready. What another site cannot serve is split by it.",
+            "New connections a second that this site carries with all endpoints ready, of UDP datagrams a second. What clients bring beyond 0.95 of it goes where room is lent (`localFirst`); what another site cannot serve is split by it.",
         ),
         field(
             "capacityPerEndpoint",

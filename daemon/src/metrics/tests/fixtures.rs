@@ -208,6 +208,7 @@ pub(crate) fn in_force() -> crate::handle::intent::InForce {
 /// This site and one more, of which much is known.
 pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     use bascule_core::site::SiteId;
+    use bascule_core::site::join::demand::Brought;
     use bascule_core::site::path::io::{Carriage, Refused, Status};
     use bascule_core::site::policy::Opinion;
     use bascule_core::site::policy::facts::Verdict;
@@ -269,6 +270,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             mode: "weighted",
             tables: 9,
             spill: 0.375,
+            brought: Brought { node: 40.25, site: 100.5, capacity: 50, lent: 0.0, borrowed: 53.0 },
             lease: None,
             sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None }],
         }],
@@ -281,6 +283,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         state: Some(state),
         feed: None,
         unknown_words: 0,
+        unwanted_counts: 3,
     }
 }
 

@@ -350,8 +350,10 @@ impl State {
 fn far(a: &Summary, b: &Summary) -> bool {
     let step = |x: u32, y: u32, whole: u32, parts: u32| x.abs_diff(y).saturating_mul(parts) >= whole.max(1);
     let whole = u32::from(a.expected.max(b.expected));
+    let loads = a.capacity.max(b.capacity);
     step(u32::from(a.ready), u32::from(b.ready), whole, STEPS.0)
         || a.expected != b.expected
-        || step(a.capacity, b.capacity, a.capacity.max(b.capacity), STEPS.1)
-        || step(a.demand, b.demand, a.capacity.max(b.capacity), STEPS.1)
+        || step(a.capacity, b.capacity, loads, STEPS.1)
+        // Nobody reckons with the demand of a site that cannot say what it carries.
+        || loads > 0 && step(a.demand, b.demand, loads.max(a.demand).max(b.demand), STEPS.1)
 }
