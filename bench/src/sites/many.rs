@@ -16,6 +16,8 @@ use super::{Scene, Seen};
 const RECORDS: usize = 5_000;
 /// Until all are open, on a busy machine.
 const OPEN: Duration = Duration::from_secs(240);
+/// A flow without an answer for so long waits for more than a retransmission or two.
+const STILL: Duration = Duration::from_secs(10);
 /// After this time packets are to take one hop,
 const SHORT: Duration = Duration::from_secs(10);
 /// and for so long their ways are counted.
@@ -42,10 +44,11 @@ pub fn shift_many(name: &str, nodes: u8, flows: usize) -> Result<Seen> {
     seen.note("flows", count(flows), "flows");
     seen.note("of them with an endpoint of the other site", count(there), "flows");
     lab.take_lateness();
-    for (site, what, stall_of, longer_of, surely) in [
+    for (site, what, still_of, stall_of, longer_of, surely) in [
         (
             THERE,
             "the other site",
+            "there: flows that stood still for 10 s",
             "there: longest stall of 99 of 100 flows",
             "there: packets that may take more than one hop, 10 s after",
             "there: packets that surely take more than one hop",
@@ -53,6 +56,7 @@ pub fn shift_many(name: &str, nodes: u8, flows: usize) -> Result<Seen> {
         (
             1 - THERE,
             "where it was",
+            "back: flows that stood still for 10 s",
             "back: longest stall of 99 of 100 flows",
             "back: packets that may take more than one hop, 10 s after",
             "back: packets that surely take more than one hop",
@@ -61,9 +65,14 @@ pub fn shift_many(name: &str, nodes: u8, flows: usize) -> Result<Seen> {
         lab.shift(site)?;
         let shifted = Stamp::now();
         seen.tell(shifted, format!("the route of the VIP leads to {what}"));
-        turns(&live).with_context(|| format!("after the shift to {what}"))?;
-        seen.tell(Stamp::now(), "every flow has had an answer twice".to_owned());
+        match turns(&live) {
+            Ok(()) => seen.tell(Stamp::now(), "every flow has had an answer twice".to_owned()),
+            // Its stalls say how many stand still, and its end which of them are broken: the other rows are worth having.
+            Err(error) => eprintln!("after the shift to {what}: {error}\n{}", drops(&lab)?),
+        }
         let report = live.window()?;
+        let still = report.flows.iter().filter(|flow| flow.stall > STILL).count();
+        seen.at_most(still_of, count(still), "flows", 0.0);
         seen.late = seen.late.max(report.late).max(lab.take_lateness());
         let bound = ms(ROUND_TRIP + SHIFT);
         seen.at_most(stall_of, ms(p99(report.flows.iter().map(|flow| flow.stall))), "ms", bound);
@@ -81,6 +90,17 @@ pub fn shift_many(name: &str, nodes: u8, flows: usize) -> Result<Seen> {
     }
     seen.at_most("flows broken, there and back", count(report.broken(&[]).len()), "flows", 0.0);
     Ok(seen)
+}
+
+/// What the programs of each node dropped so far, by reason.
+fn drops(lab: &SiteLab) -> Result<String> {
+    let mut text = String::new();
+    for node in &lab.nodes {
+        let (_, body) = node.daemon.get("/metrics")?;
+        let dropped = |line: &&str| line.starts_with("bascule_forward_drops_total{") && !line.ends_with(" 0");
+        text += &format!("{}: {}\n", node.name, body.lines().filter(dropped).collect::<Vec<_>>().join("; "));
+    }
+    Ok(text)
 }
 
 /// Which ways packets of clients took, as all nodes counted them.
