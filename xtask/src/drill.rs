@@ -171,9 +171,12 @@ fn drills() -> Result<Vec<Drill>> {
         },
         Drill {
             name: "sites",
-            shows: "two sites of real daemons: anycast shift, drain, death, return, brownout, 30 runs",
-            minutes: 90,
-            parts: vec![part("all", Built("sites"), "--runs 30")],
+            shows: "two sites of three real daemons each: every event of the demo, 30 runs; 10,000 established flows shift to the other site and back",
+            minutes: 140,
+            parts: vec![
+                part("events", Built("sites"), "--runs 30"),
+                part("flows", Built("sites"), "--flows 10000 --runs 3"),
+            ],
         },
         Drill {
             name: "site-mutations",
