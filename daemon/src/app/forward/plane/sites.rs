@@ -24,7 +24,8 @@ fn endpoints(config: Option<&Forwarding>, key: &ServiceKey) -> Vec<IpAddr> {
     let of = |config: &Forwarding| {
         let this = config.config.node.as_deref();
         let service = config.config.services.iter().find(|service| service.key() == *key);
-        let here = service.into_iter().flat_map(|service| &service.endpoints).filter(|e| e.node.as_deref() == this);
+        let here =
+            service.into_iter().flat_map(|service| service.endpoints.iter()).filter(|e| e.node.as_deref() == this);
         here.map(|endpoint| endpoint.address).collect()
     };
     config.map(of).unwrap_or_default()
