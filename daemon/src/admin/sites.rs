@@ -15,7 +15,7 @@ use crate::clock;
 use crate::handle::sites::{DrainView, Why};
 
 /// The words for "no sites".
-pub(super) const ALONE: &str = "this site is alone: there is no `site` section";
+pub(super) const ALONE: &str = "this site is alone: there is no `site` section, or nothing says yet what this site is";
 
 /// `/sites`.
 pub(super) async fn sites(State(asked): State<Asked>) -> Response {

@@ -317,7 +317,7 @@ families! {
         "Services, ports or addresses of the cluster that are not served, by reason; those of other classes are `not_ours`.",
         "a foreign class, an address that is taken, more Services than the maps hold";
     CLUSTER_OBJECTS = Gauge "cluster_objects" ["kind", "state"],
-        "Objects about announcements, by kind: `in_force`, or `refused` as they are (what they said before, if anything, holds). Why stands in `bascule status`.",
+        "Objects about announcements and sites, by kind: `in_force`, or `refused` as they are (what they said before, if anything, holds). Why stands in `bascule status`.",
         "an object with a field that makes no sense on this node";
     CLUSTER_MAY_OWN = Gauge "cluster_may_own" [],
         "1 while this node may own VIPs of Services. Why not stands in `bascule status`.",

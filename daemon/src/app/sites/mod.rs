@@ -36,7 +36,6 @@ use bascule_mesh::state::Event;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::warn;
 
 use super::forward::ForwardSender;
 use crate::clock;
@@ -90,8 +89,8 @@ enum News {
     Lease(ServiceId, Said),
 }
 
-/// The part of the file that needs a start to change.
-fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
+/// The part of the file, or of this site's Site, that needs a start to change.
+pub(super) fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
     let s = sites?;
     Some((s.here, &s.domain, &s.certificates, s.relay.as_ref(), s.nodes_port, s.path_port, &s.clock))
 }
@@ -101,73 +100,99 @@ fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
 pub(super) struct SitesSender(watch::Sender<Option<Sites>>);
 
 impl SitesSender {
-    /// Another file; what needs a start keeps its present value in it, with the whole of both sections.
-    pub(super) fn config(&self, current: &Loaded, next: &mut Loaded) {
-        if fixed(next.sites.as_ref()) != fixed(current.sites.as_ref()) {
-            warn!("a change of `site` takes effect with the next start, and what else changed of `sites` with it");
-            next.sites.clone_from(&current.sites);
-        }
+    /// What is in force, of file and cluster. With the first that there are the room begins.
+    pub(super) fn config(&self, next: Option<&Sites>) {
         self.0.send_if_modified(|sites| {
-            let changed = *sites != next.sites;
-            sites.clone_from(&next.sites);
+            let changed = sites.as_ref() != next;
+            *sites = next.cloned();
             changed
         });
     }
 }
 
-/// The room, if this site has others.
-pub(super) struct Running(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+/// The room, which waits for the first word of what sites there are.
+pub(super) struct Running(oneshot::Sender<()>, JoinHandle<()>);
+
+/// What it begins with.
+struct Seat {
+    node: String,
+    seed: u64,
+    forward: ForwardSender,
+    asked: ForwardHandle,
+    handle: SitesHandle,
+}
 
 impl Running {
-    /// Starts it as the file in force at the start says.
+    /// Starts it as what is in force at the start says.
     ///
     /// # Errors
     /// When this system has no random numbers.
     pub(super) fn start(
-        loaded: &Loaded,
+        whole: &Loaded,
         forward: &ForwardSender,
         asked: &ForwardHandle,
         handle: &SitesHandle,
     ) -> Result<(Self, SitesSender)> {
-        let (sender, configs) = watch::channel(loaded.sites.clone());
-        let Some(sites) = loaded.sites.clone() else { return Ok((Self(None), SitesSender(sender))) };
+        let (sender, configs) = watch::channel(whole.sites.clone());
         let (stop, stopped) = oneshot::channel();
+        let seat = Seat {
+            node: whole.node.node.clone(),
+            seed: super::random_seed()?,
+            forward: forward.clone(),
+            asked: asked.clone(),
+            handle: handle.clone(),
+        };
+        Ok((Self(stop, tokio::spawn(seat.run(configs, stopped))), SitesSender(sender)))
+    }
+
+    /// Takes leave of other sites, so that they need not wait for silence.
+    pub(super) async fn stop(self, grace: Duration) {
+        let Self(stop, mut task) = self;
+        // It hears also of a sender that is gone.
+        let _told = stop.send(());
+        if tokio::time::timeout(grace, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+impl Seat {
+    async fn run(self, mut configs: watch::Receiver<Option<Sites>>, mut stopped: oneshot::Receiver<()>) {
+        let sites = loop {
+            let known = configs.borrow_and_update().clone();
+            if let Some(sites) = known {
+                break sites;
+            }
+            tokio::select! {
+                _ = &mut stopped => return,
+                changed = configs.changed() => if changed.is_err() { return },
+            }
+        };
+        let Self { node, seed, forward, asked, handle } = self;
         let (news, inbox) = mpsc::channel(INBOX);
         let clock: Arc<dyn Clock> = Arc::new(Floor::new(Arc::new(Boot), sites.clock.clone()));
-        let join = Join::new(join_config(&sites), now());
         let (keys, watched) = watch::channel(local::keys(&sites));
         tokio::spawn(local::watch(watched.clone(), asked.clone(), news.clone()));
-        tokio::spawn(local::count(watched, asked.clone(), news.clone()));
+        tokio::spawn(local::count(watched, asked, news.clone()));
         let (tables, applied) = local::apply(forward.clone());
         let orders = handle.open_orders();
         let room = Room {
-            node: loaded.node.node.clone(),
-            paths: Paths::new(super::random_seed()?, news.clone(), Arc::clone(&clock)),
-            authority: Authority::new(news.clone(), forward.clone()),
+            node,
+            paths: Paths::new(seed, news.clone(), Arc::clone(&clock)),
+            authority: Authority::new(news.clone(), forward),
             relays: Relays::new(news, clock),
-            join,
+            join: Join::new(join_config(&sites), now()),
             records: BTreeMap::new(),
             keys,
             tables,
-            handle: handle.clone(),
+            handle,
             teller: Teller::default(),
             unwanted: 0,
             retry_at: now(),
             confirm_at: now() + CONFIRM,
             sites,
         };
-        let task = tokio::spawn(room.run(configs, inbox, applied, orders, stopped));
-        Ok((Self(Some((stop, task))), SitesSender(sender)))
-    }
-
-    /// Takes leave of other sites, so that they need not wait for silence.
-    pub(super) async fn stop(self, grace: Duration) {
-        let Some((stop, mut task)) = self.0 else { return };
-        // It hears also of a sender that is gone.
-        let _told = stop.send(());
-        if tokio::time::timeout(grace, &mut task).await.is_err() {
-            task.abort();
-        }
+        room.run(configs, inbox, applied, orders, stopped).await;
     }
 }
 

@@ -8,7 +8,7 @@ const SOCKET: &str = "an address with a port, such as 10.0.0.11:7845";
 
 pub(super) static SITE: Section = Section {
     path: "site",
-    about: "This site, and this node's part in what sites tell one another ([sites.md](../sites.md)). Needs `sites` and `forwarding`. A change takes effect with the next start.",
+    about: "This site, and this node's part in what sites tell one another ([sites.md](../sites.md)). Needs `forwarding`, and `sites` or, with `kubernetes.services`, Sites of the cluster. A change takes effect with the next start.",
     fields: &[
         field("name", Text { what: "a name", right: NAME }, Required, "Which of `sites` this one is."),
         field(
@@ -68,9 +68,9 @@ pub(super) static SITE: Section = Section {
     ],
 };
 
-pub(super) static SITES: Section = Section {
+pub(in crate::config) static SITES: Section = Section {
     path: "sites.NAME",
-    about: "A site, by its name; this one among them. All but `secretFile` is the same in all sites.",
+    about: "A site, by its name; this one among them. All but `secretFile` is the same in all sites. With `kubernetes.services` any of them may be a Site of the cluster instead ([kubernetes.md](../kubernetes.md)); one that is here wins over a Site of its name.",
     fields: &[
         field("id", Whole { min: 1, max: 63 }, Required, "Unique number. It stands in packets and certificates."),
         field(
@@ -119,7 +119,7 @@ static GATEWAYS: Section = Section {
             "id",
             Whole { min: 1, max: 4095 },
             Required,
-            "Its id in `forwarding.nodes` there. No node of any site may have the same: packets between sites name them.",
+            "Its id in `forwarding.nodes` there, or, of a node of a cluster, that of its annotation `bascule.dev/node-id`. No node of any site may have the same: packets between sites name them.",
         ),
         field(
             "address",
