@@ -179,6 +179,16 @@ fn drills() -> Result<Vec<Drill>> {
             ],
         },
         Drill {
+            name: "site-freezes",
+            shows: "the site that has a service stands still for 0.2 to 60 s, 16 times: no frame of two owners, the other within 6.5 s",
+            minutes: 10,
+            parts: vec![part(
+                "all",
+                Program::Tested("daemon_sites_authority", "BASCULE_SITE_FREEZES"),
+                "a_frozen_site_falls_silent_at_its_deadline_and_stays_so_when_it_goes_on",
+            )],
+        },
+        Drill {
             name: "site-mutations",
             shows: "each bug planted around the machines between sites is found within 1,000 seeds",
             minutes: 10,
