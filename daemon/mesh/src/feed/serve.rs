@@ -305,6 +305,7 @@ async fn read(
         let payload = match frame::read(&mut stream).await {
             Ok((Frame::Message(payload), _)) => payload,
             Err(FrameError::Broken(error)) => return Refusal::of_io(&error),
+            Err(FrameError::Version { .. }) => return Some(Refusal::Version),
             Ok(_) | Err(FrameError::Malformed { .. }) => return Some(Refusal::Protocol),
         };
         if since.elapsed() >= second {
