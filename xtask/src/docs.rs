@@ -10,7 +10,8 @@ use crate::sh;
 /// `bascule docs NAME` prints docs/reference/NAME.md.
 const REFERENCES: &[&str] = &["config", "metrics", "cli"];
 /// The example `crds` prints deploy/crds/NAME.yaml for each of these: all kinds there are.
-const KINDS: &[&str] = &["bgpannouncements", "bgppeers", "l2announcements", "vippools", "vipstatuses"];
+const KINDS: &[&str] =
+    &["bgpannouncements", "bgppeers", "l2announcements", "sites", "sitetrafficpolicies", "vippools", "vipstatuses"];
 
 /// Regenerate, or with `check` compare; true when nothing differs.
 pub(crate) fn run(check: bool) -> Result<bool> {

@@ -153,6 +153,17 @@ fn drills() -> Result<Vec<Drill>> {
             parts: site_seeds.collect(),
         },
         Drill {
+            name: "site-witness",
+            shows: "24 hours without the witness: no table, no move, never without an owner; four seeds",
+            minutes: 15,
+            parts: (0..4)
+                .map(|seed| {
+                    let args = format!("sites run --class F9 --hours 24 --seeds {seed}..{}", seed + 1);
+                    part(&format!("{seed}"), Built("bascule-sim"), &args)
+                })
+                .collect(),
+        },
+        Drill {
             name: "site-off",
             shows: "the same 10,000 seeds with the policy off miss their bounds",
             minutes: 5,
@@ -160,9 +171,22 @@ fn drills() -> Result<Vec<Drill>> {
         },
         Drill {
             name: "sites",
-            shows: "two sites of real daemons: anycast shift, drain, death, return, brownout, 30 runs",
-            minutes: 90,
-            parts: vec![part("all", Built("sites"), "--runs 30")],
+            shows: "two sites of three real daemons each: every event of the demo, 30 runs; 10,000 established flows shift to the other site and back",
+            minutes: 140,
+            parts: vec![
+                part("events", Built("sites"), "--runs 30"),
+                part("flows", Built("sites"), "--flows 10000 --runs 3"),
+            ],
+        },
+        Drill {
+            name: "site-freezes",
+            shows: "the site that has a service stands still for 0.2 to 60 s, 16 times: no frame of two owners, the other within 6.5 s",
+            minutes: 10,
+            parts: vec![part(
+                "all",
+                Program::Tested("daemon_sites_authority", "BASCULE_SITE_FREEZES"),
+                "a_frozen_site_falls_silent_at_its_deadline_and_stays_so_when_it_goes_on",
+            )],
         },
         Drill {
             name: "site-mutations",

@@ -14,12 +14,18 @@ const FLOWS: u32 = 16_384;
 /// UDP probers and TCP flows.
 const TRAFFIC: (usize, usize) = (6, 40);
 
+/// F6: a successor has adopted what there is within this time, milliseconds.
+const ADOPTED: f64 = 2000.0;
+
 #[derive(Parser)]
 #[command(name = "forward_kills", about = "kills daemons during upgrades, and rotates keys, under audited traffic")]
 struct Args {
     /// Kills.
     #[arg(long, default_value_t = 200)]
     runs: u32,
+    /// Kills of a daemon that runs, whose successor takes over what there is (F6).
+    #[arg(long, default_value_t = 50)]
+    adoptions: u32,
     /// Rotations of the keys on every node.
     #[arg(long, default_value_t = 10)]
     rotations: u32,
@@ -57,7 +63,7 @@ fn main() -> Result<ExitCode> {
 
 fn killing(args: &Args, hook: &'static str, report: &mut Report) -> Result<()> {
     let mut fleet = Fleet::new("fkills", args.nodes, hook)?;
-    let plan = KillPlan { seed: args.seed, kills: args.runs, traffic: TRAFFIC, fresh: 4 };
+    let plan = KillPlan { seed: args.seed, kills: args.runs, traffic: TRAFFIC, fresh: 4, adoptions: args.adoptions };
     let found = kills(&mut fleet, plan, |line| println!("{line}"))?;
     let scene = format!("SIGKILL during an upgrade, {}, seed {}", way(hook), args.seed);
     let runs = args.runs as usize;
@@ -67,6 +73,18 @@ fn killing(args: &Args, hook: &'static str, report: &mut Report) -> Result<()> {
     }
     report.at_most(&scene, "kills after which links were not the same", count(found.links.len()), "kills", 0.0, runs);
     report.at_most(&scene, "pins left over", count(found.leftovers.len()), "pins", 0.0, runs);
+    if let (Some(longest), Some(median)) = (found.adopt_ms.last(), found.adopt_ms.get(found.adopt_ms.len() / 2)) {
+        let scene = format!("SIGKILL and a successor at once, {}, seed {}", way(hook), args.seed);
+        report.note(&scene, "its programs and tables are its own, median", *median, "ms", found.adopt_ms.len());
+        report.at_most(
+            &scene,
+            "its programs and tables are its own, longest",
+            *longest,
+            "ms",
+            ADOPTED,
+            found.adopt_ms.len(),
+        );
+    }
     let (lost, of) = found.refused;
     report.at_most(&scene, "new connections that did not open", count(lost), "connections", 0.0, of);
     toll(&scene, &found.toll, runs, report);

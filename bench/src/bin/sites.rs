@@ -1,23 +1,29 @@
 //! `sites`: every event between two sites of real daemons, again and again on sites that are built anew: median and maximum of each row. A site that has been
-//! dead is held back for longer the next time, so that no run may inherit another one's past.
+//! dead is held back for longer the next time, so that no run may inherit another one's past. With `--flows` only the shift of that many established flows.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use bascule_bench::sites::{Measure, Scene, Seen, Stage, table};
+use anyhow::{Context as _, Result, ensure};
+use bascule_bench::sites::{Measure, Scene, Seen, Stage, shift_many, table};
 use bascule_lab::{Report, Samples};
 use clap::Parser;
 
-/// Two sites share services: anycast shift, drain, death, return, brownout.
+/// Two sites share services: anycast shift, endpoint killed, drain, site death, return, node dies, brownout.
 #[derive(Parser)]
 struct Args {
     /// Runs of all events.
     #[arg(long, default_value_t = 30)]
     runs: usize,
     /// Nodes of each site.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=8))]
     nodes: u8,
+    /// Only events whose name holds this text.
+    #[arg(long)]
+    scene: Option<String>,
+    /// Instead of the events: so many established flows come in at the other site, and back.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000), conflicts_with = "scene")]
+    flows: Option<u32>,
     /// Writes the result object here.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -36,7 +42,8 @@ fn main() -> Result<ExitCode> {
     let mut report = Report::new();
     let (mut rows, mut voids) = (Vec::new(), 0_u32);
     for run in 1..=args.runs {
-        let shown = one(args.nodes).with_context(|| format!("run {run}"))?;
+        let shown = one(&args).with_context(|| format!("run {run}"))?;
+        shown.iter().for_each(|seen| println!("{}", seen.story()));
         println!("run {run} of {}:\n{}", args.runs, table(&shown));
         voids += shown.iter().map(|seen| u32::from(seen.void())).sum::<u32>();
         shown.iter().for_each(|seen| add(&mut rows, seen));
@@ -48,9 +55,15 @@ fn main() -> Result<ExitCode> {
     report.finish(args.json.as_deref()).map_err(Into::into)
 }
 
-fn one(nodes: u8) -> Result<Vec<Seen>> {
-    let mut stage = Stage::start("bench-sites", nodes)?;
-    Scene::ALL.into_iter().map(|scene| stage.play(scene).with_context(|| scene.name())).collect()
+fn one(args: &Args) -> Result<Vec<Seen>> {
+    if let Some(flows) = args.flows {
+        return Ok(vec![shift_many("bench-sites", args.nodes, usize::try_from(flows)?)?]);
+    }
+    let wanted = |scene: &Scene| args.scene.as_ref().is_none_or(|name| scene.name().contains(name.as_str()));
+    let scenes: Vec<Scene> = Scene::ALL.into_iter().filter(wanted).collect();
+    ensure!(!scenes.is_empty(), "no such scene; there are: {}", Scene::ALL.map(Scene::name).join(", "));
+    let mut stage = Stage::start("bench-sites", args.nodes)?;
+    scenes.into_iter().map(|scene| stage.play(scene).with_context(|| scene.name())).collect()
 }
 
 /// Takes what says something; a void event's times do not, its counts do.

@@ -1,9 +1,13 @@
 //! Time, as the drivers take it: one clock for machines, one for certificates.
 
+mod floor;
+
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bascule_core::time::Instant;
+
+pub use floor::{Floor, RELEASED};
 
 /// The clocks of a driver.
 pub trait Clock: Debug + Send + Sync + 'static {
@@ -14,6 +18,9 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn unix(&self) -> Duration {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
+
+    /// A certificate of somebody else was believed at this time of [`Self::unix`].
+    fn believed(&self, _unix: Duration) {}
 
     /// How long the driver sleeps while the clock of the machines advances by `span`.
     fn sleep(&self, span: Duration) -> Duration {

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::handle::sites::{DrainView, Why};
 
 /// The words for "no sites".
-pub(super) const ALONE: &str = "this site is alone: there is no `site` section";
+pub(super) const ALONE: &str = "this site is alone: there is no `site` section, or nothing says yet what this site is";
 
 /// `/sites`.
 pub(super) async fn sites(State(asked): State<Asked>) -> Response {
@@ -41,8 +41,9 @@ pub(super) async fn why(State(asked): State<Asked>, Query(query): Query<WhyQuery
             // Orders and leases come and go between two changes of a table.
             let takes = |drain: &&DrainView| drain.services.contains(&query.service);
             let drains = status.drains.iter().filter(takes).cloned().collect();
-            let lease = status.services.iter().find(|one| one.name == query.service).and_then(|one| one.lease.clone());
-            Json(Why { now: Instant::from_nanos(clock::boot_ns()), drains, lease, ..why }).into_response()
+            let service = status.services.iter().find(|one| one.name == query.service);
+            let (lease, brought) = (service.and_then(|one| one.lease.clone()), service.map(|one| one.brought));
+            Json(Why { now: Instant::from_nanos(clock::boot_ns()), drains, lease, brought, ..why }).into_response()
         }
         None => no(
             StatusCode::NOT_FOUND,

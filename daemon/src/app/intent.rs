@@ -3,6 +3,7 @@
 //! A slice that changed makes other tables and touches no ownership; a node that is drained changes ownership and touches no table.
 
 mod policy;
+mod sites;
 mod source;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use super::tasks::Rooms;
 use crate::config::{Bgp, Loaded};
 use crate::handle::intent::{InForce, IntentHandle};
 use crate::intent::{Ports, Seen};
+use sites::Known;
 
 #[cfg(test)]
 pub(super) use policy::of as policy_of;
@@ -36,6 +38,9 @@ pub(super) struct Merged {
     /// Routers and what they are told: the file's, and what the cluster adds. With the BFD sessions that this brings, and those with nodes.
     bgp: Option<Bgp>,
     bfd: Vec<PeerConfig>,
+    /// Sites, the file's and the cluster's; and whether the last plan brought others.
+    known: Known,
+    other_sites: bool,
     /// There are too many nodes for a session with each.
     crowded: bool,
     /// The first intent is still waited for: the data plane is not told of a cluster without Services, or it would take away what a
@@ -59,6 +64,8 @@ impl Merged {
             plan: Arc::default(),
             bgp: None,
             bfd: Vec::new(),
+            known: Known::default(),
+            other_sites: false,
             crowded: false,
             waiting,
             plans: 0,
@@ -73,7 +80,10 @@ impl Merged {
     /// Makes the plan of what is known now. Gives the one before.
     fn plan(&mut self) -> Arc<Plan> {
         let before = Arc::clone(&self.plan);
-        let policy = policy::of(&self.file);
+        let nothing = BTreeMap::new();
+        let objects = self.seen.as_ref().map_or(&nothing, |seen| &seen.intent.rules.sites);
+        self.other_sites = self.known.take(&self.file, objects);
+        let policy = policy::of(&self.file, self.known.of_plan());
         self.planner = match (self.planner.take(), policy) {
             (_, None) => None,
             (None, Some(policy)) => Some(Planner::new(policy)),
@@ -94,8 +104,11 @@ impl Merged {
         };
         (self.bgp, self.bfd) = (bgp, bfd);
         self.watch_nodes(&plan);
-        for (kind, name, why) in refused {
-            plan.refuse(kind, &name, why);
+        if self.planner.is_some() && self.seen.is_some() {
+            self.known.names().for_each(|name| plan.hold("Site", name));
+            for (kind, name, why) in refused.into_iter().chain(self.known.refused().cloned()) {
+                plan.refuse(kind, &name, why);
+            }
         }
         self.plan = Arc::new(plan);
         self.plans += u64::from(self.planner.is_some() && self.seen.is_some());
@@ -160,13 +173,16 @@ impl Merged {
         all.node.anycast.extend(self.plan.anycast.iter().cloned());
         all.bgp.clone_from(&self.bgp);
         all.bfd.extend(self.bfd.iter().cloned());
-        if let (Some(forwarding), Some(_)) = (&mut all.forwarding, &self.planner) {
-            // The plan's nodes begin with those of the file.
-            if self.seen.is_some() {
+        all.sites = self.known.with(&self.plan);
+        if let Some(forwarding) = &mut all.forwarding {
+            if self.planner.is_some() && self.seen.is_some() {
+                // The plan's nodes begin with those of the file.
                 forwarding.config.nodes.clone_from(&self.plan.nodes);
-                if let Some(sites) = &all.sites {
-                    forwarding.join(sites);
-                }
+            } else {
+                forwarding.config.nodes.retain(|node| policy::here(&self.file, node));
+            }
+            if let Some(sites) = &all.sites {
+                forwarding.join(sites);
             }
             forwarding.config.services.extend(self.plan.services.iter().cloned());
         }
@@ -207,6 +223,7 @@ impl Merger {
     pub(super) async fn file(&self, file: Loaded) -> Result<()> {
         let mut merged = self.merged.lock().await;
         merged.file = file;
+        merged.known.forget();
         let _before = merged.plan();
         self.tell_all(&mut merged).await
     }
@@ -229,7 +246,8 @@ impl Merger {
         let before = merged.plan();
         let plan = Arc::clone(&merged.plan);
         let all = merged.effective();
-        let forwards = first || (&before.services, &before.nodes) != (&plan.services, &plan.nodes);
+        let other_sites = merged.other_sites;
+        let forwards = first || other_sites || (&before.services, &before.nodes) != (&plan.services, &plan.nodes);
         let taken = if forwards { Some(self.tell_forwarding(&mut merged, &all, &before).await?) } else { None };
         if (&before.groups, &before.anycast) != (&plan.groups, &plan.anycast) {
             self.rooms.world.config(all.node.clone()).await?;
@@ -240,6 +258,9 @@ impl Merger {
         // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
         if routers != merged.bgp {
             self.tell_routers(&all).await?;
+        }
+        if other_sites || before.spreads != plan.spreads {
+            self.rooms.sites.config(all.sites.as_ref());
         }
         drop(merged);
         if let Some(taken) = taken {
@@ -276,6 +297,7 @@ impl Merger {
         }
         self.rooms.world.config(all.node.clone()).await?;
         self.rooms.sessions.config(&all).await?;
+        self.rooms.sites.config(all.sites.as_ref());
         // Routes and BFD first: a new neighbor must not be told of a VIP that has just gone.
         self.tell_routers(&all).await
     }
@@ -292,7 +314,7 @@ impl Merger {
             merged.told = true;
         }
         let taken = self.rooms.forward.config(all).await;
-        if before.nodes != merged.plan.nodes {
+        if merged.other_sites || before.nodes != merged.plan.nodes {
             self.rooms.sessions.config(all).await?;
         }
         Ok(taken)
@@ -329,17 +351,17 @@ fn tell(before: &Plan, after: &Plan, this: &str) {
         let (kind, name) = (&object.kind, &object.name);
         match (old.and_then(|old| old.refused.as_ref()), &object.refused) {
             (old, Some(why)) if old != Some(why) => {
-                warn!(kind, name, "an object about announcements is refused: {why}")
+                warn!(kind, name, "an object of the cluster is refused: {why}")
             }
-            (None, None) if old.is_none() => info!(kind, name, "an object about announcements is in force"),
-            (Some(_), None) => info!(kind, name, "an object about announcements is in force as it is"),
+            (None, None) if old.is_none() => info!(kind, name, "an object of the cluster is in force"),
+            (Some(_), None) => info!(kind, name, "an object of the cluster is in force as it is"),
             (Some(_) | None, _) => {}
         }
     }
     for gone in
         before.objects.iter().filter(|old| !after.objects.iter().any(|o| o.kind == old.kind && o.name == old.name))
     {
-        info!(kind = gone.kind, name = gone.name, "an object about announcements is gone");
+        info!(kind = gone.kind, name = gone.name, "an object of the cluster is gone");
     }
     let stays: std::collections::BTreeSet<&str> = after.told.iter().map(|told| told.name.as_str()).collect();
     for gone in before.told.iter().filter(|told| !stays.contains(told.name.as_str()) && !told.vips.is_empty()) {

@@ -133,7 +133,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let (stores, stores_rx) = watch::channel(electors::Stores::of(&loaded));
     let identity = electors::Identity::of(&loaded.node.node, instance)?;
     let allocator = allocator::Running::start(&loaded, &identity, node.intent())?;
-    let (sites, sites_tx) = sites::Running::start(&loaded, &forward, node.forward(), node.sites())?;
+    let (sites, sites_tx) = sites::Running::start(&whole, &forward, node.forward(), node.sites())?;
     let mut electors = tokio::spawn(electors::run(orders, identity, stores_rx, world_tx.clone()));
     let (routes, bfd) = (Some(wishes_tx), Some(bfd_tx));
     let ports =
@@ -147,7 +147,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
         remove_forwarding(instance);
     }
     let (sender, room_of) = (room.sender.clone(), world_tx.clone());
-    let rooms = tasks::Rooms { world: room_of, sessions: sessions.clone(), forward: forward.clone(), bgp: sender };
+    let (sessions_of, forward_of) = (sessions.clone(), forward.clone());
+    let rooms =
+        tasks::Rooms { world: room_of, sessions: sessions_of, forward: forward_of, bgp: sender, sites: sites_tx };
     tokio::spawn(intent::health(merged.health()));
     let merger = intent::Merger::new(merged, rooms);
     merger.begin().await?;
@@ -157,7 +159,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
     let name = loaded.node.node.clone();
-    let told = tasks::Listeners { merger, stores, sites: sites_tx };
+    let told = tasks::Listeners { merger, stores };
     tokio::spawn(tasks::reload(path, loaded, told, metrics));
     systemd::notify_ready();
     let watched = node.clone();

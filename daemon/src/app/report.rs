@@ -145,7 +145,7 @@ mod tests {
              kubernetes: {{ cluster: c, services: {{ announce: {announce}, shards: 4 }} }}\n"
         );
         let loaded = crate::config::parse(&text, "b.yaml", dir.path(), "n1").unwrap_or_else(|e| panic!("{e}"));
-        let policy = super::super::intent::policy_of(&loaded).unwrap();
+        let policy = super::super::intent::policy_of(&loaded, None).unwrap();
         let mut intent = Intent::default();
         for n in 1..=3_u8 {
             let name = format!("n{n}");

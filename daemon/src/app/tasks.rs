@@ -257,13 +257,13 @@ pub(super) struct Rooms {
     pub(super) sessions: Sessions,
     pub(super) forward: ForwardSender,
     pub(super) bgp: RoomSender,
+    pub(super) sites: SitesSender,
 }
 
 /// Whoever must hear of another file.
 pub(super) struct Listeners {
     pub(super) merger: Merger,
     pub(super) stores: watch::Sender<Stores>,
-    pub(super) sites: SitesSender,
 }
 
 /// SIGHUP or a changed file: a good configuration is applied as a difference, a bad one is refused and the last good one stays.
@@ -349,7 +349,6 @@ async fn apply(path: &Path, current: &Loaded, mut next: Loaded, told: &Listeners
         warn!("another way to the API server or to etcd takes effect for VIPs that join from now on");
         told.stores.send_replace(Stores::of(&next));
     }
-    told.sites.config(current, &mut next);
     metrics.config_reload(true);
     info!(file = %path.display(), "configuration applied");
     told.merger.file(next.clone()).await.ok()?;

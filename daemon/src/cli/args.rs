@@ -176,7 +176,7 @@ pub(super) enum Verb {
     /// Without a word: give every address away and stay out of the election, until `bascule drain --off` or a restart. With one: new
     /// connections go elsewhere from the first moment, those that exist stay. Asked on the relay that leads the site (`bascule sites` names
     /// it), told to its nodes and to other sites, in force until the same words with `--off`. Refused when what is left would not suffice:
-    /// less than 110 % of the demand, or, where that is not known, less than half of all that there shall be.
+    /// less than 110 % of the demand, or, where that or a capacity is not known, less than half of all that there shall be.
     Drain {
         #[command(subcommand)]
         what: Option<Drain>,

@@ -27,7 +27,7 @@ pub(super) struct Cluster {
     shards: Vec<Shard>,
 }
 
-/// An object about announcements.
+/// An object about announcements or sites.
 #[derive(Deserialize)]
 struct Object {
     kind: String,
@@ -116,7 +116,7 @@ pub(super) fn shown<'a>(
         writeln!(text, "VipStatus is not written, which changes nothing else: {trouble}")?;
     }
     if let Some(untold) = &cluster.untold {
-        writeln!(text, "announcement objects are not read, what is known of them stays: {untold}")?;
+        writeln!(text, "objects about announcements and sites are not read, what is known of them stays: {untold}")?;
     }
     for Object { kind, name, refused } in &cluster.objects {
         if let Some(why) = refused {

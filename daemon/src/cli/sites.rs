@@ -71,6 +71,10 @@ struct Site {
 #[derive(Deserialize)]
 struct Session {
     relay: Option<String>,
+    #[serde(default)]
+    version: Option<u8>,
+    #[serde(default)]
+    build: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -99,8 +103,30 @@ struct Service {
     tables: u64,
     spill: f64,
     #[serde(default)]
+    brought: Option<Brought>,
+    #[serde(default)]
     lease: Option<Lease>,
     sites: Vec<Standing>,
+}
+
+/// What clients bring of a service.
+#[derive(Deserialize)]
+struct Brought {
+    node: f64,
+    site: f64,
+    capacity: u32,
+    lent: f64,
+    borrowed: f64,
+}
+
+impl Brought {
+    fn line(&self) -> String {
+        let Self { node, site, capacity, lent, borrowed } = self;
+        let capacity = if *capacity > 0 { format!("of {capacity}") } else { "no capacity said".to_owned() };
+        format!(
+            "brought {node:.1}/s here, {site:.1}/s to the site ({capacity}); lent {lent:.0}, borrowed {borrowed:.0}\n"
+        )
+    }
 }
 
 /// Who has a service that one site at a time has.
@@ -155,6 +181,7 @@ struct Summary {
     ready: u16,
     expected: u16,
     capacity: u32,
+    demand: u32,
 }
 
 /// An answer of the daemon, read.
@@ -248,11 +275,19 @@ pub(super) fn table(answer: &str) -> Result<String, ClientError> {
         sites.add_row(row);
     }
     put(&mut text, &sites);
+    for (site, state) in page.sites.iter().filter_map(|site| Some((site, site.state.as_ref()?))) {
+        if let Some(version) = state.version {
+            let build = state.build.as_deref().unwrap_or("it does not say what it runs");
+            text.push_str(&format!("the session with {} speaks version {version}: {build}\n", site.name));
+        }
+    }
     for service in &page.services {
         let Service { name, mode, tables, spill, .. } = service;
         text.push_str(&format!("\nservice {name}   {mode}   {} elsewhere   {tables} tables\n", percent(*spill)));
+        service.brought.iter().for_each(|brought| text.push_str(&brought.line()));
         service.lease.iter().for_each(|lease| text.push_str(&lease.line()));
-        let mut standings = new_table(&["SITE", "STANDING", "FACTS", "SCORE", "SHARE", "READY", "CAPACITY", "AGE"]);
+        let mut standings =
+            new_table(&["SITE", "STANDING", "FACTS", "SCORE", "SHARE", "READY", "CAPACITY", "DEMAND", "AGE"]);
         for site in &service.sites {
             let held = if site.suppressed { " (held)" } else { "" };
             let summary = site.summary.as_ref();
@@ -264,6 +299,7 @@ pub(super) fn table(answer: &str) -> Result<String, ClientError> {
                 percent(site.share),
                 summary.map_or_else(dash, |s| format!("{}/{}", s.ready, s.expected)),
                 summary.filter(|s| s.capacity > 0).map_or_else(dash, |s| s.capacity.to_string()),
+                summary.filter(|s| s.demand > 0).map_or_else(dash, |s| s.demand.to_string()),
                 site.age.map_or_else(dash, ago),
             ]);
         }
@@ -282,6 +318,8 @@ struct Why {
     drains: Vec<Drain>,
     #[serde(default)]
     lease: Option<Lease>,
+    #[serde(default)]
+    brought: Option<Brought>,
 }
 
 #[derive(Deserialize)]
@@ -352,6 +390,7 @@ pub(super) fn why(answer: &str) -> Result<String, ClientError> {
     let mut text = format!("service {}\n", why.service);
     why.drains.iter().for_each(|drain| text.push_str(&drain.line()));
     why.lease.iter().for_each(|lease| text.push_str(&lease.line()));
+    why.brought.iter().for_each(|brought| text.push_str(&brought.line()));
     let ms = |from: u64, to: u64| to.saturating_sub(from) / 1_000_000;
     for change in why.changes.iter().rev() {
         let age = std::time::Duration::from_nanos(why.now.saturating_sub(change.decided)).as_secs_f64();
@@ -389,10 +428,12 @@ sent away: 2 revoked
 
 SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
 dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2      -
+the session with dc-b speaks version 2: bascule 9.9
 
 service web   weighted   37.5 % elsewhere   9 tables
-SITE  STANDING  FACTS   SCORE  SHARE   READY  CAPACITY  AGE
-dc-b  degraded  normal  62     37.5 %  -      -         4.0s
+brought 40.2/s here, 100.5/s to the site (of 50); lent 0, borrowed 53
+SITE  STANDING  FACTS   SCORE  SHARE   READY  CAPACITY  DEMAND  AGE
+dc-b  degraded  normal  62     37.5 %  -      -         -       4.0s
 ";
         let shown = table(&page).expect("a page");
         assert_eq!(shown, expected, "\n{shown}");
@@ -428,6 +469,7 @@ dc-b  degraded  normal  62     37.5 %  -      -         4.0s
         let answer = serde_json::json!({
             "service": "web", "names": { "1": "dc-a", "2": "dc-b" }, "now": 12_500_000_000u64,
             "drains": [{ "site": "dc-a", "what": "vip 10.9.0.100", "services": ["web"], "seconds": 0 }],
+            "brought": { "node": 40.0, "site": 100.0, "capacity": 0, "lent": 7.0, "borrowed": 0.0 },
             "changes": [
                 { "service": 7, "generation": 1, "why": { "rule": "first" }, "cause": 1, "detected": 1, "decided": 1,
                   "applied": null, "moved": 1.0, "before": {}, "after": { "1": 0.5, "2": 0.5 } },
@@ -440,6 +482,7 @@ dc-b  degraded  normal  62     37.5 %  -      -         4.0s
         let expected = "\
 service web
 dc-a drains vip 10.9.0.100: connections that exist have had their time
+brought 40.0/s here, 100.0/s to the site (no capacity said); lent 7, borrowed 0
 
 2.5s ago   50.0 % moved: dc-b is path-down
   dc-a 50.0 % -> 100.0 %, dc-b 50.0 % -> 0.0 %
@@ -463,6 +506,7 @@ dc-a drains vip 10.9.0.100: connections that exist have had their time
             changes: vec![],
             drains: vec![],
             lease: None,
+            brought: None,
             now: 0,
         };
         let site = SiteId(2);

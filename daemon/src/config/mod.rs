@@ -38,14 +38,14 @@ use std::path::{Path, PathBuf};
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::config::NodeConfig;
 
-pub use bgp::{Bgp, check_words};
+pub use bgp::Bgp;
 pub use check::check;
 pub use error::{ConfigError, ConfigErrors, Pos};
 pub use etcd::Etcd;
 pub use forwarding::{Forwarding, Hook};
 pub use kubernetes::{ClusterBfd, ClusterServices, Kubernetes, Source};
 pub use reference::reference;
-pub use sites::{Relay, Site, Sites, Spread};
+pub use sites::{Joined, Relay, Site, SiteFile, Sites, Spread};
 pub use watch::watch;
 
 /// Largest file: a thousand services of 20 endpoints take half of it.
@@ -77,6 +77,8 @@ pub struct Loaded {
     pub forwarding: Option<Forwarding>,
     /// This site among others, with its services that several of them share.
     pub sites: Option<Sites>,
+    /// The sections that say so as they stand in the file, where Sites of a cluster may add to them.
+    pub site_file: Option<SiteFile>,
     /// How the Kubernetes API is reached, when the file says so.
     pub kubernetes: Option<Kubernetes>,
     /// The etcd that holds leases, when the file names one.
@@ -165,6 +167,14 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let text = String::from_utf8(bytes).map_err(|e| not_utf8(&file, &e))?;
     let host_name = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     parse(&text, &file, path.parent().unwrap_or(Path::new(".")), &host_name)
+}
+
+/// Judges the words of an object of the cluster that are those of this file: its kind, its name, and the words as one JSON object.
+///
+/// # Errors
+/// The field, and what is wrong with it.
+pub fn check_words(kind: &str, name: &str, words: &str) -> Result<(), String> {
+    if kind == "Site" { sites::check_words(name, words) } else { bgp::check_words(kind, name, words) }
 }
 
 /// Reads `text`; `file_name` stands in errors, relative paths start at `base_dir`, `host_name` is the default of `node`.

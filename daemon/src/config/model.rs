@@ -75,12 +75,15 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         errors,
         nodes: forwarding.as_ref().map(forwarding::Read::ids).unwrap_or_default(),
         taken: taken.into_iter().filter_map(|(port, of)| Some((port?, of))).collect(),
+        cluster,
     };
     let sites = sites::read(map, &of_sites);
+    let site_file = sites::SiteFile::of(map, &of_sites, etcd.clone().flatten());
     let of_services = services::Around {
         vips: vips.as_ref(),
         forwarding: forwarding.as_ref(),
         sites: sites.as_ref().and_then(Option::as_ref),
+        known_elsewhere: matches!(sites, Some(None)),
         base_dir: around.base_dir,
         errors,
     };
@@ -126,6 +129,7 @@ fn file(map: &Map<'_>, around: &Around<'_>, errors: &Errors, warnings: &mut Vec<
         bgp: speaker.map(|s| s.bgp),
         forwarding,
         sites: sites?,
+        site_file,
         kubernetes: kubernetes?,
         etcd: etcd?,
         ca_files,

@@ -106,6 +106,11 @@ impl<'t> Map<'t> {
         matches!(tree, Some(Value::Map(entries)) if entries.iter().any(|(key, _)| key.key() == inner))
     }
 
+    /// The value of a field as it stands in the file.
+    pub(super) fn tree(&self, key: &str) -> Option<&'t Tree> {
+        self.entries.iter().find(|(f, _)| f.key == key).map(|(_, tree)| *tree)
+    }
+
     /// Where the value of a field stands in the file.
     pub(super) fn place_of(&self, key: &str) -> Option<Pos> {
         self.entries.iter().find(|(f, _)| f.key == key).map(|(_, tree)| tree.at)

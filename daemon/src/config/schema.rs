@@ -75,6 +75,7 @@ mod services;
 mod sites;
 
 pub(super) use bgp::{EXPORT, NEIGHBOR};
+pub(super) use sites::SITES;
 
 use super::INSTANCE_MAX;
 use Absent::{Required, Value, Words};

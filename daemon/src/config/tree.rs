@@ -23,7 +23,7 @@ pub(super) struct Tree {
 }
 
 /// What a node is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// `key:` with nothing, `~` or `null`.
     Null,
@@ -40,6 +40,8 @@ impl PartialEq for Tree {
         self.value == other.value
     }
 }
+
+impl Eq for Tree {}
 
 impl Tree {
     /// The value for an error message: one line, never long.
@@ -59,6 +61,21 @@ impl Tree {
             Value::Text(text) => text,
             Value::Null | Value::Flag(_) | Value::Int(_) | Value::Float | Value::List(_) | Value::Map(_) => &self.raw,
         }
+    }
+
+    /// A mapping of these, in a place of no file.
+    pub(super) fn of(entries: Vec<(Self, Self)>) -> Self {
+        Self { at: Pos::START, value: Value::Map(entries), raw: String::new() }
+    }
+
+    /// A key, or another text, in a place of no file.
+    pub(super) fn text(text: &str) -> Self {
+        Self { at: Pos::START, value: Value::Text(text.to_owned()), raw: String::new() }
+    }
+
+    /// What is in a mapping; nothing where it is none.
+    pub(super) fn entries(&self) -> &[(Self, Self)] {
+        if let Value::Map(entries) = &self.value { entries } else { &[] }
     }
 
     /// The same scalar, standing elsewhere.

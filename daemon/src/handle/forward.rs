@@ -353,6 +353,8 @@ pub enum ForwardRequest {
     Trace(Asked, oneshot::Sender<Result<Trace, String>>),
     /// What this site can say of services to others, in their order; `None`: there is no such service yet.
     Serving(Arc<[ServiceKey]>, oneshot::Sender<Vec<Option<Serving>>>),
+    /// What clients asked for here of services since their counters began, in their order; `None`: it cannot be read.
+    Demand(Arc<[ServiceKey]>, oneshot::Sender<Vec<Option<u64>>>),
 }
 
 /// The forwarding room has ended or does not answer.
@@ -427,6 +429,14 @@ impl ForwardHandle {
     /// As [`Self::status`].
     pub async fn serving(&self, services: Arc<[ServiceKey]>) -> Result<Vec<Option<Serving>>, ForwardGone> {
         self.ask(|reply| ForwardRequest::Serving(services, reply)).await
+    }
+
+    /// New connections (UDP: datagrams) that clients asked for at this node.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn demand(&self, services: Arc<[ServiceKey]>) -> Result<Vec<Option<u64>>, ForwardGone> {
+        self.ask(|reply| ForwardRequest::Demand(services, reply)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> ForwardRequest) -> Result<T, ForwardGone> {

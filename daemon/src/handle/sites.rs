@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bascule_core::site::SiteId;
+use bascule_core::site::join::demand::Brought;
 use bascule_core::site::orders::Target;
 use bascule_core::site::policy::Opinion;
 use bascule_core::site::summary::Summary;
@@ -50,6 +51,10 @@ pub struct SitesStatus {
     pub state: Option<StateStatus>,
     /// What it tells the nodes of its site.
     pub feed: Option<FeedStatus>,
+    /// What relays of this site said that only later versions know, since the start.
+    pub unknown_words: u64,
+    /// Counts of its nodes that are of no service here: not taken.
+    pub unwanted_counts: u64,
 }
 
 /// Another site.
@@ -86,6 +91,8 @@ pub struct ServiceView {
     pub tables: u64,
     /// Share of new flows that goes to other sites, 0 to 1.
     pub spill: f64,
+    /// What clients bring to this node and to the site, and what is lent.
+    pub brought: Brought,
     /// Of an `activePassive` service: who has it.
     pub lease: Option<LeaseView>,
     /// How each site stands.
@@ -147,6 +154,8 @@ pub struct Why {
     pub drains: Vec<DrainView>,
     /// Who has it, where one site at a time has.
     pub lease: Option<LeaseView>,
+    /// What clients bring of it now, and what is lent.
+    pub brought: Option<Brought>,
     /// The clock when this was asked.
     pub now: Instant,
 }

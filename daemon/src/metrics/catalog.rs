@@ -317,7 +317,7 @@ families! {
         "Services, ports or addresses of the cluster that are not served, by reason; those of other classes are `not_ours`.",
         "a foreign class, an address that is taken, more Services than the maps hold";
     CLUSTER_OBJECTS = Gauge "cluster_objects" ["kind", "state"],
-        "Objects about announcements, by kind: `in_force`, or `refused` as they are (what they said before, if anything, holds). Why stands in `bascule status`.",
+        "Objects about announcements and sites, by kind: `in_force`, or `refused` as they are (what they said before, if anything, holds). Why stands in `bascule status`.",
         "an object with a field that makes no sense on this node";
     CLUSTER_MAY_OWN = Gauge "cluster_may_own" [],
         "1 while this node may own VIPs of Services. Why not stands in `bascule status`.",
@@ -354,8 +354,9 @@ families! {
         "a session that is down";
     SITES_REFUSED = Counter "sites_refused_total" ["plane", "reason"],
         "What was not taken from other sites or from nodes of this one: callers of the relay (`state`, `nodes`), records of sites that call \
-         rightly (`records`), datagrams (`probes`). Who sent it is in the log, once.",
-        "a wrong, expired or revoked certificate; a VIP outside of the prefixes; a datagram that nobody signed";
+         rightly (`records`), datagrams (`probes`). Who sent it is in the log, once. `unknown`: parts of a later version, left out; what was \
+         around them holds.",
+        "a wrong, expired or revoked certificate; a VIP outside of the prefixes; a datagram that nobody signed; an upgrade that is under way";
     SITES_PATH_UP = Gauge "sites_path_up" ["site"],
         "1 while probes of this node and of the other site's gateways get through both ways. 0 as long as none ever did, too.",
         "a cut, a firewall, another secret at the other end";
@@ -377,6 +378,17 @@ families! {
     SITES_SHARE = Gauge "sites_service_share" ["service", "site"],
         "Share of new connections that this node sends to a site, 0 to 1. Those that exist stay where they are.",
         "a rule of the policy: `bascule why` names it";
+    SITES_DEMAND = Gauge "sites_service_demand" ["service", "of"],
+        "New connections (UDP: datagrams) a second that clients ask for, wherever they are carried: at this node (`node`), and at all nodes of \
+         the site as the relay that leads has added them up (`site`). Averages of 1 to 8 s; a SYN that is repeated counts again.",
+        "clients that come or go";
+    SITES_CAPACITY = Gauge "sites_service_capacity" ["service"],
+        "What the site's ready endpoints carry by the configuration, in units of the demand; 0: nobody said, and nothing spills.",
+        "endpoints that become ready or fail";
+    SITES_CREDIT = Gauge "sites_service_credit" ["service", "direction"],
+        "Room that this site has lent to others in the last second, or that others lend to it, in units of the demand. What exceeds a site and \
+         is not borrowed stays.",
+        "a site that is full beside one that is not";
     SITES_DRAINS = Gauge "sites_drains" ["site"],
         "Orders in force that take something of the site out of use: the site, services, VIPs, nodes or endpoints; of other sites those that \
          take whole services. Also when their deadline has passed. Absent at 0.",

@@ -36,6 +36,9 @@ impl Metrics {
             &f.sites_path_mtu,
             &f.sites_score,
             &f.sites_share,
+            &f.sites_demand,
+            &f.sites_capacity,
+            &f.sites_credit,
             &f.sites_drains,
             &f.sites_active,
             &f.sites_term,
@@ -79,6 +82,14 @@ fn site(f: &Families, site: &SiteView) {
 fn service(f: &Families, service: &ServiceView) {
     let name = service.name.as_str();
     advance(&f.sites_tables.with_label_values(&[name]), service.tables);
+    let brought = &service.brought;
+    for (of, rate) in [("node", brought.node), ("site", brought.site)] {
+        f.sites_demand.with_label_values(&[name, of]).set(rate);
+    }
+    f.sites_capacity.with_label_values(&[name]).set(f64::from(brought.capacity));
+    for (direction, amount) in [("lent", brought.lent), ("borrowed", brought.borrowed)] {
+        f.sites_credit.with_label_values(&[name, direction]).set(amount);
+    }
     if let Some(lease) = &service.lease {
         let set = |gauge: &prometheus::GaugeVec, on: bool| {
             gauge.with_label_values(&[name]).set(f64::from(u8::from(on)));
@@ -104,6 +115,7 @@ fn refused(f: &Families, status: &SitesStatus) {
     for (plane, (refusal, total)) in callers.chain(listeners) {
         advance(&f.sites_refused.with_label_values(&[plane, refusal.as_str()]), *total);
     }
+    advance(&f.sites_refused.with_label_values(&[nodes, "unwanted"]), status.unwanted_counts);
     let held = || status.state.iter().flat_map(|s| s.sites.values()).map(|site| site.refused);
     let of_records = [
         ("stale", held().map(|r| r.stale).sum()),
@@ -111,6 +123,7 @@ fn refused(f: &Families, status: &SitesStatus) {
         ("unwanted", held().map(|r| r.unwanted).sum()),
         ("surplus", held().map(|r| r.surplus).sum()),
         ("closed", held().map(|r| r.closed).sum()),
+        ("unknown", held().map(|r| r.unknown).sum::<u64>() + status.state.as_ref().map_or(0, |s| s.counters.unknown)),
     ];
     let paths = || status.sites.iter().filter_map(|site| site.path.as_ref());
     let of_probes = [
@@ -119,8 +132,11 @@ fn refused(f: &Families, status: &SitesStatus) {
         ("stale", paths().map(|p| p.path.refused.stale).sum()),
         ("replayed", paths().map(|p| p.path.refused.replayed).sum()),
         ("flow", paths().map(|p| p.path.refused.flow).sum()),
+        ("version", paths().map(|p| p.path.refused.version).sum()),
+        ("unknown", paths().map(|p| p.path.refused.unknown).sum()),
         ("flooded", paths().map(|p| p.counters.flooded).sum::<u64>()),
     ];
+    advance(&f.sites_refused.with_label_values(&[nodes, "unknown"]), status.unknown_words);
     let both = of_records.iter().map(|found| (records, found)).chain(of_probes.iter().map(|found| (probes, found)));
     for (plane, (reason, total)) in both {
         advance(&f.sites_refused.with_label_values(&[plane, reason]), *total);

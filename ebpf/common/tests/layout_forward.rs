@@ -38,7 +38,7 @@ fn layout() -> String {
     describe!(out, Half: vip, vip_port, service, endpoint, ingress);
     describe!(out, FragmentKey: source, destination, id, protocol, pad);
     describe!(out, Shim: version_flags, hops_used, service, epoch, origin_site, second_site, hops, tag);
-    describe!(out, ServiceStats: packets, bytes, new_flows, orphans);
+    describe!(out, ServiceStats: packets, bytes, new_flows, orphans, asked);
     describe!(out, EndpointStats: packets, bytes, syns, syn_acks, resets, replies, reply_bytes, new_flows);
     describe!(out, Bucket: filled_ns, tokens);
     // Of linux/bpf.h: the index of the device, and the program that runs there.

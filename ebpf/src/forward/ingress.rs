@@ -127,7 +127,8 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     if !found.admits(&request.work.ip.source) {
         return Err(Verdict::Drop(PacketDrop::SourceRange));
     }
-    found.count(request.work.ip.length);
+    // What it asks for is of interest only where another site could take it.
+    found.count(request.work.ip.length, config.flags & CONFIG_SITES != 0 && request.work.kind.asks());
     let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
     let nodes = pinned(request).or_else(|| candidates(request, &place)).ok_or_else(|| nobody(config))?;
     let chain = &mut request.work.chain;

@@ -39,6 +39,15 @@ impl Kind {
         }
     }
 
+    /// What a site's capacity is told in: a new connection, of UDP a datagram.
+    #[inline(always)]
+    pub(crate) fn asks(self) -> bool {
+        match self {
+            Self::Tcp(_) => self.opens(),
+            Self::Udp | Self::Quic => true,
+        }
+    }
+
     /// TCP flags; none for UDP.
     #[inline(always)]
     pub(crate) fn flags(self) -> u8 {
@@ -89,14 +98,17 @@ impl Found {
         Tuple { client, vip, client_port, vip_port: ports.1, protocol }.hash(config.flow_key)
     }
 
-    /// Counts a packet that a client sent.
+    /// Counts a packet that a client sent, and whether it asks for something.
     #[inline(always)]
-    pub(crate) fn count(&self, bytes: u32) {
+    pub(crate) fn count(&self, bytes: u32, asks: bool) {
         if let Some(stats) = maps::SERVICE_STATS.get_ptr_mut(self.slot) {
             // SAFETY: a valid per-CPU value; programs of one CPU's softirq level do not interleave on it.
             unsafe {
                 (*stats).packets += 1;
                 (*stats).bytes += u64::from(bytes);
+                if asks {
+                    (*stats).asked += 1;
+                }
             }
         }
     }

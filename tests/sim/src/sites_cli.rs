@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use bascule_sim::sites::link::SEC;
 use bascule_sim::sites::mutant::Mutant;
 use bascule_sim::sites::scene::Class;
-use bascule_sim::sites::{find, run_off, run_seed};
+use bascule_sim::sites::{find, run_long, run_off, run_seed};
 use clap::Subcommand;
 
 use crate::sites_tables;
@@ -44,6 +45,9 @@ pub(crate) enum Verb {
         /// With a planted bug.
         #[arg(long)]
         mutant: Option<Mutant>,
+        /// Each run goes on for so many hours after its first fault.
+        #[arg(long, requires = "class")]
+        hours: Option<u64>,
         #[command(flatten)]
         rows: Rows,
     },
@@ -89,7 +93,7 @@ pub(crate) fn work(verb: &Verb) -> Result<bool> {
     match verb {
         Verb::Brownout { runs, rows } => sites_tables::brownout(*runs, rows),
         Verb::Quiet { days, seed, rows } => sites_tables::quiet_link(*days, *seed, rows),
-        Verb::Run { seeds, class, mutant, rows } => run(seeds.range()?, *class, *mutant, rows),
+        Verb::Run { seeds, class, mutant, hours, rows } => run(seeds.range()?, *class, *mutant, *hours, rows),
         Verb::Off { seeds, rows } => off(seeds.range()?, rows),
         Verb::Replay { seed, class, mutant } => {
             let (class, outcome) = run_seed(*seed, *class, *mutant, true);
@@ -118,9 +122,18 @@ struct Sum {
     tables: u64,
 }
 
-fn run(seeds: std::ops::Range<u64>, only: Option<Class>, mutant: Option<Mutant>, file: &Rows) -> Result<bool> {
+fn run(
+    seeds: std::ops::Range<u64>,
+    only: Option<Class>,
+    mutant: Option<Mutant>,
+    hours: Option<u64>,
+    file: &Rows,
+) -> Result<bool> {
     let mut classes: BTreeMap<Class, Sum> = BTreeMap::new();
-    let outcomes = each(seeds.clone(), |seed| run_seed(seed, only, mutant, false));
+    let outcomes = each(seeds.clone(), |seed| match hours {
+        None => run_seed(seed, only, mutant, false),
+        Some(hours) => run_long(seed, only, mutant, hours * 3600 * SEC),
+    });
     for (seed, (class, outcome)) in seeds.clone().zip(outcomes) {
         let sum = classes.entry(class).or_default();
         sum.seeds += 1;
@@ -148,7 +161,8 @@ fn run(seeds: std::ops::Range<u64>, only: Option<Class>, mutant: Option<Mutant>,
             sum.events,
             sum.tables
         );
-        let scene = format!("{class} {} {}..{}", class.words(), seeds.start, seeds.end);
+        let long = hours.map(|hours| format!(" for {hours} h")).unwrap_or_default();
+        let scene = format!("{class} {}{long} {}..{}", class.words(), seeds.start, seeds.end);
         rows.push(broken_row(&scene, sum.broken, sum.seeds));
         rows.push(row(&scene, "longest time of new flows not served", unserved, "s", None, true, sum.seeds));
         rows.push(row(&scene, "most tables after the first fault", sum.tables as f64, "", None, true, sum.seeds));

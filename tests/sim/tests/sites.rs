@@ -5,7 +5,7 @@ use bascule_sim::sites::churn::run as churn;
 use bascule_sim::sites::link::{Loss, SEC};
 use bascule_sim::sites::mutant::Mutant;
 use bascule_sim::sites::overload::{Spill, run};
-use bascule_sim::sites::scene::{Class, START, Scene};
+use bascule_sim::sites::scene::{Class, Fault, START, Scene};
 use bascule_sim::sites::wan::World;
 use bascule_sim::sites::{find, run_off, run_seed};
 
@@ -78,6 +78,26 @@ fn an_hour_without_the_api_of_a_site_moves_nothing() {
     assert!(outcome.tables == 0 && outcome.events > 1_000_000, "{outcome:?}");
 }
 
+/// F9: the drill `site-witness` takes 24 hours of it.
+#[test]
+fn minutes_without_the_witness_move_nothing() {
+    let scene = |span| Scene::new(3_000_200, Some(Class::F9)).lasting(span);
+    let long = scene(900 * SEC);
+    assert_eq!(
+        (long.tables, long.moves, long.vacant),
+        (Some(0), Some(0), Some(0)),
+        "what the checker holds the run to"
+    );
+    let outcome = World::new(long, None, false).run();
+    assert!(outcome.violation.is_none(), "{:?}", outcome.violation);
+    assert!(outcome.tables == 0 && outcome.events > 500_000, "{outcome:?}");
+    // It is watched to its end: what happens late is seen.
+    let mut late = scene(200 * SEC);
+    late.faults.push((late.end - 5 * SEC, Fault::Ready(2, false)));
+    let (end, violation) = (late.end, World::new(late, None, false).run().violation);
+    assert!(violation.as_ref().is_some_and(|v| v.rule == "traffic stays" && v.at >= end - 5 * SEC), "{violation:?}");
+}
+
 #[test]
 fn a_seed_gives_the_same_run_twice() {
     for seed in [3, 11] {
@@ -90,6 +110,9 @@ fn a_seed_gives_the_same_run_twice() {
 const fn stage(mutant: Mutant) -> Class {
     match mutant {
         Mutant::DownUnsaid | Mutant::ReturnsAtOnce => Class::F7,
+        Mutant::WitnessNeeded => Class::F9,
+        Mutant::NewerUnsaid | Mutant::OlderUnheard => Class::F32,
+        Mutant::SlownessUnsaid => Class::F12,
         Mutant::OutIgnored => Class::F14,
         Mutant::DeltaLost | Mutant::ZeroUnsaid | Mutant::ReadUnsaid => Class::F25,
         Mutant::PrefixesIgnored => Class::F23,

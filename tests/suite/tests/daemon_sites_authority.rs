@@ -2,7 +2,7 @@
 //! client comes in by dc-a, the other one by dc-b; endpoints say who they are.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bascule_lab::etcd::{Data, Member, PORT};
+use bascule_lab::forward::Dice;
 use bascule_lab::pki::{Authority, Pair};
 use bascule_lab::sites::{init, issue, page, secret_file};
-use bascule_lab::{Direction, Filter, Netns, Stamp, sleep_until, wait_for};
+use bascule_lab::{Direction, Filter, Mac, Netns, Port, Report, Sniffer, Stamp, sleep_until, wait_for};
 use bascule_suite::cluster::Cluster;
 use serde_json::{Value, json};
 
@@ -132,7 +133,8 @@ struct Stage {
     cluster: Cluster,
     members: Vec<Member>,
     askers: Askers,
-    _second: (Netns, bascule_lab::Port),
+    /// The client of the other site.
+    second: (Netns, Port),
 }
 
 /// The file of node `n`.
@@ -210,7 +212,7 @@ impl Stage {
             [routed.map_err(anyhow::Error::from).and_then(|_| start(true)), start(false)]
         });
         let askers = Askers(askers.collect::<Result<_>>()?);
-        let mut stage = Self { cluster, members, askers, _second: second };
+        let mut stage = Self { cluster, members, askers, second };
         stage.wait_grant(1)?;
         stage.askers.wait(1, Stamp::now())?;
         Ok(stage)
@@ -230,6 +232,30 @@ impl Stage {
     /// Waits until node `n` may serve; its term.
     fn wait_grant(&mut self, n: usize) -> Result<u64> {
         self.wait_lease(n, "a grant", |lease| lease["grant"]["term"].as_u64())
+    }
+
+    /// Waits until one site serves all clients; its node.
+    fn settled(&mut self) -> Result<usize> {
+        let mut has = None;
+        wait_for(PATIENCE, "a site that has the service", || {
+            has = [1, 2].into_iter().find(|n| {
+                let shown = page(self.cluster.daemon(*n));
+                shown.is_some_and(|shown| shown["services"][0]["lease"]["grant"]["term"].is_u64())
+            });
+            has
+        })?;
+        let n = has.context("a node")?;
+        self.askers.wait(u8::try_from(n)?, Stamp::now())?;
+        Ok(n)
+    }
+
+    /// The client of the other site says something as the VIP.
+    fn speak(&self) -> Result<()> {
+        let (netns, _) = &self.second;
+        netns.tool("ip", &["address", "add", &format!("{VIP}/32"), "dev", "lo"])?;
+        let socket = netns.run(|| UdpSocket::bind((VIP, 0)))?;
+        socket.send_to(b"!", "10.9.0.200:9")?;
+        Ok(())
     }
 
     /// What stands in the file for databases.
@@ -279,6 +305,7 @@ fn lead_by_witness(members: &[Member]) -> Result<()> {
 #[test]
 fn a_frozen_site_falls_silent_at_its_deadline_and_stays_so_when_it_goes_on() -> Result<()> {
     let mut stage = Stage::new("apfreeze")?;
+    let sniffer = Sniffer::start(&[&stage.cluster.lan], &[VIP.parse()?])?;
     let (before, at_first) = (stage.wait_grant(1)?, stage.file(1)?);
     ensure!(at_first.contains(&format!("active=yes\nterm={before}\n")), "{at_first}");
     let frozen = stage.cluster.daemon(1).process.stop();
@@ -318,7 +345,66 @@ fn a_frozen_site_falls_silent_at_its_deadline_and_stays_so_when_it_goes_on() -> 
     stage.cluster.wait_metric(1, "bascule_sites_service_active{service=\"db\"}", |active| active == 0.0)?;
     let term = stage.cluster.wait_metric(2, "bascule_sites_service_term{service=\"db\"}", |term| term > 0.0)?;
     ensure!(term.to_string() == after.to_string(), "{term} and {after}");
+    // The same on the wire: from the freeze on the first site speaks for the VIP, if at all, and then the second one alone.
+    let (one, other) = (stage.cluster.hosts[0].port.mac(), stage.cluster.hosts[1].port.mac());
+    let spoke = speakers(&sniffer, frozen)?;
+    ensure!(spoke == [other] || spoke == [one, other], "{spoke:?}, n1 is {one:?}, n2 {other:?}");
+    if let Some(file) = std::env::var_os("BASCULE_SITE_FREEZES") {
+        let report = freezes(&mut stage, &sniffer)?;
+        report.write(Path::new(&file))?;
+        ensure!(report.ok(), "{}", report.table());
+    }
+    // What the look at the wire is good for: somebody else speaks once.
+    let planted = Stamp::now();
+    stage.speak()?;
+    let who = || speakers(&sniffer, planted).ok().filter(|who| who.contains(&stage.second.1.mac()));
+    wait_for(PATIENCE, "a third one to be seen", who)?;
     Ok(())
+}
+
+/// Who spoke for the VIP, by the frames that the switch carried, one after the other.
+fn speakers(sniffer: &Sniffer, since: Stamp) -> Result<Vec<Mac>> {
+    let vip: IpAddr = VIP.parse()?;
+    let mut who: Vec<Mac> =
+        sniffer.carried(since, |frame| frame.speaks_for() == Some(vip)).iter().map(|f| f.src).collect();
+    who.dedup();
+    ensure!(sniffer.lost() == 0, "{} frames were not seen", sniffer.lost());
+    Ok(who)
+}
+
+/// Freezes of the drill `site-freezes`.
+const FREEZES: usize = 16;
+
+/// Whoever has the service stands still, for 0.2 to 60 s, and goes on: how often two spoke for the VIP in turn, and how late the other one served.
+fn freezes(stage: &mut Stage, sniffer: &Sniffer) -> Result<Report> {
+    let (mut dice, mut report) = (Dice::new(1), Report::new());
+    let (mut mixed, mut late, mut moves) = (0, Duration::ZERO, 0);
+    for freeze in 0..FREEZES {
+        let holder = stage.settled()?;
+        let other = 3 - holder;
+        // As many short ones as long ones.
+        let length = Duration::from_millis(200).mul_f64(300_f64.powf(dice.part()));
+        let frozen = stage.cluster.daemon(holder).process.stop();
+        sleep_until(frozen + length);
+        stage.cluster.daemon(holder).process.cont();
+        let next = stage.settled()?;
+        let who = speakers(sniffer, frozen)?;
+        let macs = [holder, other].map(|n| stage.cluster.hosts[n - 1].port.mac());
+        let wanted = if next == holder { vec![macs[0]] } else { macs.to_vec() };
+        let good = who == wanted || who[..] == wanted[wanted.len() - 1..];
+        println!("freeze {freeze}: n{holder} for {length:?}, then n{next}; spoke for the VIP: {who:?}, well: {good}");
+        mixed += u32::from(!good);
+        if next == other {
+            let took = stage.askers.first(u8::try_from(other)?, frozen)?.since(frozen);
+            (late, moves) = (late.max(took), moves + 1);
+        }
+        ensure!(next == other || length < TAKE_OVER, "n{holder} stood still for {length:?} and has it still");
+        sniffer.forget(frozen);
+    }
+    let scene = "the site that has the service stands still, 0.2 to 60 s";
+    report.at_most(scene, "freezes with frames of two owners in turn", mixed.into(), "freezes", 0.0, FREEZES);
+    report.at_most(scene, "the other site answers, longest", late.as_secs_f64(), "s", TAKE_OVER.as_secs_f64(), moves);
+    Ok(report)
 }
 
 /// F3 and F8: the active site is cut off from the other one and from the witness. It falls silent and says so; the other one serves; when it is

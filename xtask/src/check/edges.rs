@@ -43,11 +43,33 @@ const IMPURE: &[&[&str]] = &[
     &["std", "os"],
 ];
 
+/// Files that may read the wall clock, inside their crates, with the reason. Everything else goes by `CLOCK_BOOTTIME`: a wall clock that is
+/// wrong or jumps must not be noticed by what decides who lives (F23).
+const WALL: &[&str] = &[
+    "clock.rs", // of the daemon: times for people; of the mesh: what certificates are held against, with a floor
+    "driver/effects.rs", // when an event was, for people
+    "app/report.rs", // since when a VIP is where it is, for people
+    "app/intent/source.rs", // when the API server said it, for people
+    "handle/intent.rs", // how old that is, for people
+    "intent/mod.rs", // the same
+    "intent/file.rs", // the same, on the disk
+    "intent/keeper.rs", // the same
+    "elector.rs", // times in a Lease, which others read for the record
+    "report/mod.rs", // times in a status
+];
+
 pub(super) fn check(root: &Path) -> Result<()> {
     let mut found = Vec::new();
-    for (dir, rule) in
-        [("daemon/src", room as Rule), ("daemon/core/src", pure), ("bgp/src", pure), ("ebpf/common/src", pure)]
-    {
+    for (dir, rule) in [
+        ("daemon/src", room as Rule),
+        ("daemon/src", wall),
+        ("daemon/mesh/src", wall),
+        ("daemon/k8s/src", wall),
+        ("daemon/etcd/src", wall),
+        ("daemon/core/src", pure),
+        ("bgp/src", pure),
+        ("ebpf/common/src", pure),
+    ] {
         let base = root.join(dir);
         let files = rust_files(&base)?;
         let rooms: Vec<String> = files.iter().filter_map(|file| room_of(file.strip_prefix(&base).ok()?)).collect();
@@ -108,6 +130,16 @@ fn room(inside: &Path, source: &str, rooms: &[String]) -> Vec<(usize, String)> {
     found
 }
 
+fn wall(inside: &Path, source: &str, _rooms: &[String]) -> Vec<(usize, String)> {
+    if WALL.iter().any(|file| inside == Path::new(file)) {
+        return Vec::new();
+    }
+    let clock = |path: &[String]| path.iter().any(|part| part == "SystemTime" || part == "CLOCK_REALTIME");
+    let glob = |path: &[String]| *path == ["std", "time", "*"];
+    let reads = scan::paths(source).into_iter().filter(|named| clock(&named.path) || glob(&named.path));
+    reads.map(|named| (named.line, "reads the wall clock: liveness must not".to_owned())).collect()
+}
+
 fn pure(_inside: &Path, source: &str, _rooms: &[String]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for named in scan::paths(source) {
@@ -148,6 +180,21 @@ mod tests {
     fn the_driver_and_the_own_room_are_free() {
         assert!(in_room("driver/mod.rs", "use crate::{net::Udp, dataplane::Fence};").is_empty());
         assert!(in_room("net/udp.rs", "use crate::net::raw; use super::metrics::Own;").is_empty());
+    }
+
+    #[test]
+    fn a_wall_clock_where_something_is_decided_is_found() {
+        let found = |file: &str, source: &str| wall(Path::new(file), source, &[]).len();
+        for source in [
+            "use std::time::{Duration, SystemTime};",
+            "fn a() { std::time::SystemTime::now(); }",
+            "use std::time::*;",
+            "fn a() { clock_gettime(ClockId::CLOCK_REALTIME); }",
+        ] {
+            assert_eq!(found("election/vrrp.rs", source), 1, "{source}");
+            assert_eq!(found("clock.rs", source), 0, "{source}");
+        }
+        assert_eq!(found("election/vrrp.rs", "use std::time::{Duration, Instant};"), 0);
     }
 
     #[test]

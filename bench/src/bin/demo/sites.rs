@@ -5,7 +5,7 @@ use bascule_bench::sites::{Scene, Stage, table};
 use bascule_lab::{Report, Stamp};
 
 /// Nodes of each site.
-const NODES: u8 = 2;
+const NODES: u8 = 3;
 
 /// Names of its scenes, for who asks for one that does not exist.
 pub(crate) fn names() -> Vec<String> {
@@ -20,8 +20,8 @@ pub(crate) fn play(report: &mut Report, wanted: impl Fn(&str) -> bool) -> Result
     }
     let begun = Stamp::now();
     println!(
-        "Two sites dc-a and dc-b, {NODES} nodes each, share the services of 10.9.7.100, half of the new connections to each; clients come in by a \
-         router at dc-a."
+        "Two sites dc-a and dc-b, {NODES} nodes each behind a router that spreads flows over them by BGP, 20 ms apart, share the services of \
+         10.9.7.100, half of the new connections to each; one more is at one site at a time, by an etcd with a witness. Clients come in at dc-a."
     );
     let mut stage = Stage::start("demo-sites", NODES)?;
     println!("Both sites answer ({:.1} s).\n", Stamp::now().since(begun).as_secs_f64());

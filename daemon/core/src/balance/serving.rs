@@ -1,6 +1,7 @@
 //! What this site can say of a service to other sites.
 
 use super::Balancer;
+use super::io::ServiceSlot;
 use crate::service::ServiceKey;
 
 /// Endpoints of a service, counted.
@@ -15,6 +16,11 @@ pub struct Serving {
 }
 
 impl Balancer {
+    /// Where the programs count a service; `None` when there is no such service.
+    pub fn slot(&self, key: &ServiceKey) -> Option<ServiceSlot> {
+        self.services.get(key).map(|service| service.slot)
+    }
+
     /// Counts the endpoints of a service; `None` when there is no such service.
     pub fn serving(&self, key: &ServiceKey) -> Option<Serving> {
         let service = self.services.get(key)?;

@@ -1,4 +1,5 @@
-//! How the VIPs of Services are announced, as objects of the cluster say. Where there are none the configuration file alone says it.
+//! How the VIPs of Services are announced and which sites serve them, as objects of the cluster say. Where there are none the configuration
+//! file alone says it.
 //!
 //! Of an object whose present words make no sense those hold that it said before; what is wrong with it goes along ([`Rules::wrong`]), so
 //! that every node tells it, with or without an API server.
@@ -15,6 +16,13 @@ use crate::service::translate::KubeService;
 pub const RULE_SHARDS_MAX: u8 = 32;
 /// Shards of an L2Announcement that does not say how many.
 pub const RULE_SHARDS: u8 = 4;
+/// The largest weight of a site, as in the configuration file.
+pub const WEIGHT_MAX: u32 = 1000;
+/// The largest capacity of a site, as in the configuration file.
+pub const CAPACITY_MAX: u32 = 1_000_000_000;
+/// Why no SiteTrafficPolicy asks for one site at a time. The fence of ADR 0034 silences an endpoint's address wholly, so the address must be no
+/// other service's, for as long as the lease may be here. Nobody can promise that of pods: the next Service may select them.
+pub const NO_PASSIVE: &str = "activePassive is for services of the configuration file: pods come and go, and other Services may have them too, which would fall silent with them";
 
 /// All of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +36,10 @@ pub struct Rules {
     pub peers: BTreeMap<String, PeerRule>,
     /// BgpAnnouncements by name.
     pub bgp: BTreeMap<String, BgpRule>,
+    /// Sites by name: each as one JSON object, its `spec`. Read by who reads the file.
+    pub sites: BTreeMap<String, String>,
+    /// SiteTrafficPolicies by name.
+    pub traffic: BTreeMap<String, TrafficRule>,
     /// Objects whose present words make no sense.
     pub wrong: Vec<Wrong>,
 }
@@ -124,4 +136,41 @@ pub struct BgpRule {
     pub peers: BTreeSet<String>,
     /// The words of `export` of a neighbor in the configuration file, as one JSON object.
     pub words: String,
+}
+
+/// A SiteTrafficPolicy: which Services are of several sites, and how their new connections are spread over them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficRule {
+    /// Which VIPs.
+    pub choice: Choice,
+    /// Of Services with these names; empty: all.
+    pub names: BTreeSet<String>,
+    /// By weight, wherever the client is; else here while here can.
+    pub weighted: bool,
+    /// What is said of each site, by its name.
+    pub sites: BTreeMap<String, SitePart>,
+    /// The number by which all sites know the one port of the one VIP that is selected; `None`: that which is made of its name.
+    pub number: Option<u16>,
+}
+
+impl TrafficRule {
+    /// Is this VIP of this Service meant?
+    pub fn takes(&self, vip: IpAddr, service: &KubeService, pools: &BTreeMap<String, Vec<Block>>) -> bool {
+        (self.names.is_empty() || self.names.contains(&service.name)) && self.choice.takes(vip, service, pools)
+    }
+}
+
+/// What a SiteTrafficPolicy says of one site.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SitePart {
+    /// Share of new connections, relative to the other sites, where they are weighted.
+    pub weight: Option<u32>,
+    /// New connections a second that the site carries with all endpoints ready.
+    pub capacity: Option<u32>,
+    /// The same, of each endpoint; instead of `capacity`.
+    pub capacity_per_endpoint: Option<u32>,
+    /// The site takes no new connections.
+    pub draining: bool,
 }

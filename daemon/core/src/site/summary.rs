@@ -19,7 +19,7 @@ pub struct Summary {
     pub draining: bool,
     /// What the ready endpoints can carry, in any unit that all sites share (flows a second, say); 0: not known.
     pub capacity: u32,
-    /// What clients bring to this site, wherever it is carried, in the same unit.
+    /// What clients bring to this site, wherever it is carried, in the same unit; 0: nothing, or not known.
     pub demand: u32,
 }
 

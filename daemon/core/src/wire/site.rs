@@ -8,6 +8,8 @@
 //! asynchronous, plus the receive count): loss is known for each direction, and the round trip without comparing clocks. Freshness leans on
 //! no clock and no disk: `run` is a random number of the sender's process, and only packets that repeat the receiver's own run count, so
 //! that nothing recorded before a restart is taken for the path of today.
+//!
+//! A later version may add kinds and flags: those that are unknown here are left out, a kind with its packet, a flag alone (ADR 0035).
 
 use core::time::Duration;
 
@@ -29,8 +31,6 @@ const VERSION: u8 = 1;
 const UNIT: Duration = Duration::from_millis(50);
 /// The sender wants to hear its peer at full rate.
 const WANTS_FULL: u8 = 1;
-/// Flags in use; others are refused, so that a later version can mean something by them.
-const KNOWN: u8 = WANTS_FULL;
 const LABEL: &[u8] = b"bascule site probe v1";
 
 /// What a packet is.
@@ -74,11 +74,23 @@ pub struct Probe {
 /// Why a datagram is not a probe for us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum ProbeError {
-    /// Wrong length, version, kind, flag or run.
+    /// Wrong length or run.
     #[error("not a site probe ({len} bytes)")]
     Malformed {
         /// Bytes received.
         len: usize,
+    },
+    /// Of another version of all packets.
+    #[error("a site probe of version {version}, ours are {VERSION}")]
+    Version {
+        /// Which.
+        version: u8,
+    },
+    /// A kind that only later versions have.
+    #[error("a site probe of kind {kind}")]
+    Unknown {
+        /// Which.
+        kind: u8,
     },
     /// Made with none of our keys, or for another pair of sites, or the other way round.
     #[error("tag fits none of the {keys} keys")]
@@ -179,13 +191,17 @@ impl Probe {
         if !genuine {
             return Err(ProbeError::Tag { keys: keys.secrets.len() });
         }
+        let version = header[0] >> 4;
+        if version != VERSION {
+            return Err(ProbeError::Version { version });
+        }
         let word = |at: usize| header[at..at + 4].iter().fold(0u32, |n, b| n << 8 | u32::from(*b));
         let kind = match header[0] & 0x0f {
             0 => Kind::Probe,
             1 => Kind::Large,
             2 => Kind::LargeAck,
             3 => Kind::Hello,
-            _ => return Err(malformed),
+            kind => return Err(ProbeError::Unknown { kind }),
         };
         let probe = Self {
             kind,
@@ -203,8 +219,7 @@ impl Probe {
             Kind::Probe | Kind::LargeAck | Kind::Hello => LEN,
             Kind::Large => usize::try_from(probe.received).unwrap_or(usize::MAX),
         };
-        let well = header[0] >> 4 == VERSION && header[1] & !KNOWN == 0 && header[3] > 0;
-        if !well || probe.run == 0 || probe.seq == 0 || datagram.len() != len {
+        if header[3] == 0 || probe.run == 0 || probe.seq == 0 || datagram.len() != len {
             return Err(malformed);
         }
         Ok(probe)
@@ -265,6 +280,21 @@ mod tests {
         let rotated = PairKeys::new(2, 1, vec![b"new".to_vec(), b"pair secret".to_vec()]);
         assert!(Probe::parse(&bytes, &rotated).is_ok());
         assert!(Probe::parse(&probe(Kind::Probe).encode(&rotated).expect("a key"), &b).is_err());
+    }
+
+    #[test]
+    fn kinds_flags_and_versions_that_are_unknown_here_are_told_from_nonsense() {
+        let (a, b) = ends();
+        let made = |first: u8, flags: u8| {
+            let mut bytes = probe(Kind::Probe).encode(&a).expect("a key");
+            (bytes[0], bytes[1]) = (first, flags);
+            let tag = PairKeys::tag(&a.macs[0][0], &bytes[..HEADER]);
+            bytes[HEADER..].copy_from_slice(&tag);
+            Probe::parse(&bytes, &b)
+        };
+        assert_eq!(made(0x10, 0xff), Ok(probe(Kind::Probe)), "flags that are unknown are not minded");
+        assert_eq!(made(0x17, 1), Err(ProbeError::Unknown { kind: 7 }));
+        assert_eq!(made(0x20, 1), Err(ProbeError::Version { version: 2 }));
     }
 
     proptest! {

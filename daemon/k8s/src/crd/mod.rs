@@ -5,6 +5,8 @@
 mod bgp;
 mod l2_announcement;
 mod pool;
+mod site;
+mod traffic;
 mod vip_status;
 
 use serde_json::{Value, json};
@@ -12,23 +14,29 @@ use serde_json::{Value, json};
 use bgp::{bgp_announcement, bgp_peer};
 use l2_announcement::l2_announcement;
 use pool::vip_pool;
+use site::site;
+use traffic::site_traffic_policy;
 use vip_status::vip_status;
 
 /// Group of our resources.
 pub const GROUP: &str = "bascule.dev";
 /// The longest address in text (RFC 4291 2.2, with an embedded IPv4 address).
 const ADDRESS_MAX: u32 = 45;
+/// The longest prefix in text: the longest address, a slash and three digits.
+const CIDR_MAX: u32 = ADDRESS_MAX + 4;
 /// Of a name of an object (RFC 1123 subdomain).
 const NAME_MAX: u32 = 253;
 /// Of a name of a namespace (RFC 1123 label).
 const LABEL_MAX: u32 = 63;
 
 /// Every definition, by the plural of its kind, which is the name of its file under deploy/crds as well.
-pub fn definitions() -> [(&'static str, Value); 5] {
+pub fn definitions() -> [(&'static str, Value); 7] {
     [
         ("bgpannouncements", bgp_announcement()),
         ("bgppeers", bgp_peer()),
         ("l2announcements", l2_announcement()),
+        ("sites", site()),
+        ("sitetrafficpolicies", site_traffic_policy()),
         ("vippools", vip_pool()),
         ("vipstatuses", vip_status()),
     ]
@@ -91,17 +99,19 @@ fn column(name: &str, kind: &str, path: &str, priority: u8) -> Value {
     json!({"name": name, "type": kind, "jsonPath": path, "priority": priority})
 }
 
-/// Which VIPs an announcement means.
+/// Names of things, each once.
+fn names(description: &str, max: u32) -> Value {
+    json!({
+        "description": description,
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "maxItems": 256,
+        "items": {"type": "string", "minLength": 1, "maxLength": max},
+    })
+}
+
+/// Which VIPs an announcement or a policy means.
 fn selection() -> Value {
-    let names = |description: &str, max: u32| {
-        json!({
-            "description": description,
-            "type": "array",
-            "x-kubernetes-list-type": "set",
-            "maxItems": 256,
-            "items": {"type": "string", "minLength": 1, "maxLength": max},
-        })
-    };
     json!({
         "pools": names("VIPs out of these VipPools, whoever gave them; without any: all.", NAME_MAX),
         "namespaces": names("VIPs of Services in these namespaces; without any: all.", LABEL_MAX),

@@ -2,12 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{ADDRESS_MAX, Definition, LABEL_MAX, column, conditions, selector};
+use super::{ADDRESS_MAX, CIDR_MAX, Definition, LABEL_MAX, column, conditions, selector};
 
 /// Blocks in a pool; the cost of comparing each with each other is bounded by it.
 const BLOCKS_MAX: u32 = 32;
-/// A prefix of IPv6 in text.
-const CIDR_MAX: u32 = 49;
 
 /// The `CustomResourceDefinition` of `VipPool`.
 pub(super) fn vip_pool() -> Value {

@@ -9,6 +9,7 @@ pub(crate) mod pool;
 pub(crate) mod rule;
 mod selector;
 pub(crate) mod service;
+pub(crate) mod site;
 pub(crate) mod slice;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What objects about announcements have in common.
+//! What objects about announcements and sites have in common.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::selector::RawSelector;
 /// the field, and what is wrong with it.
 pub type Check = fn(&str, &str, &str) -> Result<(), String>;
 
-/// A kind of object that says how VIPs are announced.
+/// A kind of object that says how VIPs are announced, or which sites serve them.
 pub(crate) trait Rule: Kind {
     /// `kind`.
     const NAME: &'static str;

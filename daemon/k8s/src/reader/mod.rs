@@ -1,5 +1,5 @@
-//! The reader of a cluster's intent: Services, EndpointSlices, Nodes and objects about announcements as the API server has them, in plain
-//! types.
+//! The reader of a cluster's intent: Services, EndpointSlices, Nodes and objects about announcements and sites as the API server has them, in
+//! plain types.
 //!
 //! Nothing is handed out before all lists are complete, or the server says that it has none of a kind that it need not have. From then on
 //! a burst of changes makes one new intent, a few milliseconds late. Whatever the API server does, the intent neither empties nor shrinks by it (see [`crate::follow`]).
@@ -26,6 +26,7 @@ use crate::object::node::Node;
 use crate::object::pool::VipPool;
 use crate::object::rule::Check;
 use crate::object::service::Service;
+use crate::object::site::{Site, SiteTrafficPolicy};
 use crate::object::slice::{EndpointSlice, KeptSlice};
 use crate::state::{ApiState, Standing};
 pub use pace::Pace;
@@ -43,12 +44,12 @@ pub struct ReaderConfig {
     /// How long a watch lives before it is replaced: a server that is gone without a word is noticed a few seconds after. A request for
     /// each kind and node in this time.
     pub watch: Duration,
-    /// Judges what objects about announcements say in the words of the configuration file.
+    /// Judges what objects about announcements and sites say in the words of the configuration file.
     pub check: Check,
 }
 
 impl ReaderConfig {
-    /// With watches of 30 s: 0.3 requests a second, and what a dead server withholds is half a minute old at most.
+    /// With watches of 30 s: a third of a request a second, and what a dead server withholds is half a minute old at most.
     pub const fn new(access: Access, check: Check) -> Self {
         Self { access, watch: Duration::from_secs(30), check }
     }
@@ -75,7 +76,7 @@ impl Reader {
         self.pace.clone()
     }
 
-    /// Of objects about announcements these were known to a former run: they hold until the API server says otherwise.
+    /// Of objects about announcements and sites these were known to a former run: they hold until the API server says otherwise.
     #[must_use]
     pub fn knowing(self, rules: &Rules) -> Self {
         self.shared.lock().know(rules);
@@ -95,11 +96,11 @@ impl Reader {
     /// Reads until `stop` is ready. No error of the API ends it.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { config, shared, intents, state, pace } = &self;
-        let standing = Standing::new(7, state);
+        let standing = Standing::new(9, state);
         let follower = || Follower::new(config.access.clone(), config.watch);
         let [services, slices, nodes] = [0, 1, 2].map(|kind| Ear { shared, standing: &standing, kind });
         let ear = |kind| RuleEar { ear: Ear { shared, standing: &standing, kind }, check: config.check };
-        let [pools, l2, peers, bgp] = [3, 4, 5, 6].map(ear);
+        let [pools, l2, peers, bgp, sites, traffic] = [3, 4, 5, 6, 7, 8].map(ear);
         tokio::select! {
             () = stop => {}
             never = follower().run::<Service, _>(&services) => match never {},
@@ -109,6 +110,8 @@ impl Reader {
             never = follower().optional().run::<L2Announcement, _>(&l2) => match never {},
             never = follower().optional().run::<BgpPeer, _>(&peers) => match never {},
             never = follower().optional().run::<BgpAnnouncement, _>(&bgp) => match never {},
+            never = follower().optional().run::<Site, _>(&sites) => match never {},
+            never = follower().optional().run::<SiteTrafficPolicy, _>(&traffic) => match never {},
             () = publish(shared, intents, pace) => {}
         }
     }

@@ -1,11 +1,11 @@
-//! Objects about announcements: kinds that the API server may not know and that the role may not allow. Then there are none, but for those
+//! Objects about announcements and sites: kinds that the API server may not know and that the role may not allow. Then there are none, but for those
 //! that were known before.
 //!
 //! Of an object whose new words make no sense the old ones stay.
 
 use std::collections::BTreeMap;
 
-use bascule_core::intent::rules::{BgpRule, L2Rule, PeerRule, Rules, Wrong};
+use bascule_core::intent::rules::{BgpRule, L2Rule, PeerRule, Rules, TrafficRule, Wrong};
 use bascule_core::ipam::Block;
 
 use crate::follow::Told;
@@ -13,6 +13,7 @@ use crate::object::bgp::{BgpAnnouncement, BgpPeer};
 use crate::object::l2_announcement::L2Announcement;
 use crate::object::pool::VipPool;
 use crate::object::rule::Rule;
+use crate::object::site::{Site, SiteTrafficPolicy};
 
 /// What is kept of an object.
 #[derive(Clone, PartialEq)]
@@ -115,6 +116,18 @@ impl Listed for BgpAnnouncement {
     }
 }
 
+impl Listed for Site {
+    fn table(tables: &mut Tables) -> &mut Table<String> {
+        &mut tables.sites
+    }
+}
+
+impl Listed for SiteTrafficPolicy {
+    fn table(tables: &mut Tables) -> &mut Table<TrafficRule> {
+        &mut tables.traffic
+    }
+}
+
 /// All kinds.
 #[derive(Default)]
 pub(super) struct Tables {
@@ -122,6 +135,8 @@ pub(super) struct Tables {
     l2: Table<L2Rule>,
     peers: Table<PeerRule>,
     bgp: Table<BgpRule>,
+    sites: Table<String>,
+    traffic: Table<TrafficRule>,
 }
 
 impl Tables {
@@ -132,6 +147,8 @@ impl Tables {
             l2: Table::known(&rules.l2),
             peers: Table::known(&rules.peers),
             bgp: Table::known(&rules.bgp),
+            sites: Table::known(&rules.sites),
+            traffic: Table::known(&rules.traffic),
         }
     }
 
@@ -147,19 +164,23 @@ impl Tables {
 
     /// Is what is here all there is?
     pub(super) const fn is_complete(&self) -> bool {
-        self.pools.settled && self.l2.settled && self.peers.settled && self.bgp.settled
+        let announcements = self.pools.settled && self.l2.settled && self.peers.settled && self.bgp.settled;
+        announcements && self.sites.settled && self.traffic.settled
     }
 
     /// As the intent has them.
     pub(super) fn rules(&self) -> Rules {
         let l2 = self.l2.wrong(L2Announcement::NAME);
         let bgp = self.peers.wrong(BgpPeer::NAME).chain(self.bgp.wrong(BgpAnnouncement::NAME));
-        let wrong = l2.chain(bgp);
+        let sites = self.sites.wrong(Site::NAME).chain(self.traffic.wrong(SiteTrafficPolicy::NAME));
+        let wrong = l2.chain(bgp).chain(sites);
         Rules {
             pools: self.pools.good(),
             l2: self.l2.good(),
             peers: self.peers.good(),
             bgp: self.bgp.good(),
+            sites: self.sites.good(),
+            traffic: self.traffic.good(),
             wrong: wrong.collect(),
         }
     }

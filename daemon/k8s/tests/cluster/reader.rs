@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 use crate::common::PATIENCE;
 use crate::fake::{Fake, Mood};
 
-/// Kinds that are read: Services, EndpointSlices, Nodes, VipPools, L2Announcements, BgpPeers, BgpAnnouncements.
-const KINDS: usize = 7;
+/// Kinds that are read: Services, EndpointSlices, Nodes, VipPools, L2Announcements, BgpPeers, BgpAnnouncements, Sites, SiteTrafficPolicies.
+const KINDS: usize = 9;
 const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1";
 

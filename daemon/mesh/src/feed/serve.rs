@@ -7,22 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::Count;
 use bascule_core::site::join::io::Fact;
 use bascule_core::site::lead::BEAT;
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
 use rustls::pki_types::CertificateDer;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::Status;
-use super::wire::{WORDS, Word, encode};
+use super::wire::{WORDS, Word, decode_counts, encode};
 use crate::clock::Clock;
 use crate::pki::Identity;
-use crate::state::frame::Frame;
+use crate::state::frame::{self, Frame, FrameError};
 use crate::state::{manners, whose};
 use crate::tls::{Credentials, Refusal, TlsError};
 
@@ -36,6 +37,8 @@ const BEHIND: usize = 512;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes that a listener does not take for so long: it is gone.
 const STUCK: Duration = Duration::from_secs(3);
+/// Frames that a node may say in a second: all services of a site (5,000) twice, in frames of 256 counts, and as many again.
+const SAID: u32 = 80;
 
 /// What the server is told.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub enum Order {
 
 /// A node that listens.
 struct Node {
+    /// Of this connection.
+    number: u64,
     name: String,
     chain: Vec<CertificateDer<'static>>,
     frames: mpsc::Sender<Arc<[u8]>>,
@@ -58,6 +63,10 @@ struct Node {
 enum Inner {
     Here(Node),
     SentAway(Refusal),
+    /// A node counts so much.
+    Said(String, Vec<Count>),
+    /// What came on this connection is nothing that a node may say.
+    Wrong(u64, Refusal),
 }
 
 /// The feed of one relay.
@@ -93,8 +102,15 @@ impl Server {
         })
     }
 
-    /// Serves until nobody can tell it anything any more.
-    pub async fn run(mut self, listener: TcpListener, mut orders: mpsc::Receiver<Order>) {
+    /// Serves until nobody can tell it anything any more. `said` is told what nodes count, with the names in their certificates; it must not
+    /// block.
+    pub async fn run(
+        mut self,
+        listener: TcpListener,
+        mut orders: mpsc::Receiver<Order>,
+        mut said: impl FnMut(String, Vec<Count>) + Send,
+    ) {
+        let mut connections = 0;
         let (inner, mut greeted) = mpsc::channel(GREETING);
         let room = Arc::new(Semaphore::new(GREETING));
         let mut beat = interval(self.clock.sleep(BEAT));
@@ -111,26 +127,28 @@ impl Server {
                     Ok((stream, _)) => {
                         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
                         let (credentials, inner) = (Arc::clone(&self.credentials), inner.clone());
-                        let _greeting = tokio::spawn(async move {
-                            let outcome = timeout(GREET, greet(stream, &credentials)).await;
-                            let said = match outcome {
-                                Ok(Ok((node, stream, frames))) => {
-                                    let _writer = tokio::spawn(write(stream, frames));
-                                    Some(Inner::Here(node))
-                                }
-                                Ok(Err(refusal)) => refusal.map(Inner::SentAway),
-                                Err(_late) => None,
-                            };
+                        connections += 1;
+                        let (number, second) = (connections, self.clock.sleep(Duration::from_secs(1)));
+                        let _attended = tokio::spawn(async move {
+                            let outcome = timeout(GREET, greet(stream, number, &credentials)).await;
                             drop(permit);
-                            if let Some(said) = said {
+                            match outcome {
+                                Ok(Ok(greeted)) => attend(greeted, second, &inner).await,
                                 // A server that has ended needs no listeners.
-                                let _over = inner.send(said).await;
+                                Ok(Err(Some(refusal))) => drop(inner.send(Inner::SentAway(refusal)).await),
+                                Ok(Err(None)) | Err(_) => {}
                             }
                         });
                     }
                     Err(_) => sleep(PAUSE).await,
                 },
-                Some(said) = greeted.recv() => self.hear(said),
+                Some(inner) = greeted.recv() => match inner {
+                    Inner::Said(name, counts) => {
+                        self.status.said += 1;
+                        said(name, counts);
+                    }
+                    other => self.hear(other),
+                },
                 _ = beat.tick() => self.say(&[Word::Beat { leads: self.leads }]),
                 _ = reload.tick() => self.look(),
             }
@@ -174,13 +192,18 @@ impl Server {
                 }
             }
             // Worth seconds, or said again every second: who comes later hears the next.
-            Fact::Ask { .. } | Fact::Loan { .. } | Fact::Order { .. } | Fact::Drained { .. } => {}
+            Fact::Ask { .. } | Fact::Loan { .. } | Fact::Order { .. } | Fact::Drained { .. } | Fact::Demand { .. } => {}
         }
     }
 
     fn hear(&mut self, inner: Inner) {
         match inner {
             Inner::SentAway(refusal) => *self.status.sent_away.entry(refusal).or_default() += 1,
+            Inner::Wrong(number, refusal) => {
+                *self.status.sent_away.entry(refusal).or_default() += 1;
+                self.nodes.retain(|node| node.number != number);
+            }
+            Inner::Said(..) => {}
             Inner::Here(node) => {
                 let now = self.clock.now();
                 let beat = Word::Beat { leads: self.leads };
@@ -237,7 +260,7 @@ fn frame(words: &[Word]) -> Arc<[u8]> {
 
 type Greeted = (Node, TlsStream<TcpStream>, mpsc::Receiver<Arc<[u8]>>);
 
-async fn greet(stream: TcpStream, credentials: &Credentials) -> Result<Greeted, Option<Refusal>> {
+async fn greet(stream: TcpStream, number: u64, credentials: &Credentials) -> Result<Greeted, Option<Refusal>> {
     manners(&stream).map_err(|_| None)?;
     let acceptor = TlsAcceptor::from(credentials.server());
     let accepted = acceptor.accept(stream).await.map_err(|error| Refusal::of_io(&error))?;
@@ -247,11 +270,60 @@ async fn greet(stream: TcpStream, credentials: &Credentials) -> Result<Greeted, 
         return Err(Some(Refusal::WrongName));
     }
     let (frames, queue) = mpsc::channel(BEHIND);
-    Ok((Node { name: relay, chain, frames }, stream, queue))
+    Ok((Node { number, name: relay, chain, frames }, stream, queue))
+}
+
+/// Writes to a node and reads what it says, until one of the two is over. A server that has ended needs neither.
+async fn attend((node, stream, frames): Greeted, second: Duration, inner: &mpsc::Sender<Inner>) {
+    let (number, name) = (node.number, node.name.clone());
+    let (from, to) = split(stream);
+    // Before anything that it says: who is wrong must be known to be let go.
+    if inner.send(Inner::Here(node)).await.is_err() {
+        return;
+    }
+    let mut writer = tokio::spawn(write(to, frames));
+    let wrong = tokio::select! {
+        wrong = read(from, &name, second, inner) => wrong,
+        _ended = &mut writer => return,
+    };
+    match wrong {
+        Some(refusal) => drop(inner.send(Inner::Wrong(number, refusal)).await),
+        // It is gone: what waits for it waits for nobody.
+        None => writer.abort(),
+    }
+}
+
+/// Reads what a node says until it is gone, or says what it may not.
+async fn read(
+    mut stream: ReadHalf<TlsStream<TcpStream>>,
+    name: &str,
+    second: Duration,
+    inner: &mpsc::Sender<Inner>,
+) -> Option<Refusal> {
+    let (mut since, mut frames) = (tokio::time::Instant::now(), 0);
+    loop {
+        let payload = match frame::read(&mut stream).await {
+            Ok((Frame::Message(payload), _)) => payload,
+            Err(FrameError::Broken(error)) => return Refusal::of_io(&error),
+            Err(FrameError::Version { .. }) => return Some(Refusal::Version),
+            Ok(_) | Err(FrameError::Malformed { .. }) => return Some(Refusal::Protocol),
+        };
+        if since.elapsed() >= second {
+            (since, frames) = (tokio::time::Instant::now(), 0);
+        }
+        frames += 1;
+        if frames > SAID {
+            return Some(Refusal::Flood);
+        }
+        let Some(counts) = decode_counts(&payload) else { return Some(Refusal::Protocol) };
+        if inner.send(Inner::Said(name.to_owned(), counts)).await.is_err() {
+            return None;
+        }
+    }
 }
 
 /// Writes until the queue ends or the listener does not take it.
-async fn write(mut stream: TlsStream<TcpStream>, mut frames: mpsc::Receiver<Arc<[u8]>>) {
+async fn write(mut stream: WriteHalf<TlsStream<TcpStream>>, mut frames: mpsc::Receiver<Arc<[u8]>>) {
     while let Some(frame) = frames.recv().await {
         let whole = async {
             stream.write_all(&frame).await?;

@@ -1,13 +1,18 @@
 //! Words as they travel: a list of them in each frame, as JSON.
+//!
+//! Nodes of a site are upgraded one after the other: words and fields that only later versions have are left out and counted, the others of the
+//! same frame hold (ADR 0035). What this version has must be whole.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::{Count, Rate};
 use bascule_core::site::join::io::Fact;
 use bascule_core::site::orders::Target;
 use bascule_core::site::summary::{ServiceId, Summary};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Words in a frame: the longest takes some 120 bytes, a frame holds 64 KiB.
 pub(super) const WORDS: usize = 256;
@@ -25,7 +30,7 @@ pub enum Word {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "word", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", tag = "word")]
 enum Wire {
     Beat { leads: bool },
     Session { site: u8, up: bool },
@@ -35,11 +40,19 @@ enum Wire {
     Loan { site: u8, service: u32, amount: u32 },
     Order { target: What, ms: Option<u64> },
     Drained { site: u8, number: u32, order: Option<(Option<u32>, u32)>, ms: u64 },
+    Demand { service: u32, rate: u64 },
+}
+
+/// What a node says to a relay.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "word", deny_unknown_fields)]
+enum Up {
+    Count { service: u32, rate: u64 },
 }
 
 /// What an order takes out of use.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 enum What {
     Site,
     Service(u32),
@@ -73,7 +86,7 @@ impl From<What> for Target {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Counts {
     ready: u16,
     expected: u16,
@@ -106,6 +119,7 @@ impl From<&Word> for Wire {
                 let order = order.map(|(service, seconds)| (service.map(|id| id.0), seconds));
                 Self::Drained { site: site.0, number, order, ms: ms(age) }
             }
+            Word::Fact(Fact::Demand { service, rate }) => Self::Demand { service: service.0, rate: rate.0 },
         }
     }
 }
@@ -138,6 +152,7 @@ impl From<Wire> for Word {
                 let order = order.map(|(service, seconds)| (service.map(ServiceId), seconds));
                 Fact::Drained { site: SiteId(site), number, order, age: Duration::from_millis(ms) }
             }
+            Wire::Demand { service, rate } => Fact::Demand { service: ServiceId(service), rate: Rate(rate) },
         })
     }
 }
@@ -148,10 +163,54 @@ pub(super) fn encode(words: &[Word]) -> Vec<u8> {
     serde_json::to_vec(&wires).expect("numbers and booleans are JSON")
 }
 
-/// The words of a payload; `None` when it is none of ours.
-pub(super) fn decode(payload: &[u8]) -> Option<Vec<Word>> {
-    let wires: Vec<Wire> = serde_json::from_slice(payload).ok()?;
-    Some(wires.into_iter().map(Word::from).collect())
+/// Words of this version.
+const KNOWN: [&str; 8] = ["beat", "session", "summary", "confirmed", "ask", "loan", "order", "drained"];
+/// What orders of this version take out of use.
+const TARGETS: [&str; 5] = ["site", "service", "vip", "node", "endpoint"];
+
+/// The words of a payload, and how many of those in it were left out, whole or in part; `None` when it is none of ours.
+pub(super) fn decode(payload: &[u8]) -> Option<(Vec<Word>, u64)> {
+    let values: Vec<Value> = serde_json::from_slice(payload).ok()?;
+    let (mut words, mut unknown) = (Vec::with_capacity(values.len()), 0);
+    for value in values {
+        if later(&value)? {
+            unknown += 1;
+            continue;
+        }
+        let wire = Wire::deserialize(&value).ok()?;
+        // What we would not have said is what we did not understand.
+        unknown += u64::from(serde_json::to_value(&wire).ok()? != value);
+        words.push(Word::from(wire));
+    }
+    Some((words, unknown))
+}
+
+/// Is it a word that only later versions have? `None`: it is no word.
+fn later(value: &Value) -> Option<bool> {
+    let word = value.get("word")?.as_str()?;
+    if word != "order" {
+        return Some(!KNOWN.contains(&word));
+    }
+    let target = value.get("target")?;
+    let name = target.as_str().or_else(|| target.as_object()?.keys().next().map(String::as_str))?;
+    Some(!TARGETS.contains(&name))
+}
+
+/// The payload of a frame to a relay. At most [`WORDS`] counts.
+pub(super) fn encode_counts(counts: &[Count]) -> Vec<u8> {
+    let ups: Vec<Up> = counts.iter().map(|c| Up::Count { service: c.service.0, rate: c.rate.0 }).collect();
+    serde_json::to_vec(&ups).expect("numbers are JSON")
+}
+
+/// What a node says; `None` when it is none of ours, when it is more than a frame has, and when it is more than a node can count.
+pub(super) fn decode_counts(payload: &[u8]) -> Option<Vec<Count>> {
+    let ups: Vec<Up> = serde_json::from_slice(payload).ok()?;
+    let counts = ups.into_iter().map(|Up::Count { service, rate }| {
+        let count = Count { service: ServiceId(service), rate: Rate(rate) };
+        (count.rate <= Rate::MOST).then_some(count)
+    });
+    let counts: Vec<Count> = counts.collect::<Option<_>>()?;
+    (counts.len() <= WORDS).then_some(counts)
 }
 
 #[cfg(test)]
@@ -181,10 +240,31 @@ mod tests {
             Word::Fact(Fact::Drained { site, number: 7, order: Some((Some(service), 600)), age }),
             Word::Fact(Fact::Drained { site, number: u32::MAX, order: Some((None, 0)), age }),
             Word::Fact(Fact::Drained { site, number: 7, order: None, age }),
+            Word::Fact(Fact::Demand { service, rate: Rate::MOST }),
         ];
-        assert_eq!(decode(&encode(&words)).as_deref(), Some(&words[..]));
+        assert_eq!(decode(&encode(&words)), Some((words.to_vec(), 0)));
         let longest = encode(&[words[2]; WORDS]);
         assert!(longest.len() <= bascule_core::site::state::message::MAX, "{} bytes", longest.len());
+    }
+
+    #[test]
+    fn counts_come_back_as_they_went_and_what_nobody_can_count_is_refused() {
+        let count = |service, rate| Count { service: ServiceId(service), rate: Rate(rate) };
+        let all = [count(u32::MAX, Rate::MOST.0); WORDS];
+        let bytes = encode_counts(&all);
+        assert!(bytes.len() <= bascule_core::site::state::message::MAX, "{} bytes", bytes.len());
+        assert_eq!(decode_counts(&bytes).as_deref(), Some(&all[..]));
+        assert_eq!(decode_counts(&encode_counts(&[count(7, 0)])), Some(vec![count(7, 0)]));
+        assert_eq!(decode_counts(&encode_counts(&[count(7, Rate::MOST.0 + 1)])), None);
+        assert_eq!(decode_counts(&encode_counts(&[count(7, 1); WORDS + 1])), None);
+        for bad in [
+            &b"{}"[..],
+            b"[{\"word\":\"count\",\"service\":7,\"rate\":-1}]",
+            b"[{\"word\":\"beat\",\"leads\":true}]",
+            b"\xff",
+        ] {
+            assert_eq!(decode_counts(bad), None, "{bad:?}");
+        }
     }
 
     #[test]
@@ -192,12 +272,52 @@ mod tests {
         for bad in [
             &b"{}"[..],
             b"[{\"word\":\"beat\"}]",
-            b"[{\"word\":\"shout\"}]",
+            b"[{\"word\":7}]",
+            b"[{\"word\":\"order\",\"target\":{},\"ms\":1}]",
+            b"[{\"word\":\"order\",\"target\":{\"service\":\"web\"},\"ms\":1}]",
             b"[{\"word\":\"session\",\"site\":300,\"up\":true}]",
             b"",
             b"\xff",
         ] {
             assert_eq!(decode(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_later_versions_add_is_left_out_and_the_rest_holds() {
+        let payload = br#"[
+            {"word":"shout","site":1},
+            {"word":"beat","leads":true,"mood":"good"},
+            {"word":"order","target":{"rack":7},"ms":5},
+            {"word":"summary","site":2,"service":9,"ms":4,
+             "summary":{"ready":1,"expected":2,"draining":false,"capacity":3,"demand":4,"colour":"red"}},
+            {"word":"session","site":2,"up":false}
+        ]"#;
+        let (words, unknown) = decode(payload).expect("words");
+        assert_eq!(unknown, 4, "{words:?}");
+        let summary = Summary { ready: 1, expected: 2, draining: false, capacity: 3, demand: 4 };
+        let (site, service, age) = (SiteId(2), ServiceId(9), Duration::from_millis(4));
+        let known = [
+            Word::Beat { leads: true },
+            Word::Fact(Fact::Summary { site, service, summary: Some(summary), age }),
+            Word::Fact(Fact::Session { site, up: false }),
+        ];
+        assert_eq!(words, known);
+    }
+
+    #[test]
+    fn every_word_and_target_of_this_version_is_known() {
+        // What `encode` makes is never taken for a later one's.
+        let targets = [
+            Target::Site,
+            Target::Service(ServiceId(1)),
+            Target::Vip([10, 9, 7, 1].into()),
+            Target::Node(1),
+            Target::Endpoint(ServiceId(1), [10, 9, 7, 2].into(), 80),
+        ];
+        for target in targets {
+            let word = Word::Fact(Fact::Order { target, left: None });
+            assert_eq!(decode(&encode(&[word])), Some((vec![word], 0)));
         }
     }
 }

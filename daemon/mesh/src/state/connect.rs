@@ -93,6 +93,7 @@ impl From<FrameError> for Unanswered {
         match error {
             FrameError::Broken(error) => error.into(),
             FrameError::Malformed { .. } => Self::Refused(None, Refusal::Protocol),
+            FrameError::Version { .. } => Self::Refused(None, Refusal::Version),
         }
     }
 }
@@ -170,6 +171,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
     let read = frame::read(&mut stream).await.map_err(|error| match error {
         FrameError::Broken(error) => error.into(),
         FrameError::Malformed { .. } => Failed::Refused(Refusal::Protocol),
+        FrameError::Version { .. } => Failed::Refused(Refusal::Version),
     });
     match read?.0 {
         Frame::Greeting { process, renews } => {
@@ -177,7 +179,9 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
             Ok(Fresh { from, stream, peer, process, ours, renews, dialled: true, chain, generation })
         }
         Frame::Goodbye(why) => Err(Failed::Goodbye(why)),
-        Frame::Message(_) | Frame::Ping | Frame::Pong | Frame::Moved => Err(Failed::Refused(Refusal::Protocol)),
+        Frame::Message(_) | Frame::Ping | Frame::Pong | Frame::Moved | Frame::Unknown => {
+            Err(Failed::Refused(Refusal::Protocol))
+        }
     }
 }
 

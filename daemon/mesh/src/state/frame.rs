@@ -1,15 +1,20 @@
 //! Frames on the stream between two relays: a kind, a length, a payload.
 //!
 //! Layout: kind (1 byte), length (3 bytes, big endian), payload. A length above what the kind may have is refused before anything is
-//! reserved for it.
+//! reserved for it. Kinds from [`LATER`] to 127 are of later versions: they are read over, counted, and must not be needed. A greeting may
+//! have more behind what is known.
 
 use std::io;
 
 use bascule_core::site::state::message::MAX;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Version of frames and messages; both ends must say the same.
-const VERSION: u8 = 1;
+/// Version of frames; both ends must say the same. What is said in them has versions of its own (ADR 0035).
+const VERSION: u8 = 2;
+/// First kind that later versions may use for what others leave out.
+const LATER: u8 = 16;
+/// Bytes of a greeting that are known, and that it may have.
+const GREETING: (usize, usize) = (10, 64);
 /// Bytes before the payload.
 pub const HEADER: usize = 4;
 
@@ -48,6 +53,8 @@ pub enum Frame {
     Moved,
     /// The last frame of its sender.
     Goodbye(Goodbye),
+    /// Of a kind that only later versions have.
+    Unknown,
 }
 
 impl Frame {
@@ -71,6 +78,8 @@ impl Frame {
                     Goodbye::Closed => &[3],
                 },
             ),
+            // Nobody has reason to say it: what others leave out.
+            Self::Unknown => (LATER, &[]),
         };
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
         let mut out = Vec::with_capacity(HEADER + payload.len());
@@ -82,8 +91,8 @@ impl Frame {
     fn decode(kind: u8, payload: Vec<u8>) -> Option<Self> {
         Some(match (kind, &payload[..]) {
             (0, [_, ..]) => Self::Message(payload),
-            (1, [VERSION, renews @ (0 | 1), process @ ..]) => {
-                Self::Greeting { process: u64::from_be_bytes(process.try_into().ok()?), renews: *renews == 1 }
+            (1, [VERSION, renews @ (0 | 1), rest @ ..]) => {
+                Self::Greeting { process: u64::from_be_bytes(*rest.first_chunk()?), renews: *renews == 1 }
             }
             (2, []) => Self::Ping,
             (3, []) => Self::Pong,
@@ -92,14 +101,15 @@ impl Frame {
             (5, [1]) => Self::Goodbye(Goodbye::Held),
             (5, [2]) => Self::Goodbye(Goodbye::Stopping),
             (5, [3]) => Self::Goodbye(Goodbye::Closed),
+            (LATER..=127, _) => Self::Unknown,
             _ => return None,
         })
     }
 
     const fn most(kind: u8) -> usize {
         match kind {
-            0 => MAX,
-            1 => 10,
+            0 | LATER..=127 => MAX,
+            1 => GREETING.1,
             5 => 1,
             _ => 0,
         }
@@ -113,6 +123,8 @@ pub(crate) enum FrameError {
     Broken(#[from] io::Error),
     #[error("not a frame: kind {kind}, {len} bytes")]
     Malformed { kind: u8, len: usize },
+    #[error("frames of version {theirs}, ours are {VERSION}")]
+    Version { theirs: u8 },
 }
 
 /// The next frame of a stream, and its bytes with the header.
@@ -126,6 +138,12 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> Result<(Frame,
     }
     let mut payload = vec![0; len];
     let _all = stream.read_exact(&mut payload).await?;
+    if let (1, [theirs, _, ..]) = (kind, &payload[..])
+        && *theirs != VERSION
+        && len >= GREETING.0
+    {
+        return Err(FrameError::Version { theirs: *theirs });
+    }
     let frame = Frame::decode(kind, payload).ok_or(FrameError::Malformed { kind, len })?;
     Ok((frame, HEADER + len))
 }
@@ -168,6 +186,24 @@ mod tests {
             assert!(matches!(parse(&header), Err(FrameError::Malformed { .. })), "{header:?}");
         }
         assert!(matches!(parse(&[5, 0, 0, 1, 9]), Err(FrameError::Malformed { .. })));
-        assert!(matches!(parse(&[1, 0, 0, 10, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FrameError::Malformed { .. })));
+        assert!(matches!(parse(&[1, 0, 0, 9, 2, 0, 0, 0, 0, 0, 0, 0, 0]), Err(FrameError::Malformed { .. })));
+        assert!(matches!(parse(&[1, 0, 0, 65]), Err(FrameError::Malformed { .. })));
+        assert!(matches!(parse(&[128, 0, 0, 0]), Err(FrameError::Malformed { .. })));
+    }
+
+    #[test]
+    fn what_later_versions_add_is_read_over_and_another_version_of_all_is_named() {
+        let greeting = Frame::Greeting { process: 0x0102_0304_0506_0708, renews: false };
+        let mut longer = greeting.encode();
+        longer.extend(b"more");
+        longer[3] += 4;
+        assert_eq!(parse(&longer).expect("a greeting"), (greeting.clone(), longer.len()));
+        for kind in [LATER, 100, 127] {
+            assert_eq!(parse(&[kind, 0, 0, 3, 1, 2, 3]).expect("read over"), (Frame::Unknown, 7));
+        }
+        let mut other = greeting.encode();
+        other[HEADER] = VERSION + 1;
+        let error = parse(&other).expect_err("another version");
+        assert_eq!(error.to_string(), "frames of version 3, ours are 2");
     }
 }

@@ -14,6 +14,7 @@ use bascule_core::site::SiteId;
 use bascule_core::site::state::io::{CloseReason, PeerConfig, Refused};
 use bascule_core::site::state::message::Cursor;
 use bascule_core::site::state::record::{Body, Key};
+use bascule_core::site::state::version::Speaks;
 use bascule_core::site::summary::ServiceId;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -64,6 +65,8 @@ pub struct RelayConfig {
     pub leads: bool,
     /// How often the files of `credentials` are compared with what is in force.
     pub reload: Duration,
+    /// What this node runs, for the people at other sites: printable ASCII, at most 64 bytes.
+    pub build: String,
     /// Clocks.
     pub clock: Arc<dyn Clock>,
     /// How connections are made.
@@ -227,6 +230,15 @@ pub enum Event {
         /// Who.
         site: SiteId,
     },
+    /// A site speaks no version that we speak: there is no session with it.
+    Versions {
+        /// Who.
+        site: SiteId,
+        /// What it speaks.
+        theirs: Speaks,
+        /// What we speak.
+        ours: Speaks,
+    },
     /// Another process writes as this site. Nothing is exported any more.
     DuplicateSite {
         /// Its random number.
@@ -267,6 +279,8 @@ pub struct Counters {
     pub renewed: u64,
     /// Files that were not taken.
     pub not_reloaded: u64,
+    /// Frames of kinds that only later versions have, left out.
+    pub unknown: u64,
 }
 
 fn by_words<S: serde::Serializer>(map: &BTreeMap<Ended, u64>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -291,6 +305,10 @@ pub struct SessionStatus {
     pub waiting: (usize, usize),
     /// Sessions with the site so far.
     pub sessions: u64,
+    /// Version of the messages; `None` before Hello.
+    pub version: Option<u8>,
+    /// What the other end runs, where it says so.
+    pub build: Option<String>,
     /// How far it has been read.
     #[serde(skip)]
     pub cursor: Cursor,

@@ -170,7 +170,7 @@ async fn reader(
         let said = match read {
             Ok((frame, len)) => Said::Frame(frame, len, permit),
             Err(FrameError::Broken(error)) => Said::Broken(crate::tls::Refusal::of_io(&error)),
-            Err(FrameError::Malformed { .. }) => Said::Malformed,
+            Err(FrameError::Malformed { .. } | FrameError::Version { .. }) => Said::Malformed,
         };
         if inner.send(Inner::Said(id, said)).await.is_err() || over {
             return;

@@ -30,6 +30,7 @@ use bascule_core::site::SiteId;
 use bascule_core::site::state::State;
 use bascule_core::site::state::io::{Action, Config, Report};
 use bascule_core::site::state::record::{Body, Key};
+use bascule_core::site::state::version::Speaks;
 use bascule_core::time::Instant;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -268,7 +269,9 @@ impl Relay {
         let disk = self.disk.clone();
         let last = blocking(move || disk.read()).await?;
         let peers = self.config.peers.iter().map(|(site, peer)| (*site, peer.rights.clone())).collect();
-        let config = Config { here: self.site(), instance, incarnation: last.saturating_add(1), seed, peers };
+        let incarnation = last.saturating_add(1);
+        let (speaks, build) = (Speaks::OURS, self.config.build.clone());
+        let config = Config { here: self.site(), instance, incarnation, seed, speaks, build, peers };
         let now = self.now();
         let mut state = State::new(config, now);
         self.ours.iter().for_each(|(key, body)| state.handle_local(*key, Some(*body), now));
@@ -298,6 +301,7 @@ impl Relay {
                     Report::ForeignVip { site, vip } => Some(Event::ForeignVip { site, vip }),
                     Report::DuplicateSite { instance } => Some(Event::DuplicateSite { instance }),
                     Report::TooMany { site } => Some(Event::TooMany { site }),
+                    Report::Versions { site, theirs, ours } => Some(Event::Versions { site, theirs, ours }),
                     // Said once it is on the disk.
                     Report::Incarnation(_) => None,
                 }),
@@ -334,6 +338,8 @@ impl Relay {
                 status.cursor = state.cursor(*id);
                 status.held = state.held(*id);
                 status.refused = state.refused(*id);
+                let (version, build) = state.speaks(*id);
+                (status.version, status.build) = (version, build.map(str::to_owned));
             }
             (*id, status)
         };

@@ -72,9 +72,12 @@ impl Relay {
         let credentials = Arc::clone(&self.face.borrow().credentials);
         for id in self.sites.keys().copied().collect::<Vec<_>>() {
             let Some(link) = self.sites.get(&id).and_then(|site| site.link.as_ref()) else { continue };
-            if let Err(refusal) = credentials.believes(&link.chain, unix) {
-                *self.counters.sent_away.entry(refusal).or_default() += 1;
-                self.lost(id, Ended::Refused(refusal), now);
+            match credentials.believes(&link.chain, unix) {
+                Ok(_) => self.config.clock.believed(unix),
+                Err(refusal) => {
+                    *self.counters.sent_away.entry(refusal).or_default() += 1;
+                    self.lost(id, Ended::Refused(refusal), now);
+                }
             }
         }
     }

@@ -238,6 +238,11 @@ impl Relay {
             Frame::Ping | Frame::Pong => self.ping(id, number, frame == Frame::Ping, now),
             Frame::Moved => self.moved(id, number, now),
             Frame::Goodbye(word) => self.lost(id, Ended::Goodbye(word), now),
+            Frame::Unknown => {
+                self.counters.unknown += 1;
+                // It costs as little as a ping, and there are no more of them.
+                self.ping(id, number, false, now);
+            }
             Frame::Greeting { .. } => self.lost(id, Ended::Malformed, now),
         }
     }

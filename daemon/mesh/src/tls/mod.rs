@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::pki::{Identity, IdentityError, RELAY_CERTIFICATE, RELAY_KEY, REVOKED, TRUST};
 
 /// Both ends name it in the handshake: nothing else is spoken on the port.
-const PROTOCOL: &[u8] = b"bascule-state/1";
+const PROTOCOL: &[u8] = b"bascule-state/2";
 /// A key that others than owner and group can read is not used.
 const OTHERS: u32 = 0o007;
 /// Larger than any file of a relay: a thousand revoked certificates take 40 kB.

@@ -24,13 +24,17 @@ pub enum Refusal {
     NoCertificate,
     /// It speaks no TLS 1.3, or not for this purpose.
     Protocol,
+    /// It speaks another version of our protocol, which has nothing in common with ours.
+    Version,
     /// It refused ours.
     Theirs,
+    /// It says more than it may.
+    Flood,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Expired,
         Self::NotYetValid,
         Self::Revoked,
@@ -38,7 +42,9 @@ impl Refusal {
         Self::WrongName,
         Self::NoCertificate,
         Self::Protocol,
+        Self::Version,
         Self::Theirs,
+        Self::Flood,
     ];
 
     /// The word for labels.
@@ -51,7 +57,9 @@ impl Refusal {
             Self::WrongName => "wrong-name",
             Self::NoCertificate => "no-certificate",
             Self::Protocol => "protocol",
+            Self::Version => "version",
             Self::Theirs => "theirs",
+            Self::Flood => "flood",
         }
     }
 
@@ -65,6 +73,9 @@ impl Refusal {
                 _ => Self::UnknownAuthority,
             },
             Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+                Self::Version
+            }
             Error::AlertReceived(alert) if of_a_certificate(*alert) => Self::Theirs,
             _ => Self::Protocol,
         }
@@ -100,7 +111,11 @@ impl fmt::Display for Refusal {
             Self::WrongName => "its certificate is for somebody else",
             Self::NoCertificate => "it showed no certificate",
             Self::Protocol => "it does not speak our protocol over TLS 1.3",
+            Self::Version => {
+                "it speaks another version of our protocol, or another protocol: upgrade one of the two sites"
+            }
             Self::Theirs => "it refused our certificate",
+            Self::Flood => "it says more than it may",
         })
     }
 }

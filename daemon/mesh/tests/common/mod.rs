@@ -15,7 +15,7 @@ use bascule_core::site::state::io::{Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
-use bascule_mesh::clock::Clock;
+use bascule_mesh::clock::{Clock, Floor};
 use bascule_mesh::pki::Authority;
 use bascule_mesh::state::{Command, Dial, Event, Peer, Relay, RelayConfig, RelayError, Status};
 use tempfile::TempDir;
@@ -111,7 +111,8 @@ impl Mesh {
             peers,
             leads: true,
             reload: Duration::from_millis(50),
-            clock: self.clock.clone(),
+            build: "a test".to_owned(),
+            clock: Arc::new(Floor::new(self.clock.clone(), dir.join("clock"))),
             dial: Dial::default(),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bascule_core::site::SiteId;
 use bascule_core::site::state::message::{Cursor, Message};
+use bascule_core::site::state::version::Speaks;
 use bascule_mesh::clock::Clock;
 use bascule_mesh::state::frame::{Frame, HEADER};
 use bascule_mesh::tls::Credentials;
@@ -53,8 +54,13 @@ impl Rogue {
 
     /// Says Hello as a process of this incarnation that has written nothing and read nothing.
     pub(crate) async fn hello(&mut self, incarnation: u64) {
+        self.hello_as(incarnation, Speaks::OURS).await;
+    }
+
+    /// The same of one that speaks this.
+    pub(crate) async fn hello_as(&mut self, incarnation: u64, speaks: Speaks) {
         let own = Cursor { incarnation, instance: incarnation, seq: 1 };
-        self.say(&Message::Hello { own, read: Cursor::default() }).await;
+        self.say(&Message::Hello { own, read: Cursor::default(), speaks }).await;
     }
 
     /// The next frame: kind and payload; `None` at the end.

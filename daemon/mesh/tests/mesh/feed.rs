@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bascule_core::site::demand::{Count, Rate};
 use bascule_core::site::join::io::Fact;
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_mesh::feed::{Heard, Listener, Order, Server, Status, Word, listen};
@@ -21,9 +22,13 @@ fn summary(ready: u16) -> Fact {
     Fact::Summary { site: B, service: WEB, summary, age: Duration::ZERO }
 }
 
+/// What nodes have said, with their names.
+type Said = Vec<(String, Vec<Count>)>;
+
 struct Relay {
     orders: mpsc::Sender<Order>,
     address: SocketAddr,
+    said: Arc<Mutex<Said>>,
 }
 
 impl Relay {
@@ -33,8 +38,11 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let (orders, taken) = mpsc::channel(16);
-        tokio::spawn(server.run(listener, taken));
-        Self { orders, address }
+        let said = Arc::<Mutex<Said>>::default();
+        let put = Arc::clone(&said);
+        let say = move |name, counts| put.lock().expect("nobody panics with it").push((name, counts));
+        tokio::spawn(server.run(listener, taken, say));
+        Self { orders, address, said }
     }
 
     async fn tell(&self, order: Order) {
@@ -49,10 +57,17 @@ impl Relay {
         };
         assert!(met(status).await.is_some(), "waited until {what}");
     }
+
+    async fn until_said(&self, node: &str, counts: &[Count]) {
+        let said = || self.said.lock().expect("nobody panics with it");
+        let found = met(async || said().iter().any(|(name, all)| name == node && all == counts).then_some(())).await;
+        assert!(found.is_some(), "waited for {counts:?} of {node}: {:?}", said());
+    }
 }
 
 struct Node {
     heard: Arc<Mutex<Vec<Heard>>>,
+    counts: mpsc::Sender<Vec<Count>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -68,9 +83,10 @@ impl Node {
             dial: Dial::default(),
         };
         let put = Arc::clone(&heard);
-        let task =
-            tokio::spawn(listen(listener, async move |what| put.lock().expect("nobody panics with it").push(what)));
-        Self { heard, task }
+        let (counts, queue) = mpsc::channel(256);
+        let say = async move |what| put.lock().expect("nobody panics with it").push(what);
+        let task = tokio::spawn(listen(listener, queue, say));
+        Self { heard, counts, task }
     }
 
     async fn until(&self, what: &str, wanted: impl Fn(&Heard) -> bool) {
@@ -136,4 +152,57 @@ async fn other_sites_strangers_and_the_revoked_are_refused_and_counted() {
     mesh.authority.export(EPOCH, &mesh.dir.path().join("1-r1")).expect("exported");
     relay.until("the revoked is let go", |status| status.sent_away.contains_key(&Refusal::Revoked)).await;
     node.until("it notices", |h| !matches!(h, Heard::Words(_))).await;
+}
+
+const fn count(rate: u64) -> Count {
+    Count { service: WEB, rate: Rate(rate) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_say_what_they_count_on_the_same_connection() {
+    let mut mesh = Mesh::new(1);
+    let relay = Relay::start(&mut mesh).await;
+    let nodes = ["n2", "n3"].map(|name| {
+        let dir = mesh.issue(A, name);
+        Node::new(&mesh, dir, "r1", relay.address)
+    });
+    for node in &nodes {
+        node.until_word("a beat", |w| matches!(w, Word::Beat { .. })).await;
+    }
+    // More than a frame holds: all of it arrives, in parts.
+    let many: Vec<Count> = (0..300).map(|n| Count { service: ServiceId(n), rate: Rate(1000) }).collect();
+    nodes[0].counts.send(many.clone()).await.expect("it listens");
+    nodes[1].counts.send(vec![count(41_500)]).await.expect("it listens");
+    relay.until_said("n2", &many[..256]).await;
+    relay.until_said("n2", &many[256..]).await;
+    relay.until_said("n3", &[count(41_500)]).await;
+    relay.until("frames are counted", |status| status.said == 3 && status.sent_away.is_empty()).await;
+    // And what it hears is no worse for it.
+    relay.tell(Order::Lead(true)).await;
+    relay.tell(Order::Publish(Fact::Demand { service: WEB, rate: Rate(300_000) })).await;
+    nodes[0].until_word("the sum", |w| *w == Word::Fact(Fact::Demand { service: WEB, rate: Rate(300_000) })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_says_nonsense_or_too_much_is_let_go_and_counted_and_the_others_stay() {
+    let mut mesh = Mesh::new(1);
+    let relay = Relay::start(&mut mesh).await;
+    let [good, wrong, loud] = ["n2", "n3", "n4"].map(|name| {
+        let dir = mesh.issue(A, name);
+        Node::new(&mesh, dir, "r1", relay.address)
+    });
+    for node in [&good, &wrong, &loud] {
+        node.until_word("a beat", |w| matches!(w, Word::Beat { .. })).await;
+    }
+    wrong.counts.send(vec![count(Rate::MOST.0 + 1)]).await.expect("it listens");
+    relay.until("nonsense is counted", |status| status.sent_away.get(&Refusal::Protocol) == Some(&1)).await;
+    wrong.until("it notices", |h| !matches!(h, Heard::Words(_))).await;
+    for _ in 0..200 {
+        loud.counts.send(vec![count(1)]).await.expect("it listens");
+    }
+    relay.until("a flood is counted", |status| status.sent_away.get(&Refusal::Flood) >= Some(&1)).await;
+    loud.until("it notices", |h| !matches!(h, Heard::Words(_))).await;
+    good.counts.send(vec![count(7)]).await.expect("it listens");
+    relay.until_said("n2", &[count(7)]).await;
+    assert!(good.heard.lock().expect("nobody panics with it").iter().all(|h| matches!(h, Heard::Words(_))));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::site::state::io::CloseReason;
-use bascule_core::site::state::message::{Cursor, Message, RECORDS};
+use bascule_core::site::state::message::{Message, RECORDS};
 use bascule_core::site::state::record::{Body, Key, Record};
 use bascule_core::site::summary::ServiceId;
 use bascule_mesh::clock::Clock;
@@ -117,7 +117,7 @@ async fn random_bytes_in_good_frames_are_refused_or_mean_nothing() {
         for _ in 0..20 {
             let len = usize::try_from(draw() % 200).expect("small") + 1;
             // A tag that exists, then noise: deeper into the parser than noise alone.
-            let mut bytes = vec![u8::try_from(draw() % 11).expect("small")];
+            let mut bytes = vec![u8::try_from(draw() % 13).expect("small")];
             bytes
                 .extend((0..len).map(|_| u8::try_from(draw() % if round % 2 == 0 { 4 } else { 256 }).expect("a byte")));
             rogue.send(&Frame::Message(bytes)).await;
@@ -290,6 +290,6 @@ async fn strangers_that_say_nothing_take_their_own_place_only() {
     scene.a.until("their time is up", |s| s.counters.unfinished >= 64).await;
     // And there is room again.
     let mut rogue = scene.peer(1).await;
-    rogue.say(&Message::Hello { own: Cursor { incarnation: 1, instance: 1, seq: 1 }, read: Cursor::default() }).await;
+    rogue.hello(1).await;
     assert!(scene.a.status().await.sites[&C].relay.is_some());
 }

@@ -10,4 +10,5 @@ mod hostile;
 mod path;
 mod sync;
 mod takeover;
+mod versions;
 mod wan;

@@ -299,6 +299,9 @@ impl Room {
                 let serving = services.iter().map(|key| self.plane.balancer.serving(key));
                 drop(reply.send(serving.collect()));
             }
+            ForwardRequest::Demand(services, reply) => {
+                drop(reply.send(services.iter().map(|key| self.plane.demand(key)).collect()));
+            }
         }
     }
 }

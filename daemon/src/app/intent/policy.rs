@@ -2,7 +2,7 @@
 
 use bascule_core::node::config::Announce;
 use bascule_core::service::NodeSpec;
-use bascule_core::service::plan::{Limits, PlanPolicy};
+use bascule_core::service::plan::{Limits, PlanPolicy, PlanSites};
 use bascule_core::service::translate::Policy;
 use bascule_core::shard::eligible::NodePolicy;
 use bascule_ebpf_common::forward::{MAX_SERVICES, MAX_SOURCES};
@@ -28,8 +28,8 @@ fn limits() -> Limits {
     }
 }
 
-/// `None`: Services are left alone.
-pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
+/// `None`: Services are left alone. `sites`: the file's and the cluster's.
+pub(in crate::app) fn of(file: &Loaded, sites: Option<PlanSites>) -> Option<PlanPolicy> {
     let services = file.kubernetes.as_ref()?.services.as_ref()?;
     let forwarding = file.forwarding.iter();
     let groups = file.node.groups.iter().flat_map(|group| group.owned());
@@ -59,11 +59,12 @@ pub(in crate::app) fn of(file: &Loaded) -> Option<PlanPolicy> {
         file_neighbors: file.bgp.as_ref().map(|bgp| bgp.speaker.neighbors.iter().map(|n| n.name.clone()).collect()),
         file_services: forwarding.clone().flat_map(|f| &f.config.services).map(|service| service.key()).collect(),
         file_nodes: forwarding.flat_map(|f| f.config.nodes.clone()).filter(|node| here(file, node)).collect(),
+        sites,
         limits: limits(),
     })
 }
 
 /// Is it a node of this site?
-fn here(file: &Loaded, node: &NodeSpec) -> bool {
+pub(super) fn here(file: &Loaded, node: &NodeSpec) -> bool {
     file.sites.as_ref().is_none_or(|sites| node.site == sites.here.0)
 }

@@ -107,11 +107,13 @@ async fn tell_state(mut state: watch::Receiver<ApiState>, handle: IntentHandle) 
     }
 }
 
-/// One line when the role does not allow the kinds of announcements, and when it does again.
+/// One line when the role does not allow the kinds of announcements and sites, and when it does again.
 fn tell_untold(handle: &IntentHandle, now: Option<String>) {
     match (handle.untold(), &now) {
-        (None, Some(words)) => warn!(words, "objects about announcements are not read; what is known of them stays"),
-        (Some(_), None) => info!("objects about announcements are read again"),
+        (None, Some(words)) => {
+            warn!(words, "objects about announcements and sites are not read; what is known of them stays")
+        }
+        (Some(_), None) => info!("objects about announcements and sites are read again"),
         (None, None) | (Some(_), Some(_)) => {}
     }
     handle.set_untold(now);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bascule_core::balance::SiteSpec;
 use bascule_core::service::ServiceKey;
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::READ;
 use bascule_core::site::summary::ServiceId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -54,6 +55,26 @@ pub(super) async fn watch(keys: watch::Receiver<Keys>, asked: ForwardHandle, new
             }
         }
         if news.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Tells what clients have brought, every [`READ`], until nobody listens.
+pub(super) async fn count(keys: watch::Receiver<Keys>, asked: ForwardHandle, news: mpsc::Sender<News>) {
+    let mut tick = interval(READ);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !news.is_closed() {
+        tick.tick().await;
+        let wanted = Arc::clone(&keys.borrow());
+        if wanted.is_empty() {
+            continue;
+        }
+        let services: Arc<[ServiceKey]> = wanted.values().copied().collect();
+        // A room that loads programs does not answer for a while: what was counted is told with the next answer.
+        let Ok(totals) = asked.demand(services).await else { continue };
+        let counts = wanted.keys().zip(totals).filter_map(|(id, total)| Some((*id, total?))).collect();
+        if news.send(News::Counts(counts)).await.is_err() {
             return;
         }
     }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bascule_core::balance::serving::Serving;
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::Count;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
 use bascule_core::site::path::io::Event as PathEvent;
@@ -28,14 +29,13 @@ use bascule_core::site::policy::io::Config as PolicyConfig;
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::summary::ServiceId;
 use bascule_core::time::Instant;
-use bascule_mesh::clock::Clock;
+use bascule_mesh::clock::{Clock, Floor};
 use bascule_mesh::feed::{Heard, Word};
 use bascule_mesh::path::PathStatus;
 use bascule_mesh::state::Event;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::warn;
 
 use super::forward::ForwardSender;
 use crate::clock;
@@ -81,14 +81,18 @@ enum News {
     Path(SiteId, PathEvent),
     /// What the balancer sees of a service.
     Serving(ServiceId, Serving),
+    /// What clients have asked for at this node since its counters began.
+    Counts(Vec<(ServiceId, u64)>),
+    /// What another node of this site counts, by the name in its certificate.
+    Said(String, Vec<Count>),
     /// Of the lease of a service that one site at a time has.
     Lease(ServiceId, Said),
 }
 
-/// The part of the file that needs a start to change.
-fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
+/// The part of the file, or of this site's Site, that needs a start to change.
+pub(super) fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
     let s = sites?;
-    Some((s.here, &s.domain, &s.certificates, s.relay.as_ref(), s.nodes_port, s.path_port))
+    Some((s.here, &s.domain, &s.certificates, s.relay.as_ref(), s.nodes_port, s.path_port, &s.clock))
 }
 
 /// The way into the room.
@@ -96,71 +100,99 @@ fn fixed(sites: Option<&Sites>) -> Option<impl PartialEq + std::fmt::Debug> {
 pub(super) struct SitesSender(watch::Sender<Option<Sites>>);
 
 impl SitesSender {
-    /// Another file; what needs a start keeps its present value in it, with the whole of both sections.
-    pub(super) fn config(&self, current: &Loaded, next: &mut Loaded) {
-        if fixed(next.sites.as_ref()) != fixed(current.sites.as_ref()) {
-            warn!("a change of `site` takes effect with the next start, and what else changed of `sites` with it");
-            next.sites.clone_from(&current.sites);
-        }
+    /// What is in force, of file and cluster. With the first that there are the room begins.
+    pub(super) fn config(&self, next: Option<&Sites>) {
         self.0.send_if_modified(|sites| {
-            let changed = *sites != next.sites;
-            sites.clone_from(&next.sites);
+            let changed = sites.as_ref() != next;
+            *sites = next.cloned();
             changed
         });
     }
 }
 
-/// The room, if this site has others.
-pub(super) struct Running(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+/// The room, which waits for the first word of what sites there are.
+pub(super) struct Running(oneshot::Sender<()>, JoinHandle<()>);
+
+/// What it begins with.
+struct Seat {
+    node: String,
+    seed: u64,
+    forward: ForwardSender,
+    asked: ForwardHandle,
+    handle: SitesHandle,
+}
 
 impl Running {
-    /// Starts it as the file in force at the start says.
+    /// Starts it as what is in force at the start says.
     ///
     /// # Errors
     /// When this system has no random numbers.
     pub(super) fn start(
-        loaded: &Loaded,
+        whole: &Loaded,
         forward: &ForwardSender,
         asked: &ForwardHandle,
         handle: &SitesHandle,
     ) -> Result<(Self, SitesSender)> {
-        let (sender, configs) = watch::channel(loaded.sites.clone());
-        let Some(sites) = loaded.sites.clone() else { return Ok((Self(None), SitesSender(sender))) };
+        let (sender, configs) = watch::channel(whole.sites.clone());
         let (stop, stopped) = oneshot::channel();
-        let (news, inbox) = mpsc::channel(INBOX);
-        let clock: Arc<dyn Clock> = Arc::new(Boot);
-        let join = Join::new(join_config(&sites), now());
-        let (keys, watched) = watch::channel(local::keys(&sites));
-        tokio::spawn(local::watch(watched, asked.clone(), news.clone()));
-        let (tables, applied) = local::apply(forward.clone());
-        let orders = handle.open_orders();
-        let room = Room {
-            node: loaded.node.node.clone(),
-            paths: Paths::new(super::random_seed()?, news.clone(), Arc::clone(&clock)),
-            authority: Authority::new(news.clone(), forward.clone()),
-            relays: Relays::new(news, clock),
-            join,
-            records: BTreeMap::new(),
-            keys,
-            tables,
+        let seat = Seat {
+            node: whole.node.node.clone(),
+            seed: super::random_seed()?,
+            forward: forward.clone(),
+            asked: asked.clone(),
             handle: handle.clone(),
-            teller: Teller::default(),
-            retry_at: now(),
-            confirm_at: now() + CONFIRM,
-            sites,
         };
-        let task = tokio::spawn(room.run(configs, inbox, applied, orders, stopped));
-        Ok((Self(Some((stop, task))), SitesSender(sender)))
+        Ok((Self(stop, tokio::spawn(seat.run(configs, stopped))), SitesSender(sender)))
     }
 
     /// Takes leave of other sites, so that they need not wait for silence.
     pub(super) async fn stop(self, grace: Duration) {
-        let Some((stop, mut task)) = self.0 else { return };
+        let Self(stop, mut task) = self;
         // It hears also of a sender that is gone.
         let _told = stop.send(());
         if tokio::time::timeout(grace, &mut task).await.is_err() {
             task.abort();
         }
+    }
+}
+
+impl Seat {
+    async fn run(self, mut configs: watch::Receiver<Option<Sites>>, mut stopped: oneshot::Receiver<()>) {
+        let sites = loop {
+            let known = configs.borrow_and_update().clone();
+            if let Some(sites) = known {
+                break sites;
+            }
+            tokio::select! {
+                _ = &mut stopped => return,
+                changed = configs.changed() => if changed.is_err() { return },
+            }
+        };
+        let Self { node, seed, forward, asked, handle } = self;
+        let (news, inbox) = mpsc::channel(INBOX);
+        let clock: Arc<dyn Clock> = Arc::new(Floor::new(Arc::new(Boot), sites.clock.clone()));
+        let (keys, watched) = watch::channel(local::keys(&sites));
+        tokio::spawn(local::watch(watched.clone(), asked.clone(), news.clone()));
+        tokio::spawn(local::count(watched, asked, news.clone()));
+        let (tables, applied) = local::apply(forward.clone());
+        let orders = handle.open_orders();
+        let room = Room {
+            node,
+            paths: Paths::new(seed, news.clone(), Arc::clone(&clock)),
+            authority: Authority::new(news.clone(), forward),
+            relays: Relays::new(news, clock),
+            join: Join::new(join_config(&sites), now()),
+            records: BTreeMap::new(),
+            keys,
+            tables,
+            handle,
+            teller: Teller::default(),
+            unwanted: 0,
+            retry_at: now(),
+            confirm_at: now() + CONFIRM,
+            sites,
+        };
+        room.run(configs, inbox, applied, orders, stopped).await;
     }
 }
 
@@ -195,6 +227,8 @@ struct Room {
     tables: mpsc::Sender<local::Told>,
     handle: SitesHandle,
     teller: Teller,
+    /// Counts of nodes that are of no service here.
+    unwanted: u64,
     retry_at: Instant,
     confirm_at: Instant,
 }
@@ -249,6 +283,8 @@ impl Room {
         let now = now();
         match news {
             News::Serving(service, serving) => self.join.handle_serving(service, serving, now),
+            News::Counts(totals) => self.join.handle_counts(&totals, now),
+            News::Said(node, counts) => self.unwanted += self.join.handle_said(&node, &counts, now) as u64,
             News::Path(site, event) => {
                 self.teller.path(&self.sites, site, &event);
                 if let Some(status) = self.paths.ask(site).await {
@@ -257,6 +293,9 @@ impl Room {
             }
             News::Heard(relay, heard) => {
                 self.teller.heard(&relay, &heard);
+                if let Heard::Unknown(count) = heard {
+                    self.relays.unknown_words += count;
+                }
                 let Heard::Words(words) = heard else { return };
                 for word in words {
                     match word {
@@ -334,6 +373,7 @@ impl Room {
                 }
                 Action::Credit { to, service, amount, lend } => self.relays.credit(to, service, amount, lend).await,
                 Action::Publish(fact) => self.relays.publish(fact).await,
+                Action::Say(counts) => self.relays.say(&counts),
                 Action::Report(report) => self.teller.report(&self.sites, &report),
                 Action::Timeline(timeline) => {
                     self.teller.timeline(&self.sites, &timeline);
@@ -355,6 +395,7 @@ impl Room {
             changes,
             drains: Vec::new(),
             lease: None,
+            brought: None,
             now: now(),
         });
     }

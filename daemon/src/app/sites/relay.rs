@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::demand::Count;
 use bascule_core::site::join::io::Fact;
 use bascule_core::site::state::io::{Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
@@ -30,6 +31,8 @@ const ORDERS: usize = 1024;
 const RELOAD: Duration = Duration::from_secs(5);
 /// A driver that does not say how it is by then is asked again in the next slot.
 const ANSWER: Duration = Duration::from_millis(200);
+/// Counts that wait for a relay of this site; more are dropped, and said again within a second.
+const COUNTS: usize = 16;
 /// What a relay that stops may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -40,18 +43,27 @@ struct Running {
     relay: JoinHandle<()>,
 }
 
+/// Another relay of this site, which this node listens to.
+struct Ear {
+    address: SocketAddr,
+    counts: mpsc::Sender<Vec<Count>>,
+    task: JoinHandle<()>,
+}
+
 /// All that this node has to do with relays.
 pub(super) struct Relays {
     news: mpsc::Sender<News>,
     clock: Arc<dyn Clock>,
     running: Option<Running>,
-    ears: BTreeMap<String, (SocketAddr, JoinHandle<()>)>,
+    ears: BTreeMap<String, Ear>,
     /// News of the relay found no room.
     lost: Arc<AtomicBool>,
     /// Why the relay does not run, or why this node's certificate is not good.
     pub(super) trouble: Option<String>,
     pub(super) state: Option<Status>,
     pub(super) told: Option<feed::Status>,
+    /// Words of relays that only later versions know.
+    pub(super) unknown_words: u64,
     /// Our certificate ends, in seconds since 1970.
     pub(super) expires: Option<u64>,
 }
@@ -83,7 +95,7 @@ pub(super) fn stranger(identity: &Identity, sites: &Sites) -> Option<String> {
 impl Relays {
     pub(super) fn new(news: mpsc::Sender<News>, clock: Arc<dyn Clock>) -> Self {
         let (running, ears, lost, trouble) = Default::default();
-        Self { news, clock, running, ears, lost, trouble, state: None, told: None, expires: None }
+        Self { news, clock, running, ears, lost, trouble, state: None, told: None, unknown_words: 0, expires: None }
     }
 
     /// Starts what does not run and listens to whom it shall.
@@ -116,8 +128,8 @@ impl Relays {
         let relays = sites.own().relays.iter().filter(|(name, _)| Some(name) != own);
         let wanted: BTreeMap<&String, SocketAddr> =
             relays.map(|(name, at)| (name, SocketAddr::new(at.ip(), sites.nodes_port))).collect();
-        for (_, (_, ear)) in self.ears.extract_if(.., |name, (at, _)| wanted.get(name) != Some(&*at)) {
-            ear.abort();
+        for (_, ear) in self.ears.extract_if(.., |name, ear| wanted.get(name) != Some(&ear.address)) {
+            ear.task.abort();
         }
         for (name, address) in wanted {
             if self.ears.contains_key(name) {
@@ -131,11 +143,12 @@ impl Relays {
                 dial: Dial::default(),
             };
             let (relay, news) = (name.clone(), self.news.clone());
-            let ear = tokio::spawn(feed::listen(listener, async move |heard| {
+            let (counts, queue) = mpsc::channel(COUNTS);
+            let task = tokio::spawn(feed::listen(listener, queue, async move |heard| {
                 // A room that has ended hears nothing.
                 let _ended = news.send(News::Heard(relay.clone(), heard)).await;
             }));
-            self.ears.insert(name.clone(), (address, ear));
+            self.ears.insert(name.clone(), Ear { address, counts, task });
         }
     }
 
@@ -150,6 +163,7 @@ impl Relays {
             peers: peers(sites),
             leads: false,
             reload: RELOAD,
+            build: format!("bascule {}", env!("CARGO_PKG_VERSION")),
             clock: Arc::clone(&self.clock),
             dial: Dial::default(),
         });
@@ -157,7 +171,11 @@ impl Relays {
         let server = Server::new(sites.certificates.clone(), RELOAD, Arc::clone(&self.clock));
         let server = server.map_err(|error| error.to_string())?;
         let ((orders, taken), (feed, feed_orders)) = (mpsc::channel(ORDERS), mpsc::channel(ORDERS));
-        tokio::spawn(server.run(nodes, feed_orders));
+        let said = self.news.clone();
+        tokio::spawn(server.run(nodes, feed_orders, move |node, counts| {
+            // A room that is busy hears the next word of it.
+            let _full = said.try_send(News::Said(node, counts));
+        }));
         let (news, lost) = (self.news.clone(), Arc::clone(&self.lost));
         let relay = tokio::spawn(async move {
             let say = |event| {
@@ -209,6 +227,13 @@ impl Relays {
         self.tell(Order::Publish(fact)).await;
     }
 
+    /// Tells all other relays of this site what clients bring here.
+    pub(super) fn say(&self, counts: &[Count]) {
+        for ear in self.ears.values() {
+            let _full = ear.counts.try_send(counts.to_vec());
+        }
+    }
+
     /// A relay that has ended says so by itself.
     async fn order(&mut self, command: Command) {
         if let Some(running) = &self.running {
@@ -248,8 +273,8 @@ impl Relays {
 
     /// Takes leave.
     pub(super) async fn stop(&mut self) {
-        for (_, (_, ear)) in std::mem::take(&mut self.ears) {
-            ear.abort();
+        for (_, ear) in std::mem::take(&mut self.ears) {
+            ear.task.abort();
         }
         self.order(Command::Stop).await;
         if let Some(running) = self.running.take() {

@@ -9,6 +9,7 @@ use bascule_core::site::orders::Turn;
 use bascule_core::site::path::io::Event as PathEvent;
 use bascule_core::site::policy::io::Report as PolicyReport;
 use bascule_core::site::policy::standing::State;
+use bascule_core::site::state::version::Speaks;
 use bascule_core::site::timeline::Timeline;
 use bascule_mesh::feed::Heard;
 use bascule_mesh::state::{Event, Failed};
@@ -24,7 +25,10 @@ pub(super) struct Teller {
     failed: BTreeMap<SiteId, Failed>,
     sent_away: BTreeSet<(Option<SiteId>, Refusal)>,
     foreign: BTreeSet<(SiteId, IpAddr)>,
+    versions: BTreeMap<SiteId, Speaks>,
     heard: BTreeMap<String, &'static str>,
+    /// Relays of this site that run a later version.
+    later: BTreeSet<String>,
     conditions: Vec<String>,
 }
 
@@ -58,6 +62,11 @@ impl Teller {
                     warn!(site = named(site), %vip, "another site claims a VIP that is not in its prefixes");
                 }
             }
+            Event::Versions { site, theirs, ours } => {
+                if self.versions.insert(*site, *theirs) != Some(*theirs) {
+                    error!(site = named(site), %theirs, %ours, "another site speaks no version that this one speaks: upgrade one of the two");
+                }
+            }
             Event::TooMany { site } => warn!(site = named(site), "another site has more records than it may"),
             Event::DuplicateSite { instance } => {
                 error!(instance, "another process writes as this site: nothing is exported any more");
@@ -75,6 +84,15 @@ impl Teller {
     /// Of a relay of this site.
     pub(super) fn heard(&mut self, relay: &str, heard: &Heard) {
         let word = match heard {
+            Heard::Unknown(_) => {
+                if self.later.insert(relay.to_owned()) {
+                    info!(
+                        relay,
+                        "a relay of this site says what only later versions know: that is left out and counted"
+                    );
+                }
+                return;
+            }
             Heard::Words(_) => "heard",
             Heard::Refused(_) => "refused",
             Heard::Unready(_) => "unready",
@@ -88,6 +106,7 @@ impl Teller {
             Heard::Refused(refusal) => warn!(relay, %refusal, "a relay of this site is not listened to"),
             Heard::Unready(error) => warn!(relay, error, "this node cannot listen to a relay of its site"),
             Heard::Lost => warn!(relay, "a relay of this site is not heard"),
+            Heard::Unknown(_) => {}
         }
     }
 

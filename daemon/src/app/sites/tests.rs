@@ -44,6 +44,7 @@ fn sites(here: u8, rank: u8, counts: [u8; 2]) -> Sites {
         path_port: 7847,
         rank,
         terms: "terms".into(),
+        clock: "clock".into(),
         authority: None,
         all: all.into(),
         services: BTreeMap::new(),

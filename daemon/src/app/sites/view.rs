@@ -31,6 +31,8 @@ pub(super) fn status(room: &Room) -> SitesStatus {
         drains: super::orders::views(sites, join, now),
         state,
         feed: relays.told.clone(),
+        unknown_words: relays.unknown_words,
+        unwanted_counts: room.unwanted,
     }
 }
 
@@ -84,6 +86,7 @@ fn service(room: &Room, (id, spread): (&ServiceId, &Spread), now: Instant) -> Se
         },
         tables: room.join.history(*id).and_then(|h| h.iter().last()).map_or(0, |last| last.generation),
         spill: away,
+        brought: room.join.brought(*id, now),
         lease: room.authority.view(*id, now),
         sites: opinions.into_iter().map(standing).collect(),
     }

@@ -27,7 +27,7 @@ type Refused = (&'static str, String, String);
 ///
 /// # Errors
 /// The field, and what is wrong with it.
-pub fn check_words(kind: &str, name: &str, words: &str) -> Result<(), String> {
+pub(in crate::config) fn check_words(kind: &str, name: &str, words: &str) -> Result<(), String> {
     if kind == PEER { neighbor_of(name, words, None, None).map(drop) } else { action_of(words, None).map(drop) }
 }
 

@@ -6,7 +6,7 @@ mod export;
 mod neighbor;
 mod rules;
 
-pub use cluster::check_words;
+pub(super) use cluster::check_words;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ const SOCKET: &str = "an address with a port, such as 10.0.0.11:7845";
 
 pub(super) static SITE: Section = Section {
     path: "site",
-    about: "This site, and this node's part in what sites tell one another ([sites.md](../sites.md)). Needs `sites` and `forwarding`. A change takes effect with the next start.",
+    about: "This site, and this node's part in what sites tell one another ([sites.md](../sites.md)). Needs `forwarding`, and `sites` or, with `kubernetes.services`, Sites of the cluster. A change takes effect with the next start.",
     fields: &[
         field("name", Text { what: "a name", right: NAME }, Required, "Which of `sites` this one is."),
         field(
@@ -48,6 +48,12 @@ pub(super) static SITE: Section = Section {
             "Directory in which a file for each `activePassive` service says whether this site has it, by which term, and until when.",
         ),
         field(
+            "clock",
+            Text { what: "a path", right: "a file in a directory that is there" },
+            Value("/var/lib/bascule/clock"),
+            "File in which this node keeps the last time at which it believed a certificate: none is held against an earlier one, whatever the wall clock says. Lost, or not writable, it does no harm while the wall clock is right.",
+        ),
+        field(
             "nodesPort",
             Whole { min: 1, max: 65535 },
             Value("7849"),
@@ -62,9 +68,9 @@ pub(super) static SITE: Section = Section {
     ],
 };
 
-pub(super) static SITES: Section = Section {
+pub(in crate::config) static SITES: Section = Section {
     path: "sites.NAME",
-    about: "A site, by its name; this one among them. All but `secretFile` is the same in all sites.",
+    about: "A site, by its name; this one among them. All but `secretFile` is the same in all sites. With `kubernetes.services` any of them may be a Site of the cluster instead ([kubernetes.md](../kubernetes.md)); one that is here wins over a Site of its name.",
     fields: &[
         field("id", Whole { min: 1, max: 63 }, Required, "Unique number. It stands in packets and certificates."),
         field(
@@ -113,7 +119,7 @@ static GATEWAYS: Section = Section {
             "id",
             Whole { min: 1, max: 4095 },
             Required,
-            "Its id in `forwarding.nodes` there. No node of any site may have the same: packets between sites name them.",
+            "Its id in `forwarding.nodes` there, or, of a node of a cluster, that of its annotation `bascule.dev/node-id`. No node of any site may have the same: packets between sites name them.",
         ),
         field(
             "address",
@@ -156,7 +162,7 @@ pub(super) static SPREAD: Section = Section {
             "capacity",
             Whole { min: 1, max: 1_000_000_000 },
             Words("not known"),
-            "New connections a second that this site carries with all endpoints ready. What another site cannot serve is split by it.",
+            "New connections a second that this site carries with all endpoints ready, of UDP datagrams a second. What clients bring beyond 0.95 of it goes where room is lent (`localFirst`); what another site cannot serve is split by it.",
         ),
         field(
             "capacityPerEndpoint",

@@ -44,6 +44,8 @@ pub(super) struct Around<'a> {
     pub(super) forwarding: Option<&'a forwarding::Read>,
     /// Sites; `None` when there are none or an error was noted.
     pub(super) sites: Option<&'a Sites>,
+    /// No error was noted of `site` and `sites`, and which site this is stands elsewhere.
+    pub(super) known_elsewhere: bool,
     pub(super) base_dir: &'a Path,
     pub(super) errors: &'a Errors,
 }
@@ -78,6 +80,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>, warnings: &mut Vec<Strin
     let of_sites = sites::SpreadAround {
         sites: around.sites,
         given: file.has("site") || file.has("sites"),
+        elsewhere: file.has("site") && around.known_elsewhere,
         authority: file.has("etcd"),
         errors: around.errors,
     };

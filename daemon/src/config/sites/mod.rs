@@ -1,5 +1,7 @@
-//! The sections `site` and `sites`: which site this is, what the others are, and what this node has to do with them.
+//! The sections `site` and `sites`: which site this is, what the others are, and what this node has to do with them. With a cluster its Sites
+//! are added to the second one.
 
+mod cluster;
 mod rules;
 mod spread;
 #[cfg(test)]
@@ -21,6 +23,8 @@ use super::keys;
 use super::read::{At, Errors, Map};
 use super::values;
 
+pub(super) use cluster::check_words;
+pub use cluster::{Joined, SiteFile};
 pub use spread::Spread;
 pub(super) use spread::{Around as SpreadAround, Policy, read as spread};
 
@@ -50,6 +54,8 @@ pub struct Sites {
     pub rank: u8,
     /// Directory of the files that say by which term this site has a service.
     pub terms: PathBuf,
+    /// File of the last time at which a certificate was believed.
+    pub clock: PathBuf,
     /// Who decides which site has an activePassive service.
     pub authority: Option<Etcd>,
     /// All sites, this one among them.
@@ -115,6 +121,8 @@ pub(super) struct Around<'a> {
     pub(super) nodes: Vec<(&'a str, u16)>,
     /// UDP ports that are taken, and by what.
     pub(super) taken: Vec<(u16, &'static str)>,
+    /// Nodes and sites come from a cluster, too.
+    pub(super) cluster: bool,
 }
 
 /// A site as far as it could be read, with what rules look at.
@@ -135,7 +143,7 @@ struct Gateway {
     address: At<std::net::IpAddr>,
 }
 
-/// Reads both sections: `Some(None)` without them, `None` when an error was noted.
+/// Reads both sections: `Some(None)` without them, or where it is for Sites of the cluster to say what this one is; `None` when an error was noted.
 #[expect(clippy::option_option, reason = "absent, wrong and given are three things")]
 pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>> {
     if !file.has("site") && !file.has("sites") {
@@ -146,12 +154,13 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
         ("site", "sites", "add sites with every site, this one among them"),
         ("site", "forwarding", "add forwarding with its nodes and keyFile"),
     ] {
-        if file.has(has) && !file.has(lacks) {
+        if file.has(has) && !file.has(lacks) && !(around.cluster && lacks == "sites") {
             file.wrong(lacks, format!("missing, and there is a {has} section"), right);
         }
     }
     let site = file.has("site").then(|| file.section("site")).flatten();
-    let all = file.has("sites").then(|| file.named("sites", SITES_MAX)).flatten();
+    let nowhere = || At { value: Vec::new(), at: file.at, path: "sites".to_owned() };
+    let all = if file.has("sites") { file.named("sites", SITES_MAX) } else { around.cluster.then(nowhere) };
     let (site, all) = (site?, all?);
     let own = site.text("name", values::name);
     let domain = site.text("domain", values::server_name);
@@ -159,15 +168,23 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
     let relay = site.has("relay").then(|| site.text("relay", values::node_name));
     let listen = site.has("listen").then(|| site.text("listen", values::socket_address));
     let incarnation = site.text("incarnation", values::path);
-    let terms = site.text("terms", values::path);
+    let (terms, clock) = (site.text("terms", values::path), site.text("clock", values::path));
     let (nodes_port, path_port) = (site.whole::<u16>("nodesPort"), site.whole::<u16>("pathPort"));
     // Without it, nothing can be said of secrets: one is this site, and none is known to be it.
-    let own_name = own.as_ref().filter(|own| all.value.iter().any(|(name, _)| name.value == own.value));
+    let listed = |own: &&At<String>| around.cluster || all.value.iter().any(|(name, _)| name.value == own.value);
+    let own_name = own.as_ref().filter(listed);
     let own_name = own_name.map(|own| own.value.as_str());
     let sites: Vec<Read> = all.value.iter().map(|(name, map)| one(name, map, own_name, around)).collect();
     let whole = rules::across(&sites, around.errors);
     let own = own?;
     let Some(here) = sites.iter().find(|site| site.name.value == own.value) else {
+        if around.cluster {
+            // What is wrong with the others is noted; the rest waits for a Site of the name.
+            let good = whole && sites.iter().all(|other| other.made(SiteId(0)).is_some());
+            let read = relay.is_none_or(|relay| relay.is_some()) && listen.is_none_or(|listen| listen.is_some());
+            let whole = domain.is_some() && certificates.is_some() && incarnation.is_some() && terms.is_some();
+            return (good && read && whole && nodes_port.is_some() && path_port.is_some()).then_some(None);
+        }
         site.refuse(&own, format!("{} is none of sites", own.value), "use a name of sites, or add it there");
         return None;
     };
@@ -193,12 +210,14 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
         path_port: path_port?.value,
         rank: rank?,
         terms: path(terms?),
+        clock: path(clock?),
         authority: None,
         all: named?,
         services: BTreeMap::new(),
     }))
 }
 
+/// One of `sites`; the name of this one decides whether it needs a secret.
 fn one(name: &At<String>, map: &Map<'_>, own: Option<&str>, around: &Around<'_>) -> Read {
     let id = map.whole("id");
     let region = if map.has("region") { map.text("region", values::name) } else { Some(name.clone()) };

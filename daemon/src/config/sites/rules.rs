@@ -62,7 +62,7 @@ pub(super) fn across(sites: &[Read], errors: &Errors) -> bool {
     good
 }
 
-/// Gateways of this site are nodes of `forwarding.nodes`; those of others have ids that none of these has.
+/// Gateways of this site are nodes of `forwarding.nodes`, or of the cluster; those of others have ids that none of these has.
 pub(super) fn nodes(sites: &[Read], here: &Read, around: &Around<'_>) -> bool {
     let mut good = true;
     let mut wrong = |id: &At<u16>, wrong: String, right: &str| {
@@ -79,7 +79,15 @@ pub(super) fn nodes(sites: &[Read], here: &Read, around: &Around<'_>) -> bool {
                     let text = format!("{} is also the id of node {node} here", id.value);
                     wrong(id, text, "give the nodes of all sites ids of their own");
                 }
-            } else if same_id.is_none_or(|(node, _)| *node != name.value) {
+                continue;
+            }
+            // A node that the file does not know may be the cluster's.
+            let known = around.nodes.iter().any(|(node, _)| *node == name.value);
+            let other = match same_id {
+                Some((node, _)) => *node != name.value,
+                None => known || !around.cluster,
+            };
+            if other {
                 let text = format!("{} is not the id of node {} in forwarding.nodes", id.value, name.value);
                 wrong(id, text, "use the id that it has there");
             }

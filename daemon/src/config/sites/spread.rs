@@ -32,6 +32,8 @@ pub(in crate::config) struct Around<'a> {
     pub(in crate::config) sites: Option<&'a Sites>,
     /// There is a section, right or wrong.
     pub(in crate::config) given: bool,
+    /// What this site is stands in the cluster, and not in the file.
+    pub(in crate::config) elsewhere: bool,
     /// There is an authority over leases: a section `etcd`, right or wrong.
     pub(in crate::config) authority: bool,
     pub(in crate::config) errors: &'a Errors,
@@ -64,6 +66,11 @@ pub(in crate::config) fn read(
     let map = service.section("sites")?;
     if !around.given {
         map.wrong("", "there is no site section", "add site and sites");
+        return None;
+    }
+    if around.elsewhere {
+        let wrong = "what this site is stands in a Site of the cluster, and not in this file";
+        map.wrong("", wrong, "add it to sites, or use a Service and a SiteTrafficPolicy");
         return None;
     }
     let mode = map.word_at("mode");

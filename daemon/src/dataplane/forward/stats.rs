@@ -77,6 +77,7 @@ impl Stats {
             bytes: sum.bytes + cpu.bytes,
             new_flows: sum.new_flows + cpu.new_flows,
             orphans: sum.orphans + cpu.orphans,
+            asked: sum.asked + cpu.asked,
         }))
     }
 

@@ -208,6 +208,7 @@ pub(crate) fn in_force() -> crate::handle::intent::InForce {
 /// This site and one more, of which much is known.
 pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     use bascule_core::site::SiteId;
+    use bascule_core::site::join::demand::Brought;
     use bascule_core::site::path::io::{Carriage, Refused, Status};
     use bascule_core::site::policy::Opinion;
     use bascule_core::site::policy::facts::Verdict;
@@ -233,6 +234,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     };
     let counters = Counters { sent: 30, received: 20, ..Counters::default() };
     let session = SessionStatus { sent: 300, received: 200, relay: Some("m1".to_owned()), ..SessionStatus::default() };
+    let session = SessionStatus { version: Some(2), build: Some("bascule 9.9".to_owned()), ..session };
     let mut state = bascule_mesh::state::Status { leads: true, incarnation: 3, ..Default::default() };
     state.counters.sent_away.insert(Refusal::Revoked, 2);
     let opinion = Opinion {
@@ -268,6 +270,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             mode: "weighted",
             tables: 9,
             spill: 0.375,
+            brought: Brought { node: 40.25, site: 100.5, capacity: 50, lent: 0.0, borrowed: 53.0 },
             lease: None,
             sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None }],
         }],
@@ -279,6 +282,8 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         }],
         state: Some(state),
         feed: None,
+        unknown_words: 0,
+        unwanted_counts: 3,
     }
 }
 

@@ -12,6 +12,9 @@ pub struct ServiceStats {
     pub new_flows: u64,
     /// Packets that nobody knew.
     pub orphans: u64,
+    /// What clients asked for at this node: new connections (a SYN without ACK), of UDP datagrams. Counted where there are other sites
+    /// ([`super::CONFIG_SITES`]), whoever takes it.
+    pub asked: u64,
 }
 
 /// Traffic of one endpoint, by slot, with what it says of the endpoint's health without a probe.
@@ -53,6 +56,6 @@ pub const BUCKET_ICMP: u32 = 1;
 /// Bucket of packets that may ask another site.
 pub const BUCKET_REMOTE: u32 = 2;
 
-const _: () = assert!(size_of::<ServiceStats>() == 32);
+const _: () = assert!(size_of::<ServiceStats>() == 40);
 const _: () = assert!(size_of::<EndpointStats>() == 64);
 const _: () = assert!(size_of::<Bucket>() == 16);

@@ -104,7 +104,7 @@ pub(super) fn follow<P: Packet>(packet: &P, config: &'static Config, work: &mut 
             return verdict;
         }
     } else {
-        found.count(work.ip.length);
+        found.count(work.ip.length, false);
     }
     let id = (value >> ID_SHIFT & ID_MASK) as u16;
     let mut request = Request { config, found, work };

@@ -34,6 +34,8 @@ impl Truth {
 
 /// New flows that a site on probation may get.
 const PROBATION: f64 = 0.02;
+/// Of a way whose round trip is four times the usual, to two digits (F12: 0.3). Medians wander by a thousandth.
+const SLOW: f64 = 0.305;
 /// Changes of a standing by a longer way (F12).
 const TRANSITIONS: usize = 2;
 /// An urgent record is known at the other end of a session that works.
@@ -93,8 +95,14 @@ impl Checker {
                 return wrong("an activePassive VIP finds another owner", text);
             }
         }
-        if scene.class == Class::F12 {
+        if let Some((slow, by)) = scene.slow {
             slower_is_not_down(&live().map(|(_, host)| host).collect::<Vec<_>>(), now)?;
+            let ways = live().flat_map(|(site, host)| host.paths.keys().map(move |other| (site, host, *other)));
+            let slow = ways.filter(|(site, _, other)| now >= by && slow.has(*site, *other));
+            let mut weights = slow.filter_map(|(site, host, other)| Some((site, other, host.weighs(other)?)));
+            if let Some((site, other, weight)) = weights.find(|(.., weight)| *weight >= SLOW) {
+                return wrong("a slow way weighs less", format!("at site {site} that to {other} weighs {weight:.3}"));
+            }
         }
         let written: u64 = live().map(|(_, h)| h.written).sum();
         let tables = written - (*self.tables.get_or_insert(written)).min(written);
@@ -180,12 +188,38 @@ impl Checker {
             return Ok(());
         }
         // The sites that are well share again.
-        let calm = matches!(scene.class, Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26);
+        let calm = matches!(scene.class, Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26 | Class::F32);
         for host in hosts.iter().flatten().filter(|_| calm) {
             let third = host.share(SPREAD, host.site);
             if (third - 1.0 / scene.sites as f64).abs() > 0.02 {
                 return wrong("shares as configured", format!("site {} keeps {third:.3}", host.site));
             }
+        }
+        if scene.class == Class::F32 {
+            return self.versions(scene, hosts);
+        }
+        Ok(())
+    }
+
+    /// Relays of all versions have understood one another (F32): no session was closed, and what the next version adds was left out and counted.
+    fn versions(&self, scene: &Scene, hosts: &[Option<Host>]) -> Result<(), Violation> {
+        let wrong = |text| Err(Violation { rule: "versions understand one another", at: scene.end, text });
+        for (reader, writer) in hosts.iter().flatten().flat_map(|r| hosts.iter().flatten().map(move |w| (r, w))) {
+            let of = super::host::id(writer.site);
+            if reader.site == writer.site {
+                continue;
+            }
+            let agreed = reader.state.speaks(of).0;
+            if agreed != Some(reader.newest.min(writer.newest)) {
+                return wrong(format!("site {} speaks {agreed:?} with {}", reader.site, writer.site));
+            }
+            if reader.state.refused(of).closed > 0 || reader.closed > 0 {
+                return wrong(format!("site {} closed sessions with {}", reader.site, writer.site));
+            }
+        }
+        let left_out: u64 = hosts.iter().flatten().map(|host| host.left_out).sum();
+        if left_out == 0 {
+            return wrong("the next version added nothing".to_owned());
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use bascule_core::site::SiteId;
 use bascule_core::site::state::State;
 use bascule_core::site::state::io::{Action, Config, Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
+use bascule_core::site::state::version::Speaks;
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
 
@@ -47,7 +48,8 @@ pub fn run(seed: u64, seconds: u64) -> Cost {
     let end = |here: u8, there: u8| {
         let peer = PeerConfig { prefixes: Vec::new(), export: Pass::All, import: Pass::All };
         let (instance, peers) = (u64::from(here), BTreeMap::from([(SiteId(there), peer)]));
-        let config = Config { here: SiteId(here), instance, incarnation: 1, seed, peers };
+        let (speaks, build) = (Speaks::OURS, String::new());
+        let config = Config { here: SiteId(here), instance, incarnation: 1, seed, speaks, build, peers };
         End { state: State::new(config, Instant::ZERO), known: BTreeMap::new() }
     };
     let mut ends = [end(1, 2), end(2, 1)];

@@ -12,9 +12,11 @@ use bascule_core::site::path::io as path;
 use bascule_core::site::policy::Policy;
 use bascule_core::site::policy::facts::Observed;
 use bascule_core::site::policy::io::{self as policy, Failback, Mode, ServicePolicy};
+use bascule_core::site::policy::score;
 use bascule_core::site::state::State;
 use bascule_core::site::state::io::{self as state, Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
+use bascule_core::site::state::version::Speaks;
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
 use bascule_core::types::Term;
@@ -65,6 +67,11 @@ pub(super) struct Host {
     pub(super) paths: BTreeMap<usize, Path>,
     pub(super) policy: Policy,
     pub(super) state: State,
+    /// The newest version that its relay speaks.
+    pub(super) newest: u8,
+    /// Of relays before this one: parts of later versions that they left out, and sessions that they closed.
+    pub(super) left_out: u64,
+    pub(super) closed: u64,
     /// In force: share of the slots of each service that each site has, counted once a table and not once a look.
     shares: BTreeMap<ServiceId, Vec<f64>>,
     sites: usize,
@@ -99,7 +106,7 @@ impl Host {
     pub(super) fn new(
         site: usize,
         sites: usize,
-        (clock, instance, persisted): (Clock, u64, u64),
+        (clock, instance, persisted, newest): (Clock, u64, u64, u8),
         now: u64,
         mutant: Option<Mutant>,
     ) -> Self {
@@ -122,21 +129,16 @@ impl Host {
         ]);
         let regions = (0..sites).map(|s| (id(s), "one".to_owned())).collect();
         let config = policy::Config { here: id(site), sites: regions, services, spill: true };
-        let peer = |other: &usize| {
-            let everything = mutant == Some(Mutant::PrefixesIgnored);
-            let prefix = if everything { "0.0.0.0/0".to_owned() } else { format!("10.{}.0.0/16", other + 1) };
-            let prefixes = vec![prefix.parse().expect("a prefix")];
-            (id(*other), PeerConfig { prefixes, export: Pass::All, import: Pass::All })
-        };
-        let peers = others.iter().map(peer).collect();
-        let config_state =
-            state::Config { here: id(site), instance, incarnation: persisted + 1, seed: instance, peers };
+        let config_state = state_config(site, sites, (instance, persisted, newest), mutant);
         let mut host = Self {
             site,
             clock,
             paths: others.iter().map(path).collect(),
             policy: Policy::new(config, at),
             state: State::new(config_state, at),
+            newest,
+            left_out: 0,
+            closed: 0,
             shares: BTreeMap::new(),
             sites,
             written: 0,
@@ -155,6 +157,22 @@ impl Host {
         };
         host.say(now);
         host
+    }
+
+    /// Its relay is another one from now on, which speaks up to this version: all sessions are new, and nothing else is.
+    pub(super) fn upgrade(&mut self, instance: u64, newest: u8, now: u64) {
+        for other in self.paths.keys() {
+            let refused = self.state.refused(id(*other));
+            self.left_out += refused.unknown;
+            self.closed += refused.closed;
+        }
+        let config = state_config(self.site, self.sites, (instance, self.persisted, newest), self.mutant);
+        self.state = State::new(config, self.at(now));
+        self.newest = newest;
+        for other in self.paths.keys() {
+            self.policy.handle_session(id(*other), false);
+        }
+        self.say(now);
     }
 
     pub(super) fn at(&self, now: u64) -> Instant {
@@ -226,6 +244,11 @@ impl Host {
         }
     }
 
+    /// How much the way to a site counts, as the policy is told; `None`: it has none to it.
+    pub(super) fn weighs(&self, other: usize) -> Option<f64> {
+        self.paths.get(&other).map(|path| score::path(&self.seen(path.status())))
+    }
+
     fn seen(&self, mut status: path::Status) -> path::Status {
         let ignored = match status.carriage {
             path::Carriage::Down(path::Silence::Out) => {
@@ -237,6 +260,9 @@ impl Host {
         let back = self.mutant == Some(Mutant::ReturnsAtOnce) && status.flows_up > 0;
         if ignored || back {
             status.carriage = path::Carriage::Up;
+        }
+        if self.mutant == Some(Mutant::SlownessUnsaid) {
+            status.rtt_factor = status.rtt_factor.min(2.0);
         }
         status
     }
@@ -410,6 +436,30 @@ impl Host {
             Output::Condition(condition) => self.policy.handle_authority(condition == Condition::Reachable, at),
             Output::Stalled(_) => {}
         }
+    }
+}
+
+/// What its relay is told: process, incarnation on the disk and the newest version that it speaks.
+fn state_config(
+    site: usize,
+    sites: usize,
+    (instance, persisted, newest): (u64, u64, u8),
+    mutant: Option<Mutant>,
+) -> state::Config {
+    let peer = |other: usize| {
+        let everything = mutant == Some(Mutant::PrefixesIgnored);
+        let prefix = if everything { "0.0.0.0/0".to_owned() } else { format!("10.{}.0.0/16", other + 1) };
+        let prefixes = vec![prefix.parse().expect("a prefix")];
+        (id(other), PeerConfig { prefixes, export: Pass::All, import: Pass::All })
+    };
+    state::Config {
+        here: id(site),
+        instance,
+        incarnation: persisted + 1,
+        seed: instance,
+        speaks: Speaks { oldest: 1, newest },
+        build: format!("version {newest}"),
+        peers: (0..sites).filter(|other| *other != site).map(peer).collect(),
     }
 }
 

@@ -106,9 +106,62 @@ impl Direction {
     }
 }
 
+/// A buffer before a link that fills and stays full: what it adds to the delay of a packet. Those who fill it back off by three tenths when
+/// it overflows (CUBIC, RFC 9438 section 4.6) and fill it again, so that a full one is never less than seven tenths full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Buffer {
+    /// When it begins to fill.
+    pub since: u64,
+    /// How long until it is full.
+    pub fill: u64,
+    /// What a full one adds, as a part of the one-way delay of its link in per cent.
+    pub full: u64,
+    /// From one overflow to the next.
+    pub period: u64,
+}
+
+impl Buffer {
+    /// Full after 1 to 4 s, and then the round trip is more than fourfold whatever the level.
+    pub(crate) fn draw(rng: &mut Rng, since: u64) -> Self {
+        let (fill, period) = (rng.between(1000, 4000) * MS, rng.between(1000, 8000) * MS);
+        // In one of the two ways: three more round trips are six one-way delays, which seven tenths of the least still are.
+        Self { since, fill, full: rng.between(880, 1200), period }
+    }
+
+    /// What it adds at `now` to a one-way delay.
+    pub fn adds(&self, delay: u64, now: u64) -> u64 {
+        let (full, age) = (delay * self.full / 100, now.saturating_sub(self.since));
+        if age < self.fill {
+            return full * age / self.fill;
+        }
+        // A fifth of the period drains, the rest fills.
+        let (at, fifth) = ((age - self.fill) % self.period, self.period / 5);
+        let missing = if at < fifth { at * 4 } else { self.period - at };
+        full - full * 3 / 10 * missing / (self.period * 4 / 5).max(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_fills_and_stays_full_and_nobody_overtakes_in_it() {
+        for seed in 0..50 {
+            let (mut rng, delay) = (Rng::new(seed), 20 * MS);
+            let buffer = Buffer::draw(&mut rng, 7 * SEC);
+            let (from, full) = (buffer.since, delay * buffer.full / 100);
+            assert_eq!([0, from].map(|at| buffer.adds(delay, at)), [0, 0]);
+            let mut before = 0;
+            for ms in 0..30_000 {
+                let now = from + ms * MS;
+                let adds = buffer.adds(delay, now);
+                assert!(adds + MS >= before && adds <= full, "{buffer:?}: {adds} after {before}, at {ms} ms");
+                assert!(ms * MS < buffer.fill || adds * 100 >= full * 69, "{buffer:?}: {adds} at {ms} ms");
+                before = adds;
+            }
+        }
+    }
 
     #[test]
     fn each_model_loses_what_it_says() {

@@ -28,6 +28,12 @@ pub fn run_seed(seed: u64, class: Option<Class>, mutant: Option<Mutant>, trace: 
     (scene.class, World::new(scene, mutant, trace).run())
 }
 
+/// Runs one seed for so many nanoseconds after its first fault.
+pub fn run_long(seed: u64, class: Option<Class>, mutant: Option<Mutant>, span: u64) -> (Class, Outcome) {
+    let scene = Scene::new(seed, class).lasting(span);
+    (scene.class, World::new(scene, mutant, false).run())
+}
+
 /// Runs one seed of a row with the policy off: nothing that happens changes a table. `None`: a row whose bound is not the policy's matter.
 pub fn run_off(seed: u64, class: Option<Class>) -> (Class, Option<Outcome>) {
     let scene = Scene { policy_off: true, ..Scene::new(seed, class) };

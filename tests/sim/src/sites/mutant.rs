@@ -10,6 +10,14 @@ planted! {
     OutIgnored = "out-ignored",
     /// A path returns with its first packet.
     ReturnsAtOnce = "returns-at-once",
+    /// How slow a path is is told as half of it at most.
+    SlownessUnsaid = "slowness-unsaid",
+    /// The authority is gone with its witness.
+    WitnessNeeded = "witness-needed",
+    /// A newer relay says that it is none.
+    NewerUnsaid = "newer-unsaid",
+    /// An older relay is taken for one of this version.
+    OlderUnheard = "older-unheard",
     /// Every third message of records is lost, although the stream says that it was not.
     DeltaLost = "delta-lost",
     /// Peers do not say what they have read: a wiped disk brings back an old time.

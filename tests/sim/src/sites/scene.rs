@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::link::{Loss, MS, SEC};
+use bascule_core::site::state::version::Speaks;
+
+use super::link::{Buffer, Loss, MS, SEC};
 use crate::rng::Rng;
 
 /// A row.
@@ -24,7 +26,7 @@ pub enum Class {
     F10,
     /// Loss, random or in bursts, one way or both.
     F11,
-    /// The round trip grows fourfold.
+    /// The round trip grows fourfold, or a buffer before a link fills.
     F12,
     /// One direction is cut.
     F14,
@@ -40,13 +42,15 @@ pub enum Class {
     F25,
     /// Datagrams are repeated, delayed, forged.
     F26,
+    /// Relays are upgraded one after the other, over two versions.
+    F32,
     /// Nothing is ready at all sites but one, which is sick.
     F33,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::F3,
         Self::F4,
         Self::F5,
@@ -63,6 +67,7 @@ impl Class {
         Self::F23,
         Self::F25,
         Self::F26,
+        Self::F32,
         Self::F33,
     ];
 
@@ -86,7 +91,7 @@ impl Class {
             Self::F9 => "witness down",
             Self::F10 => "witness flaps, WAN cut",
             Self::F11 => "loss",
-            Self::F12 => "round trip x 4",
+            Self::F12 => "round trip x 4, buffer fills",
             Self::F14 => "one direction cut",
             Self::F15 => "ready but black-holing",
             Self::F18 => "path flaps at 1 Hz",
@@ -94,6 +99,7 @@ impl Class {
             Self::F23 => "clocks differ",
             Self::F25 => "wiped disk",
             Self::F26 => "repeated and forged datagrams",
+            Self::F32 => "relays upgraded one by one",
             Self::F33 => "last site is sick",
         }
     }
@@ -112,6 +118,8 @@ pub enum Fault {
     Loss(usize, usize, Loss),
     /// One-way delay of all links, times this many.
     Slower(u64),
+    /// A buffer before a link fills.
+    Buffer(usize, usize, Buffer),
     /// A site's process dies; its disk may go with it.
     Kill(usize),
     /// It starts.
@@ -130,6 +138,8 @@ pub enum Fault {
     Noise(bool),
     /// A site's daemon does not run; its kernel does.
     Pause(usize, bool),
+    /// A site's relay is another one, which speaks up to this version.
+    Upgrade(usize, u8),
 }
 
 /// A script.
@@ -153,12 +163,37 @@ pub struct Scene {
     pub moves: Option<u64>,
     /// Longest time without an owner of the activePassive service that could be one, where there is one.
     pub vacant: Option<u64>,
+    /// Ways that are slow, and by when that must weigh as much as it can.
+    pub slow: Option<(Slow, u64)>,
     /// From the first fault on no table is written to the data path: what the bounds are then missed by is what the policy holds.
     pub policy_off: bool,
 }
 
+/// Which ways are slow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slow {
+    /// All of them.
+    All,
+    /// That between two sites.
+    Between(usize, usize),
+}
+
+impl Slow {
+    /// Is the way between these two sites one?
+    pub fn has(self, a: usize, b: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Between(x, y) => (a.min(b), a.max(b)) == (x.min(y), x.max(y)),
+        }
+    }
+}
+
+/// A slow way weighs 0.3 by then (F12).
+const SLOW: u64 = 15 * SEC;
 /// Another owner of an activePassive VIP: the lease's 5 s and 1.5 s (issue 6, Shows 2).
 const TAKE_OVER: u64 = 6500 * MS;
+/// The newest version of what relays say to one another.
+pub(super) const THIS: u8 = Speaks::OURS.newest;
 /// When faults begin: everybody has learned and grown by then.
 pub const START: u64 = 30 * SEC;
 
@@ -180,6 +215,7 @@ impl Scene {
             tables: None,
             moves: None,
             vacant: None,
+            slow: None,
             policy_off: false,
         };
         let cut = |x: usize, y: usize, loss| [Fault::Loss(x, y, loss), Fault::Loss(y, x, loss)];
@@ -231,7 +267,14 @@ impl Scene {
                 }
                 cut(a, b, Loss::None).into_iter().for_each(|f| put(at + 45 * SEC, f));
             }
-            Class::F12 => put(at, Fault::Slower(4)),
+            Class::F12 if rng.chance(500) => {
+                put(at, Fault::Slower(4));
+                scene.slow = Some((Slow::All, at + SLOW));
+            }
+            Class::F12 => {
+                put(at, Fault::Buffer(a, b, Buffer::draw(&mut rng, at)));
+                scene.slow = Some((Slow::Between(a, b), at + SLOW));
+            }
             Class::F14 => {
                 put(at, Fault::Loss(a, b, Loss::All));
                 put(heal, Fault::Loss(a, b, Loss::None));
@@ -257,6 +300,14 @@ impl Scene {
                 put(at + 62 * SEC, Fault::Ready(a, true));
             }
             Class::F26 => put(at, Fault::Noise(true)),
+            Class::F32 => {
+                // All begin with the last version; some leave this one out.
+                let order = [a, b, 3 - a - b];
+                for (turn, site) in (0..).zip(order.into_iter().chain(order)) {
+                    let newest = if turn < 3 && rng.chance(700) { THIS } else { THIS + 1 };
+                    put(at + turn * 15 * SEC, Fault::Upgrade(site, newest));
+                }
+            }
             Class::F33 => {
                 put(at, Fault::Loss(a, b, Loss::Random(0.2)));
                 put(at + 10 * SEC, Fault::Ready(a, false));
@@ -265,7 +316,7 @@ impl Scene {
             }
         }
         match class {
-            Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26 => {
+            Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26 | Class::F32 => {
                 (scene.tables, scene.moves) = (Some(0), Some(0));
             }
             Class::F7 => scene.moves = Some(0),
@@ -285,13 +336,26 @@ impl Scene {
         if matches!(class, Class::F3 | Class::F5 | Class::F8) {
             scene.vacant = Some(TAKE_OVER);
         }
+        if class == Class::F9 {
+            scene.vacant = Some(0);
+        }
         if class == Class::F5 {
             scene.end = at + 90 * SEC;
         }
         if class == Class::F22 {
             scene.end = at + 600 * SEC;
         }
+        if class == Class::F32 {
+            scene.end = at + 130 * SEC;
+        }
         scene.faults.sort_by_key(|(when, _)| *when);
         scene
+    }
+
+    /// The same, and the run ends so many nanoseconds after the first fault: for a fault that stays.
+    #[must_use]
+    pub fn lasting(mut self, span: u64) -> Self {
+        self.end = self.faults.first().map_or(START, |(at, _)| *at) + span;
+        self
     }
 }

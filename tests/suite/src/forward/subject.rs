@@ -114,6 +114,7 @@ impl Subject for Model {
                 bytes: b.bytes - a.bytes,
                 new_flows: b.new_flows - a.new_flows,
                 orphans: b.orphans - a.orphans,
+                asked: b.asked - a.asked,
             }),
             endpoints: moved(&before.endpoint_stats, &state.endpoint_stats, endpoint_moved),
         })

@@ -14,13 +14,6 @@ use crate::talk::Talk;
 use crate::yard::{ENDPOINT_PORT, PORT, Pod};
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
-const CRDS: [&str; 5] = [
-    include_str!("../../../../deploy/crds/bgpannouncements.yaml"),
-    include_str!("../../../../deploy/crds/bgppeers.yaml"),
-    include_str!("../../../../deploy/crds/l2announcements.yaml"),
-    include_str!("../../../../deploy/crds/vippools.yaml"),
-    include_str!("../../../../deploy/crds/vipstatuses.yaml"),
-];
 const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n\
     apiVersion: v1\nkind: Namespace\nmetadata: {name: bascule-system}\n";
 const USER: &str = "system:serviceaccount:bascule-system:bascule";
@@ -54,7 +47,8 @@ impl Scene {
         let lab = kube.yard.crew.lab();
         let (host, _port) = lab.host("api", kube.yard.crew.lan(), &[format!("{API}/24").parse()?])?;
         let api = ApiServer::start(lab, &host, &[API.parse()?])?;
-        CRDS.into_iter().chain([NAMESPACES, RBAC]).try_for_each(|text| api.apply(text))?;
+        api.install_kinds()?;
+        [NAMESPACES, RBAC].into_iter().try_for_each(|text| api.apply(text))?;
         for (name, node) in &kube.intent.nodes {
             let address = node.addresses.first().context("an address")?;
             let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
@@ -62,18 +56,12 @@ impl Scene {
             api.must("POST", "/api/v1/nodes", Some(&object))?;
         }
         let token = api.token("bascule-system", "bascule")?;
-        // The authorizer follows what was just created, and a new kind takes a moment.
+        // The authorizer follows what was just created.
         let lease = "/apis/coordination.k8s.io/v1/namespaces/bascule-system/leases/bascule-allocator";
         for (path, wanted) in [("/api/v1/services", 200), (POOLS, 200), (lease, 404)] {
             wait_for(START, "the roles and the kind to be known", || {
                 let (status, _) = api.request_as(&token, "GET", path, None).ok()?;
                 (status == wanted).then_some(())
-            })?;
-        }
-        for kind in [STATUSES, L2_ANNOUNCEMENTS, BGP_PEERS, BGP_ANNOUNCEMENTS] {
-            wait_for(START, "the other kinds to be served", || {
-                let (status, _) = api.request("GET", kind, None).ok()?;
-                (status == 200).then_some(())
             })?;
         }
         kube.kubeconfig = Some(api.kubeconfig("bascule", API.parse()?, &token)?);

@@ -19,6 +19,7 @@ mod kube_nodes;
 mod kube_report;
 mod kube_scale;
 mod kube_services;
+mod kube_sites;
 mod mtu;
 mod odd;
 mod places;

@@ -144,6 +144,41 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Creates every kind of ours, as `kubectl apply -f deploy/crds` does, and waits until all of them are served.
+    ///
+    /// # Errors
+    /// When one is refused or not served in time.
+    pub fn install_kinds(&self) -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
+        let io = |path: &Path| LabError::io(path.display().to_string());
+        let mut files: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(io(&folder))? {
+            files.push(entry.map_err(io(&folder))?.path());
+        }
+        files.sort();
+        let mut collections = Vec::new();
+        for file in &files {
+            let text = std::fs::read_to_string(file).map_err(io(file))?;
+            self.apply(&text)?;
+            let name = |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
+            for kind in documents(&text)? {
+                let parts =
+                    ["/spec/group", "/spec/versions/0/name", "/spec/names/plural"].map(|part| name(&kind, part));
+                let [Some(group), Some(version), Some(plural)] = parts else {
+                    return Err(LabError::answer("a kind of ours", kind.to_string()));
+                };
+                collections.push(format!("/apis/{group}/{version}/{plural}"));
+            }
+        }
+        for collection in collections {
+            wait_for(START, "a kind of ours to be served", || {
+                let (status, _) = self.request("GET", &collection, None).ok()?;
+                (status == 200).then_some(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// What service accounts asked for so far, as `audit.k8s.io/v1` events: denied or not, watches from their start on.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ pub struct KillPlan {
     pub traffic: (usize, usize),
     /// New connections after each kill.
     pub fresh: usize,
+    /// Kills of a daemon that runs, whose successor is started at once and finds everything as it left it.
+    pub adoptions: u32,
 }
 
 /// What the kills left and cost.
@@ -32,6 +34,8 @@ pub struct KillPlan {
 pub struct KillReport {
     /// The longest undisturbed start, to programs on devices, milliseconds.
     pub start_ms: f64,
+    /// From each kill of a daemon that ran until its successor says that programs, tables and ways are its own, milliseconds, in order of size.
+    pub adopt_ms: Vec<f64>,
     /// Kills after which the links of a device were not those from before, in words.
     pub links: Vec<String>,
     /// New connections that did not open, of how many.
@@ -113,6 +117,26 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
         let pins = fleet.pins(n)?.join(" ");
         each(&format!("kill {kill}: n{n} after {point:?}, {opened} of {} fresh connections; {pins}", plan.fresh));
     }
+    for n in fleet.ids() {
+        upgrade(fleet, n, &mut sizes)?;
+    }
+    let mut adopt_ms = Vec::new();
+    for adoption in 0..plan.adoptions {
+        let n = fleet.ids().nth(dice.below(count)).expect("one of them");
+        let killed = fleet.daemon(n).process.sigkill()?;
+        events.push((killed, format!("adoption {adoption} at n{n}")));
+        fleet.crew.node_mut(n).daemon = None;
+        fleet.start(n, SIZES[sizes[index(n)]])?;
+        fleet.wait_on(n)?;
+        let took = Stamp::now().since(killed).as_secs_f64() * 1e3;
+        each(&format!("adoption {adoption}: n{n} after {took:.0} ms"));
+        let now = link_ids(fleet, n)?;
+        if now != before[index(n)] {
+            links.push(format!("adoption {adoption} at n{n}: {now:?}, before {:?}", before[index(n)]));
+        }
+        adopt_ms.push(took);
+    }
+    adopt_ms.sort_by(f64::total_cmp);
     events.push((Stamp::now(), "the last upgrades".to_owned()));
     let (mut leftovers, mut traces) = (Vec::new(), Vec::new());
     for n in fleet.ids() {
@@ -129,7 +153,7 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
         Some((when, what)) => format!("a datagram was lost {:?} after {what}", at.since(*when)),
         None => "a datagram was lost before the first event".to_owned(),
     }));
-    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, links, refused, toll, traces, leftovers })
+    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, adopt_ms, links, refused, toll, traces, leftovers })
 }
 
 fn index(n: u16) -> usize {

@@ -44,10 +44,8 @@ const NODES_MAX: u8 = 100;
 
 const API: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 250);
 const ACCOUNT: &str = "system:serviceaccount:bascule-system:bascule";
-const MANIFESTS: [&str; 4] = [
+const MANIFESTS: [&str; 2] = [
     "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: bascule-system}\n",
-    include_str!("../../../../deploy/crds/vippools.yaml"),
-    include_str!("../../../../deploy/crds/vipstatuses.yaml"),
     include_str!("../../../../deploy/rbac.yaml"),
 ];
 const POOLS: &str = "/apis/bascule.dev/v1alpha1/vippools";
@@ -86,6 +84,7 @@ impl Scale {
         let (client, _) = crew.lab().host("client", crew.lan(), &[net(Ipv4Addr::new(10, 9, 0, 200))])?;
         let (host, _) = crew.lab().host("api", crew.lan(), &[net(API)])?;
         let api = ApiServer::start(crew.lab(), &host, &[API.into()])?;
+        api.install_kinds()?;
         MANIFESTS.into_iter().try_for_each(|text| api.apply(text))?;
         let rest: Vec<IpNet> = (real + 1..=listed).map(|n| net(address(n, real))).collect();
         let rest = if rest.is_empty() { None } else { Some(crew.lab().host("rest", crew.lan(), &rest)?.0) };
@@ -103,9 +102,6 @@ impl Scale {
         let range = json!({"first": "10.9.64.0", "last": "10.9.95.255"});
         let pool = json!({"apiVersion": "bascule.dev/v1alpha1", "kind": "VipPool", "metadata": {"name": "all"},
             "spec": {"blocks": {"a": {"range": range}}}});
-        wait_for(PATIENCE, "the kind of pools to be known", || {
-            api.request("GET", POOLS, None).ok().filter(|(status, _)| *status == 200)
-        })?;
         api.must("POST", POOLS, Some(&pool))?;
         let token = api.token("bascule-system", "bascule")?;
         for (path, wanted) in [("/api/v1/services", 200), (POOLS, 200), (LEASE, 404)] {

@@ -1,6 +1,9 @@
 //! Several sites of real daemons: certificates and secrets as an operator makes them, what daemons show of sites, and a lab of two.
 
 mod file;
+mod ground;
+mod node;
+mod store;
 mod timeline;
 mod world;
 
@@ -11,9 +14,12 @@ use serde_json::Value;
 use crate::bascule::{Bascule, binary};
 use crate::{LabError, Result, tool};
 
-pub use file::{DESK, FLOWS, SHOP, Shared, VIP};
+pub use file::{BASE, DESK, FLOWS, SHOP, Shared, VIP};
+pub use ground::ROUND_TRIP;
+pub use node::SiteNode;
+pub use store::TTL;
 pub use timeline::{Change, changes};
-pub use world::{SiteLab, SiteNode};
+pub use world::SiteLab;
 
 /// `bascule pki`, as an operator calls it.
 fn pki(words: &[&str]) -> Result<String> {

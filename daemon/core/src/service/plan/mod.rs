@@ -14,6 +14,9 @@ mod objects;
 mod routes;
 #[cfg(test)]
 mod routes_tests;
+mod spread;
+#[cfg(test)]
+mod spread_tests;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +35,7 @@ use crate::shard::eligible::NodePolicy;
 use crate::shard::place::Placement;
 use crate::shard::rebalance::{Move, rebalance};
 use crate::shard::{ShardId, identity};
+use crate::site::summary::ServiceId;
 use crate::types::Family;
 
 use l2::Layout;
@@ -41,6 +45,7 @@ use nodes::{Crew, muster};
 pub use nodes::{NodeStanding, NodeTrouble};
 pub use objects::ObjectStanding;
 pub use routes::{Announcement, Routes};
+pub use spread::{PlanSites, Spread};
 
 /// What is the same for all services, and what of the node is not the cluster's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,6 +72,8 @@ pub struct PlanPolicy {
     pub file_services: Vec<ServiceKey>,
     /// Nodes of the file: they are known beside those of the cluster, and win over them.
     pub file_nodes: Vec<NodeSpec>,
+    /// This site among others; `None`: it is alone.
+    pub sites: Option<PlanSites>,
     /// What there is room for.
     pub limits: Limits,
 }
@@ -175,17 +182,31 @@ pub struct Plan {
     pub shards: BTreeMap<ShardId, BTreeSet<IpAddr>>,
     /// What routers are told.
     pub routes: Routes,
-    /// Every object about announcements, by kind and name.
+    /// Services of several sites, without those of the file.
+    pub spreads: BTreeMap<ServiceId, Spread>,
+    /// Every object about announcements and sites, by kind and name.
     pub objects: Vec<ObjectStanding>,
     placement: Placement,
     may: BTreeSet<String>,
 }
 
 impl Plan {
+    /// An object is in force, as whoever carries the plan out has found; what is wrong with its present words was said before.
+    pub fn hold(&mut self, kind: &str, name: &str) {
+        if !self.objects.iter().any(|object| object.kind == kind && object.name == name) {
+            self.objects.push(ObjectStanding::well(kind, name));
+            objects::sort(&mut self.objects);
+        }
+    }
+
     /// An object cannot be had on this node, as whoever carries the plan out has found.
     pub fn refuse(&mut self, kind: &str, name: &str, why: String) {
-        if let Some(object) = self.objects.iter_mut().find(|object| object.kind == kind && object.name == name) {
-            object.refused = Some(why);
+        match self.objects.iter_mut().find(|object| object.kind == kind && object.name == name) {
+            Some(object) => object.refused = Some(why),
+            None => {
+                self.objects.push(ObjectStanding::refused(kind, name, &why));
+                objects::sort(&mut self.objects);
+            }
         }
     }
 
@@ -259,6 +280,8 @@ impl Planner {
         // VIPs that this node may announce, as far as all of their services agree.
         let mut announced: BTreeMap<IpAddr, bool> = BTreeMap::new();
         let mut holders: BTreeMap<IpAddr, Vec<&KubeService>> = BTreeMap::new();
+        // Whose the plan's services are, in their order.
+        let mut of: Vec<&KubeService> = Vec::new();
         for (name, (service, wishes)) in &self.done {
             let told = match wishes {
                 Err(why) => {
@@ -266,6 +289,7 @@ impl Planner {
                 }
                 Ok(wishes) => self.take(name, wishes, &crew, &mut used, &mut plan),
             };
+            of.resize(plan.services.len(), &service.service);
             if let Ok(wishes) = wishes {
                 for vip in &told.vips {
                     let may = announced.entry(*vip).or_insert(true);
@@ -301,6 +325,9 @@ impl Planner {
         let (routes, standings) = routes::routes(intent, &self.policy, &holders, plan.shards.keys().copied());
         layout.standings.extend(standings);
         plan.routes = routes;
+        let (spreads, standings) = spread::spread(intent, &self.policy, &crew.nodes, &of, &mut plan.services);
+        layout.standings.extend(standings);
+        plan.spreads = spreads;
         plan.objects = objects::with_wrong(layout.standings, &intent.rules.wrong);
         plan
     }

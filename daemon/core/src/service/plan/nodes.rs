@@ -96,9 +96,15 @@ fn common_family<'a>(nodes: impl Iterator<Item = &'a [IpAddr]> + Clone) -> Famil
     if !all(true) && all(false) { Family::V6 } else { Family::V4 }
 }
 
+/// Nodes of other sites that packets go to and come from.
+fn foreign(policy: &PlanPolicy) -> impl Iterator<Item = &NodeSpec> + Clone {
+    policy.sites.iter().flat_map(|sites| &sites.others)
+}
+
 pub(super) fn muster(intent: &Intent, policy: &PlanPolicy) -> Crew {
     let usable = intent.nodes.values().filter(|node| node.id.is_some() && !node.addresses.is_empty());
-    let of_file = policy.file_nodes.iter().map(|node| node.addresses.as_slice());
+    // Those of other sites, too: packets go to them as to the others.
+    let of_file = policy.file_nodes.iter().chain(foreign(policy)).map(|node| node.addresses.as_slice());
     let family = common_family(usable.map(|node| node.addresses.as_slice()).chain(of_file));
     let mut crew = Crew {
         nodes: policy.file_nodes.clone(),
@@ -110,6 +116,7 @@ pub(super) fn muster(intent: &Intent, policy: &PlanPolicy) -> Crew {
         addresses: BTreeMap::new(),
     };
     let mut ids: BTreeMap<u16, String> = policy.file_nodes.iter().map(|node| (node.id, node.name.clone())).collect();
+    ids.extend(foreign(policy).map(|node| (node.id, node.name.clone())));
     for (name, node) in &intent.nodes {
         crew.addresses.extend(node.addresses.iter().map(|address| (*address, name.clone())));
         let mut troubles = Vec::new();

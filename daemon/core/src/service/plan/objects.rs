@@ -1,4 +1,4 @@
-//! How the cluster's objects about announcements stand on this node.
+//! How the cluster's objects about announcements and sites stand on this node.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ pub struct ObjectStanding {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// VIPs that are announced as it says; of a BgpPeer: 0.
+    /// VIPs that are announced as it says, or are of several sites by it; of a BgpPeer and a Site: 0.
     pub vips: usize,
     /// The field that cannot be had as it is, and why; what it said before, if anything, holds.
     pub refused: Option<String>,
@@ -37,6 +37,11 @@ pub(super) fn with_wrong(mut all: Vec<ObjectStanding>, wrong: &[Wrong]) -> Vec<O
             None => all.push(ObjectStanding::refused(kind, name, &why)),
         }
     }
-    all.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
+    sort(&mut all);
     all
+}
+
+/// By kind and name.
+pub(super) fn sort(all: &mut [ObjectStanding]) {
+    all.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
 }

@@ -76,6 +76,7 @@ pub(super) fn policy(this: &str) -> PlanPolicy {
         file_neighbors: None,
         file_services: vec![],
         file_nodes: vec![],
+        sites: None,
         limits: Limits { addresses: 8192, frames: 16_384, slots: 16_383, sources: 16_384 },
     }
 }

@@ -162,7 +162,8 @@ impl Join {
             | Fact::Summary { .. }
             | Fact::Confirmed { .. }
             | Fact::Ask { .. }
-            | Fact::Loan { .. } => {}
+            | Fact::Loan { .. }
+            | Fact::Demand { .. } => {}
         }
         if self.leads {
             self.actions.push_back(Action::Publish(fact));

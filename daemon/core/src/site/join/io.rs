@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::balance::sites::SiteSpec;
 use crate::service::ServiceKey;
 use crate::site::SiteId;
+use crate::site::demand::{Count, Rate};
 use crate::site::orders::{Target, Turn};
 use crate::site::policy::io::{Config as PolicyConfig, ReleaseReason, Report as PolicyReport};
 use crate::site::state::record::{Body, Key};
@@ -96,6 +97,13 @@ pub enum Fact {
         /// How much.
         amount: u32,
     },
+    /// What clients bring to this site of a service, at all its nodes.
+    Demand {
+        /// Of which service.
+        service: ServiceId,
+        /// How much; 0: nothing.
+        rate: Rate,
+    },
     /// An order of this site is in force, or is not any more.
     Order {
         /// What it takes out of use.
@@ -170,6 +178,8 @@ pub enum Action {
     Release(ServiceId, ReleaseReason),
     /// Tell the other nodes of this site.
     Publish(Fact),
+    /// Tell every relay of this site but that of this node what clients bring here. What is not heard is said again within a second.
+    Say(Vec<Count>),
     /// Log it, count it, show it.
     Report(Report),
     /// A finished timeline.

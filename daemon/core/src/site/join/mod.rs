@@ -8,6 +8,7 @@
 //! Facts of others are taken from the relay that leads, and from no other. When none is heard, what was known stays known and ages, and
 //! sessions count as down: sites are kept "blind" (sites.md 4.5), nothing moves. Readiness here needs no relay.
 
+pub mod demand;
 pub mod drain;
 pub mod io;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::SiteId;
+use super::demand::{Demand, Rate};
 use super::lead::Lead;
 use super::near::Near;
 use super::orders::Orders;
@@ -58,6 +60,10 @@ pub struct Join {
     theirs: BTreeMap<(SiteId, u32), Theirs>,
     written: BTreeMap<u32, (Option<ServiceId>, Instant)>,
     tell_at: Instant,
+    demand: Demand,
+    /// When sums are made next, and when all of them are said again.
+    reckon_at: Instant,
+    repeat_at: Instant,
     actions: VecDeque<Action>,
 }
 
@@ -79,6 +85,9 @@ impl Join {
             theirs: BTreeMap::new(),
             written: BTreeMap::new(),
             tell_at: now,
+            demand: Demand::default(),
+            reckon_at: now,
+            repeat_at: now,
             actions: VecDeque::new(),
             config,
         };
@@ -97,6 +106,7 @@ impl Join {
         self.sessions.retain(|site, _| sites.contains_key(site));
         self.said.retain(|(site, _), _| sites.contains_key(site));
         self.theirs.retain(|(site, _), _| sites.contains_key(site));
+        self.demand.retain(|id| self.config.services.contains_key(id));
         let gone: Vec<ServiceId> =
             before.services.keys().filter(|id| !self.config.services.contains_key(id)).copied().collect();
         for service in gone {
@@ -139,7 +149,7 @@ impl Join {
 
     fn say_own(&mut self, id: ServiceId, serving: Serving, now: Instant) {
         let Some(local) = self.config.services.get(&id) else { return };
-        let summary = summary(self.less_orders(id, local, serving), local.capacity);
+        let summary = summary(self.less_orders(id, local, serving), local.capacity, self.demand.site(id));
         if self.own.insert(id, (serving, summary)).is_some_and(|(_, before)| before == summary) {
             return;
         }
@@ -185,6 +195,7 @@ impl Join {
             Fact::Confirmed { site, age } => self.confirm(site, age, now),
             Fact::Ask { site, service, amount } => self.policy.handle_ask(site, service, amount, now),
             Fact::Loan { site, service, amount } => self.policy.handle_loan(site, service, amount, now),
+            Fact::Demand { service, rate } => self.hear_demand(service, rate, now),
             Fact::Order { .. } | Fact::Drained { .. } => {}
         }
         if self.leads {
@@ -217,6 +228,7 @@ impl Join {
             self.policy.handle_expire(now);
         }
         self.expire_orders(now);
+        self.expire_demand(now);
         self.settle(now);
     }
 
@@ -227,7 +239,7 @@ impl Join {
 
     /// Next time [`Self::handle_expire`] must be called.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let rest = self.lead.poll_timeout(now).into_iter().chain(self.orders_timeout());
+        let rest = self.lead.poll_timeout(now).into_iter().chain(self.orders_timeout()).chain(self.demand_timeout());
         self.policy.poll_timeout().into_iter().chain(rest).min()
     }
 
@@ -379,8 +391,8 @@ impl Join {
     }
 }
 
-/// What a site says of a service that its balancer sees so. What clients bring is not counted by the data plane yet: 0, not known.
-fn summary(serving: Serving, capacity: Capacity) -> Summary {
+/// What a site says of a service that its balancer sees so, and of which clients bring so much.
+fn summary(serving: Serving, capacity: Capacity, demand: Rate) -> Summary {
     let Serving { ready, expected, draining } = serving;
     let capacity = match capacity {
         Capacity::Unknown => 0,
@@ -391,5 +403,5 @@ fn summary(serving: Serving, capacity: Capacity) -> Summary {
         }
         Capacity::Endpoint(each) => each.saturating_mul(u32::from(ready)),
     };
-    Summary { ready, expected, draining, capacity, demand: 0 }
+    Summary { ready, expected, draining, capacity, demand: demand.whole() }
 }

@@ -10,15 +10,15 @@ use crate::site::policy::io::{Config as PolicyConfig, DrainError, Mode, ServiceP
 use crate::site::policy::tests::status as path;
 use crate::site::timeline::Rule;
 
-const HERE: SiteId = SiteId(1);
-const THERE: SiteId = SiteId(2);
-const WEB: ServiceId = ServiceId(7);
+pub(super) const HERE: SiteId = SiteId(1);
+pub(super) const THERE: SiteId = SiteId(2);
+pub(super) const WEB: ServiceId = ServiceId(7);
 
-fn at(ms: u64) -> Instant {
+pub(super) fn at(ms: u64) -> Instant {
     Instant::from_nanos(ms * 1_000_000)
 }
 
-fn config(relay: Option<&str>, relays: &[&str]) -> Config {
+pub(super) fn config(relay: Option<&str>, relays: &[&str]) -> Config {
     let weights = BTreeMap::from([(HERE, 50), (THERE, 50)]);
     let policy = ServicePolicy { mode: Mode::Weighted(weights), ..ServicePolicy::default() };
     let key = ServiceKey { vip: [10, 9, 7, 100].into(), port: 80, protocol: Protocol::Tcp };
@@ -35,7 +35,7 @@ fn config(relay: Option<&str>, relays: &[&str]) -> Config {
     }
 }
 
-fn serving(ready: u16) -> Serving {
+pub(super) fn serving(ready: u16) -> Serving {
     Serving { ready, expected: 4, draining: false }
 }
 
@@ -248,11 +248,11 @@ fn another_capacity_in_the_file_is_another_summary_at_once() {
 
 #[test]
 fn capacity_follows_what_is_ready() {
-    let of = |capacity, ready| summary(serving(ready), capacity).capacity;
+    let of = |capacity, ready| summary(serving(ready), capacity, Rate(0)).capacity;
     assert_eq!([4, 3, 0].map(|ready| of(Capacity::Service(100), ready)), [100, 75, 0]);
     assert_eq!([4, 1, 0].map(|ready| of(Capacity::Endpoint(30), ready)), [120, 30, 0]);
     assert_eq!(of(Capacity::Unknown, 4), 0);
-    assert_eq!(summary(Serving { ready: 2, expected: 0, draining: true }, Capacity::Service(9)).capacity, 9);
+    assert_eq!(summary(Serving { ready: 2, expected: 0, draining: true }, Capacity::Service(9), Rate(0)).capacity, 9);
 }
 
 const SERVICE: Target = Target::Service(WEB);

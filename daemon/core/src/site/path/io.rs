@@ -187,6 +187,10 @@ pub struct Refused {
     pub replayed: u64,
     /// A flow that does not exist.
     pub flow: u64,
+    /// Of another version of all packets: the other end must be upgraded, or we.
+    pub version: u64,
+    /// Of a kind that only later versions have.
+    pub unknown: u64,
 }
 
 impl Status {

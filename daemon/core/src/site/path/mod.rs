@@ -105,7 +105,7 @@ impl Path {
         let mut timers = TimerTable::default();
         timers.set(Timer::Send, now);
         timers.set(Timer::Slot, now + SLOT);
-        timers.set(Timer::Window, now + rtt::WINDOW);
+        timers.set(Timer::Window, now + rtt::STEP);
         let mtu = mtu::Mtu::new(config.mtu, now);
         Self {
             run: run.max(1),
@@ -141,6 +141,8 @@ impl Path {
         let probe = match Probe::parse(datagram, &self.config.keys) {
             Ok(probe) => probe,
             Err(ProbeError::Malformed { .. }) => return self.refused.malformed += 1,
+            Err(ProbeError::Version { .. }) => return self.refused.version += 1,
+            Err(ProbeError::Unknown { .. }) => return self.refused.unknown += 1,
             Err(ProbeError::Tag { .. }) => return self.refused.tag += 1,
         };
         if probe.flow != flow || usize::from(flow) >= self.flows.len() {
@@ -443,7 +445,7 @@ impl Path {
     }
 
     fn window(&mut self, now: Instant) {
-        self.timers.set(Timer::Window, now + rtt::WINDOW);
+        self.timers.set(Timer::Window, now + rtt::STEP);
         if self.rtt.close() {
             let factor = self.rtt.factor();
             let event = if factor > 1.0 { Event::Inflated { factor } } else { Event::Deflated };

@@ -1,22 +1,37 @@
 //! Is the round trip longer than this path's usual? Median of 5 s against the least of 10 minutes (sites.md 4.6).
+//!
+//! The window slides by a second. Windows that lie side by side would see a change up to 17.5 s late: the one that it begins in may be
+//! spent, and three more have to pass.
 
 use core::time::Duration;
 use std::collections::VecDeque;
 
-/// One judgement.
+/// One judgement is over so long ..
 pub(super) const WINDOW: Duration = Duration::from_secs(5);
-/// Windows whose least median makes the usual: 10 minutes.
+/// .. and comes so often.
+pub(super) const STEP: Duration = Duration::from_secs(1);
+/// Steps of a window.
+const STEPS: usize = 5;
+/// Windows side by side whose least median makes the usual: 10 minutes.
 const MEMORY: usize = 120;
-/// Windows in a row that make or end an inflation.
-const ROW: u8 = 3;
+/// Judgements in a row that make or end an inflation: the first and the last are of three windows side by side.
+const ROW: u8 = 11;
 /// Inflated above this many times the usual and 2 ms: below that it is scheduling.
 const FACTOR: f64 = 1.5;
 const SLACK: f64 = 0.002;
+/// 60 a second is what the probes give; more would be a driver that does not close steps.
+const MOST: usize = 256;
+/// Fewer in a window are no measure.
+const LEAST: usize = 5;
 
 /// The judge of round trips, in seconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rtt {
     samples: Vec<f64>,
+    /// Samples of the last steps.
+    steps: VecDeque<Vec<f64>>,
+    /// Judgements so far.
+    judged: usize,
     medians: VecDeque<f64>,
     usual: Option<f64>,
     last: Option<f64>,
@@ -27,22 +42,39 @@ pub(super) struct Rtt {
 
 impl Rtt {
     pub(super) fn sample(&mut self, rtt: Duration) {
-        // 60 a second for 5 s is what the probes give; more would be a driver that does not close windows.
-        if self.samples.len() < 1024 {
+        if self.samples.len() < MOST {
             self.samples.push(rtt.as_secs_f64());
         }
     }
 
-    /// Ends a window; true when the verdict changed.
+    /// Ends a step; true when the verdict changed.
     pub(super) fn close(&mut self) -> bool {
-        if self.samples.len() < 5 {
-            self.samples.clear();
+        self.steps.push_back(core::mem::take(&mut self.samples));
+        if self.steps.len() > STEPS {
+            let _oldest = self.steps.pop_front();
+        }
+        let mut samples: Vec<f64> = self.steps.iter().flatten().copied().collect();
+        if samples.len() < LEAST {
             return false;
         }
-        let mut samples = core::mem::take(&mut self.samples);
-        samples.sort_by(f64::total_cmp);
-        let median = samples[samples.len() / 2];
+        let middle = samples.len() / 2;
+        let (_, median, _) = samples.select_nth_unstable_by(middle, f64::total_cmp);
+        let median = *median;
         self.last = Some(median);
+        if self.judged.is_multiple_of(STEPS) {
+            self.remember(median);
+        }
+        self.judged += 1;
+        let above = self.usual.is_some_and(|usual| median > usual * FACTOR + SLACK);
+        self.above = if above { (self.above + 1).min(ROW) } else { 0 };
+        self.below = if above { 0 } else { (self.below + 1).min(ROW) };
+        let before = self.inflated;
+        self.inflated = if before { self.below < ROW } else { self.above == ROW };
+        before != self.inflated
+    }
+
+    /// A window is over.
+    fn remember(&mut self, median: f64) {
         if self.medians.len() == MEMORY {
             let _oldest = self.medians.pop_front();
         }
@@ -51,12 +83,6 @@ impl Rtt {
         // Down at once, up by an eighth a window: one window that slid out does not move it.
         let usual = self.usual.map_or(least, |u| if least < u { least } else { u + (least - u) / 8.0 });
         self.usual = Some(usual);
-        let above = median > usual * FACTOR + SLACK;
-        self.above = if above { (self.above + 1).min(ROW) } else { 0 };
-        self.below = if above { 0 } else { (self.below + 1).min(ROW) };
-        let before = self.inflated;
-        self.inflated = if before { self.below < ROW } else { self.above == ROW };
-        before != self.inflated
     }
 
     /// Times the usual, while inflated; 1 otherwise.
@@ -80,8 +106,13 @@ impl Rtt {
 mod tests {
     use super::*;
 
+    /// Five steps; true when the verdict changed in one of them.
     fn window(rtt: &mut Rtt, ms: u64) -> bool {
-        (0..50).for_each(|_| rtt.sample(Duration::from_millis(ms)));
+        (0..STEPS).fold(false, |changed, _| step(rtt, ms) || changed)
+    }
+
+    fn step(rtt: &mut Rtt, ms: u64) -> bool {
+        (0..10).for_each(|_| rtt.sample(Duration::from_millis(ms)));
         rtt.close()
     }
 
@@ -94,6 +125,16 @@ mod tests {
         let until = (1..1000).find(|_| window(&mut rtt, 80)).expect("it becomes usual");
         assert!((117..140).contains(&until), "{until} windows");
         assert!(rtt.factor() == 1.0);
+    }
+
+    #[test]
+    fn a_step_is_seen_after_thirteen_seconds_whenever_it_comes() {
+        for quiet in 100..110 {
+            let mut rtt = Rtt::default();
+            assert!((0..quiet).all(|_| !step(&mut rtt, 20)));
+            assert_eq!((1..).find(|_| step(&mut rtt, 80)), Some(13), "{quiet}");
+            assert_eq!((1..).find(|_| step(&mut rtt, 20)), Some(13), "{quiet}: and its end");
+        }
     }
 
     #[test]

@@ -209,9 +209,11 @@ impl Policy {
                 let to = all.iter().filter(|c| c.site != self.config.here && c.factor > 0.0);
                 self.actions.extend(to.map(|c| Action::Ask { to: c.site, service: id, excess }));
             }
+            service.lending = 0.0;
             let Some(own) = own.filter(|c| c.factor > 0.0) else { continue };
             let free = FULL * f64::from(own.summary.capacity) * own.factor - f64::from(own.summary.demand);
             let loans = service.credits.loans(free, now);
+            service.lending = loans.iter().map(|(_, amount)| amount).sum();
             self.actions.extend(loans.into_iter().map(|(to, amount)| Action::Lend {
                 to,
                 service: id,

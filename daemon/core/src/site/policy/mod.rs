@@ -88,6 +88,8 @@ struct Service {
     /// What changed since the last table: the rule, when its cause began, when it was noticed.
     pending: Option<(Rule, Instant, Instant)>,
     excess: f64,
+    /// What was lent in the last second.
+    lending: f64,
     history: History,
 }
 
@@ -279,6 +281,12 @@ impl Policy {
             })
         };
         service.members.iter().filter_map(opinion).collect()
+    }
+
+    /// Of a service: what this site lends to others, and what others lend to it, in units of capacity.
+    pub fn credits(&self, id: ServiceId, now: Instant) -> (f64, f64) {
+        let Some(service) = self.services.get(&id) else { return (0.0, 0.0) };
+        (service.lending, self.config.sites.keys().map(|site| service.credits.lent(*site, now)).sum())
     }
 
     /// The latest changes of a service's table, for `bascule why`.

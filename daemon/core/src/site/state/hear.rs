@@ -5,6 +5,7 @@ use super::message::{Cursor, Message};
 use super::record::Record;
 use super::session::Staging;
 use super::store::{MOST, Taken};
+use super::version::Speaks;
 use super::{ENTROPY, State, Timer};
 use crate::site::SiteId;
 use crate::time::Instant;
@@ -16,7 +17,12 @@ impl State {
             return self.close(site, CloseReason::Order, now);
         }
         match message {
-            Message::Hello { own, read } => self.greeted(site, own, read, now),
+            Message::Hello { own, read, speaks } => self.greeted(site, own, read, speaks, now),
+            Message::About { build } => {
+                if let Some(session) = self.sessions.get_mut(&site) {
+                    session.build = Some(build);
+                }
+            }
             Message::Delta { incarnation, head, records } => {
                 if self.current(site, incarnation, now) {
                     records.iter().for_each(|record| self.take(site, record, now));
@@ -51,12 +57,20 @@ impl State {
         }
     }
 
-    fn greeted(&mut self, site: SiteId, own: Cursor, read: Cursor, now: Instant) {
+    fn greeted(&mut self, site: SiteId, own: Cursor, read: Cursor, theirs: Speaks, now: Instant) {
+        let ours = self.config.speaks;
         let Some(session) = self.sessions.get_mut(&site) else { return };
+        let Some(agreed) = ours.agree(theirs) else {
+            self.actions.push_back(Action::Report(Report::Versions { site, theirs, ours }));
+            return self.close(site, CloseReason::Version, now);
+        };
+        session.speaks = Some((theirs, agreed));
         session.backoff.succeeded();
         if !session.greeted {
             session.greeted = true;
             self.actions.push_back(Action::Report(Report::Session { site, up: true }));
+            let build = self.config.build.clone();
+            self.send(site, &Message::About { build });
         }
         if let Some(theirs) = self.theirs.get_mut(&site)
             && own.incarnation > theirs.cursor.incarnation

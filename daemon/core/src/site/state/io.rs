@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::record::{Body, Key};
+use super::version::Speaks;
 use crate::site::SiteId;
 use crate::site::summary::ServiceId;
 
@@ -56,6 +57,10 @@ pub struct Config {
     pub incarnation: u64,
     /// For the jitter of back-off.
     pub seed: u64,
+    /// Versions that it speaks: [`Speaks::OURS`].
+    pub speaks: Speaks,
+    /// What it runs, for the people at other sites.
+    pub build: String,
     /// Other sites.
     pub peers: BTreeMap<SiteId, PeerConfig>,
 }
@@ -76,6 +81,8 @@ pub enum CloseReason {
     Removed,
     /// Parts of a snapshot out of order, or a message before Hello.
     Order,
+    /// No version that both ends speak.
+    Version,
 }
 
 /// Something the driver owes, in this order.
@@ -153,6 +160,15 @@ pub enum Report {
         /// Who.
         site: SiteId,
     },
+    /// A site speaks no version that we speak: there is no session with it.
+    Versions {
+        /// Who.
+        site: SiteId,
+        /// What it speaks.
+        theirs: Speaks,
+        /// What we speak.
+        ours: Speaks,
+    },
 }
 
 /// Things refused since start, of one peer.
@@ -169,4 +185,6 @@ pub struct Refused {
     pub surplus: u64,
     /// Sessions closed by us.
     pub closed: u64,
+    /// Parts of messages of later versions, left out.
+    pub unknown: u64,
 }

@@ -1,4 +1,8 @@
 //! Messages of a session, and their bytes. The session is ordered and authenticated (mTLS): its peer is a site.
+//!
+//! What later versions may add so that this one can leave it out ([`super::version`]): messages of any tag that is unknown here; bytes behind
+//! a message; keys and bodies of records with tags from [`LATER`] on, which a length follows; bytes behind a body, with [`MORE`] in its
+//! tag and a length. All that only from a peer that has said that it speaks more than we do: from others it is nonsense.
 
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
@@ -6,12 +10,19 @@ use core::time::Duration;
 use thiserror::Error;
 
 use super::record::{Body, Key, Record};
+use super::version::Speaks;
 use crate::site::summary::{ServiceId, Summary};
 
 /// Largest message: a part of a snapshot.
 pub const MAX: usize = 64 * 1024;
 /// Records of one message, so that a part of a snapshot stays below [`MAX`].
 pub const RECORDS: usize = 1024;
+/// Tags of keys and bodies from here on are of later versions, and a length follows.
+pub const LATER: u8 = 16;
+/// In the tag of a body: behind it are more bytes, with their length.
+pub const MORE: u8 = 0x80;
+/// Longest name of what a site runs, in bytes.
+pub const BUILD: usize = 64;
 
 /// How far somebody has read somebody's records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,12 +38,19 @@ pub struct Cursor {
 /// What travels.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Message {
-    /// The first in each direction.
+    /// The first in each direction, in every version.
     Hello {
         /// Who writes, and how far it has come.
         own: Cursor,
         /// How far the sender has read the receiver.
         read: Cursor,
+        /// Versions that the sender speaks.
+        speaks: Speaks,
+    },
+    /// What the sender runs, for people. Since version 2.
+    About {
+        /// Printable ASCII, at most [`BUILD`] bytes.
+        build: String,
     },
     /// Writes. With them everything up to `head` is known.
     Delta {
@@ -109,18 +127,49 @@ pub enum MessageError {
     },
 }
 
+/// What was found in bytes of a peer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Heard {
+    /// `None`: a kind of message that only later versions have.
+    pub message: Option<Message>,
+    /// Parts of later versions that were left out, the message itself if it is one.
+    pub skipped: u32,
+}
+
 impl Message {
+    /// The version that brought it.
+    pub const fn since(&self) -> u8 {
+        match self {
+            Self::About { .. } => 2,
+            Self::Hello { .. }
+            | Self::Delta { .. }
+            | Self::Snapshot { .. }
+            | Self::Beat { .. }
+            | Self::Resync
+            | Self::Contested { .. }
+            | Self::Ask { .. }
+            | Self::Lend { .. } => 1,
+        }
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(64));
         match self {
-            Self::Hello { own, read } => {
+            Self::Hello { own, read, speaks } => {
                 out.tag(1);
                 for cursor in [own, read] {
                     out.number(cursor.incarnation);
                     out.number(cursor.instance);
                     out.number(cursor.seq);
                 }
+                out.0.extend([speaks.oldest, speaks.newest]);
+            }
+            Self::About { build } => {
+                out.tag(11);
+                let build: Vec<u8> = build.bytes().filter(printable).take(BUILD).collect();
+                out.number(build.len() as u64);
+                out.0.extend(build);
             }
             Self::Delta { incarnation, head, records } => {
                 out.tag(2);
@@ -156,18 +205,37 @@ impl Message {
         out.0
     }
 
-    /// Reads bytes of a peer. Never panics, and never takes more memory than a small multiple of their length.
+    /// Reads bytes of a peer that speaks no later version. Never panics, and never takes more memory than a small multiple of their length.
     ///
     /// # Errors
     /// [`MessageError`] when they are not exactly one message.
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
+        let malformed = MessageError::Malformed { at: bytes.len(), len: bytes.len() };
+        Self::read(bytes, false).and_then(|heard| heard.message.ok_or(malformed))
+    }
+
+    /// The same of any peer: from one that is `newer` what this version does not know is left out. A Hello says itself whether it is.
+    ///
+    /// # Errors
+    /// [`MessageError`] when they are not one message.
+    pub fn read(bytes: &[u8], newer: bool) -> Result<Heard, MessageError> {
         if bytes.len() > MAX {
             return Err(MessageError::Long { len: bytes.len() });
         }
-        let mut reader = Reader { bytes, at: 0 };
-        let message = reader.message().filter(|_| reader.at == bytes.len());
-        message.ok_or(MessageError::Malformed { at: reader.at, len: bytes.len() })
+        let mut reader = Reader { bytes, at: 0, newer, skipped: 0 };
+        let message = reader.message();
+        if reader.at < bytes.len() && reader.newer && message.is_some() {
+            reader.skipped += 1;
+            reader.at = bytes.len();
+        }
+        let message = message.filter(|_| reader.at == bytes.len());
+        let message = message.ok_or(MessageError::Malformed { at: reader.at, len: bytes.len() })?;
+        Ok(Heard { message, skipped: reader.skipped })
     }
+}
+
+const fn printable(byte: &u8) -> bool {
+    matches!(*byte, b' '..=b'~')
 }
 
 struct Writer(Vec<u8>);
@@ -240,9 +308,12 @@ impl Writer {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The peer speaks later versions.
+    newer: bool,
+    skipped: u32,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn tag(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
@@ -276,12 +347,26 @@ impl Reader<'_> {
         T::try_from(self.number()?).ok()
     }
 
-    fn message(&mut self) -> Option<Message> {
+    /// A length and so many bytes.
+    fn block(&mut self) -> Option<&'a [u8]> {
+        let len: usize = self.small()?;
+        let block = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(block)
+    }
+
+    /// Inside: `None` for a kind that is left out.
+    fn message(&mut self) -> Option<Option<Message>> {
         let tag = self.tag()?;
-        Some(match tag {
+        Some(Some(match tag {
             1 => {
                 let [own, read] = [self.cursor()?, self.cursor()?];
-                Message::Hello { own, read }
+                let speaks = Speaks { oldest: self.tag()?, newest: self.tag()? };
+                if speaks.oldest == 0 || speaks.newest < speaks.oldest {
+                    return None;
+                }
+                self.newer |= speaks.newest > Speaks::OURS.newest;
+                Message::Hello { own, read, speaks }
             }
             2 => {
                 let (incarnation, head) = (self.number()?, self.number()?);
@@ -300,8 +385,17 @@ impl Reader<'_> {
             8 => Message::Contested { instance: self.number()? },
             9 => Message::Ask { service: ServiceId(self.small()?), amount: self.small()? },
             10 => Message::Lend { service: ServiceId(self.small()?), amount: self.small()? },
+            11 => {
+                let build = self.block().filter(|text| text.len() <= BUILD && text.iter().all(printable))?;
+                Message::About { build: build.iter().map(|byte| char::from(*byte)).collect() }
+            }
+            _ if self.newer => {
+                self.at = self.bytes.len();
+                self.skipped += 1;
+                return Some(None);
+            }
             _ => return None,
-        })
+        }))
     }
 
     fn cursor(&mut self) -> Option<Cursor> {
@@ -314,42 +408,63 @@ impl Reader<'_> {
         if count > RECORDS || count * 4 > self.bytes.len() - self.at {
             return None;
         }
-        (0..count).map(|_| self.record(head)).collect()
+        let mut records = Vec::with_capacity(count);
+        for _ in 0..count {
+            records.extend(self.record(head)?);
+        }
+        Some(records)
     }
 
-    fn record(&mut self, head: u64) -> Option<Record> {
+    /// Inside: `None` for one that is left out.
+    fn record(&mut self, head: u64) -> Option<Option<Record>> {
         let key = match self.tag()? {
             1 => {
                 let ip = Ipv6Addr::from(self.array::<16>()?);
-                Key::Vip(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4))
+                Some(Key::Vip(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4)))
             }
-            2 => Key::Service(ServiceId(self.small()?)),
-            3 => Key::Order(self.small()?),
+            2 => Some(Key::Service(ServiceId(self.small()?))),
+            3 => Some(Key::Order(self.small()?)),
+            LATER.. if self.newer => self.block().map(|_| None)?,
             _ => return None,
         };
         let distance = self.number()?;
         let seq = if distance & 1 == 1 { head.checked_add(distance >> 1)? } else { head.checked_sub(distance >> 1)? };
         let age = Duration::from_millis(self.number()?);
-        let body = match self.tag()? {
-            0 => None,
-            1 => Some(Body::Vip { service: ServiceId(self.small()?), term: self.number()? }),
-            tag @ (2 | 3) => Some(Body::Service(Summary {
+        let tag = self.tag()?;
+        let more = tag & MORE != 0;
+        if more && !self.newer {
+            return None;
+        }
+        // Inside: `None` for a body that is left out.
+        let body: Option<Option<Body>> = match tag & !MORE {
+            0 => Some(None),
+            1 => Some(Some(Body::Vip { service: ServiceId(self.small()?), term: self.number()? })),
+            tag @ (2 | 3) => Some(Some(Body::Service(Summary {
                 ready: self.small()?,
                 expected: self.small()?,
                 draining: tag == 3,
                 capacity: self.small()?,
                 demand: self.small()?,
-            })),
+            }))),
             4 => {
                 let service: u64 = self.number()?;
                 let service = match service.checked_sub(1) {
                     Some(id) => Some(ServiceId(u32::try_from(id).ok()?)),
                     None => None,
                 };
-                Some(Body::Order { service, seconds: self.small()? })
+                Some(Some(Body::Order { service, seconds: self.small()? }))
             }
+            LATER.. if self.newer => self.block().map(|_| None)?,
             _ => return None,
         };
-        body.is_none_or(|b| b.fits(&key)).then_some(Record { key, seq, age, body })
+        if more {
+            let _left_out = self.block()?;
+            self.skipped += 1;
+        }
+        let (Some(key), Some(body)) = (key, body) else {
+            self.skipped += 1;
+            return Some(None);
+        };
+        body.is_none_or(|b| b.fits(&key)).then_some(Some(Record { key, seq, age, body }))
     }
 }

@@ -21,6 +21,7 @@ mod session;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod version;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -163,9 +164,15 @@ impl State {
         if !session.admit(bytes.len(), now) {
             return self.close(site, CloseReason::Flood, now);
         }
-        match Message::parse(bytes) {
-            Ok(message) => self.hear(site, message, now),
-            Err(_) => self.close(site, CloseReason::Malformed, now),
+        let newer = session.speaks.is_some_and(|(theirs, _)| theirs.newest > self.config.speaks.newest);
+        let Ok(heard) = Message::read(bytes, newer) else {
+            return self.close(site, CloseReason::Malformed, now);
+        };
+        if let Some(theirs) = self.theirs.get_mut(&site) {
+            theirs.refused.unknown += u64::from(heard.skipped);
+        }
+        if let Some(message) = heard.message {
+            self.hear(site, message, now);
         }
     }
 
@@ -214,6 +221,13 @@ impl State {
         Cursor { seq: self.ours.head, ..self.own }
     }
 
+    /// The version of the session with a site, and what the site runs, as far as it says so.
+    pub fn speaks(&self, site: SiteId) -> (Option<u8>, Option<&str>) {
+        let session = self.sessions.get(&site);
+        let agreed = session.and_then(|session| session.speaks).map(|(_, agreed)| agreed);
+        (agreed, session.and_then(|session| session.build.as_deref()))
+    }
+
     /// Refused of a peer, since start.
     pub fn refused(&self, site: SiteId) -> Refused {
         self.theirs.get(&site).map(|t| t.refused).unwrap_or_default()
@@ -253,14 +267,19 @@ impl State {
     fn hello(&mut self, site: SiteId) {
         let read = self.cursor(site);
         let own = self.own();
-        self.send(site, &Message::Hello { own, read });
+        let speaks = self.config.speaks;
+        self.send(site, &Message::Hello { own, read, speaks });
         if let Some(instance) = self.contested.get(&site).copied() {
             self.send(site, &Message::Contested { instance });
         }
     }
 
+    /// What the peer's version does not have is not sent to it. Before its Hello that is all but the first version.
     fn send(&mut self, site: SiteId, message: &Message) {
-        self.actions.push_back(Action::Send(site, message.encode()));
+        let agreed = self.sessions.get(&site).and_then(|session| session.speaks).map_or(1, |(_, agreed)| agreed);
+        if message.since() <= agreed {
+            self.actions.push_back(Action::Send(site, message.encode()));
+        }
     }
 
     fn close(&mut self, site: SiteId, reason: CloseReason, now: Instant) {
@@ -331,8 +350,10 @@ impl State {
 fn far(a: &Summary, b: &Summary) -> bool {
     let step = |x: u32, y: u32, whole: u32, parts: u32| x.abs_diff(y).saturating_mul(parts) >= whole.max(1);
     let whole = u32::from(a.expected.max(b.expected));
+    let loads = a.capacity.max(b.capacity);
     step(u32::from(a.ready), u32::from(b.ready), whole, STEPS.0)
         || a.expected != b.expected
-        || step(a.capacity, b.capacity, a.capacity.max(b.capacity), STEPS.1)
-        || step(a.demand, b.demand, a.capacity.max(b.capacity), STEPS.1)
+        || step(a.capacity, b.capacity, loads, STEPS.1)
+        // Nobody reckons with the demand of a site that cannot say what it carries.
+        || loads > 0 && step(a.demand, b.demand, loads.max(a.demand).max(b.demand), STEPS.1)
 }

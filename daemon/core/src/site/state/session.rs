@@ -8,6 +8,7 @@ use super::limit::{Backoff, Bucket};
 use super::message::{Message, RECORDS};
 use super::record::{Key, Record};
 use super::store::Ours;
+use super::version::Speaks;
 use crate::time::Instant;
 
 /// Writes of one key within this time are one record (sites.md 4.4, core sites).
@@ -48,6 +49,10 @@ pub(super) struct Session {
     pub(super) connected: bool,
     /// The peer has said Hello.
     pub(super) greeted: bool,
+    /// Versions that it speaks, by its Hello, and the newest that both do.
+    pub(super) speaks: Option<(Speaks, u8)>,
+    /// What it runs.
+    pub(super) build: Option<String>,
     pub(super) pending: BTreeMap<Key, Pending>,
     /// Parts of a snapshot that wait, with the position they lead to.
     pub(super) parts: VecDeque<Message>,
@@ -68,6 +73,8 @@ impl Session {
         Self {
             connected: false,
             greeted: false,
+            speaks: None,
+            build: None,
             pending: BTreeMap::new(),
             parts: VecDeque::new(),
             sent: 0,
@@ -85,6 +92,7 @@ impl Session {
     pub(super) fn reset(&mut self) {
         self.connected = false;
         self.greeted = false;
+        (self.speaks, self.build) = (None, None);
         self.pending.clear();
         self.parts.clear();
         self.staging = None;

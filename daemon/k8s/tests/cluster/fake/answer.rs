@@ -122,6 +122,8 @@ fn read(inner: &Inner, path: &str, query: &HashMap<String, String>) -> Response 
         Some("l2announcements") => "L2AnnouncementList",
         Some("bgppeers") => "BgpPeerList",
         Some("bgpannouncements") => "BgpAnnouncementList",
+        Some("sites") => "SiteList",
+        Some("sitetrafficpolicies") => "SiteTrafficPolicyList",
         _ => return status(404, &format!("{path} not found")),
     };
     // A token is the path of the last object of the page before.

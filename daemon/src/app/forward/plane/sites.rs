@@ -114,6 +114,13 @@ impl Plane {
         granted
     }
 
+    /// What clients asked for here since the counter began; `None`: there is no such service, or it cannot be read.
+    pub(in super::super) fn demand(&self, key: &ServiceKey) -> Option<u64> {
+        let slot = self.balancer.slot(key)?;
+        // A map that cannot be read is said where all counters are shown.
+        self.forward.as_ref()?.service_stats(slot.0).ok().map(|stats| stats.asked)
+    }
+
     /// This site does not have it any more.
     pub(in super::super) fn revoke(&mut self, key: &ServiceKey, links: &Links, now: Instant) {
         self.terms.revoke(key, &mut self.balancer, now);

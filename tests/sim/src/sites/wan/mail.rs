@@ -36,7 +36,7 @@ impl World {
     pub(super) fn letter(&mut self, site: usize, number: u64) {
         let Some((life, letter)) = self.mail.remove(&number) else { return };
         let ended = matches!(letter, Letter::Watched(Watched::Ended));
-        if !ended && !self.majority(site) {
+        if !ended && !self.answered(site) {
             return;
         }
         let now = self.now;
@@ -72,7 +72,7 @@ impl World {
         self.authority.tick(self.now, tick);
         self.announce();
         for site in 0..self.scene.sites {
-            if self.watching[site] && !self.majority(site) {
+            if self.watching[site] && !self.answered(site) {
                 self.watching[site] = false;
                 self.send(site, Letter::Watched(Watched::Ended));
             }

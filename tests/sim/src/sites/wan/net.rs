@@ -5,6 +5,7 @@ use bascule_core::site::state::message::{Cursor, Message};
 use super::super::host::{Host, Out, id};
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
+use super::super::scene::Class;
 use super::{Event, World};
 
 impl World {
@@ -98,7 +99,8 @@ impl World {
                 if self.links[site][to].loses(now) {
                     return;
                 }
-                let wait = self.delay[site][to] * self.slower + self.rng.below(MS);
+                let wander = self.rng.below(MS);
+                let wait = (self.delay[site][to] + wander) * self.slower + self.buffered(site, to);
                 if self.noise && self.rng.chance(300) {
                     let mut forged = bytes.clone();
                     let (index, late) = (self.rng.index(forged.len()), self.rng.below(3 * SEC));
@@ -124,6 +126,11 @@ impl World {
         }
     }
 
+    /// What a buffer on the way adds now. Packets wander by half a millisecond in the mean: it is a part of what their way takes.
+    fn buffered(&self, from: usize, to: usize) -> u64 {
+        self.buffers.get(&(from, to)).map_or(0, |buffer| buffer.adds(self.delay[from][to] + MS / 2, self.now))
+    }
+
     pub(super) fn stream(&mut self, site: usize, to: usize, mut bytes: Vec<u8>) {
         let message = Message::parse(&bytes).ok();
         match (self.mutant, message) {
@@ -133,16 +140,26 @@ impl World {
                     return;
                 }
             }
-            (Some(Mutant::ReadUnsaid), Some(Message::Hello { own, .. })) => {
-                bytes = Message::Hello { own, read: Cursor::default() }.encode();
+            (Some(Mutant::ReadUnsaid), Some(Message::Hello { own, speaks, .. })) => {
+                bytes = Message::Hello { own, read: Cursor::default(), speaks }.encode();
             }
             _ => {}
         }
+        if self.scene.class == Class::F32 {
+            for bytes in self.versions(site, to, bytes) {
+                self.queue_stream(site, to, bytes);
+            }
+        } else {
+            self.queue_stream(site, to, bytes);
+        }
+    }
+
+    fn queue_stream(&mut self, site: usize, to: usize, bytes: Vec<u8>) {
         let (a, b) = (site.min(to), site.max(to));
         let cut = self.truth.cut[a][b] || self.truth.cut[b][a];
         // A lost segment is sent again: the stream stalls, in order.
         let stall = if self.links[site][to].loses(self.now) { 200 * MS } else { 0 };
-        let wait = self.delay[a][b] * self.slower + stall;
+        let wait = self.delay[a][b] * self.slower + self.buffered(site, to) + stall;
         let Some((conn, _, last)) = self.streams.get_mut(&(a, b)) else { return };
         if cut {
             // Sent again until it arrives or the session breaks.

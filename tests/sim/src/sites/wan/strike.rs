@@ -27,6 +27,7 @@ impl World {
                 }
             }
             Fault::Slower(times) => self.slower = times,
+            Fault::Buffer(from, to, buffer) => drop(self.buffers.insert((from, to), buffer)),
             Fault::Kill(site) => {
                 if let Some(host) = self.hosts[site].take() {
                     self.disks[site] = host.persisted;
@@ -81,6 +82,7 @@ impl World {
             }
             Fault::Noise(noise) => self.noise = noise,
             Fault::Pause(site, paused) => self.pause(site, paused),
+            Fault::Upgrade(site, newest) => self.upgrade(site, newest),
         }
     }
 }

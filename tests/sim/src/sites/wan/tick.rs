@@ -4,6 +4,7 @@ use bascule_core::site::path::io::Carriage;
 
 use super::super::host::{LOCAL, SPREAD, id};
 use super::super::link::{MS, SEC};
+use super::super::mutant::Mutant;
 use super::super::scene::START;
 use super::{CONNECTIONS, PATIENCE, World};
 
@@ -47,6 +48,12 @@ impl World {
         let witness = |of: usize| self.witness[of] && self.truth.alive[of];
         let (both, first, second) = (way(0, 1), witness(0), witness(1));
         (way(site, 0) && (both || first)) || (way(site, 1) && (both || second)) || (witness(site) && (first || second))
+    }
+
+    /// The authority answers it.
+    pub(super) fn answered(&self, site: usize) -> bool {
+        let whole = self.mutant != Some(Mutant::WitnessNeeded) || self.witness.contains(&true);
+        whole && self.majority(site)
     }
 
     /// Ten seconds of handshakes, in the proportions of the tables in force.

@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_OWN_MACS, DELIVER_NONE, PacketDrop, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_QUIC, SERVICE_SOURCES,
-    Service, ServiceKey, Tally, Tuple,
+    CONFIG_OWN_MACS, CONFIG_SITES, DELIVER_NONE, PacketDrop, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_QUIC,
+    SERVICE_SOURCES, Service, ServiceKey, Tally, Tuple,
 };
 
 use super::error::Embedded;
@@ -140,6 +140,13 @@ impl State {
         let stats = self.service_stats.entry(slot).or_default();
         stats.packets += 1;
         stats.bytes += ip.length() as u64;
+        if self.config.flags & CONFIG_SITES != 0 {
+            stats.asked += match kind {
+                Kind::Tcp { flags, .. } => u64::from(flags & (SYN | ACK) == SYN),
+                Kind::Udp { .. } => 1,
+                Kind::Error(_) | Kind::Answer => 0,
+            };
+        }
         let client_port = port_at(frame, ip.l4).expect("checked by kind_of");
         let hash = self.hash(&service, &ip.source, client_port);
         let job =

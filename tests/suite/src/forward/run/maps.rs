@@ -128,6 +128,7 @@ pub(crate) fn service_stats(ebpf: &mut Ebpf, slots: &[u16]) -> Result<BTreeMap<u
             bytes: add(|s| s.bytes),
             new_flows: add(|s| s.new_flows),
             orphans: add(|s| s.orphans),
+            asked: add(|s| s.asked),
         };
         Ok((*slot, stats))
     };

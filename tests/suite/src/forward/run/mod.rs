@@ -259,6 +259,7 @@ impl Subject for Programs<'_> {
                 bytes: b.bytes - a.bytes,
                 new_flows: b.new_flows - a.new_flows,
                 orphans: b.orphans - a.orphans,
+                asked: b.asked - a.asked,
             };
             (*slot, delta)
         });

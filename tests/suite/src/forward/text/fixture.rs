@@ -181,6 +181,7 @@ fn expectation(e: &mut Expect, line: &str, world: &World) -> Result<()> {
                 bytes: take("bytes")?,
                 new_flows: take("new")?,
                 orphans: take("orphans")?,
+                asked: take("asked")?,
             };
             e.services.push((slot, stats));
         }

@@ -31,7 +31,7 @@ pub(in crate::site) const fn status(carriage: Carriage) -> Status {
         mtu: 1500,
         flows_up: 6,
         suppressed: false,
-        refused: Refused { malformed: 0, tag: 0, stale: 0, replayed: 0, flow: 0 },
+        refused: Refused { malformed: 0, tag: 0, stale: 0, replayed: 0, flow: 0, version: 0, unknown: 0 },
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::site::state::message::{Cursor, MAX, Message, RECORDS};
 use crate::site::state::record::{Body, Key, Record};
+use crate::site::state::version::Speaks;
 use crate::site::summary::{ServiceId, Summary};
 
 fn record() -> impl Strategy<Value = Record> {
@@ -41,7 +42,11 @@ fn message() -> impl Strategy<Value = Message> {
     let records = || proptest::collection::vec(record(), 0..20);
     let head = 1..u64::MAX / 4;
     prop_oneof![
-        (cursor.clone(), cursor).prop_map(|(own, read)| Message::Hello { own, read }),
+        (cursor.clone(), cursor, 1..=Speaks::OURS.newest).prop_map(|(own, read, newest)| {
+            let speaks = Speaks { oldest: 1, newest };
+            Message::Hello { own, read, speaks }
+        }),
+        "[ -~]{0,64}".prop_map(|build| Message::About { build }),
         (any::<u64>(), head.clone(), records()).prop_map(|(incarnation, head, records)| Message::Delta {
             incarnation,
             head,
@@ -74,9 +79,11 @@ proptest! {
     }
 
     #[test]
-    fn parse_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0u8..12) {
-        let _ = Message::parse(&bytes);
-        let _ = Message::parse(&[&[tag], &bytes[..]].concat());
+    fn parse_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), tag in 0u8..14) {
+        for newer in [false, true] {
+            let _ = Message::read(&bytes, newer);
+            let _ = Message::read(&[&[tag], &bytes[..]].concat(), newer);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod codec;
 mod rules;
+mod versions;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::State;
 use super::io::{Action, CloseReason, Config, Pass, PeerConfig, Report};
 use super::record::{Body, Key};
+use super::version::Speaks;
 use crate::site::SiteId;
 use crate::site::summary::{ServiceId, Summary};
 use crate::time::Instant;
@@ -24,7 +26,16 @@ pub(super) fn peer(prefix: &str) -> PeerConfig {
 
 pub(super) fn config(here: SiteId, instance: u64, incarnation: u64) -> Config {
     let (other, prefix) = if here == A { (B, "10.2.0.0/16") } else { (A, "10.1.0.0/16") };
-    Config { here, instance, incarnation, seed: instance, peers: BTreeMap::from([(other, peer(prefix))]) }
+    let (speaks, build) = (Speaks::OURS, format!("build of {here}"));
+    Config {
+        here,
+        instance,
+        incarnation,
+        seed: instance,
+        speaks,
+        build,
+        peers: BTreeMap::from([(other, peer(prefix))]),
+    }
 }
 
 pub(super) const fn summary(ready: u16, demand: u32) -> Body {

@@ -7,6 +7,7 @@ use crate::site::state::State;
 use crate::site::state::io::{CloseReason, Pass, Report};
 use crate::site::state::message::{Cursor, MAX, Message};
 use crate::site::state::record::{Body, Key, Record};
+use crate::site::state::version::Speaks;
 use crate::site::summary::ServiceId;
 use crate::time::Instant;
 
@@ -244,7 +245,8 @@ fn a_peer_that_is_silent_or_unknown_is_left() {
     pair.give(1, &Message::Resync.encode());
     assert_eq!(pair.closed.pop(), Some((1, CloseReason::Order)), "no Hello");
     pair.run(20_000);
-    let hello = Message::Hello { own: Cursor::default(), read: Cursor::default() };
+    let (own, read, speaks) = (Cursor::default(), Cursor::default(), Speaks::OURS);
+    let hello = Message::Hello { own, read, speaks };
     let lonely = &mut State::new(config(B, 5, 1), Instant::ZERO);
     lonely.handle_connected(A, Instant::ZERO);
     lonely.handle_bytes(A, &hello.encode(), Instant::ZERO);
