@@ -21,6 +21,7 @@ mod setup;
 mod sh;
 mod tally;
 mod test;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

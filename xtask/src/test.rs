@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::sh::{self, End};
 use crate::tally::{Reader, Tally};
+use crate::why::Why;
 use crate::{apiserver, chart_tools, check, setup};
 
 /// A single test binary that runs longer than this is stuck: the whole budget is 25 minutes.
@@ -21,6 +22,9 @@ const BINARY_LIMIT: Duration = Duration::from_secs(600);
 const DOC_LIMIT: Duration = Duration::from_secs(900);
 /// Suite tests wait for timers of daemons far more than they compute: more of them than cores may run at once.
 const FUNCTIONAL_THREADS: &str = "4";
+
+/// Lines of one failure in the list at the end: its name and a reason (`Why`).
+const BRIEF: usize = 13;
 
 /// The stages, in the order they run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -158,6 +162,8 @@ impl Run {
     fn binary(&mut self, binary: &Binary) {
         let mut command = Command::new(&binary.path);
         command.current_dir(&binary.dir).env("CARGO_MANIFEST_DIR", &binary.dir);
+        // An error's words say what went wrong; frames of the runtime around it would push them out of what CI keeps of the console.
+        command.env("RUST_LIB_BACKTRACE", "0");
         match binary.stage() {
             Stage::Timing => drop(command.args(["--test-threads=1", "--show-output"])),
             // With what passing tests print: the console shows their measurements (`Console`).
@@ -189,7 +195,7 @@ impl Run {
         let started = Instant::now();
         let log = self.logs.join(format!("{}.log", name.replace([' ', '/'], "-")));
         let mut file = File::create(&log).map(BufWriter::new).ok();
-        let mut reader = Reader::default();
+        let (mut reader, mut why) = (Reader::default(), Why::default());
         let mut failed = Vec::new();
         let end = sh::stream(command, limit, |line| {
             if let Some(file) = &mut file {
@@ -197,6 +203,7 @@ impl Run {
                 let _unwritten = writeln!(file, "{line}");
             }
             reader.line(line);
+            why.line(line);
             failed.extend(failed_test(line).map(str::to_owned));
             if console.shows(line) {
                 println!("      {line}");
@@ -219,20 +226,28 @@ impl Run {
             if failed.is_empty() {
                 failed.push(format!("the binary did not finish ({how})"));
             }
-            self.failures.extend(failed.iter().map(|test| format!("{name}: {test}   (log: {})", relative(&log))));
+            for test in &failed {
+                let why: String = why.of(test).iter().map(|line| format!("\n      {line}")).collect();
+                self.failures.push(format!("{name}: {test}   (log: {}){why}", relative(&log)));
+            }
         }
     }
 
     fn close(&self) {
         if !self.failures.is_empty() {
             println!("\nfailed:");
-            // The whole text stands above, where it happened; here one line each.
-            self.failures.iter().for_each(|failure| println!("  {}", failure.lines().next().unwrap_or_default()));
+            // The whole text stands above, where it happened.
+            self.failures.iter().for_each(|failure| println!("  {}", brief(failure)));
         }
         let minutes = self.started.elapsed().as_secs_f32() / 60.0;
         println!("\ntook {minutes:.1} minutes, {} ignored", self.sum.ignored);
         println!("{} passed, {} failed", self.sum.passed, self.sum.failed);
     }
+}
+
+/// So much of a failure as may stand in a list.
+fn brief(failure: &str) -> String {
+    failure.lines().take(BRIEF).collect::<Vec<_>>().join("\n")
 }
 
 /// A path as seen from the repository's root.

@@ -248,16 +248,15 @@ impl Balancer {
     /// Endpoints of a node that have checks.
     fn checked<'a>(&'a self, node: &'a str) -> impl Iterator<Item = (EndpointId, &'a EndpointSpec, State)> {
         self.services.iter().flat_map(move |(key, service)| {
-            let there = service.spec.endpoints.iter().filter(move |e| e.check.is_some());
-            let there = there.filter(move |e| e.node.as_deref() == Some(node));
+            let there = service.endpoints().filter(move |(e, _)| e.check.is_some() && e.node.as_deref() == Some(node));
             let id = |endpoint: &str| EndpointId { service: *key, endpoint: endpoint.to_owned() };
-            there.map(move |e| (id(&e.name), e, service.state(&e.name)))
+            there.map(move |(e, known)| (id(&e.name), e, known.state()))
         })
     }
 
     /// Asks witnesses of a node; `None`: it has none that answers fast enough to be one.
     fn ask(&mut self, node: &str) -> Option<Inquiry> {
-        let took = |id: &EndpointId| self.services.get(&id.service)?.health.get(&id.endpoint)?.takes;
+        let took = |id: &EndpointId| self.services.get(&id.service)?.known(&id.endpoint)?.health.takes;
         let passing = self.checked(node).filter(|(_, _, state)| matches!(state, State::Ready | State::Held(_)));
         let mut prompt: Vec<(Duration, EndpointId, &EndpointSpec)> =
             passing.filter_map(|(id, spec, _)| Some((took(&id).filter(|took| *took <= PROMPT)?, id, spec))).collect();

@@ -1,19 +1,19 @@
 //! The look at one service: who serves now, which tables that makes, and what the driver must do about it, in an order in which no
 //! packet ever meets something half done.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::choice::{self, Choice, Nodes};
-use super::damping::State;
+use super::damping::{Damped, State};
 use super::io::{Action, EndpointEntry, EndpointSlot, Report, Table};
 use super::level::Outcome;
 use super::room::{Room, Unlinked};
-use super::rows::Standing;
-use super::service::{Local, Service};
+use super::rows::{Standing, Standings};
+use super::service::{Known, Local, Service};
 use super::sites::{Sites, Split};
 use super::status::Counts;
 use super::{Balancer, GRACE, hold};
-use crate::service::{Delivery, EndpointSpec, ServiceKey};
+use crate::service::{Delivery, EndpointSpec, NodeSpec, ServiceKey};
 use crate::time::Instant;
 
 /// Which of the two tables.
@@ -38,8 +38,8 @@ impl Balancer {
     }
 
     fn build_service(&mut self, service: &mut Service, now: Instant) -> Option<Instant> {
-        for damped in service.health.values_mut() {
-            let _changed = damped.expire(now);
+        for known in &mut service.known {
+            let _changed = known.health.expire(now);
         }
         // Whatever checks have still to say.
         let held = self.nodes.held.contains(&service.key);
@@ -56,8 +56,11 @@ impl Balancer {
         service.forgotten = service.forgotten.filter(|(_, until)| *until > now);
         let room = &mut self.room;
         report_health(service, &choice, room);
-        service.serving.clone_from(&choice.serving);
-        let entries = entries(service, &self.nodes, &choice.serving, room, now);
+        let mut serving = choice.serving.iter();
+        for known in &mut service.known {
+            known.serving = serving.next().copied().unwrap_or(false);
+        }
+        let entries = entries(service, &self.nodes, room, now);
         let (opening, closing): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, e)| e.ready);
         put(service, opening, room);
         service.report_delegated(&self.nodes, room);
@@ -69,7 +72,7 @@ impl Balancer {
         service.starved = starved;
         service.built = true;
         let forgotten = forget(service, room, now);
-        let serves = !held && !choice.serving.is_empty() && !self.nodes.service_draining(service);
+        let serves = !held && service.serving().next().is_some() && !self.nodes.service_draining(service);
         let away = self.sites.split(service.owners.as_deref(), &self.nodes).has_others();
         let open = (serves || away) && service.nodes.table.rows > 0;
         self.vips.join(service, open, held, room);
@@ -101,14 +104,17 @@ fn report_room(service: &Service, wanted: Option<u16>, room: &mut Room) {
 fn entries(
     service: &mut Service,
     nodes: &Nodes,
-    serving: &BTreeSet<String>,
     room: &mut Room,
     now: Instant,
 ) -> Vec<((core::net::IpAddr, u16), EndpointEntry)> {
-    let stack = service.wanted_stack(serving, nodes);
-    let wanted: Vec<_> = service.reachable(&nodes.this).cloned().chain(stack).collect();
+    let stack = service.wanted_stack(nodes);
+    let unknown = Known { health: Damped::new(State::Unknown), serving: false };
+    let specs = Arc::clone(&service.spec.endpoints);
+    let reachable = specs.iter().zip(service.known.iter().copied()).filter(|(e, _)| service.reaches(e, &nodes.this));
+    let wanted: Vec<(&EndpointSpec, Known)> = reachable.chain(stack.as_ref().map(|e| (e, unknown))).collect();
+    let is_at = |place: (core::net::IpAddr, u16)| move |(e, _): &&(&EndpointSpec, Known)| (e.address, e.port) == place;
     let mut slotless = false;
-    for endpoint in &wanted {
+    for (endpoint, _) in &wanted {
         let place = (endpoint.address, endpoint.port);
         match service.slots.get_mut(&place) {
             Some(local) => {
@@ -130,37 +136,45 @@ fn entries(
     }
     service.slotless = slotless;
     for (place, local) in &mut service.slots {
-        if !wanted.iter().any(|e| (e.address, e.port) == *place) {
+        if wanted.iter().find(is_at(*place)).is_none() {
             let _since = local.gone.get_or_insert(now);
         }
     }
     let closed = nodes.service_draining(service);
     // Nodes hear of a drained node one after the other: until all have, new connections still come here, and nothing is wrong with them.
-    let late = nodes.is_draining(&nodes.this) && !serving.is_empty();
-    let welcome = |name: &str| serving.contains(name) || (late && service.state(name) == State::Ready);
-    let takes = |e: &EndpointSpec| {
+    let late = nodes.is_draining(&nodes.this) && service.serving().next().is_some();
+    let welcome = |known: &Known| known.serving || (late && known.state() == State::Ready);
+    let takes = |e: &EndpointSpec, known: &Known| {
         let stack = (e.address, e.port) == service.stack();
-        stack || (welcome(&e.name) && !service.is_delegated(e, nodes))
+        stack || (welcome(known) && !service.is_delegated(e, nodes))
     };
     let entry = |(place, local): (&(core::net::IpAddr, u16), &Local)| {
-        let spec = wanted.iter().find(|e| (e.address, e.port) == *place);
-        let draining = closed || spec.is_none_or(|e| nodes.endpoint_draining(service, e));
-        let remote = match (spec, &local.entry) {
-            (Some(spec), _) => spec.node.is_none(),
+        let wanted = wanted.iter().find(is_at(*place));
+        let draining = closed || wanted.is_none_or(|(e, known)| nodes.endpoint_draining(service, e, known));
+        let remote = match (wanted, &local.entry) {
+            (Some((spec, _)), _) => spec.node.is_none(),
             (None, Some(told)) => told.remote,
             (None, None) => false,
         };
+        let ready = !draining && wanted.is_some_and(|(e, known)| takes(e, known));
+        // Of all that an entry says, only this changes under one name.
+        let told = |told: &EndpointEntry| {
+            (told.ready, told.draining, told.remote, &told.name) == (ready, draining, remote, &local.name)
+        };
+        if local.entry.as_ref().is_some_and(told) {
+            return None;
+        }
         let entry = EndpointEntry {
             name: local.name.clone(),
             service: service.slot,
             address: place.0,
             port: place.1,
             protocol: service.spec.protocol,
-            ready: !draining && spec.is_some_and(takes),
+            ready,
             draining,
             remote,
         };
-        (local.entry.as_ref() != Some(&entry)).then_some((*place, entry))
+        Some((*place, entry))
     };
     service.slots.iter().filter_map(entry).collect()
 }
@@ -182,22 +196,20 @@ fn build_nodes(
     room: &mut Room,
     now: Instant,
 ) -> Result<Option<Instant>, u16> {
-    let members = choice::node_members(service, &service.serving, nodes);
+    let members = choice::node_members(service.serving(), nodes);
     let (size, _) = choice::sizes(service, nodes);
-    let member: BTreeSet<u16> = members.iter().map(|m| m.id).collect();
-    let known: std::collections::BTreeMap<u16, bool> =
-        nodes.by_name.values().map(|n| (n.id, nodes.is_dead(&n.name))).collect();
-    let split = sites.split(service.owners.as_deref(), nodes);
-    let standing = |id: u16| match known.get(&id) {
-        None => split.standing(id),
-        Some(true) => Standing::Dead,
-        Some(false) if member.contains(&id) => Standing::Member,
-        Some(false) => Standing::Holder,
+    let worth = |n: &NodeSpec| match nodes.is_dead(&n.name) {
+        true => Standing::Dead,
+        false if members.iter().any(|m| m.id == n.id) => Standing::Member,
+        false => Standing::Holder,
     };
+    let standings: Standings = nodes.by_name.values().map(|n| (n.id, worth(n))).collect();
+    let split = sites.split(service.owners.as_deref(), nodes);
+    let standing = |id: u16| standings.of(id).unwrap_or_else(|| split.standing(id));
     let drain = service.drain();
     if starting && service.nodes.table.rows == 0 {
         // Not by the members: whose check has not spoken yet served the others all the same.
-        let mut others = choice::node_members(service, &choice::supposed(service, nodes), nodes);
+        let mut others = choice::node_members(choice::supposed(service, nodes), nodes);
         others.retain(|m| m.name != nodes.this);
         service.nodes.suppose(service.seed, others, size, now);
     }
@@ -212,7 +224,7 @@ fn build_local(
     room: &mut Room,
     now: Instant,
 ) -> Result<Option<Instant>, u16> {
-    let members = choice::local_members(service, &service.serving, nodes);
+    let members = choice::local_members(service, nodes);
     let (_, size) = choice::sizes(service, nodes);
     let drain = service.drain();
     if members.is_empty() && service.slots.values().all(|l| is_over(l, service, now)) {
@@ -220,23 +232,20 @@ fn build_local(
         hold::close(service, room, now);
         return Ok(None);
     }
-    let standings: std::collections::BTreeMap<u16, Standing> = service
-        .slots
-        .values()
-        .map(|local| {
-            let standing = if is_over(local, service, now) {
-                Standing::Gone
-            } else if members.iter().any(|m| m.id == local.slot.0) {
-                Standing::Member
-            } else if local.gone.is_none() && service.state(&local.name) == State::Unready {
-                Standing::Dead
-            } else {
-                Standing::Holder
-            };
-            (local.slot.0, standing)
-        })
-        .collect();
-    let standing = |id: u16| standings.get(&id).copied().unwrap_or(Standing::Gone);
+    let fails = |local: &Local| service.known(&local.name).is_some_and(|known| known.state() == State::Unready);
+    let worth = |local: &Local| {
+        if is_over(local, service, now) {
+            Standing::Gone
+        } else if members.iter().any(|m| m.id == local.slot.0) {
+            Standing::Member
+        } else if local.gone.is_none() && fails(local) {
+            Standing::Dead
+        } else {
+            Standing::Holder
+        }
+    };
+    let standings: Standings = service.slots.values().map(|local| (local.slot.0, worth(local))).collect();
+    let standing = |id: u16| standings.of(id).unwrap_or(Standing::Gone);
     let outcome = service.local.build(service.seed, members, size, (drain, &Split::none()), standing, now);
     install(Which::Endpoints, service, outcome, counts, room, now)
 }

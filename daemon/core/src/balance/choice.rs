@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::absent::Absence;
 use super::damping::State;
 use super::maglev::{self, Member};
-use super::service::Service;
+use super::service::{Known, Service};
 use super::unplaced::Unplaced;
 use crate::service::{EndpointId, EndpointSpec, NodeSpec, ServiceKey, WhenAllFail};
 
@@ -31,7 +31,8 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub(super) fn is_up(&self, name: &str) -> bool {
-        self.by_name.contains_key(name) && (name == self.this || self.absent.get(name).is_none_or(|a| a.is_up()))
+        let heard = self.absent.is_empty() || name == self.this || self.absent.get(name).is_none_or(|a| a.is_up());
+        heard && self.by_name.contains_key(name)
     }
 
     /// Are its flows out of reach? A node whose daemon hangs, crashed, or is being replaced takes no new flows and keeps those it has.
@@ -68,10 +69,10 @@ impl Nodes {
         !self.drained.is_empty() && self.drained.contains(&target())
     }
 
-    pub(super) fn endpoint_draining(&self, service: &Service, endpoint: &EndpointSpec) -> bool {
+    pub(super) fn endpoint_draining(&self, service: &Service, endpoint: &EndpointSpec, known: &Known) -> bool {
         let id = || EndpointId { service: service.key, endpoint: endpoint.name.clone() };
         endpoint.draining
-            || service.state(&endpoint.name) == State::Draining
+            || known.state() == State::Draining
             || self.is_drained(|| DrainTarget::Endpoint(id()))
     }
 }
@@ -79,8 +80,8 @@ impl Nodes {
 /// Who takes new connections.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    /// Names of endpoints.
-    pub(super) serving: BTreeSet<String>,
+    /// Whether each endpoint does, in the order of the configuration; empty: nobody does.
+    pub(super) serving: Vec<bool>,
     /// None is ready: these are the last that were.
     pub(super) kept: bool,
     /// None is ready.
@@ -90,24 +91,26 @@ pub(super) struct Choice {
 }
 
 /// Who is taken when all ranks before are empty.
-type Rank<'a> = dyn Fn(&EndpointSpec) -> bool + 'a;
+type Rank<'a> = dyn Fn(&EndpointSpec, &Known) -> bool + 'a;
 
 /// Chooses. Ready endpoints on nodes that are up and not draining; when there are none, those that a damped health holds back; then
 /// those of draining nodes (nobody else is there); then, if the service wants it, those that served last.
 pub(super) fn choose(service: &Service, nodes: &Nodes) -> Choice {
-    let usable = |e: &&EndpointSpec| {
-        e.weight > 0 && !nodes.endpoint_draining(service, e) && e.node.as_deref().is_none_or(|n| nodes.is_up(n))
+    let usable = |e: &EndpointSpec, known: &Known| {
+        e.weight > 0 && !nodes.endpoint_draining(service, e, known) && e.node.as_deref().is_none_or(|n| nodes.is_up(n))
     };
-    let all: Vec<&EndpointSpec> = service.spec.endpoints.iter().filter(usable).collect();
+    let all: Vec<bool> = service.endpoints().map(|(e, known)| usable(e, known)).collect();
     let stays = |e: &EndpointSpec| e.node.as_deref().is_none_or(|n| !nodes.is_draining(n));
-    let ready = |e: &EndpointSpec| service.state(&e.name) == State::Ready;
-    let held = |e: &EndpointSpec| matches!(service.state(&e.name), State::Held(_));
-    let unknown = all.iter().any(|e| service.state(&e.name) == State::Unknown);
-    let last = |e: &EndpointSpec| service.spec.when_all_fail == WhenAllFail::Keep && service.serving.contains(&e.name);
-    let ranks: [&Rank<'_>; 5] = [&|e| ready(e) && stays(e), &|e| held(e) && stays(e), &ready, &held, &last];
+    let ready = |_: &EndpointSpec, known: &Known| known.state() == State::Ready;
+    let held = |_: &EndpointSpec, known: &Known| matches!(known.state(), State::Held(_));
+    let unknown = all.iter().zip(&service.known).any(|(usable, known)| *usable && known.state() == State::Unknown);
+    let last = |_: &EndpointSpec, known: &Known| service.spec.when_all_fail == WhenAllFail::Keep && known.serving;
+    let ranks: [&Rank<'_>; 5] =
+        [&|e, known| ready(e, known) && stays(e), &|e, known| held(e, known) && stays(e), &ready, &held, &last];
     for (i, rank) in ranks.into_iter().enumerate() {
-        let serving: BTreeSet<String> = all.iter().filter(|e| rank(e)).map(|e| e.name.clone()).collect();
-        if !serving.is_empty() {
+        let serves = |(usable, (e, known)): (&bool, (&EndpointSpec, &Known))| *usable && rank(e, known);
+        let serving: Vec<bool> = all.iter().zip(service.endpoints()).map(serves).collect();
+        if serving.contains(&true) {
             let kept = i + 1 == ranks.len();
             return Choice { serving, kept, all_unready: kept, unknown };
         }
@@ -116,32 +119,33 @@ pub(super) fn choose(service: &Service, nodes: &Nodes) -> Choice {
 }
 
 /// Which endpoints served before this node had heard of anybody, for all it knows: those that nothing speaks against.
-pub(super) fn supposed(service: &Service, nodes: &Nodes) -> BTreeSet<String> {
-    let fine = |e: &&EndpointSpec| {
-        let (state, node) = (service.state(&e.name), e.node.as_deref());
-        let sound = !matches!(state, State::Unready | State::Draining);
-        sound && e.weight > 0 && !nodes.endpoint_draining(service, e) && node.is_none_or(|n| nodes.is_up(n))
+pub(super) fn supposed<'a>(service: &'a Service, nodes: &'a Nodes) -> impl Iterator<Item = &'a EndpointSpec> {
+    let fine = |(e, known): &(&EndpointSpec, &Known)| {
+        let sound = !matches!(known.state(), State::Unready | State::Draining);
+        let up = e.node.as_deref().is_none_or(|n| nodes.is_up(n));
+        sound && e.weight > 0 && !nodes.endpoint_draining(service, e, known) && up
     };
-    service.spec.endpoints.iter().filter(fine).map(|e| e.name.clone()).collect()
+    service.endpoints().filter(fine).map(|(e, _)| e)
 }
 
-/// The members of the first level. Endpoints behind routers are everybody's: each node that is up carries an equal part of their
-/// weight, so that the loss of one moves their flows to a node that rewrites them just the same.
-pub(super) fn node_members(service: &Service, serving: &BTreeSet<String>, nodes: &Nodes) -> Vec<Member> {
-    let weight_of = |node: Option<&str>| -> u32 {
-        let of = service.spec.endpoints.iter().filter(|e| serving.contains(&e.name) && e.node.as_deref() == node);
-        of.map(|e| u32::from(e.weight)).sum()
-    };
+/// The members of the first level, for endpoints that are `serving`. Those behind routers are everybody's: each node that is up carries an
+/// equal part of their weight, so that the loss of one moves their flows to a node that rewrites them just the same.
+pub(super) fn node_members<'a>(serving: impl Iterator<Item = &'a EndpointSpec>, nodes: &Nodes) -> Vec<Member> {
+    let mut weights: BTreeMap<Option<&str>, u32> = BTreeMap::new();
+    for e in serving {
+        *weights.entry(e.node.as_deref()).or_default() += u32::from(e.weight);
+    }
+    let weight_of = |node: Option<&str>| weights.get(&node).copied().unwrap_or_default();
     let shared = weight_of(None);
-    let carriers = shared_by(nodes);
+    let carriers = if shared == 0 { Vec::new() } else { shared_by(nodes) };
     let takes_shared = |n: &NodeSpec| carriers.contains(&n.name.as_str());
     let scale = if shared == 0 { 1 } else { u32::try_from(carriers.len()).unwrap_or(1) };
     let member = |n: &NodeSpec| {
         let own = weight_of(Some(&n.name)).saturating_mul(scale);
         let weight = own.saturating_add(if takes_shared(n) { shared } else { 0 });
-        Member { id: n.id, name: n.name.clone(), weight }
+        (weight > 0).then(|| Member { id: n.id, name: n.name.clone(), weight })
     };
-    nodes.usable().map(member).filter(|m| m.weight > 0).collect()
+    nodes.usable().filter_map(member).collect()
 }
 
 /// Nodes that carry endpoints behind routers: those that are up and not draining, or all that are up.
@@ -151,9 +155,9 @@ fn shared_by(nodes: &Nodes) -> Vec<&str> {
 }
 
 /// The members of the second level. Weights of endpoints of this node count as often as others share those behind routers.
-pub(super) fn local_members(service: &Service, serving: &BTreeSet<String>, nodes: &Nodes) -> Vec<Member> {
-    let here: Vec<&EndpointSpec> =
-        service.reachable(&nodes.this).filter(|e| serving.contains(&e.name) && e.weight > 0).collect();
+pub(super) fn local_members(service: &Service, nodes: &Nodes) -> Vec<Member> {
+    let here = service.reachable(&nodes.this).filter(|(e, known)| known.serving && e.weight > 0);
+    let here: Vec<&EndpointSpec> = here.map(|(e, _)| e).collect();
     let mixed = here.iter().any(|e| e.node.is_none()) && here.iter().any(|e| e.node.is_some());
     let scale = if mixed { u32::try_from(shared_by(nodes).len()).unwrap_or(1) } else { 1 };
     let mut members: Vec<Member> = Vec::new();
@@ -173,7 +177,7 @@ pub(super) fn local_members(service: &Service, serving: &BTreeSet<String>, nodes
 /// Sizes of both tables. By what is configured and not by what is ready, so that health never changes them.
 pub(super) fn sizes(service: &Service, nodes: &Nodes) -> (u16, u16) {
     let all: Vec<&EndpointSpec> = service.spec.endpoints.iter().collect();
-    let here: Vec<&EndpointSpec> = service.reachable(&nodes.this).collect();
+    let here: Vec<&EndpointSpec> = service.reachable(&nodes.this).map(|(e, _)| e).collect();
     let shared = all.iter().any(|e| e.node.is_none());
     let carriers = if shared { nodes.own().count() } else { 0 };
     (size(&all, carriers), size(&here, 0))

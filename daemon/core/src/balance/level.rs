@@ -31,8 +31,8 @@ pub(super) struct Level {
     /// Members of the last computation, and its result for as many rows as there are.
     members: Vec<Member>,
     filled: Vec<u16>,
-    /// What the rows shall say in the end: other sites are homes too.
-    targets: Vec<u16>,
+    /// What the rows shall say in the end, where other sites are homes too; none: what was filled.
+    targets: Option<Vec<u16>>,
     /// The slab holds other rows than `rows`: they are to be written.
     stale: bool,
 }
@@ -105,6 +105,7 @@ impl Level {
             self.members = members;
         }
         self.targets = split.targets(&self.filled, &self.rows);
+        let targets = self.targets.as_deref().unwrap_or(&self.filled);
         let change = Change { now: minute(now), drain, standing };
         let resized = (self.rows.len() != usize::from(size)).then(|| resize(&self.rows, size, change.now));
         let before = resized.as_deref().unwrap_or(&self.rows);
@@ -125,11 +126,12 @@ impl Level {
             moved += u64::from(after.home != row.home);
             // A larger table gathers what several rows named, of which a row has room for three.
             let was = if grows { parents(old, size, j) } else { core::slice::from_ref(row) };
-            forgot += u64::from(was.iter().any(|row| row.forgets(&after, &change).is_some()));
+            let same = !grows && row.names_as(&after);
+            forgot += u64::from(!same && was.iter().any(|row| row.forgets(&after, &change).is_some()));
             differs |= after != *row;
             after
         };
-        let rows: Arc<[Row]> = (0..).zip(before.iter().zip(&self.targets)).map(one).collect();
+        let rows: Arc<[Row]> = (0..).zip(before.iter().zip(targets)).map(one).collect();
         let minutes_on = |minutes: u16| {
             let minute = now.as_nanos() / MINUTE_NS + u64::from(minutes.max(1));
             Instant::from_nanos(minute * MINUTE_NS)
@@ -146,6 +148,7 @@ impl Level {
     /// Rows that would have another home if none waited.
     pub(super) fn waiting(&self) -> u64 {
         let differs = |(row, target): (&Row, &u16)| u64::from(*target != NOBODY && row.home != *target);
-        self.rows.iter().zip(&self.targets).map(differs).sum()
+        let targets = self.targets.as_deref().unwrap_or(&self.filled);
+        self.rows.iter().zip(targets).map(differs).sum()
     }
 }

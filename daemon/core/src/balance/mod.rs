@@ -124,12 +124,12 @@ impl Balancer {
     /// A check of an endpoint came to a conclusion.
     pub fn handle_endpoint_health(&mut self, endpoint: &EndpointId, health: Health, now: Instant) {
         let Some(service) = self.services.get_mut(&endpoint.service) else { return };
-        let Some(damped) = service.health.get_mut(&endpoint.endpoint) else { return };
-        if !damped.hear(health, now) {
+        let Some(known) = service.known_mut(&endpoint.endpoint) else { return };
+        if !known.health.hear(health, now) {
             return;
         }
-        let held = matches!(damped.state, State::Held(_));
-        service.urgent |= health != Health::Ready && service.serving.contains(&endpoint.endpoint);
+        let (held, serving) = (matches!(known.state(), State::Held(_)), known.serving);
+        service.urgent |= health != Health::Ready && serving;
         if held {
             let (service, endpoint) = (endpoint.service, endpoint.endpoint.clone());
             self.room.owe(Action::Report(io::Report::Flapping { service, endpoint }));
@@ -141,8 +141,8 @@ impl Balancer {
     /// How long a check took that an endpoint passed.
     pub fn handle_answer_time(&mut self, endpoint: &EndpointId, took: Duration) {
         let service = self.services.get_mut(&endpoint.service);
-        if let Some(damped) = service.and_then(|service| service.health.get_mut(&endpoint.endpoint)) {
-            damped.answered_within(took);
+        if let Some(known) = service.and_then(|service| service.known_mut(&endpoint.endpoint)) {
+            known.health.answered_within(took);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a former run left, until a configuration says what of it is still wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Balancer;
 use super::choice::Nodes;
@@ -58,18 +58,20 @@ impl Found {
         service.keyed = false;
         for endpoint in self.endpoints.remove(&found.slot).unwrap_or_default() {
             let place = (endpoint.address, endpoint.port);
-            let spec = service.spec.endpoints.iter().find(|e| (e.address, e.port) == place);
-            let name = spec.map(|e| e.name.clone()).unwrap_or_default();
-            if endpoint.ready && !name.is_empty() {
-                let _new = service.serving.insert(name.clone());
-            }
-            let gone = spec.is_none().then_some(now);
+            let mut endpoints = service.spec.endpoints.iter().zip(&mut service.known);
+            let found = endpoints.find(|(e, _)| (e.address, e.port) == place);
+            let gone = found.is_none().then_some(now);
+            let name = found.map_or_else(String::new, |(spec, known)| {
+                known.serving |= endpoint.ready;
+                spec.name.clone()
+            });
             let _none = service.slots.insert(place, Local { slot: endpoint.slot, entry: None, name, gone });
         }
         let names_home = |id: u16| found.node_rows.iter().any(|r| r.home == id);
-        for node in nodes.by_name.values().filter(|n| n.name != nodes.this && names_home(n.id)) {
-            let there = service.spec.endpoints.iter().filter(|e| e.node.as_ref() == Some(&node.name));
-            service.serving.extend(there.map(|e| e.name.clone()));
+        let others = nodes.by_name.values().filter(|n| n.name != nodes.this && names_home(n.id));
+        let others: BTreeSet<&str> = others.map(|n| n.name.as_str()).collect();
+        for (spec, known) in service.spec.endpoints.iter().zip(&mut service.known) {
+            known.serving |= spec.node.as_deref().is_some_and(|node| others.contains(node));
         }
         let node_rows = rows_of(found.nodes, &found.node_rows);
         service.nodes = Level::recovered(found.nodes, node_rows, |id| match sites::site_of(id) {

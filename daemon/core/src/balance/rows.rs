@@ -31,6 +31,29 @@ pub enum Standing {
     Gone,
 }
 
+/// What each of a few ids is worth: asked for every row of a table, by ids of which there are as many as nodes or endpoints here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standings(Vec<(u16, Standing)>);
+
+impl FromIterator<(u16, Standing)> for Standings {
+    /// Of one id twice the last counts.
+    fn from_iter<I: IntoIterator<Item = (u16, Standing)>>(of: I) -> Self {
+        let mut all: Vec<_> = of.into_iter().collect();
+        all.reverse();
+        all.sort_by_key(|(id, _)| *id);
+        all.dedup_by_key(|(id, _)| *id);
+        Self(all)
+    }
+}
+
+impl Standings {
+    /// What `id` is worth; `None`: it is not among them.
+    pub(super) fn of(&self, id: u16) -> Option<Standing> {
+        let at = self.0.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        self.0.get(at).map(|(_, standing)| *standing)
+    }
+}
+
 /// A change of a table, as each row sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<F> {
@@ -76,19 +99,20 @@ impl Row {
         }
         let standing = |id: u16| (by.standing)(id);
         let leaving = (kept.home != NOBODY && standing(kept.home) != Standing::Gone).then_some(kept.home);
-        let mut history: Vec<u16> = leaving.into_iter().collect();
-        history.extend([kept.previous, kept.older].into_iter().filter(|id| *id != NOBODY && *id != target));
-        if history.len() > 2 {
-            match history.iter().rposition(|id| standing(*id) == Standing::Dead) {
-                Some(dead) => {
-                    let _dead = history.remove(dead);
-                }
-                None if standing(kept.home) == Standing::Member => return (kept, true),
-                None => history.truncate(2),
-            }
-        }
-        let slot = |i: usize| history.get(i).copied().unwrap_or(NOBODY);
-        (Self { home: target, previous: slot(0), older: slot(1), stamp: by.now }, false)
+        let before = [kept.previous, kept.older].into_iter().filter(|id| *id != NOBODY && *id != target);
+        let mut history = leaving.into_iter().chain(before);
+        let (first, second, third) = (history.next(), history.next(), history.next());
+        let dead = |id: Option<u16>| id.is_some_and(|id| standing(id) == Standing::Dead);
+        let (previous, older) = match third {
+            None => (first, second),
+            Some(_) if dead(third) => (first, second),
+            Some(_) if dead(second) => (first, third),
+            Some(_) if dead(first) => (second, third),
+            Some(_) if standing(kept.home) == Standing::Member => return (kept, true),
+            Some(_) => (first, second),
+        };
+        let slot = |id: Option<u16>| id.unwrap_or(NOBODY);
+        (Self { home: target, previous: slot(previous), older: slot(older), stamp: by.now }, false)
     }
 
     /// The holder that this change pushes out although it lives and packets still asked it: its flows are lost to whoever comes by this row.
@@ -97,8 +121,16 @@ impl Row {
         self.settle(by).holders().filter(alive).find(|id| after.holders().all(|kept| kept != *id))
     }
 
+    /// Does it name the same ids, in the same places?
+    pub(super) const fn names_as(&self, other: &Self) -> bool {
+        self.home == other.home && self.previous == other.previous && self.older == other.older
+    }
+
     /// The row without what nobody asks any more.
     fn settle(self, by: &Change<impl Fn(u16) -> Standing>) -> Self {
+        if self.previous == NOBODY && self.older == NOBODY {
+            return self;
+        }
         if self.expired(by.now, by.drain) {
             return Self { previous: NOBODY, older: NOBODY, ..self };
         }

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::damping::{Damped, State};
@@ -22,7 +22,8 @@ pub(super) struct Service {
     pub(super) key: ServiceKey,
     pub(super) slot: ServiceSlot,
     pub(super) seed: u64,
-    pub(super) health: BTreeMap<String, Damped>,
+    /// One for each endpoint of `spec`, in its order.
+    pub(super) known: Vec<Known>,
     /// First level: over nodes.
     pub(super) nodes: Level,
     /// Whose site each part of the hash space is; none: the policy has not spoken.
@@ -30,8 +31,6 @@ pub(super) struct Service {
     /// Second level: over the endpoints that this node can reach by itself.
     pub(super) local: Level,
     pub(super) slots: BTreeMap<(IpAddr, u16), Local>,
-    /// Names of the endpoints that took new connections at the last build.
-    pub(super) serving: BTreeSet<String>,
     /// Tables were built since the start.
     pub(super) built: bool,
     /// Its key leads to its slot.
@@ -54,6 +53,20 @@ pub(super) struct Service {
     pub(super) wake: Option<Instant>,
 }
 
+/// What is known of an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) health: Damped,
+    /// It took new connections at the last build.
+    pub(super) serving: bool,
+}
+
+impl Known {
+    pub(super) const fn state(&self) -> State {
+        self.health.state
+    }
+}
+
 /// An endpoint with a slot on this node.
 #[derive(Debug)]
 pub(super) struct Local {
@@ -73,12 +86,11 @@ impl Service {
             key,
             slot,
             seed: maglev::seed(&key),
-            health: BTreeMap::new(),
+            known: Vec::new(),
             nodes: Level::default(),
             owners: None,
             local: Level::default(),
             slots: BTreeMap::new(),
-            serving: BTreeSet::new(),
             built: false,
             keyed: false,
             patience: now,
@@ -119,14 +131,15 @@ impl Service {
 
     /// Takes a new description with the same key. Endpoints are known by their names; one that moved starts anew.
     pub(super) fn set_spec(&mut self, spec: ServiceSpec, now: Instant) {
-        let before = std::mem::take(&mut self.health);
+        let known = std::mem::take(&mut self.known);
+        let before: BTreeMap<&str, (&EndpointSpec, Known)> =
+            self.spec.endpoints.iter().zip(known).map(|(e, known)| (e.name.as_str(), (e, known))).collect();
         for endpoint in spec.endpoints.iter() {
-            let same =
-                |e: &&EndpointSpec| e.name == endpoint.name && (e.address, e.port) == (endpoint.address, endpoint.port);
-            let known = self.spec.endpoints.iter().find(same).and_then(|e| before.get(&e.name));
-            let damped = match (&endpoint.check, known) {
+            let namesake = before.get(endpoint.name.as_str());
+            let same = namesake.filter(|(e, _)| (e.address, e.port) == (endpoint.address, endpoint.port));
+            let health = match (&endpoint.check, same) {
                 (None, _) => Damped::new(State::Ready),
-                (Some(_), Some(known)) => *known,
+                (Some(_), Some((_, known))) => known.health,
                 (Some(check), None) => {
                     // A tenth of the interval spreads the first probes.
                     let first = check.timeout + check.interval / 10 + Duration::from_millis(200);
@@ -134,23 +147,43 @@ impl Service {
                     Damped::new(State::Unknown)
                 }
             };
-            let _none = self.health.insert(endpoint.name.clone(), damped);
+            self.known.push(Known { health, serving: namesake.is_some_and(|(_, known)| known.serving) });
         }
         self.spec = spec;
     }
 
-    pub(super) fn state(&self, endpoint: &str) -> State {
-        self.health.get(endpoint).map_or(State::Unknown, |d| d.state)
+    /// Endpoints, with what is known of them.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&EndpointSpec, &Known)> {
+        self.spec.endpoints.iter().zip(&self.known)
+    }
+
+    /// What is known of the endpoint of this name.
+    pub(super) fn known(&self, endpoint: &str) -> Option<&Known> {
+        self.endpoints().find_map(|(e, known)| (e.name == endpoint).then_some(known))
+    }
+
+    pub(super) fn known_mut(&mut self, endpoint: &str) -> Option<&mut Known> {
+        let mut endpoints = self.spec.endpoints.iter().zip(&mut self.known);
+        endpoints.find_map(|(e, known)| (e.name == endpoint).then_some(known))
+    }
+
+    /// Those that took new connections at the last build.
+    pub(super) fn serving(&self) -> impl Iterator<Item = &EndpointSpec> {
+        self.endpoints().filter_map(|(e, known)| known.serving.then_some(e))
     }
 
     /// Endpoints that this node rewrites to: its own and those behind routers.
-    pub(super) fn reachable(&self, node: &str) -> impl Iterator<Item = &EndpointSpec> {
-        let direct = self.spec.delivery == Delivery::Direct;
-        self.spec.endpoints.iter().filter(move |e| direct && e.node.as_deref().is_none_or(|n| n == node))
+    pub(super) fn reachable(&self, node: &str) -> impl Iterator<Item = (&EndpointSpec, &Known)> {
+        self.endpoints().filter(move |(e, _)| self.reaches(e, node))
+    }
+
+    /// Does this node rewrite to the endpoint?
+    pub(super) fn reaches(&self, endpoint: &EndpointSpec, node: &str) -> bool {
+        self.spec.delivery == Delivery::Direct && endpoint.node.as_deref().is_none_or(|n| n == node)
     }
 
     /// When health or patience asks for a look.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.health.values().filter_map(Damped::poll_timeout).min()
+        self.known.iter().filter_map(|known| known.health.poll_timeout()).min()
     }
 }

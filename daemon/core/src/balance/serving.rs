@@ -26,7 +26,7 @@ impl Balancer {
         let service = self.services.get(key)?;
         let count = |endpoints: usize| u16::try_from(endpoints).unwrap_or(u16::MAX);
         let weighty = service.spec.endpoints.iter().filter(|e| e.weight > 0);
-        let ready = if service.all_unready { 0 } else { service.serving.len() };
+        let ready = if service.all_unready { 0 } else { service.serving().count() };
         Some(Serving {
             ready: count(ready),
             expected: count(weighty.count()),

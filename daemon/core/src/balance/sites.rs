@@ -132,8 +132,7 @@ impl Sites {
 
     /// The share of each site in the rows of a service.
     pub(super) fn split<'a>(&'a self, owners: Option<&'a [SiteId]>, nodes: &Nodes) -> Split<'a> {
-        let usable = self.told.iter().map(|(site, entry)| (*site, entry.is_usable())).collect();
-        Split { owners, own: SiteId(nodes.site()), usable }
+        Split { owners, own: SiteId(nodes.site()), told: Some(&self.told) }
     }
 }
 
@@ -142,8 +141,8 @@ impl Sites {
 pub(super) struct Split<'a> {
     owners: Option<&'a [SiteId]>,
     own: SiteId,
-    /// Other sites, and whether packets can be sent there.
-    usable: BTreeMap<SiteId, bool>,
+    /// Other sites.
+    told: Option<&'a BTreeMap<SiteId, SiteEntry>>,
 }
 
 impl Split<'_> {
@@ -153,7 +152,7 @@ impl Split<'_> {
     }
 
     fn is_usable(&self, site: SiteId) -> bool {
-        self.usable.get(&site).copied().unwrap_or(false)
+        self.told.and_then(|told| told.get(&site)).is_some_and(SiteEntry::is_usable)
     }
 
     /// Is another site the home of some row?
@@ -163,18 +162,25 @@ impl Split<'_> {
 
     /// What an id that is no node is worth.
     pub(super) fn standing(&self, id: u16) -> Standing {
-        match site_of(id).and_then(|site| Some((site, self.usable.get(&site)?))) {
+        match site_of(id).filter(|site| self.told.is_some_and(|told| told.contains_key(site))) {
             None => Standing::Gone,
-            Some((_, false)) => Standing::Dead,
-            Some((site, true)) if self.owners.is_none_or(|o| o.contains(&site)) => Standing::Member,
+            Some(site) if !self.is_usable(site) => Standing::Dead,
+            Some(site) if self.owners.is_none_or(|o| o.contains(&site)) => Standing::Member,
             Some(_) => Standing::Holder,
         }
     }
 
-    /// The homes that the rows shall have: `filled` where this site keeps them. Until the policy has spoken, rows in force that
-    /// have another site as their home keep it.
-    pub(super) fn targets(&self, filled: &[u16], rows: &[Row]) -> Vec<u16> {
+    /// The homes that the rows shall have: `filled` where this site keeps them, which it is everywhere if there are none. Until the policy
+    /// has spoken, rows in force that have another site as their home keep it.
+    pub(super) fn targets(&self, filled: &[u16], rows: &[Row]) -> Option<Vec<u16>> {
         let size = filled.len();
+        let some = match self.owners {
+            Some(_) => self.has_others(),
+            None => rows.len() == size && self.told.is_some_and(|told| !told.is_empty()),
+        };
+        if !some {
+            return None;
+        }
         let target = |(i, here): (usize, &u16)| {
             let away = match self.owners {
                 Some(owners) => owners.get((2 * i + 1) * owners.len() / (2 * size)).copied(),
@@ -186,7 +192,7 @@ impl Split<'_> {
                 Some(_) | None => *here,
             }
         };
-        filled.iter().enumerate().map(target).collect()
+        Some(filled.iter().enumerate().map(target).collect())
     }
 }
 

@@ -154,17 +154,17 @@ impl Balancer {
 
     fn service_status(&self, service: &super::Service) -> ServiceStatus {
         let spec = &service.spec;
-        let endpoint = |e: &crate::service::EndpointSpec| EndpointStatus {
+        let endpoint = |(e, known): (&crate::service::EndpointSpec, &super::service::Known)| EndpointStatus {
             name: e.name.clone(),
             address: e.address,
             port: e.port,
             node: e.node.clone(),
             slot: service.slots.get(&(e.address, e.port)).map(|l| l.slot),
             weight: e.weight,
-            state: if self.nodes.endpoint_draining(service, e) {
+            state: if self.nodes.endpoint_draining(service, e, known) {
                 "draining"
             } else {
-                match service.state(&e.name) {
+                match known.state() {
                     State::Unknown => "unknown",
                     State::Ready => "ready",
                     State::Held(_) => "held",
@@ -172,7 +172,7 @@ impl Balancer {
                     State::Draining => "draining",
                 }
             },
-            serving: service.serving.contains(&e.name),
+            serving: known.serving,
             delegated: e.node.as_ref() == Some(&self.nodes.this) && service.is_delegated(e, &self.nodes),
         };
         ServiceStatus {
@@ -189,7 +189,7 @@ impl Balancer {
             delegated: service.delegated,
             starved: service.starved,
             draining: self.nodes.service_draining(service),
-            endpoints: spec.endpoints.iter().map(endpoint).collect(),
+            endpoints: service.endpoints().map(endpoint).collect(),
         }
     }
 }

@@ -82,10 +82,10 @@ impl Service {
     }
 
     /// The stack as an endpoint, while one of those that take new connections here has no place.
-    pub(super) fn wanted_stack(&self, serving: &BTreeSet<String>, nodes: &Nodes) -> Option<EndpointSpec> {
+    pub(super) fn wanted_stack(&self, nodes: &Nodes) -> Option<EndpointSpec> {
         let mut here = self.reachable(&nodes.this);
         let (address, port) = self.stack();
-        here.any(|e| serving.contains(&e.name) && self.lacks_place(e, nodes)).then(|| EndpointSpec {
+        here.any(|(e, known)| known.serving && self.lacks_place(e, nodes)).then(|| EndpointSpec {
             name: STACK.to_owned(),
             address,
             port,
@@ -100,7 +100,7 @@ impl Service {
     /// Tells when the number of endpoints here that the stack delivers to has changed.
     pub(super) fn report_delegated(&mut self, nodes: &Nodes, room: &mut Room) {
         let here = self.reachable(&nodes.this);
-        let count = here.filter(|e| self.serving.contains(&e.name) && self.is_delegated(e, nodes)).count();
+        let count = here.filter(|(e, known)| known.serving && self.is_delegated(e, nodes)).count();
         if std::mem::replace(&mut self.delegated, count) != count {
             room.owe(Action::Report(Report::Delegated { service: self.key, endpoints: count }));
         }
@@ -111,8 +111,8 @@ impl Service {
         if !self.hands_on() || !self.slots.contains_key(&self.stack()) {
             return BTreeSet::new();
         }
-        let here = self.spec.endpoints.iter().filter(|e| e.node.as_deref() == Some(this));
-        here.filter(|e| !self.serving.contains(&e.name)).map(|e| e.address).collect()
+        let here = self.endpoints().filter(|(e, known)| e.node.as_deref() == Some(this) && !known.serving);
+        here.map(|(e, _)| e.address).collect()
     }
 }
 

@@ -204,13 +204,15 @@ mod tests {
         (key(name), service)
     }
 
-    /// A store of which nobody tells anything about announcements.
+    /// A store of which nobody tells anything about announcements or sites.
     fn empty() -> Store {
         let mut store = Store::default();
         store.without::<VipPool>();
         store.without::<L2Announcement>();
         store.without::<BgpPeer>();
         store.without::<BgpAnnouncement>();
+        store.without::<Site>();
+        store.without::<SiteTrafficPolicy>();
         store
     }
 

@@ -164,7 +164,7 @@ pub(super) fn encode(words: &[Word]) -> Vec<u8> {
 }
 
 /// Words of this version.
-const KNOWN: [&str; 8] = ["beat", "session", "summary", "confirmed", "ask", "loan", "order", "drained"];
+const KNOWN: [&str; 9] = ["beat", "session", "summary", "confirmed", "ask", "loan", "order", "drained", "demand"];
 /// What orders of this version take out of use.
 const TARGETS: [&str; 5] = ["site", "service", "vip", "node", "endpoint"];
 
