@@ -333,10 +333,14 @@ pub(super) async fn health(mut wanted: watch::Receiver<BTreeMap<String, HealthPo
 
 /// One line for each change that an operator asks about.
 fn tell(before: &Plan, after: &Plan, this: &str) {
-    let told: BTreeMap<&str, _> = before.told.iter().map(|told| (told.name.as_str(), told)).collect();
+    // Both are in the order of names.
+    let (mut olds, mut gone) = (before.told.iter().peekable(), Vec::new());
     let silent = |why: &Refused| matches!(why, Refused::NotOurs(_) | Refused::Pending);
     for service in &after.told {
-        let old = told.get(service.name.as_str());
+        while let Some(old) = olds.next_if(|old| old.name < service.name) {
+            gone.push(old);
+        }
+        let old = olds.next_if(|old| old.name == service.name);
         if old.is_none_or(|old| old.vips != service.vips) && (old.is_some() || !service.vips.is_empty()) {
             info!(service = service.name, vips = ?service.vips, "VIPs of a Service");
         }
@@ -363,8 +367,7 @@ fn tell(before: &Plan, after: &Plan, this: &str) {
     {
         info!(kind = gone.kind, name = gone.name, "an object of the cluster is gone");
     }
-    let stays: std::collections::BTreeSet<&str> = after.told.iter().map(|told| told.name.as_str()).collect();
-    for gone in before.told.iter().filter(|told| !stays.contains(told.name.as_str()) && !told.vips.is_empty()) {
+    for gone in gone.into_iter().chain(olds).filter(|told| !told.vips.is_empty()) {
         info!(service = gone.name, vips = ?gone.vips, "a Service is gone");
     }
     let reasons = |plan: &Plan| -> Option<Vec<String>> {

@@ -323,7 +323,10 @@ fn a_drain_moves_new_connections_and_nothing_else_and_can_be_taken_back() -> Res
         [(&cluster.client, format!("dport = :{SHOP}")), (&cluster.hosts[2].netns, format!("sport = :{SHELF}"))]
     {
         let (text, sizes) = segments(netns, &which)?;
-        ensure!(!sizes.is_empty() && sizes.iter().all(|size| [1304, 1308].contains(size)), "{which}: {sizes:?}\n{text}");
+        ensure!(
+            !sizes.is_empty() && sizes.iter().all(|size| [1304, 1308].contains(size)),
+            "{which}: {sizes:?}\n{text}"
+        );
     }
 
     // Refused: where nobody writes, and where too little would be left.

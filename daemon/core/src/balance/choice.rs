@@ -71,9 +71,7 @@ impl Nodes {
 
     pub(super) fn endpoint_draining(&self, service: &Service, endpoint: &EndpointSpec, known: &Known) -> bool {
         let id = || EndpointId { service: service.key, endpoint: endpoint.name.clone() };
-        endpoint.draining
-            || known.state() == State::Draining
-            || self.is_drained(|| DrainTarget::Endpoint(id()))
+        endpoint.draining || known.state() == State::Draining || self.is_drained(|| DrainTarget::Endpoint(id()))
     }
 }
 

@@ -50,7 +50,7 @@ impl Node {
 
     fn start_move(&mut self, id: u64, vip: &str, to: String, now: Instant) {
         let address: Option<IpAddr> = vip.parse().ok();
-        let wanted = |g: &Group| g.config.name == vip || address.is_some_and(|a| g.config.owned().contains(&a));
+        let wanted = |g: &Group| g.config.name == vip || address.is_some_and(|a| g.config.owns(a));
         let known: Vec<&str> = self.groups.iter().map(|g| g.config.name.as_str()).collect();
         let refusal = match self.groups.iter().find(|g| wanted(g)) {
             Some(g) if g.lease.is_some() => Some(format!(

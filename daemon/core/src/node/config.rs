@@ -278,6 +278,14 @@ impl GroupConfig {
         all
     }
 
+    /// Is this address among [`Self::owned`]? Asked for every frame of ARP and NDP.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match self.shard {
+            Some(_) => self.addresses.contains(&address),
+            None => self.owned().contains(&address),
+        }
+    }
+
     /// True when `other` can be reached from this configuration without leaving the election.
     pub fn updatable_to(&self, other: &Self) -> bool {
         self.name == other.name

@@ -55,7 +55,7 @@ impl Node {
             return;
         }
         self.on_link(link, now, |g, env, now| {
-            if !g.config.owned().contains(&address) {
+            if !g.config.owns(address) {
                 return;
             }
             if probe {

@@ -3,7 +3,7 @@
 //! Slices of Services of other types are kept as well: a Service may become one of type LoadBalancer, and nothing would tell its slices
 //! again. They are in no intent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bascule_core::intent::rules::Rules;
@@ -68,7 +68,7 @@ pub(super) struct Store {
     rules: Tables,
     names: Names,
     /// Of services as the last intent had them, without those that changed since.
-    made: HashMap<Key, Arc<ServiceIntent>>,
+    made: BTreeMap<Key, Arc<ServiceIntent>>,
     /// Something of the intent changed since it was last taken.
     dirty: bool,
     /// Something that was served before is among it.
@@ -153,21 +153,34 @@ impl Store {
         }
         (self.dirty, self.urgent, self.taken) = (false, false, true);
         let Self { services, slices, nodes, made, .. } = self;
-        let mut of: HashMap<&Key, Vec<&KeptSlice>> = HashMap::new();
-        let changed =
-            |slice: &&KeptSlice| services.rows.contains_key(&slice.service) && !made.contains_key(&slice.service);
-        for slice in slices.rows.values().filter(changed) {
-            of.entry(&slice.service).or_default().push(slice);
-        }
-        for (key, service) in &services.rows {
-            if !made.contains_key(key) {
-                // The rows are in the order of namespace and name, and so are these.
-                let slices = of.get(key).into_iter().flatten().map(|slice| slice.intent()).collect();
-                let _none = made.insert(key.clone(), Arc::new(ServiceIntent { service: service.clone(), slices }));
+        // Both in the order of namespace and name: what is made already is found by walking along.
+        let mut there = made.keys().peekable();
+        let mut missing: BTreeMap<&Key, Vec<&KeptSlice>> = BTreeMap::new();
+        for key in services.rows.keys() {
+            while there.next_if(|made| *made < key).is_some() {}
+            if there.next_if(|made| *made == key).is_none() {
+                let _none = missing.insert(key, Vec::new());
             }
         }
+        if !missing.is_empty() {
+            for slice in slices.rows.values() {
+                if let Some(of) = missing.get_mut(&slice.service) {
+                    of.push(slice);
+                }
+            }
+        }
+        let new: Vec<(Key, Arc<ServiceIntent>)> = missing
+            .into_iter()
+            .filter_map(|(key, slices)| {
+                // The slices are in the order of namespace and name, too.
+                let slices = slices.into_iter().map(KeptSlice::intent).collect();
+                let service = services.rows.get(key)?.clone();
+                Some((key.clone(), Arc::new(ServiceIntent { service, slices })))
+            })
+            .collect();
+        made.extend(new);
         Some(Intent {
-            services: services.rows.keys().filter_map(|key| made.get(key).cloned()).collect(),
+            services: made.values().cloned().collect(),
             nodes: nodes.rows.iter().map(|((_, name), node)| (name.clone(), node.clone())).collect(),
             rules: self.rules.rules(),
         })
@@ -182,6 +195,7 @@ mod tests {
     use crate::object::bgp::{BgpAnnouncement, BgpPeer};
     use crate::object::l2_announcement::L2Announcement;
     use crate::object::pool::VipPool;
+    use crate::object::site::{Site, SiteTrafficPolicy};
 
     fn key(name: &str) -> Key {
         ("shop".to_owned(), name.to_owned())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,6 +24,13 @@ pub(crate) const START: Duration = Duration::from_secs(120);
 pub(crate) const SHOWS: Duration = Duration::from_secs(20);
 /// Shards of the lab's cluster.
 pub(crate) const SHARDS: u8 = 6;
+
+/// The turn of a test that keeps a machine busy for a minute: one such test at a time, whatever runs beside it.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed in its turn says so itself.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Three nodes of a cluster.
 pub(crate) struct Kube {

@@ -230,6 +230,7 @@ fn count(n: usize) -> f64 {
 #[test]
 fn a_sick_api_server_costs_no_address_no_flow_and_no_move() -> Result<()> {
     let lengths = Lengths::of_environment();
+    let _turn = crate::kube::turn();
     let mut scene = Scene::new("kfault")?;
     let (one, two) = (scene.kube.yard.pod(1)?, scene.kube.yard.pod(2)?);
     let front = scene.api.front(&scene.host, API.parse()?)?;

@@ -32,6 +32,7 @@ fn owners(
 
 #[test]
 fn fifty_services_take_one_write_each_and_a_death_moves_only_its_own() -> Result<()> {
+    let _turn = crate::kube::turn();
     let mut scale = Scale::new("kscale", NODES, NODES)?;
     // Whoever starts first has every shard.
     let _moves = scale.daemon(1).ctl(&["rebalance"])?;

@@ -277,6 +277,7 @@ fn definitions(api: &ApiServer) -> Result<()> {
 
 #[test]
 fn a_service_of_two_clusters_is_one_of_two_sites_by_sites_and_policies_alone() -> Result<()> {
+    let _turn = crate::kube::turn();
     let mut scene = Scene::new("ksites")?;
     let dir = scene.yard.crew.lab().directory().to_owned();
     let key = "00112233445566778899aabbccddeeff";

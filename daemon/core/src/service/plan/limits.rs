@@ -39,20 +39,20 @@ impl fmt::Display for Limit {
 }
 
 /// What is used up, service by service.
-pub(super) struct Used {
+pub(super) struct Used<'a> {
     limits: Limits,
-    owners: BTreeMap<ServiceKey, String>,
+    owners: BTreeMap<ServiceKey, &'a str>,
     addresses: BTreeSet<IpAddr>,
     frames: BTreeSet<(IpAddr, u8)>,
     sources: usize,
 }
 
-impl Used {
+impl<'a> Used<'a> {
     pub(super) fn new(policy: &PlanPolicy) -> Self {
         let file = "the configuration file";
         let mut used = Self {
             limits: policy.limits,
-            owners: policy.file_services.iter().map(|key| (*key, file.to_owned())).collect(),
+            owners: policy.file_services.iter().map(|key| (*key, file)).collect(),
             addresses: policy.taken.clone(),
             frames: BTreeSet::new(),
             sources: 0,
@@ -65,10 +65,10 @@ impl Used {
     }
 
     /// Room for one port of one VIP of the service `name`.
-    pub(super) fn take(&mut self, name: &str, spec: &ServiceSpec) -> Result<(), Refused> {
+    pub(super) fn take(&mut self, name: &'a str, spec: &ServiceSpec) -> Result<(), Refused> {
         let key = spec.key();
         if let Some(by) = self.owners.get(&key) {
-            return Err(Refused::PortTaken { key, by: by.clone() });
+            return Err(Refused::PortTaken { key, by: (*by).to_owned() });
         }
         let steered = spec.delivery != Delivery::None;
         let frame = (key.vip, key.protocol.number());
@@ -92,7 +92,7 @@ impl Used {
         if steered {
             let _new = self.frames.insert(frame);
         }
-        let _none = self.owners.insert(key, name.to_owned());
+        let _none = self.owners.insert(key, name);
         self.sources = sources;
         Ok(())
     }

@@ -22,7 +22,7 @@ mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -174,7 +174,7 @@ pub struct Plan {
     pub services: Vec<ServiceSpec>,
     /// `healthCheckNodePort` by namespace and name.
     pub health: BTreeMap<String, HealthPort>,
-    /// Every service of the intent, by namespace and name.
+    /// Every service of the intent, in the order of `namespace/name`.
     pub told: Vec<ServiceStanding>,
     /// Every node of the intent, by name.
     pub standings: Vec<NodeStanding>,
@@ -332,20 +332,28 @@ impl Planner {
         plan
     }
 
+    /// Who brings intents shares what did not change: it is known by its place in memory, and most of a large intent is not looked at.
     fn translate_changed(&mut self, intent: &Intent) {
-        let mut old = core::mem::take(&mut self.done);
-        for service in &intent.services {
+        let wanted: HashSet<*const ServiceIntent> = intent.services.iter().map(Arc::as_ptr).collect();
+        self.done.retain(|_, (service, _)| wanted.contains(&Arc::as_ptr(service)));
+        let known: HashSet<*const ServiceIntent> =
+            self.done.values().map(|(service, _)| Arc::as_ptr(service)).collect();
+        for service in intent.services.iter().filter(|service| !known.contains(&Arc::as_ptr(service))) {
             let name = format!("{}/{}", service.service.namespace, service.service.name);
-            let kept = old.remove(&name).filter(|(before, _)| before == service);
-            let done = kept.unwrap_or_else(|| {
-                (Arc::clone(service), translate(&service.service, &service.slices, &self.policy.translate))
-            });
-            let _none = self.done.insert(name, done);
+            let wishes = translate(&service.service, &service.slices, &self.policy.translate);
+            let _none = self.done.insert(name, (Arc::clone(service), wishes));
         }
     }
 
     /// Takes in a service that is ours, as far as there is nothing against it.
-    fn take(&self, name: &str, wishes: &Wishes, crew: &Crew, used: &mut Used, plan: &mut Plan) -> ServiceStanding {
+    fn take<'a>(
+        &self,
+        name: &'a str,
+        wishes: &Wishes,
+        crew: &Crew,
+        used: &mut Used<'a>,
+        plan: &mut Plan,
+    ) -> ServiceStanding {
         let mut told = ServiceStanding { name: name.to_owned(), vips: Vec::new(), refused: Vec::new() };
         // A service may have an address and no port only for a moment; then nothing is announced of it.
         let vips: BTreeSet<IpAddr> = wishes.services.iter().map(|spec| spec.vip).collect();
