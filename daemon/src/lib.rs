@@ -6,7 +6,6 @@
 pub mod admin;
 pub mod announce;
 pub mod app;
-mod arenas;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -54,7 +54,6 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// What makes a start impossible: the configuration, the admin socket, netlink, the sockets of the loop. A fence that cannot be armed
 /// under `fence: required` is no such error: the process stays up, not ready, and says why.
 pub fn run(path: PathBuf) -> Result<()> {
-    crate::arenas::bound();
     let loaded = config::load(&path)?;
     let format = match loaded.log.format {
         config::LogFormat::Text => logging::LogFormat::Text,
