@@ -278,11 +278,10 @@ fn what_exceeds_a_site_goes_where_room_is_lent_and_comes_home_and_without_a_capa
     let till = Load::start(&client, TILL, BROUGHT);
     wait_page(PATIENCE, &mut cluster, 2, "it to leave again", spills)?;
     cluster.daemon(1).process.sigkill()?;
-    // It is counted here all the while; a counter that the machine left unread for seconds is no rate until it is read again.
-    wait_page(PATIENCE, &mut cluster, 2, "what exceeds to stay at home, counted", |page| {
-        let home = share(page, "till", "dc-b") == 0.0 && brought(page, "till", "borrowed") == 0.0;
-        page["leader"].is_null() && home && brought(page, "till", "node") > 0.0
+    let home = wait_page(PATIENCE, &mut cluster, 2, "what exceeds to stay at home", |page| {
+        page["leader"].is_null() && share(page, "till", "dc-b") == 0.0 && brought(page, "till", "borrowed") == 0.0
     })?;
+    ensure!(brought(&home, "till", "node") > 0.0, "it is counted here: {home:#}");
     wait_page(PATIENCE, &mut cluster, 2, "the last sum to be forgotten", |page| brought(page, "till", "site") == 0.0)?;
     drop(till);
     Ok(())
