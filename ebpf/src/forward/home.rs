@@ -236,6 +236,12 @@ pub(crate) fn may_leave(request: &Request) -> bool {
     request.config.flags & CONFIG_SITES != 0 && request.work.chain.flags & SHIM_FINAL == 0
 }
 
+/// Is a packet looked for here that no other site was asked for yet? What is only remembered of its tuple has no claim then.
+#[inline(always)]
+pub(crate) fn is_first_to_ask(request: &Request) -> bool {
+    may_leave(request) && request.work.chain.flags & SHIM_REMOTE == 0
+}
+
 /// The end of a chain.
 #[inline(always)]
 pub(crate) fn end(request: &mut Request) -> Step {

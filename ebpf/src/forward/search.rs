@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use bascule_ebpf_common::forward::{PacketDrop, Tally};
 
 use crate::flow::{self, Entry};
-use crate::home::Step;
+use crate::home::{self, Step};
 use crate::local::{self, MAX_CANDIDATES, OWN};
 use crate::packet::Packet;
 use crate::request::Request;
@@ -112,16 +112,23 @@ extern "C" fn by_socket<P: Packet, const NOTES: bool>(index: u32, search: *mut c
     let aimed = local::aim_key(request, &target);
     // What comes late of a closed flow does not open it again.
     let closed = NOTES && request.work.closed == index;
-    let why = match socket::find(packet, request, &target) {
-        Socket::Knows if closed => Tally::FlowHit,
+    let socket = socket::find(packet, request, &target);
+    let why = match socket {
+        Socket::Remembers if home::is_first_to_ask(request) => return 0,
+        Socket::Knows | Socket::Remembers if closed => Tally::FlowHit,
         Socket::None if closed && !target.has_sockets() => Tally::FlowHit,
-        Socket::Knows => Tally::SocketHit,
+        Socket::Knows | Socket::Remembers => Tally::SocketHit,
         Socket::Listens if NOTES && flow::acknowledges(request) && socket::has_cookie(packet, request, &target) => {
             Tally::CookieHit
         }
         Socket::Listens | Socket::None => return 0,
     };
-    search.step = if !NOTES || why == Tally::FlowHit || flow::enter(request, aimed.slot) {
+    // What is over is not opened again: its endpoint's answer needs an address, as that to an orphan does.
+    let over = NOTES && socket == Socket::Remembers && why == Tally::SocketHit;
+    if over {
+        let _refused = flow::enter_orphan(request, aimed.slot);
+    }
+    search.step = if !NOTES || over || why == Tally::FlowHit || flow::enter(request, aimed.slot) {
         Step::deliver(aimed.slot, why)
     } else {
         Step::drop(PacketDrop::FlowTable)

@@ -12,7 +12,8 @@ use crate::packet::Packet;
 use crate::parse::{IPPROTO_TCP, Ipv4Header, Ipv6Header, TcpHeader};
 use crate::request::Request;
 
-/// `TCP_LISTEN` (linux/tcp_states.h).
+/// `TCP_TIME_WAIT` and `TCP_LISTEN` (linux/tcp_states.h).
+const TIME_WAIT: u32 = 6;
 const LISTEN: u32 = 10;
 
 /// The tuple of an IPv4 look-up (`struct bpf_sock_tuple`), client first.
@@ -45,6 +46,8 @@ pub(crate) enum Socket {
     Listens,
     /// A socket of the flow: half-open, established, closing.
     Knows,
+    /// What is left of a flow that the endpoint closed first: the client may have used its port again since.
+    Remembers,
 }
 
 /// Looks for a socket of the endpoint `target`.
@@ -79,7 +82,11 @@ pub(crate) fn find<P: Packet>(packet: &P, request: &mut Request, target: &Target
         bpf_sk_release(socket.cast());
         state
     };
-    if state == LISTEN { Socket::Listens } else { Socket::Knows }
+    match state {
+        LISTEN => Socket::Listens,
+        TIME_WAIT => Socket::Remembers,
+        _ => Socket::Knows,
+    }
 }
 
 /// Does the packet acknowledge a SYN cookie of this host? The secret is the host's, so that any of its namespaces may have made it.

@@ -245,21 +245,28 @@ impl State {
         }
         // It may carry data: the acknowledgement before it can be lost.
         let acknowledges = matches!(job.kind, Kind::Tcp { flags } if flags & (SYN | ACK | FIN | RST) == ACK);
+        // Other sites are asked before what is only remembered counts.
+        let first = self.config.flags & CONFIG_SITES != 0 && from.flags & (SHIM_FINAL | SHIM_REMOTE) == 0;
         for place in own {
             if self.collides(job, place) {
                 continue;
             }
             let key = key_of(job, place);
+            let at = (place.netns, key);
+            let waits = self.sockets.waiting.contains(&at);
+            let known = self.sockets.connected.contains(&at) || waits && !first;
             let late = late.is_some_and(|late| late.slot == place.slot);
-            if late && (place.netns < OWN_NAMESPACE || self.sockets.connected.contains(&(place.netns, key))) {
+            if late && (place.netns < OWN_NAMESPACE || known) {
                 return Some(self.deliver(job, place, Tally::FlowHit));
             }
             if place.netns < OWN_NAMESPACE {
                 continue;
             }
-            if self.sockets.connected.contains(&(place.netns, key)) {
-                if matches!(job.kind, Kind::Tcp { .. }) {
-                    self.enter(job, from, place);
+            if known {
+                match job.kind {
+                    Kind::Tcp { .. } if waits => self.answer_as_vip(job, place, from.ingress),
+                    Kind::Tcp { .. } => self.enter(job, from, place),
+                    Kind::Udp { .. } | Kind::Error(_) | Kind::Answer => {}
                 }
                 return Some(self.deliver(job, place, Tally::SocketHit));
             }
@@ -367,13 +374,17 @@ impl State {
             return self.drop(PacketDrop::OrphanRate, job.frame);
         }
         self.service_stats.entry(job.slot).or_default().orphans += 1;
-        // So that its answer leaves as the VIP's, whoever the client is; unless the tuple is somebody's handshake.
-        let (vip, vip_port) = (job.service.vip, job.service.port);
-        let half = Half { vip, vip_port, service: job.slot, endpoint: place.slot | HALF_ORPHAN, ingress };
-        self.half.entry(key_of(&job, &place)).or_insert(half);
+        self.answer_as_vip(&job, &place, ingress);
         let out = self.deliver(&job, &place, Tally::Orphan);
         debug_assert!(out.verdict == Verdict::Pass, "an endpoint's kernel answers");
         out
+    }
+
+    /// What an endpoint's kernel answers leaves as the VIP's, whoever the client is; unless the tuple is somebody's handshake.
+    fn answer_as_vip(&mut self, job: &Job, place: &Place, ingress: u16) {
+        let (vip, vip_port) = (job.service.vip, job.service.port);
+        let half = Half { vip, vip_port, service: job.slot, endpoint: place.slot | HALF_ORPHAN, ingress };
+        self.half.entry(key_of(job, place)).or_insert(half);
     }
 }
 

@@ -76,8 +76,10 @@ impl Output {
 /// Sockets of the endpoints, by network namespace as the endpoint entry names it.
 #[derive(Clone, Debug, Default)]
 pub struct Sockets {
-    /// Connected ones (ESTABLISHED, SYN-RECEIVED, TIME-WAIT), by translated tuple.
+    /// Connected ones (ESTABLISHED, SYN-RECEIVED), by translated tuple.
     pub connected: HashSet<(i32, FlowKey)>,
+    /// Those in TIME-WAIT.
+    pub waiting: HashSet<(i32, FlowKey)>,
     /// Listening ones.
     pub listening: HashSet<(i32, VipKey, u16)>,
     /// Acknowledgements that carry a valid SYN cookie: translated tuple, sequence and acknowledgement number.

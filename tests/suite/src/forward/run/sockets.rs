@@ -1,8 +1,9 @@
-//! Real sockets for the oracle's: connected and listening ones, in the node's namespace or the one called `a`.
+//! Real sockets for the oracle's: connected, waiting and listening ones, in the node's namespace or the one called `a`.
 
-use std::net::SocketAddr;
+use std::io::Read as _;
+use std::net::{Shutdown, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::FlowKey;
 use socket2::{Domain, Socket, Type};
@@ -40,6 +41,9 @@ pub(crate) fn open(wanted: &Sockets, there: &Netns) -> Result<Held> {
     for (ns, key) in &wanted.connected {
         inside(*ns, there, || held.connect(key)).with_context(|| format!("connect {key:x?}"))?;
     }
+    for (ns, key) in &wanted.waiting {
+        inside(*ns, there, || held.wait(key)).with_context(|| format!("TIME-WAIT of {key:x?}"))?;
+    }
     Ok(held)
 }
 
@@ -57,14 +61,30 @@ impl Held {
 
     /// Both ends of a connection in one namespace: the endpoint's end is what a look-up of the tuple finds.
     fn connect(&mut self, key: &FlowKey) -> Result<()> {
+        self.sockets.extend(Self::pair(key)?);
+        Ok(())
+    }
+
+    /// The endpoint closes first: its end stays in TIME-WAIT, for a minute. Two fixtures must not name one tuple.
+    fn wait(&mut self, key: &FlowKey) -> Result<()> {
+        let [accepted, end] = Self::pair(key)?;
+        for (closes, hears) in [(&accepted, &end), (&end, &accepted)] {
+            closes.shutdown(Shutdown::Write)?;
+            let mut hears = hears;
+            ensure!(hears.read(&mut [0])? == 0, "nothing was sent");
+        }
+        Ok(())
+    }
+
+    /// Both ends, the endpoint's first.
+    fn pair(key: &FlowKey) -> Result<[Socket; 2]> {
         let (client, endpoint) = (place(&key.client, key.client_port), place(&key.endpoint, key.endpoint_port));
         let listener = bound(endpoint)?;
         listener.listen(8)?;
         let end = bound(client)?;
         end.connect(&endpoint.into())?;
         let (accepted, _) = listener.accept()?;
-        self.sockets.extend([accepted, end]);
-        Ok(())
+        Ok([accepted, end])
     }
 }
 

@@ -173,6 +173,10 @@ impl World {
                 let ns = namespace(w.next()?, self.netns)?;
                 self.state.sockets.connected.insert((ns, flow_key(&mut w)?));
             }
+            "waiting" => {
+                let ns = namespace(w.next()?, self.netns)?;
+                self.state.sockets.waiting.insert((ns, flow_key(&mut w)?));
+            }
             "cookie" => {
                 let key = flow_key(&mut w)?;
                 self.cookie_for = Some((key, w.value_number("seq")?.unwrap_or(1)));
