@@ -128,6 +128,7 @@ pub fn start(netns: &Netns, access: Access, ttl: Duration) -> Result<Candidate> 
     let machine = EtcdConfig {
         identity: format!("{name}/boot-of-{name}"),
         joint: false,
+        members: access.endpoints().len(),
         timing: Timing::etcd(ttl)?,
         seed: Some(u64::from(name.as_bytes()[name.len() - 1])),
         term: Term(0),

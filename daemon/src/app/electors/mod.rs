@@ -152,7 +152,8 @@ impl Start {
                     return error!(group, "no etcd is configured: the VIP has no elector");
                 };
                 let identity = format!("{}_{}", identity.holder, identity.boot);
-                let machine = EtcdConfig { identity, joint: false, timing, seed, term };
+                let machine =
+                    EtcdConfig { identity, joint: false, members: access.endpoints().len(), timing, seed, term };
                 let config = bascule_etcd::ElectorConfig { access, key, machine, clock };
                 bascule_etcd::Elector::new(config).run(commands, say).await;
             }

@@ -242,6 +242,7 @@ async fn follow(start: Start, commands: mpsc::Receiver<Command>, mut following: 
     let machine = EtcdConfig {
         identity: start.site,
         joint: true,
+        members: start.etcd.access.endpoints().len(),
         timing: start.etcd.timing,
         seed: random_seed().ok(),
         term: Term(0),

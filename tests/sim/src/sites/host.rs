@@ -467,7 +467,7 @@ fn state_config(
 fn elector(site: usize, instance: u64, now: Instant) -> EtcdLease {
     let timing = Timing::etcd(Duration::from_nanos(TTL)).expect("whole seconds");
     let identity = id(site).0.to_string();
-    let config = EtcdConfig { identity, joint: true, timing, seed: Some(instance), term: Term(0) };
+    let config = EtcdConfig { identity, joint: true, members: 3, timing, seed: Some(instance), term: Term(0) };
     let mut elector = EtcdLease::new(config);
     elector.handle_standing(Standing::Barred, now);
     elector.handle_start(now);

@@ -42,6 +42,11 @@ impl Pace {
         self.spread(wait)
     }
 
+    /// The latest request did not fail.
+    pub(super) const fn is_well(&self) -> bool {
+        self.failures == 0
+    }
+
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
     }

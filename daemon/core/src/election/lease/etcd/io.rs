@@ -82,6 +82,9 @@ pub struct EtcdConfig {
     /// All who name themselves so own together (the nodes of a site): each keeps the lease of the one entry alive and owns by its own proof.
     /// None ends it for the others: what is given up is used to its end and runs out.
     pub joint: bool,
+    /// Members of the cluster that the driver can ask; after a failure it asks another one. The failure of one of several says little of the
+    /// cluster: only the next one makes it [`super::super::Condition::Unreachable`].
+    pub members: usize,
     /// Its times.
     pub timing: Timing,
     /// For spreading requests; `None`: not spread.

@@ -85,7 +85,12 @@ impl Steps for EtcdLease {
     }
 
     fn unanswered(&mut self, pending: Pending<Purpose>, failure: Failure, now: Instant) {
-        self.seat.set_condition(failure.condition());
+        // Another member is asked at once, before anything is said of the cluster.
+        let another =
+            self.config.members > 1 && self.seat.pace.is_well() && failure.condition() == Condition::Unreachable;
+        if !another {
+            self.seat.set_condition(failure.condition());
+        }
         let asked = failure.patience();
         match (pending.purpose, self.seat.state) {
             // It runs out by itself.
@@ -93,13 +98,13 @@ impl Steps for EtcdLease {
             (_, State::Active(holding)) => {
                 let wait = self.seat.pace.failed(self.seat.timing.renew);
                 let left = holding.deadline.since(now) / 2;
-                self.seat.look_at(now + asked.min(left).max(wait));
+                self.seat.look_at(if another { now } else { now + asked.min(left).max(wait) });
             }
             (_, State::Candidate) => {
                 self.known = Known::Nothing;
                 self.lease = None;
                 let wait = self.seat.pace.failed(LOOK);
-                self.seat.look_at(now + asked.max(wait));
+                self.seat.look_at(if another { now } else { now + asked.max(wait) });
             }
             (_, State::Idle | State::Closing(_)) => {}
         }

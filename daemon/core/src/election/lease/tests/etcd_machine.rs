@@ -8,7 +8,20 @@ const L: LeaseId = LeaseId(41);
 
 fn of(identity: &str, joint: bool) -> EtcdLease {
     let timing = Timing::etcd(TTL).expect("valid");
-    EtcdLease::new(EtcdConfig { identity: identity.into(), joint, timing, seed: None, term: Term(0) })
+    EtcdLease::new(EtcdConfig { identity: identity.into(), joint, members: 1, timing, seed: None, term: Term(0) })
+}
+
+/// The same where three members can be asked.
+fn of_three() -> EtcdLease {
+    let timing = Timing::etcd(TTL).expect("valid");
+    EtcdLease::new(EtcdConfig {
+        identity: "a/boot".into(),
+        joint: false,
+        members: 3,
+        timing,
+        seed: None,
+        term: Term(0),
+    })
 }
 
 fn machine() -> EtcdLease {
@@ -100,6 +113,36 @@ fn a_campaign_whose_answer_was_lost_claims_nothing_and_is_fought_again_with_a_ne
     step(&mut machine, &Request::Grant(TTL), Answer::Lease(LeaseId(42), TTL), 310);
     step(&mut machine, &campaign(LeaseId(42), 8), Answer::Won(9), 320);
     assert_eq!(machine.holding().map(|h| h.epoch), Some(9));
+}
+
+#[test]
+fn a_member_that_fails_is_not_the_cluster_and_another_one_is_asked_at_once() {
+    fn conditions(machine: &mut EtcdLease) -> Vec<Output<Request>> {
+        core::iter::from_fn(|| machine.poll_output()).filter(|o| !matches!(o, Output::Send { .. })).collect()
+    }
+    for (mut machine, patient) in [(of_three(), true), (machine(), false)] {
+        machine.handle_start(at(0));
+        step(&mut machine, &Request::Look, Answer::Key(entry("b/boot", LeaseId(3), 8), 8), 10);
+        let _reachable = conditions(&mut machine);
+        let due = machine.poll_timeout().expect("a look");
+        machine.handle_timeout(due);
+        let (id, _) = sent(&mut machine);
+        machine.handle_answer(id, Answer::Failed(Failure::Lost), due);
+        let said = Output::Condition(Condition::Unreachable);
+        if !patient {
+            assert_eq!(conditions(&mut machine), [said]);
+            assert!(machine.poll_timeout().expect("a look") > due, "nobody else can be asked");
+            continue;
+        }
+        let mut outputs: Vec<_> = core::iter::from_fn(|| machine.poll_output()).collect();
+        let Some(Output::Send { id, request: Request::Look, .. }) = outputs.pop() else { panic!("{outputs:?}") };
+        assert_eq!(outputs, [], "one member is not the cluster");
+        machine.handle_answer(id, Answer::Failed(Failure::Lost), due);
+        assert_eq!(conditions(&mut machine), [said]);
+        machine.handle_timeout(machine.poll_timeout().filter(|at| *at > due).expect("a look, later"));
+        step(&mut machine, &Request::Look, Answer::Key(entry("b/boot", LeaseId(3), 8), 8), 2_000);
+        assert_eq!(conditions(&mut machine), [Output::Condition(Condition::Reachable)]);
+    }
 }
 
 #[test]

@@ -161,7 +161,8 @@ impl Store for Etcd {
     fn machine(&self, node: usize, boot: u32, term: Term, seed: u64) -> EtcdLease {
         let identity =
             if self.joint { format!("site-{}", self.party(node)) } else { format!("node-{node}/boot-{boot}") };
-        EtcdLease::new(etcd::EtcdConfig { identity, joint: self.joint, timing: self.timing, seed: Some(seed), term })
+        let (joint, timing) = (self.joint, self.timing);
+        EtcdLease::new(etcd::EtcdConfig { identity, joint, members: 3, timing, seed: Some(seed), term })
     }
 
     fn serve(&mut self, request: &Req<Self>, now: u64, _mutant: Option<Mutant>) -> Ans<Self> {
