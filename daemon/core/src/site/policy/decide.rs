@@ -87,8 +87,11 @@ impl Policy {
         let change = moved(&service.shares, &next);
         let gone = service.shares.keys().any(|s| !next.contains_key(s));
         let nobody = next.is_empty() && service.shares.is_empty();
+        let noted = service.pending;
+        // What is noted is the cause of all that it moves, and of nothing that comes later.
+        service.pending = noted.filter(|_| moved(&next, &want) >= SMALL);
         if !nobody && (next.is_empty() != service.shares.is_empty() || change >= SMALL || (gone && change > 0.0)) {
-            let (why, cause, detected) = service.pending.take().unwrap_or((self.config_rule(id), now, now));
+            let (why, cause, detected) = noted.unwrap_or((self.config_rule(id), now, now));
             self.publish(id, next, why, cause, detected, first, now);
         }
     }
