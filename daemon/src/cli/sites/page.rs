@@ -1,0 +1,180 @@
+//! What the daemon says of sites, as it is read here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What is shown of `/sites`; fields that are not shown are not asked for, so that versions may differ.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Page {
+    pub(super) site: String,
+    pub(super) node: String,
+    pub(super) relay: Option<String>,
+    pub(super) leads: bool,
+    pub(super) leader: Option<String>,
+    pub(super) heard: Vec<String>,
+    pub(super) isolated: bool,
+    pub(super) conditions: Vec<String>,
+    pub(super) sites: Vec<Site>,
+    pub(super) services: Vec<Service>,
+    #[serde(default)]
+    pub(super) drains: Vec<Drain>,
+    pub(super) state: Option<Relay>,
+}
+
+/// What operators have taken out of use.
+#[derive(Deserialize)]
+pub(super) struct Drain {
+    pub(super) site: String,
+    pub(super) what: String,
+    pub(super) seconds: u64,
+}
+
+impl Drain {
+    pub(super) fn line(&self) -> String {
+        let Self { site, what, seconds } = self;
+        match seconds {
+            0 => format!("{site} drains {what}: connections that exist have had their time\n"),
+            left => format!("{site} drains {what}: connections that exist have {left} s more\n"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Relay {
+    pub(super) counters: Counters,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Counters {
+    pub(super) sent_away: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Site {
+    pub(super) name: String,
+    pub(super) session: bool,
+    pub(super) age_seconds: Option<f64>,
+    pub(super) state: Option<Session>,
+    pub(super) path: Option<Probed>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Session {
+    pub(super) relay: Option<String>,
+    #[serde(default)]
+    pub(super) version: Option<u8>,
+    #[serde(default)]
+    pub(super) build: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Probed {
+    pub(super) path: Path,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Path {
+    pub(super) carriage: Value,
+    pub(super) brownout_in: Option<Value>,
+    pub(super) brownout_out: Option<Value>,
+    pub(super) loss_in: f64,
+    pub(super) loss_out: f64,
+    pub(super) rtt: Option<f64>,
+    pub(super) rtt_factor: f64,
+    pub(super) mtu: u16,
+    pub(super) flows_up: u8,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) mode: String,
+    pub(super) tables: u64,
+    pub(super) spill: f64,
+    #[serde(default)]
+    pub(super) brought: Option<Brought>,
+    #[serde(default)]
+    pub(super) lease: Option<Lease>,
+    pub(super) sites: Vec<Standing>,
+}
+
+/// What clients bring of a service.
+#[derive(Deserialize)]
+pub(super) struct Brought {
+    pub(super) node: f64,
+    pub(super) site: f64,
+    pub(super) capacity: u32,
+    pub(super) lent: f64,
+    pub(super) borrowed: f64,
+}
+
+impl Brought {
+    pub(super) fn line(&self) -> String {
+        let Self { node, site, capacity, lent, borrowed } = self;
+        let capacity = if *capacity > 0 { format!("of {capacity}") } else { "no capacity said".to_owned() };
+        format!(
+            "brought {node:.1}/s here, {site:.1}/s to the site ({capacity}); lent {lent:.0}, borrowed {borrowed:.0}\n"
+        )
+    }
+}
+
+/// Who has a service that one site at a time has.
+#[derive(Deserialize)]
+pub(super) struct Lease {
+    pub(super) holder: Option<String>,
+    pub(super) authority: String,
+    pub(super) detail: Option<String>,
+    pub(super) refrains: Option<String>,
+    pub(super) grant: Option<Grant>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Grant {
+    pub(super) term: u64,
+    pub(super) seconds: f64,
+}
+
+impl Lease {
+    pub(super) fn line(&self) -> String {
+        let holder = match &self.holder {
+            Some(site) => format!("{site} has it"),
+            None => "nobody has it".to_owned(),
+        };
+        let grant = match &self.grant {
+            Some(Grant { term, seconds }) => format!("this node serves it by term {term} for {seconds:.1} s more"),
+            None => "this node is silent for it".to_owned(),
+        };
+        let asks = match &self.refrains {
+            Some(reason) => format!("this site does not ask for it ({reason})"),
+            None => "this site asks for it".to_owned(),
+        };
+        let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        format!("{holder}; {grant}; {asks}; the authority is {}{detail}\n", self.authority)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Standing {
+    pub(super) name: String,
+    pub(super) state: String,
+    pub(super) verdict: String,
+    pub(super) score: f64,
+    pub(super) share: f64,
+    pub(super) age: Option<f64>,
+    pub(super) suppressed: bool,
+    pub(super) summary: Option<Summary>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Summary {
+    pub(super) ready: u16,
+    pub(super) expected: u16,
+    pub(super) capacity: u32,
+    pub(super) demand: u32,
+}
