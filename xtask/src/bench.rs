@@ -50,8 +50,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     sh::run(
         sh::cargo()
             .args(["build", "--package", "bascule", "--package", "bascule-bench", "--package", "bascule-sim"])
-            .args(["--package", "bascule-suite"])
-            .arg("--bins"),
+            .args(["--package", "bascule-suite", "--package", "bascule-lab", "--bins", "--examples"]),
     )?;
     Ok(sh::target_dir().join("debug"))
 }

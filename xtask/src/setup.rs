@@ -36,7 +36,6 @@ const LAB_PACKAGES: &[&str] = &[
     "haproxy",
     "etcd-server",
     "etcd-client",
-    "libfaketime",
 ];
 
 /// The LLVM that the linker is built against moves together with the Debian packages above.

@@ -178,8 +178,7 @@ impl Bascule {
         }
     }
 
-    /// Runs one of its client commands (`status`, `move`, `drain` ...) against its socket; gives its output. A daemon that says that its loop
-    /// had no turn, as on a machine that stands still, was asked in vain, and nothing was done: it is asked again for a while.
+    /// Runs one of its client commands (`status`, `move`, `drain` ...) against its socket; gives its output.
     ///
     /// # Errors
     /// When the command fails.
@@ -187,14 +186,7 @@ impl Bascule {
         let program = binary()?;
         let socket = self.socket.display().to_string();
         let all: Vec<&str> = args.iter().copied().chain(["--socket", &socket]).collect();
-        let mut last = Ok(String::new());
-        let answered = || {
-            last = crate::tool(None, &program.display().to_string(), &all, None);
-            let silent = last.as_ref().is_err_and(|error| error.to_string().contains(SILENT));
-            (!silent).then_some(())
-        };
-        let _in_time = wait_for(ASKED_AGAIN, SILENT, answered);
-        last
+        crate::tool(None, &program.display().to_string(), &all, None)
     }
 
     /// The value of a metric by the start of its line (name and labels as exposed); None when it is not there.
@@ -209,11 +201,6 @@ fn write_config(file: &Path, config: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(config).expect("a JSON value");
     std::fs::write(file, text).map_err(LabError::io(file.display().to_string()))
 }
-
-/// A daemon on a machine that stands still is asked again for so long.
-const ASKED_AGAIN: Duration = Duration::from_secs(20);
-/// What the client says when the daemon's loop had no turn within its bound.
-const SILENT: &str = "the event loop does not answer";
 
 /// Plain HTTP/1.1 over a unix socket, one request per connection.
 fn get(socket: &Path, path: &str) -> Result<(u16, String)> {

@@ -1,19 +1,18 @@
-//! A wall clock that daemons have to themselves: it jumps when it is told to, and their monotonic clocks go on. By libfaketime, which the
-//! dynamic linker loads before the C library. A library that is not there is a line of the linker's and no fault: who uses this shows that
-//! the clock did jump.
+//! A wall clock that daemons have to themselves: it jumps when it is told to, and their monotonic clocks and timers go on. By a library of
+//! the lab's (`examples/wall.rs`), which the dynamic linker loads before the C library. A library that is not loaded is a line of the
+//! linker's and no fault: who uses this shows that the clock did jump.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{Lab, LabError, Result};
 
-/// Where Debian has it; the linker knows what `$LIB` is on this machine.
-const LIBRARY: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
-/// A second, the least that it has: so late a jump may be seen.
-const REREAD_S: &str = "1";
+/// As `examples/wall.rs` spells it.
+const FILE: &str = "BASCULE_LAB_WALL";
 
 /// The clock of all daemons that are started by it.
 #[derive(Debug, Clone)]
 pub struct Wall {
+    library: PathBuf,
     file: PathBuf,
 }
 
@@ -21,14 +20,14 @@ impl Wall {
     /// One that tells the time.
     ///
     /// # Errors
-    /// When its file cannot be written.
+    /// When its library was not built or its file cannot be written.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let wall = Self { file: lab.directory().join("wall") };
+        let wall = Self { library: library()?, file: lab.directory().join("wall") };
         wall.set(0)?;
         Ok(wall)
     }
 
-    /// From now on it is ahead by so many seconds. Seen a second later.
+    /// From now on it is ahead by so many seconds.
     ///
     /// # Errors
     /// When its file cannot be written.
@@ -39,12 +38,14 @@ impl Wall {
     }
 
     /// What a daemon's environment has to say for it.
-    pub(crate) fn env(&self) -> [(&'static str, String); 4] {
-        [
-            ("LD_PRELOAD", LIBRARY.to_owned()),
-            ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
-            ("FAKETIME_CACHE_DURATION", REREAD_S.to_owned()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ]
+    pub(crate) fn env(&self) -> [(&'static str, &Path); 2] {
+        [("LD_PRELOAD", &self.library), (FILE, &self.file)]
     }
+}
+
+/// Of the build directory that the running test or bench is of.
+fn library() -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(LabError::io("the running program"))?;
+    let found = own.ancestors().skip(1).take(2).map(|d| d.join("examples/libwall.so")).find(|p| p.is_file());
+    found.ok_or_else(|| LabError::answer("libwall.so", "not built: `cargo build --workspace --all-targets`"))
 }
