@@ -12,7 +12,7 @@ use bascule_lab::forward::{BenchPrograms, Control, Hook};
 use bascule_lab::{Netns, Report, Samples, Stamp, sleep_until, wait_for};
 
 use super::frames::{addressed, client, packet, udp4};
-use super::stats::{lower95, over};
+use super::stats::{mean95, over};
 
 pub use arena::{Arena, BULK, Balancer, ECHO, VIP};
 pub use tcp::tcp;
@@ -126,7 +126,8 @@ fn rows(
     let ratio = |ours: Balancer, theirs: Balancer| -> Result<(f64, f64)> {
         let of_a_round = |(a, b): (&Samples, &Samples)| over(a, b).median();
         let ratios: Option<Vec<f64>> = column(ours)?.into_iter().zip(column(theirs)?).map(of_a_round).collect();
-        lower95(&ratios.context("no turn with both")?).context("two rounds at least")
+        let (mean, margin) = mean95(&ratios.context("no turn with both")?).context("two rounds at least")?;
+        Ok((mean, mean - margin))
     };
     for (ours, theirs, factor) in bounds {
         let (mean, bound) = ratio(*ours, *theirs)?;
