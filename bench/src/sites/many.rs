@@ -81,7 +81,12 @@ pub fn shift_many(name: &str, nodes: u8, flows: usize) -> Result<Seen> {
         sleep_until(Stamp::now() + WINDOW);
         let ways = Ways::of(&lab, site)?.since(before);
         ensure!(ways.delivered > 0.0, "no packet was delivered within {WINDOW:?}");
-        seen.at_most(longer_of, ways.share(ways.beyond + ways.across), "%", LONGER);
+        seen.at_most(
+            longer_of,
+            ways.share(ways.beyond + (ways.across - ways.pinned).max(0.0) + ways.onward),
+            "%",
+            LONGER,
+        );
         seen.note(surely, ways.share(ways.onward), "%");
     }
     let report = live.finish();
@@ -112,6 +117,8 @@ struct Ways {
     beyond: f64,
     /// Came into the other site over the WAN: asked for here first, or sent there at once.
     across: f64,
+    /// Of them, sent straight to the node that has their flow.
+    pinned: f64,
     /// In the other site: sent on by its gateway. At least the way over the WAN and one more.
     onward: f64,
 }
@@ -136,6 +143,7 @@ impl Ways {
             let later: f64 = hops.iter().skip(1).filter_map(Value::as_f64).sum();
             if node.site == site {
                 ways.beyond += later;
+                ways.pinned += verdict("pinned")?;
             } else {
                 ways.across += verdict("from_site")?;
                 ways.onward += later;
@@ -149,6 +157,7 @@ impl Ways {
             delivered: self.delivered - earlier.delivered,
             beyond: self.beyond - earlier.beyond,
             across: self.across - earlier.across,
+            pinned: self.pinned - earlier.pinned,
             onward: self.onward - earlier.onward,
         }
     }

@@ -60,7 +60,7 @@ pub struct Candidate {
     pub id: u16,
     /// Its address, where it is known.
     pub address: Option<String>,
-    /// Why it is there: `home`, `previous`, `older`, `exception`.
+    /// Why it is there: `home`, `previous`, `older`, `pinned`.
     pub role: &'static str,
     /// What stands in its way; empty: nothing.
     pub trouble: &'static str,

@@ -91,11 +91,16 @@ fn reply(ctx: &TcContext, config: &Config, leaving: &mut Leaving) -> Verdict {
     if let Kind::First = packet.kind {
         fragment::remember(packet, found.service, through);
     }
-    if through == 0 {
+    let copy = through == 0 && found.tells && via::copies(ctx, config, packet, found.ingress);
+    if through == 0 && !copy {
         return Verdict::Pass;
     }
+    if found.tells {
+        lookup::told(&key);
+    }
     let hash = via::hash(config, service, &packet.destination, &found, ports.destination, packet.protocol);
-    via::send(ctx, config, packet, usize::from(ports.header), service, hash, through)
+    let way = if copy { via::Way::Copy(found.ingress) } else { via::Way::Through(through) };
+    via::send(ctx, config, packet, usize::from(ports.header), service, hash, way)
 }
 
 /// Counts the reply for its endpoint.

@@ -2,7 +2,8 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, HALF_ORPHAN, Half, RETURN_VIA_INGRESS,
+    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, HALF_ORPHAN, Half,
+    RETURN_VIA_INGRESS, SHIM_REMOTE,
 };
 
 use crate::clock;
@@ -57,7 +58,7 @@ pub(crate) fn look<const NOTES: bool>(request: &Request) -> Entry {
     if flow.ingress != request.work.chain.ingress {
         flow.ingress = request.work.chain.ingress;
         flow.site = request.work.chain.origin_site;
-        flags = flags & !FLOW_VIA_INGRESS | via(request);
+        flags = flags & !FLOW_VIA_INGRESS | via(request) | remote(request);
     }
     if flow.flags != flags {
         flow.flags = flags;
@@ -84,6 +85,13 @@ fn closing(tcp: u8, flags: u8) -> u8 {
     more
 }
 
+/// The flag of a flow that was found for another site. Without a branch, or all that follows would be verified for both.
+#[inline(always)]
+fn remote(request: &Request) -> u8 {
+    const { assert!(SHIM_REMOTE << 2 == FLOW_REMOTE) };
+    (request.work.chain.flags & SHIM_REMOTE) << 2
+}
+
 /// The flag of a flow whose replies go back through another node.
 #[inline(always)]
 fn via(request: &Request) -> u8 {
@@ -102,7 +110,7 @@ pub(crate) fn enter(request: &mut Request, slot: u16) -> bool {
         endpoint: slot,
         ingress: request.work.chain.ingress,
         seen_s: clock::boot_s(),
-        flags: closing(request.work.kind.flags(), 0) | via(request),
+        flags: closing(request.work.kind.flags(), 0) | via(request) | remote(request),
         site: request.work.chain.origin_site,
         pad: 0,
     };

@@ -32,7 +32,7 @@ pub(crate) struct Step {
     /// Slot in the tallies that says why.
     why: u16,
     /// The hop after that one; 0: none.
-    then: u16,
+    pub(crate) then: u16,
 }
 
 /// Where a packet goes.

@@ -1,8 +1,8 @@
 //! A packet that arrives on a link: ours or not, encapsulated or from a client, and which node it goes to.
 
 use bascule_ebpf_common::forward::{
-    CONFIG_OWN_MACS, CONFIG_SITES, Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, PacketDrop, SERVICE_ASK,
-    SERVICE_EXCEPTIONS, Tally, is_site, site_of,
+    CONFIG_OWN_MACS, CONFIG_SITES, Config, DELIVER_NONE, FlowKey, HOP_ACCEPT, NODE_DEAD, NODE_RESOLVED, PacketDrop,
+    SERVICE_ASK, SERVICE_EXCEPTIONS, Tally, is_site, site_of,
 };
 
 use crate::encap::{self, Onward};
@@ -130,7 +130,11 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     // What it asks for is of interest only where another site could take it.
     found.count(request.work.ip.length, config.flags & CONFIG_SITES != 0 && request.work.kind.asks());
     let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
-    let nodes = pinned(request).or_else(|| candidates(request, &place)).ok_or_else(|| nobody(config))?;
+    let nodes = match pinned(request) {
+        Pin::None => candidates(request, &place).ok_or_else(|| nobody(config))?,
+        Pin::Here(id) => Nodes { first: id, hops: 0, count: 0 },
+        Pin::There => return Err(Verdict::Slow(maps::PINNED)),
+    };
     let chain = &mut request.work.chain;
     *chain = Chain {
         index: 0,
@@ -172,23 +176,55 @@ struct Nodes {
     count: u8,
 }
 
-/// The node that a flow is pinned to against its row.
+/// Where a flow is pinned against its row.
+enum Pin {
+    /// Nowhere, or where it cannot be sent now.
+    None,
+    /// To this node of this site.
+    Here(u16),
+    /// To a node of another site.
+    There,
+}
+
+/// The node that a flow is pinned to. What opens a flow follows the row, and ends the pin of what had its tuple before.
 #[inline(always)]
-fn pinned(request: &Request) -> Option<Nodes> {
+fn pinned(request: &Request) -> Pin {
     if request.found.service.flags & SERVICE_EXCEPTIONS == 0 {
-        return None;
+        return Pin::None;
     }
-    let key = FlowKey {
+    let key = pin(request);
+    let tcp = matches!(request.work.kind, Kind::Tcp(_));
+    if tcp && request.work.kind.opens() {
+        let _none = maps::EXCEPTIONS.remove(&key);
+        return Pin::None;
+    }
+    // SAFETY: four bytes are copied at once.
+    let id = match unsafe { maps::EXCEPTIONS.get(key) } {
+        Some(id) => *id as u16,
+        None => return Pin::None,
+    };
+    let Some(node) = maps::NODES.get(u32::from(id)) else { return Pin::None };
+    if id == 0 || node.flags & NODE_DEAD != 0 {
+        return Pin::None;
+    }
+    // Where there are no sites nobody has a number.
+    if node.site == request.config.site || node.site == 0 {
+        return Pin::Here(id);
+    }
+    if tcp && node.flags & NODE_RESOLVED != 0 && reachable(node.site) { Pin::There } else { Pin::None }
+}
+
+/// The key of a flow's pin: its tuple as the client knows it.
+#[inline(always)]
+pub(crate) fn pin(request: &Request) -> FlowKey {
+    FlowKey {
         client: request.work.ip.source,
         endpoint: request.work.ip.destination,
         client_port: request.work.client_port,
         endpoint_port: request.found.service.port,
         protocol: request.work.ip.protocol,
         pad: [0; 3],
-    };
-    // SAFETY: four bytes are copied at once.
-    let id = unsafe { maps::EXCEPTIONS.get(key) }.copied()? as u16;
-    alive(id).then_some(Nodes { first: id, hops: 0, count: 0 })
+    }
 }
 
 /// The nodes of the flow's row.

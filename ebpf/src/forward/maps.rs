@@ -59,7 +59,7 @@ pub(crate) static SLOW_XDP: ProgramArray = ProgramArray::pinned(1, 0);
 #[map]
 pub(crate) static SLOW_TC: ProgramArray = ProgramArray::pinned(1, 0);
 
-/// From the fast program to the slow one it calls, on one CPU: where it goes on ([`WHOLE`], [`AWAY`], [`ABROAD`]), or else the largest packet
+/// From the fast program to the slow one it calls, on one CPU: where it goes on ([`WHOLE`] to [`PINNED`]), or else the largest packet
 /// that would fit, if that is why.
 #[map]
 pub(crate) static HANDOVER: PerCpuArray<u32> = PerCpuArray::pinned(1, 0);
@@ -91,6 +91,8 @@ pub(crate) const WHOLE: u32 = 0;
 pub(crate) const AWAY: u32 = 1;
 /// It goes on where nobody is left in this site to ask.
 pub(crate) const ABROAD: u32 = 2;
+/// It goes on with a packet whose flow is pinned to a node of another site.
+pub(crate) const PINNED: u32 = 3;
 
 /// This CPU's room for what is read from a packet. Taken once by each program that runs.
 #[inline(always)]

@@ -39,6 +39,8 @@ pub(crate) struct Work {
     pub(crate) slot: u16,
     /// The other site that its sender belongs to; 0: it is of this one.
     pub(crate) site: u8,
+    /// Its sender, of another site, was told that the flow lives on this node.
+    pub(crate) named: bool,
     /// Nobody is told that it does not fit, and no stack answers it: an error, or a part of a packet.
     pub(crate) quiet: bool,
     pub(crate) kind: Kind,

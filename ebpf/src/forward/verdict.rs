@@ -20,6 +20,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Freed and counted.
     Drop(PacketDrop),
+    /// Freed: it was for this program, which has counted it.
+    Taken,
     /// Out of the device with this ifindex, complete with its link header.
     Send(u32),
     /// Out of the device with this ifindex, to the neighbour that the routes name. In tc only.
@@ -40,6 +42,7 @@ pub(crate) fn xdp(ctx: &XdpContext, verdict: Verdict) -> u32 {
             maps::dropped(reason);
             XDP_DROP
         }
+        Verdict::Taken => XDP_DROP,
         // SAFETY: `ctx` is the program's context; the field is readable in XDP.
         Verdict::Send(ifindex) if ifindex == unsafe { (*ctx.ctx).ingress_ifindex } => XDP_TX,
         Verdict::Send(ifindex) => {
@@ -79,6 +82,7 @@ pub(crate) fn tc(ctx: &TcContext, verdict: Verdict) -> i32 {
             maps::dropped(reason);
             SHOT
         }
+        Verdict::Taken => SHOT,
         // SAFETY: a helper without pointers; it fails (TC_ACT_SHOT) for unknown flags only, a missing device drops later.
         Verdict::Send(ifindex) => unsafe { bpf_redirect(ifindex, 0) as i32 },
         // SAFETY: as above; without parameters the helper looks the route up itself.

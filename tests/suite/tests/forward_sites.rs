@@ -73,29 +73,42 @@ fn spill_and_shift(name: &str, hook: Hook, count: usize) -> Result<()> {
     ensure!(in_site(&some.look()?, 2) == spilled, "what runs in the other site stays there");
 
     for (site, from) in [(2, 1), (1, 2)] {
-        let asked = (sites.counted(site, Tally::Remote)?, sites.counted(from, Tally::FromSite)?);
+        let ways = |sites: &TwoSites| -> Result<[u64; 3]> {
+            let (remote, pinned) = (sites.counted(site, Tally::Remote)?, sites.counted(site, Tally::Pinned)?);
+            Ok([remote, pinned, sites.counted(from, Tally::FromSite)?])
+        };
+        let before = ways(&sites)?;
         let _before = old.window()?;
         sites.shift(site)?;
         turns(&old, &sites, "a shift")?;
         let report = old.window()?;
         let stall = p99(&report);
-        let second = (sites.counted(site, Tally::Remote)? - asked.0, sites.counted(from, Tally::FromSite)? - asked.1);
+        let since = |before: [u64; 3], after: [u64; 3]| [0, 1, 2].map(|i| after[i] - before[i]);
+        let [remote, pinned, came] = since(before, ways(&sites)?);
         println!(
-            "{hook:?}: {count} flows to site {site}: p99 stall {stall:?} (late {:?}), {second:?} by the second chance",
+            "{hook:?}: {count} flows to site {site}: p99 stall {stall:?} (late {:?}), {remote} by the second chance, {pinned} straight",
             report.late
         );
         ensure!(stall <= STALL, "p99 stall {stall:?}");
-        // All live in site 1: they cross the WAN while they come in at site 2.
-        ensure!(
-            site == 1 || second.0 >= 2 * count as u64 && second.1 >= second.0,
-            "{second:?} packets of {count} flows"
-        );
+        if site == 1 {
+            continue;
+        }
+        // All live in site 1: they cross the WAN while they come in at site 2, looked for once and then straight to who has them.
+        let all = count as u64;
+        ensure!(remote >= all && pinned >= all && came >= remote + pinned, "{remote}, {pinned} of {came}, {all} flows");
+        turns(&some, &sites, "a shift")?;
+        let settled = ways(&sites)?;
+        turns(&old, &sites, "another look at them")?;
+        let [remote, pinned, came] = since(settled, ways(&sites)?);
+        println!("{hook:?}: then {remote} by the second chance, {pinned} straight, of {came}");
+        ensure!(pinned >= 2 * all && remote * 20 <= came, "{remote} of {came} were looked for again, {pinned} not");
     }
     turns(&some, &sites, "the shifts")?;
     let lost = sites.dropped(1, PacketDrop::RemoteRate)? + sites.dropped(2, PacketDrop::RemoteRate)?;
     ensure!(lost == 0, "{lost} dropped by the guard");
 
-    // Without tokens packets wait, flows do not end.
+    // Without tokens packets wait, flows do not end. Those that are pinned need none.
+    let new = flows(&sites, 60)?;
     sites.guard(0)?;
     sites.shift(2)?;
     wait_for(PATIENCE, "drops by the guard", || {
@@ -103,7 +116,8 @@ fn spill_and_shift(name: &str, hook: Hook, count: usize) -> Result<()> {
     })?;
     sites.guard(20_000)?;
     turns(&old, &sites, "the guard")?;
-    for (flows, count) in [(old, count), (some, 240), (back, 60)] {
+    turns(&new, &sites, "the guard")?;
+    for (flows, count) in [(old, count), (some, 240), (back, 60), (new, 60)] {
         let report = flows.finish();
         ensure!(report.broken(&[]).is_empty() && report.flows.len() == count, "{}", report.describe(&[]));
     }

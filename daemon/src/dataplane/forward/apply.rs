@@ -14,8 +14,8 @@ use bascule_core::site::SiteId;
 use bascule_ebpf_common::forward::{
     self as abi, DELIVER_DELEGATE, DELIVER_DIRECT, DELIVER_NONE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY,
     ENDPOINT_REMOTE, Endpoint, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, RETURN_DIRECT, RETURN_VIA_INGRESS,
-    ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_QUIC, SERVICE_SOURCES,
-    SITE_REACHABLE, SITE_VIA_INGRESS, Service, Site, Table,
+    ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC,
+    SERVICE_SOURCES, SITE_REACHABLE, SITE_VIA_INGRESS, Service, Site, Table,
 };
 
 use ipnet::IpNet;
@@ -65,8 +65,16 @@ pub(super) struct Known {
     pub(super) sites: BTreeMap<u8, SiteEntry>,
     paths: BTreeMap<IpAddr, Path>,
     pub(super) places: Places,
+    shared: Shared,
+}
+
+/// What all services share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shared {
     /// Largest segments that fit the narrowest way to another node, IPv4 and IPv6; 0: there is no other node.
-    mss: (u16, u16),
+    pub(super) mss: (u16, u16),
+    /// There are other sites, whose nodes say which flows live there.
+    pub(super) sites: bool,
 }
 
 /// The maps that actions write.
@@ -80,7 +88,7 @@ impl Known {
     pub(super) fn apply(&mut self, maps: &mut Written<'_>, action: Action) -> Result<(), ForwardError> {
         match action {
             Action::PutService { slot, entry } => {
-                maps.tables.write_service(slot.0.into(), &service(&entry, self.mss))?;
+                maps.tables.write_service(slot.0.into(), &service(&entry, self.shared))?;
                 self.services.insert(slot, entry);
             }
             Action::PutKey { key, slot } => maps.tables.set_key(&key_of(key), slot.0.into())?,
@@ -168,7 +176,7 @@ impl Known {
         for gone in old.iter().flat_map(|old| &old.spec.addresses).filter(|address| !kept.contains(address)) {
             maps.peers.remove_peer(vip_key(*gone))?;
         }
-        self.renew_mss(maps)
+        self.renew_shared(maps)
     }
 
     fn remove_node(&mut self, maps: &mut Written<'_>, spec: &NodeSpec) -> Result<(), ForwardError> {
@@ -177,7 +185,7 @@ impl Known {
         }
         maps.peers.set_node(spec.id.into(), &Node::default())?;
         self.nodes.remove(&spec.id);
-        self.renew_mss(maps)
+        self.renew_shared(maps)
     }
 
     fn put_site(&mut self, maps: &mut Written<'_>, entry: SiteEntry) -> Result<(), ForwardError> {
@@ -192,7 +200,7 @@ impl Known {
         for node in self.nodes.values().filter(|node| node.spec.site == number) {
             maps.peers.set_node(node.spec.id.into(), &self.node(node))?;
         }
-        self.renew_mss(maps)
+        self.renew_shared(maps)
     }
 
     /// Largest packet to a node by the way to it, as far as the way to its site carries it.
@@ -231,7 +239,7 @@ impl Known {
         for node in self.nodes.values().filter(|node| node.spec.addresses.first() == Some(&address)) {
             maps.peers.set_node(node.spec.id.into(), &self.node(node))?;
         }
-        self.renew_mss(maps)?;
+        self.renew_shared(maps)?;
         Ok(true)
     }
 
@@ -289,15 +297,15 @@ impl Known {
         lost.chain(unplaced).collect()
     }
 
-    /// Segments must fit the narrowest way between two nodes: which one a flow will take is not known when it begins.
-    fn renew_mss(&mut self, maps: &mut Written<'_>) -> Result<(), ForwardError> {
-        let mss = self.narrowest();
-        if mss == self.mss {
+    /// What all services share follows the ways between nodes and the sites that there are.
+    fn renew_shared(&mut self, maps: &mut Written<'_>) -> Result<(), ForwardError> {
+        let shared = Shared { mss: self.narrowest(), sites: !self.sites.is_empty() };
+        if shared == self.shared {
             return Ok(());
         }
-        self.mss = mss;
+        self.shared = shared;
         for (slot, entry) in &self.services {
-            maps.tables.write_service(slot.0.into(), &service(entry, mss))?;
+            maps.tables.write_service(slot.0.into(), &service(entry, shared))?;
         }
         Ok(())
     }
@@ -385,13 +393,15 @@ fn overhead(address: &IpAddr) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
 }
 
-pub(super) fn service(entry: &ServiceEntry, (mss4, mss6): (u16, u16)) -> Service {
+pub(super) fn service(entry: &ServiceEntry, shared: Shared) -> Service {
+    let Shared { mss: (mss4, mss6), sites } = shared;
     let mut flags = 0;
     for (set, flag) in [
         (entry.affinity == Affinity::ClientIp, SERVICE_AFFINITY),
         (entry.sources, SERVICE_SOURCES),
         (entry.ask, SERVICE_ASK),
         (entry.quic, SERVICE_QUIC),
+        (sites && entry.key.protocol == Protocol::Tcp, SERVICE_EXCEPTIONS),
     ] {
         flags |= if set { flag } else { 0 };
     }

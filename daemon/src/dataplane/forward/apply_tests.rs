@@ -6,10 +6,10 @@ use bascule_core::service::{Affinity, Delivery, NodeSpec, Protocol, Return, Serv
 use bascule_core::site::SiteId;
 use bascule_ebpf_common::forward::{
     DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, ENDPOINT_REMOTE, NODE_DEAD, NODE_RESOLVED,
-    RETURN_VIA_INGRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_QUIC, SERVICE_SOURCES,
+    RETURN_VIA_INGRESS, SERVICE_AFFINITY, SERVICE_ASK, SERVICE_EXCEPTIONS, SERVICE_QUIC, SERVICE_SOURCES,
 };
 
-use super::apply::{Known, Path, service};
+use super::apply::{Known, Path, Shared, service};
 use super::places::Place;
 
 const PATH: Path = Path { ifindex: 7, source_mac: [1; 6], next_mac: [2; 6], mtu: 1500 };
@@ -50,15 +50,20 @@ fn node(dead: bool) -> NodeEntry {
 
 #[test]
 fn a_service_has_its_flags_and_its_numbers_in_their_order() {
-    let written = service(&entry(), (1416, 1396));
+    let shared = Shared { mss: (1416, 1396), sites: false };
+    let written = service(&entry(), shared);
     assert_eq!(written.flags, SERVICE_AFFINITY | SERVICE_SOURCES);
     assert_eq!((written.number, u16::from_be(written.port), written.protocol), (513, 443, 6));
     assert_eq!((written.delivery, written.returns), (DELIVER_DELEGATE, RETURN_VIA_INGRESS));
     assert_eq!((written.mss4, written.mss6, written.drain_minutes), (1416, 1396, 60));
     assert_eq!((written.nodes, written.endpoints), (0, 0), "words of tables are stored alone");
-    let udp =
-        service(&ServiceEntry { ask: true, quic: true, affinity: Affinity::None, sources: false, ..entry() }, (0, 0));
-    assert_eq!(udp.flags, SERVICE_ASK | SERVICE_QUIC);
+    let entry = ServiceEntry { ask: true, quic: true, affinity: Affinity::None, sources: false, ..entry() };
+    assert_eq!(service(&entry, Shared::default()).flags, SERVICE_ASK | SERVICE_QUIC);
+    // Where there are other sites, their nodes say which flows live there: of TCP.
+    let shared = Shared { sites: true, ..shared };
+    assert_eq!(service(&entry, shared).flags & SERVICE_EXCEPTIONS, SERVICE_EXCEPTIONS);
+    let udp = ServiceKey { protocol: Protocol::Udp, ..entry.key };
+    assert_eq!(service(&ServiceEntry { key: udp, ..entry }, shared).flags & SERVICE_EXCEPTIONS, 0);
 }
 
 #[test]

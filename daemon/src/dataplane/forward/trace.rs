@@ -94,9 +94,9 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
     };
     let exception = if service.flags & SERVICE_EXCEPTIONS != 0 { maps.peers.exception(&flow_key)? } else { None };
     let table = Table::from_word(service.nodes);
-    if let Some(node) = exception {
-        trace.nodes.push(node_candidate(maps, u16::try_from(node).unwrap_or(NO_NODE), "exception")?);
-    } else if table.rows > 0 {
+    let pin =
+        exception.map(|node| node_candidate(maps, u16::try_from(node).unwrap_or(NO_NODE), "pinned")).transpose()?;
+    if table.rows > 0 {
         let index = fast_range(half(hash >> 32), table.rows.into());
         trace.row = Some((index, table.rows));
         let row = maps.tables.row(table.base + index);
@@ -106,6 +106,9 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
     }
     let known = local(maps, &service, hash, now_minutes, &flow_key, &mut trace)?;
     say(&mut trace, &service, config.node, known);
+    if let Some(pin) = pin {
+        say_pin(&mut trace, pin, config.node);
+    }
     Ok(trace)
 }
 
@@ -220,9 +223,39 @@ fn say(trace: &mut Trace, service: &Service, this: u16, known: Option<String>) {
     trace.established = established;
 }
 
+/// A pin comes before the row, for what opens no flow.
+fn say_pin(trace: &mut Trace, pin: Candidate, this: u16) {
+    let address = pin.address.as_deref().unwrap_or("?");
+    match pin.trouble {
+        "" if pin.id == this => {}
+        "" => trace.established = format!("encapsulated to node {} ({address}): the flow is pinned to it", pin.id),
+        trouble => {
+            trace.established = format!("{}; its pin to node {} does not count: {trouble}", trace.established, pin.id)
+        }
+    }
+    trace.nodes.push(pin);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pin_is_for_what_belongs_to_a_flow() {
+        let said = |pin: Candidate| {
+            let mut trace = Trace { nodes: vec![candidate(1, "home", "")], ..Trace::default() };
+            (trace.new_flow, trace.established) = ("new".to_owned(), "known".to_owned());
+            say_pin(&mut trace, pin, 1);
+            assert_eq!((trace.nodes.len(), trace.new_flow.as_str()), (2, "new"));
+            trace.established
+        };
+        assert_eq!(said(candidate(41, "pinned", "")), "encapsulated to node 41 (10.0.0.41): the flow is pinned to it");
+        assert_eq!(
+            said(candidate(41, "pinned", "dead: skipped")),
+            "known; its pin to node 41 does not count: dead: skipped"
+        );
+        assert_eq!(said(candidate(1, "pinned", "")), "known");
+    }
 
     #[test]
     fn former_homes_count_until_the_drain_time_has_passed() {

@@ -28,7 +28,8 @@ pub const FLOW_FIN_ENDPOINT: u8 = 2;
 pub const FLOW_CLOSING: u8 = 4;
 /// Flag: replies go back encapsulated to `ingress`.
 pub const FLOW_VIA_INGRESS: u8 = 8;
-/// Flag: the flow arrives from another site.
+/// Flag: a packet of the flow was looked for from another site and found here: the next reply goes back through the node on which it arrived, which
+/// learns by that where the flow lives.
 pub const FLOW_REMOTE: u8 = 16;
 
 /// What is known of a flow.

@@ -149,6 +149,12 @@ pub enum Tally {
     FromSite = 85,
     /// Packets that came back because no other site knew them.
     RemoteBack = 86,
+    /// Packets sent straight to the node of another site that had said that their flow lives there.
+    Pinned = 87,
+    /// Replies of which the node of another site, where their flow's packets come in, was sent a copy.
+    Told = 88,
+    /// Flows that were noted to live in another site, by a reply or a copy of one.
+    Learned = 89,
     /// Chain length of accepted packets, a histogram: this slot is the first node, the next the second, ...
     Hops = 96,
 }
@@ -158,7 +164,7 @@ pub const HOP_BUCKETS: u32 = 8;
 
 impl Tally {
     /// Every tally but the histogram.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Passed,
         Self::Encapsulated,
         Self::Decapsulated,
@@ -182,6 +188,9 @@ impl Tally {
         Self::ToSite,
         Self::FromSite,
         Self::RemoteBack,
+        Self::Pinned,
+        Self::Told,
+        Self::Learned,
     ];
 
     /// Stable name for metrics and logs.
@@ -211,6 +220,9 @@ impl Tally {
             Self::ToSite => "to_site",
             Self::FromSite => "from_site",
             Self::RemoteBack => "remote_back",
+            Self::Pinned => "pinned",
+            Self::Told => "told",
+            Self::Learned => "learned",
             Self::Hops => "hops",
         }
     }

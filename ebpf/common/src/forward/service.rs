@@ -59,7 +59,7 @@ pub const SERVICE_ADDRESS: u32 = 1;
 pub const SERVICE_AFFINITY: u32 = 2;
 /// Flag: only sources in the source map may connect.
 pub const SERVICE_SOURCES: u32 = 4;
-/// Flag: look into the exceptions first.
+/// Flag: look into the exceptions first, for what opens no flow.
 pub const SERVICE_EXCEPTIONS: u32 = 8;
 /// Flag: UDP with state: rows that moved lately ask the previous home before the new one claims a flow.
 pub const SERVICE_ASK: u32 = 16;

@@ -13,7 +13,8 @@
 //! those of its own row that the shim does not show to have been asked, as far as there is room, and lets `index` grow by one.
 //!
 //! From one site to another the index is 0, there are no hops to ask, and `hops[0]` is the node on which the client's packet came into
-//! its site. The gateway chooses who is asked, as the node of index 0. `origin site` is the client's, from there on always; `second site` is the
+//! its site. `hops[1]`, if it is the receiver, says that the flow lives there, as far as is known; else the gateway chooses who is asked, as the node of
+//! index 0. `origin site` is the client's, from there on always; `second site` is the
 //! one that is asked after the first ([`SHIM_REMOTE`]), as the origin chose. With [`SHIM_REMOTE`] and [`SHIM_FINAL`] it comes back to `hops[0]`.
 //!
 //! The tag is the lower half of SipHash-2-4 over three words: the flow hash of the packet inside (its reversed inner tuple for an
@@ -33,7 +34,8 @@ pub const SHIM_REMOTE: u8 = 4;
 pub const SHIM_FINAL: u8 = 8;
 /// Not in the shim's flags but in a hop: the receiver opens the flow (UDP ask-then-claim).
 pub const HOP_ACCEPT: u16 = 0x1000;
-/// Same as [`HOP_ACCEPT`], as bit 4 of byte 1: this very arrival may open the flow without asking on.
+/// Same as [`HOP_ACCEPT`], as bit 4 of byte 1: this very arrival may open the flow without asking on. With [`SHIM_FINAL`] alone: a copy of a
+/// reply, which says that its flow lives with its sender, and is not emitted.
 pub const SHIM_ACCEPT: u8 = 0x10;
 
 /// Largest index: who receives it is the last one that is asked, so that a site's nodes see a packet five times at most.

@@ -59,7 +59,7 @@ pub(super) fn back(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict
         return Verdict::Pass;
     }
     let hash = via::hash(config, service, &packet.destination, &found, client_port, quote.protocol);
-    via::send(ctx, config, packet, HEADER, service, hash, through)
+    via::send(ctx, config, packet, HEADER, service, hash, via::Way::Through(through))
 }
 
 #[inline(always)]

@@ -51,5 +51,5 @@ pub(super) fn follow(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdi
         return Verdict::Pass;
     }
     let hash = via::fragment_hash(config, &packet.destination, &service.vip, packet.protocol);
-    via::send(ctx, config, packet, 0, service, hash, through)
+    via::send(ctx, config, packet, 0, service, hash, via::Way::Through(through))
 }

@@ -4,7 +4,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, ReverseKey, Tally,
+    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN,
+    ReverseKey, Tally,
 };
 
 use super::{FIN, RST};
@@ -29,6 +30,8 @@ pub(crate) struct Found {
     pub(super) ingress: u16,
     /// The flow asks for the way back through it.
     pub(super) via: bool,
+    /// It is to learn where the flow lives: by this reply, or a copy of it if that fits.
+    pub(super) tells: bool,
     /// The table that knew it.
     pub(super) by: Tally,
 }
@@ -53,6 +56,7 @@ pub(super) fn find(key: &FlowKey, flags: u8) -> Option<Found> {
                 endpoint: half.endpoint & !HALF_ORPHAN,
                 ingress: half.ingress,
                 via: false,
+                tells: false,
                 by: Tally::ReplyHalf,
             });
         }
@@ -85,8 +89,18 @@ unsafe fn by_flow(flow: *mut Flow, flags: u8) -> Found {
             endpoint: (*flow).endpoint,
             ingress: (*flow).ingress,
             via: before & FLOW_VIA_INGRESS != 0,
+            tells: before & FLOW_REMOTE != 0,
             by: Tally::ReplyFlow,
         }
+    }
+}
+
+/// The node that was to learn where the flow lives is told.
+#[inline(always)]
+pub(super) fn told(key: &FlowKey) {
+    if let Some(flow) = maps::FLOWS.get_ptr_mut(key) {
+        // SAFETY: as above.
+        unsafe { (*flow).flags &= !FLOW_REMOTE };
     }
 }
 
@@ -122,6 +136,7 @@ fn by_endpoint(key: &FlowKey) -> Option<Found> {
         endpoint: 0,
         ingress: 0,
         via: false,
+        tells: false,
         by: Tally::ReplyReverse,
     })
 }

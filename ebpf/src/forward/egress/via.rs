@@ -2,7 +2,11 @@
 //!
 //! The shim says FINAL and has no hops: it marks a packet whose source is the VIP. The tag's hash is that of the request (of the tuple
 //! an ICMP error quotes), so that both sides find it in the packet. A later fragment has no ports: its are 0 and 0.
+//!
+//! Where the node is only to learn who has the flow, it gets a copy of the reply's packet, which it does not emit: the shim says so in
+//! the bit that lets a request open a flow. The reply itself goes straight.
 
+use aya_ebpf::helpers::generated::bpf_clone_redirect;
 use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
@@ -10,7 +14,7 @@ use bascule_ebpf_common::forward::{
     SITE_VIA_INGRESS, Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port, key_index,
 };
 
-use super::frame::{Packet, UDP};
+use super::frame::{Kind, Packet, UDP};
 use super::lookup::Found;
 use crate::encap::low_word;
 use crate::maps;
@@ -54,16 +58,50 @@ struct Ethernet {
 const _: () = assert!(size_of::<Outer4>() == OVERHEAD_V4 && size_of::<Outer6>() == OVERHEAD_V6);
 const _: () = assert!(size_of::<Ethernet>() == ETHERNET);
 
+/// Where the encapsulated packet goes.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    /// Through this node to the client.
+    Through(u16),
+    /// A copy of it to this node, and itself straight to the client.
+    Copy(u16),
+}
+
 /// The node a reply goes through; 0: straight to the client. A node that is dead emits nothing: then straight is all there is.
 #[inline(always)]
 pub(super) fn node(config: &Config, wanted: bool, ingress: u16) -> u16 {
     if ingress == 0 || ingress == config.node {
         return 0;
     }
-    match maps::NODES.get(u32::from(ingress)) {
-        Some(node) if node.flags & NODE_DEAD == 0 && (wanted || is_asked(config, node.site)) => ingress,
-        _ => 0,
+    let Some(node) = maps::NODES.get(u32::from(ingress)) else { return 0 };
+    if node.flags & NODE_DEAD != 0 {
+        return 0;
     }
+    if wanted || is_asked(config, node.site) { ingress } else { 0 }
+}
+
+/// Can `ingress` get a copy of this reply? One packet, whole, that fits, in a frame without tags, so that nothing has to be undone but the room
+/// before it; and a way to the node must be known.
+#[inline(always)]
+pub(super) fn copies(ctx: &TcContext, config: &Config, packet: &Packet, ingress: u16) -> bool {
+    let skb = Skb(ctx);
+    if ingress == 0 || ingress == config.node || packet.l3() != ETHERNET || skb.is_tagged() || skb.segment() != 0 {
+        return false;
+    }
+    if !matches!(packet.kind, Kind::Whole) {
+        return false;
+    }
+    let Some(node) = maps::NODES.get(u32::from(ingress)) else { return false };
+    node.flags & (NODE_RESOLVED | NODE_DEAD) == NODE_RESOLVED
+        && skb.length() - ETHERNET + OVERHEAD_V6 <= usize::from(node.mtu)
+}
+
+/// Bytes of the largest packet that a reply becomes on the wire, before it is encapsulated; `header` is the length of its upper header.
+#[inline(always)]
+fn wire(ctx: &TcContext, packet: &Packet, header: usize) -> usize {
+    let skb = Skb(ctx);
+    let segment = skb.segment();
+    if segment == 0 { skb.length() - packet.l3() } else { packet.l4() - packet.l3() + header + segment }
 }
 
 /// Must replies to requests from this site go back there?
@@ -92,7 +130,7 @@ pub(super) fn fragment_hash(config: &Config, client: &VipKey, vip: &VipKey, prot
     Tuple { client: *client, vip: *vip, client_port: 0, vip_port: 0, protocol }.hash(config.flow_key)
 }
 
-/// Encapsulates the (rewritten) packet to node `to`; `header` is the length of its upper header.
+/// Encapsulates the (rewritten) packet to the node of `way`; `header` is the length of its upper header. Of a copy nothing is left but the copy.
 #[inline(always)]
 pub(super) fn send(
     ctx: &TcContext,
@@ -101,9 +139,13 @@ pub(super) fn send(
     header: usize,
     service: &Service,
     hash: u64,
-    to: u16,
+    way: Way,
 ) -> Verdict {
     let skb = Skb(ctx);
+    let (to, copy) = match way {
+        Way::Through(to) => (to, false),
+        Way::Copy(to) => (to, true),
+    };
     let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
     let v6 = !mapped(&node.address);
     let own = if v6 { &config.address6 } else { &config.address4 };
@@ -118,16 +160,14 @@ pub(super) fn send(
 
     let bytes = if v6 { OVERHEAD_V6 } else { OVERHEAD_V4 };
     let inner = skb.length() - packet.l3();
-    let segment = skb.segment();
-    let wire = if segment == 0 { inner } else { packet.l4() - packet.l3() + header + segment };
-    if wire + bytes > usize::from(node.mtu) {
+    if wire(ctx, packet, header) + bytes > usize::from(node.mtu) {
         return Verdict::Drop(PacketDrop::TooBig);
     }
     let head = ShimHead {
         flags: SHIM_FINAL | if config.key_slot == 0 { 0 } else { SHIM_KEY },
         index: 0,
         count: 0,
-        accept: false,
+        accept: copy,
         service: service.number,
         epoch: Table::from_word(service.nodes).epoch,
         origin_site: config.site,
@@ -136,7 +176,13 @@ pub(super) fn send(
     };
     let shim = head.seal(key.key, hash, config.node, to);
     let room = Room { length: bytes as u8, v6 };
-    if skb.encapsulate(Inner { link: packet.l3(), at: packet.l3(), v6: packet.family == 6 }, room).is_none() {
+    let Some(link) = skb.read::<Ethernet>(0) else { return Verdict::Drop(PacketDrop::Headroom) };
+    let made = if copy {
+        skb.lend(bytes)
+    } else {
+        skb.encapsulate(Inner { link: packet.l3(), at: packet.l3(), v6: packet.family == 6 }, room)
+    };
+    if made.is_none() {
         return Verdict::Drop(PacketDrop::Headroom);
     }
     let udp = UdpHeader {
@@ -175,8 +221,18 @@ pub(super) fn send(
     if written.is_none() || skb.store(0, &ethernet, Sum::Stays).is_none() {
         return Verdict::Drop(PacketDrop::Headroom);
     }
-    maps::tally(Tally::ReplyVia);
-    Verdict::Send(node.ifindex)
+    if !copy {
+        maps::tally(Tally::ReplyVia);
+        return Verdict::Send(node.ifindex);
+    }
+    maps::tally(Tally::Told);
+    // SAFETY: `skb` is the program's context; pointers into the frame are not kept over the call. A copy that does not leave tells nothing, and
+    // the next packet that takes the long way asks for one again where it comes in elsewhere.
+    let _left = unsafe { bpf_clone_redirect(ctx.skb.skb, node.ifindex, 0) };
+    match skb.take_back(bytes).and_then(|()| skb.store(0, &link, Sum::Stays)) {
+        Some(()) => Verdict::Pass,
+        None => Verdict::Drop(PacketDrop::Headroom),
+    }
 }
 
 /// IPv4-mapped (RFC 4291 section 2.5.5.2)?

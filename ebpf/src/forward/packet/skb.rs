@@ -184,6 +184,26 @@ impl Skb<'_> {
         start + ETHERNET + header + usize::from(offset >> 4) * 4 <= end
     }
 
+    /// Does the kernel hold a tag beside the frame?
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        // SAFETY: `skb` is the program's context; the field is readable in a classifier.
+        unsafe { (*self.raw()).vlan_present != 0 }
+    }
+
+    /// Room behind the Ethernet header for a moment. Nothing else that the kernel says of the frame changes, above all not that it is
+    /// encapsulated: a device that completes checksums would look for them elsewhere from then on.
+    #[inline(always)]
+    pub(crate) fn lend(&self, bytes: usize) -> Option<()> {
+        self.room(bytes as i32, BPF_F_ADJ_ROOM_FIXED_GSO)
+    }
+
+    /// Ends [`Skb::lend`].
+    #[inline(always)]
+    pub(crate) fn take_back(&self, bytes: usize) -> Option<()> {
+        self.room(-(bytes as i32), BPF_F_ADJ_ROOM_FIXED_GSO)
+    }
+
     #[inline(always)]
     fn raw(&self) -> *mut __sk_buff {
         self.0.skb.skb

@@ -6,7 +6,7 @@
 use aya_ebpf::cty::c_int;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use bascule_ebpf_common::VipKey;
-use bascule_ebpf_common::forward::{Config, PacketDrop, Tuple};
+use bascule_ebpf_common::forward::{Config, FlowKey, PacketDrop, SERVICE_EXCEPTIONS, Tally, Tuple};
 
 use super::fragment::key;
 use super::walk::Shape;
@@ -91,12 +91,22 @@ fn bare<P: Packet>(packet: &P, work: &Work) -> Option<()> {
     packet.decapsulate(work.inner(), work.chain.outer?)
 }
 
-/// Judges a packet whose shim says FINAL; the outer headers are in order and its sender is a peer.
+/// Judges a packet whose shim says FINAL; the outer headers are in order and its sender is a peer. A copy of a reply is here to teach, and goes
+/// no further.
 #[inline(always)]
 pub(super) fn arrive<P: Emit>(packet: &P, config: &'static Config, work: &mut Work, shape: Shape) -> Verdict {
     let Some(found) = flow(packet, config, work, shape) else { return Verdict::Drop(PacketDrop::EncapService) };
     if let Err(verdict) = tunnel::trust(config, work, &found) {
         return verdict;
+    }
+    let teaches = work.site != 0 && shape == Shape::Whole && work.ip.protocol == IPPROTO_TCP;
+    if work.chain.accept {
+        if !teaches {
+            return Verdict::Drop(PacketDrop::EncapFormat);
+        }
+        maps::tally(Tally::Decapsulated);
+        learn(work, &found);
+        return Verdict::Taken;
     }
     if work.ip.hops <= 1 {
         return Verdict::Drop(PacketDrop::HopLimit);
@@ -118,7 +128,34 @@ pub(super) fn arrive<P: Emit>(packet: &P, config: &'static Config, work: &mut Wo
     if let Err(verdict) = tunnel::accept(packet, work) {
         return verdict;
     }
+    if teaches {
+        learn(work, &found);
+    }
     packet.emit(work, &way, answer == FOUND)
+}
+
+/// A node of another site answers for a flow whose packets come in here: they go straight there from now on.
+#[inline(always)]
+fn learn(work: &mut Work, found: &Found) {
+    if found.service.flags & SERVICE_EXCEPTIONS == 0 {
+        return;
+    }
+    work.key = FlowKey {
+        client: work.ip.destination,
+        endpoint: work.ip.source,
+        client_port: work.client_port,
+        endpoint_port: found.service.port,
+        protocol: IPPROTO_TCP,
+        pad: [0; 3],
+    };
+    let sender = u32::from(work.chain.sender);
+    // SAFETY: compared at once.
+    if unsafe { maps::EXCEPTIONS.get(&work.key) } != Some(&sender) {
+        // A table that refuses leaves the flow to the chain.
+        if maps::EXCEPTIONS.insert(&work.key, &sender, 0).is_ok() {
+            maps::tally(Tally::Learned);
+        }
+    }
 }
 
 #[inline(always)]
@@ -153,6 +190,7 @@ fn flow<P: Packet>(packet: &P, config: &Config, work: &mut Work, shape: Shape) -
         Shape::Whole | Shape::First => {
             let ports: Ports = packet.read(work.ip.transport())?;
             let found = service::find(work.ip.source, ports.source, work.ip.protocol)?;
+            work.client_port = ports.destination;
             let pair = (ports.destination, ports.source);
             work.hash = found.hash(config, work.ip.destination, work.ip.source, pair, work.ip.protocol);
             Some(found)

@@ -120,6 +120,7 @@ fn quoted_upper<P: Packet>(packet: &P, at: usize, next: u8) -> Option<(u8, usize
 #[inline(always)]
 fn step<P: Packet>(packet: &P, request: &mut Request) -> Verdict {
     let step = if site::enter(request) == 0 { decide(packet, request) } else { forgotten(&request.work.step) };
+    site::missed(request);
     match step.way {
         Way::Deliver => to(packet, request, step.id),
         Way::Onward => home::pass_on(packet, request, step),

@@ -43,7 +43,7 @@ pub fn bascule_tc_slow(ctx: TcContext) -> i32 {
 fn settled<P: Packet + Resize + back::Emit>(packet: &P) -> Verdict {
     let (Some(config), Some(work)) = (maps::CONFIG.get(0), maps::work()) else { return Verdict::Pass };
     let mut fits = maps::fits();
-    if fits <= maps::ABROAD {
+    if fits <= maps::PINNED {
         let mut verdict = if fits == maps::WHOLE {
             judge(packet, config, work)
         } else {
@@ -143,7 +143,9 @@ fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
         return forgotten(&request.work.step);
     }
     request.work.chain.settle(request.config.node);
-    home::decide(packet, request)
+    let step = home::decide(packet, request);
+    site::missed(request);
+    step
 }
 
 /// TCP and UDP behind options or extension headers, and first fragments of them.

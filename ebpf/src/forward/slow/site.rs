@@ -3,12 +3,14 @@
 //! A packet that opens a flow goes to another site only where its client's packet arrived, and is then placed there for good. One of a flow is
 //! looked for here first, then in two other sites at most: those that its row names, then the nearest; each that does not know it sends it on
 //! to the second, or back to the origin. So no packet sees more than three sites, and nobody sends on what came to be opened.
+//!
+//! Of the first reply of a flow that was found so a copy goes to the origin, which pins the flow to the node that sent it (ADR 0036).
 
 use core::ffi::{c_long, c_void};
 
 use bascule_ebpf_common::forward::{
-    BUCKET_REMOTE, Config, PacketDrop, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, ShimHead, Tally, fast_range, is_site,
-    site_of,
+    BUCKET_REMOTE, Config, PacketDrop, SERVICE_EXCEPTIONS, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, ShimHead, Tally,
+    fast_range, is_site, site_of,
 };
 
 use super::fragment;
@@ -16,6 +18,7 @@ use crate::clock;
 use crate::deliver;
 use crate::encap::{self, Onward};
 use crate::home::{self, Step, Way};
+use crate::ingress;
 use crate::maps;
 use crate::packet::{Packet, forgotten};
 use crate::request::{Chain, Request, Slots, Work, alive, foreign, reachable};
@@ -75,19 +78,33 @@ pub(super) fn go_on<P: Packet>(packet: &P, config: &'static Config, work: &mut W
 /// Decides; the packet is not touched. A function of its own, with a stack frame of its own, and so verified once.
 #[inline(never)]
 fn decide(request: &mut Request, from: u32) -> u32 {
-    if from == maps::AWAY {
+    if from == maps::AWAY || from == maps::PINNED {
         start(request);
     }
     let lives = matches!(request.work.kind, Kind::Tcp(_)) && !request.work.kind.opens();
-    request.work.step = if from == maps::AWAY && !lives { leave(request) } else { look_abroad(request) };
+    request.work.step = if from == maps::PINNED {
+        follow(request)
+    } else if from == maps::AWAY && !lives {
+        leave(request)
+    } else {
+        look_abroad(request)
+    };
     0
 }
 
-/// A packet from a client that nobody of its row takes in this site: nobody has looked yet.
+/// A packet from a client for which nobody has looked yet.
 #[inline(always)]
 fn start(request: &mut Request) {
-    let config = request.config;
     request.work.slots = Slots::new(0);
+    request.work.chain.outer = None;
+    anew(request);
+}
+
+/// The chain of a packet begins at this node.
+#[inline(always)]
+fn anew(request: &mut Request) {
+    let config = request.config;
+    let outer = forgotten(&request.work.chain.outer);
     request.work.chain = Chain {
         index: 0,
         count: 0,
@@ -100,8 +117,44 @@ fn start(request: &mut Request) {
         origin_site: config.site,
         second_site: 0,
         epoch: Place::new(&raw const request.found.service.nodes, 0).table.epoch,
-        outer: None,
+        outer,
     };
+}
+
+/// It belongs to a flow that a node of another site has said to have. Should that have changed since the fast program looked, its client
+/// sends it again.
+#[inline(always)]
+fn follow(request: &mut Request) -> Step {
+    request.work.key = ingress::pin(request);
+    // SAFETY: four bytes are copied at once.
+    let id = match unsafe { maps::EXCEPTIONS.get(&request.work.key) } {
+        Some(id) => *id as u16,
+        None => return Step::drop(PacketDrop::Unresolved),
+    };
+    let site = foreign(request.config, id);
+    if site == 0 || !alive(id) {
+        return Step::drop(PacketDrop::Unresolved);
+    }
+    request.work.site = site;
+    Step::onward(id, id, Tally::Pinned)
+}
+
+/// Ends a flow's pin; false: it had none.
+#[inline(always)]
+fn unpin(request: &mut Request) -> bool {
+    if request.found.service.flags & SERVICE_EXCEPTIONS == 0 {
+        return false;
+    }
+    request.work.key = ingress::pin(request);
+    maps::EXCEPTIONS.remove(&request.work.key).is_ok()
+}
+
+/// The home step is done. Where the flow was said to live on this node and does not, it is looked for from here on: who has it says so.
+#[inline(always)]
+pub(super) fn missed(request: &mut Request) {
+    if request.work.named {
+        request.work.chain.flags |= SHIM_REMOTE;
+    }
 }
 
 /// It may open a flow: to a site that its row names.
@@ -163,11 +216,12 @@ fn give_back(request: &mut Request) -> Step {
     Step::onward(to, 0, Tally::NextHop)
 }
 
-/// To the node of another site that `step` names. Between sites the index begins anew, and the first place says where the packet arrived.
+/// To the node of another site that `step` names. Between sites the index begins anew, the first place says where the packet arrived, and the
+/// second one to whom the flow is pinned.
 #[inline(always)]
 fn send<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
     let chain = &request.work.chain;
-    let head = ShimHead { index: 0, count: 0, hops: [chain.ingress, 0], ..chain.head(&request.found) };
+    let head = ShimHead { index: 0, count: 0, hops: [chain.ingress, step.then], ..chain.head(&request.found) };
     let onward = Onward { to: step.id, first: chain.outer.is_none(), site: request.work.site, head };
     let verdict = encap::send(packet, request, onward);
     if let Verdict::Send(_) = verdict {
@@ -202,6 +256,7 @@ fn finish<P: Packet>(packet: &P, request: &mut Request) -> u32 {
 /// those. A function of its own, as above.
 #[inline(never)]
 pub(super) fn enter(request: &mut Request) -> u32 {
+    request.work.named = false;
     if !request.work.tunnelled || request.work.site == 0 {
         return 0;
     }
@@ -209,22 +264,32 @@ pub(super) fn enter(request: &mut Request) -> u32 {
     let Guests { first, second, third, .. } = forgotten(&request.work.guests);
     let this = request.config.node;
     let lives = matches!(request.work.kind, Kind::Tcp(_)) && !request.work.kind.opens();
-    let chain = &mut request.work.chain;
-    chain.place = 0;
-    chain.count = 0;
-    if chain.flags & SHIM_FINAL != 0 {
-        maps::tally(Tally::RemoteBack);
+    let back = request.work.chain.flags & SHIM_FINAL != 0;
+    maps::tally(if back { Tally::RemoteBack } else { Tally::FromSite });
+    if back && unpin(request) {
+        // It was sent where its flow was said to be, and nobody was asked.
+        anew(request);
+    } else if back {
+        let chain = &mut request.work.chain;
+        chain.place = 0;
+        chain.count = 0;
         // Everybody here was asked before: the first of the row alone says how it ends.
         chain.index = if first == this { SHIM_LAST } else { SHIM_LAST - 1 };
         request.work.step =
             if first == 0 { Step::drop(PacketDrop::NoEndpoint) } else { Step::onward(first, 0, Tally::NextHop) };
         return u32::from(first != this);
     }
-    maps::tally(Tally::FromSite);
-    if first == this {
+    let chain = &mut request.work.chain;
+    let named = lives && !back && chain.flags & SHIM_REMOTE == 0 && chain.hop(1) == this;
+    chain.place = 0;
+    chain.count = 0;
+    if first == this || named {
+        request.work.named = named;
         if lives {
-            chain.hops = u32::from(second) | u32::from(third) << 16;
-            chain.count = u8::from(second != 0) + u8::from(third != 0);
+            // Hops that name this node are skipped.
+            let (next, then) = if named { (first, second) } else { (second, third) };
+            chain.hops = u32::from(next) | u32::from(then) << 16;
+            chain.count = u8::from(next != 0) + u8::from(then != 0);
         }
         return 0;
     }

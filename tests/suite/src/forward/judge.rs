@@ -48,6 +48,8 @@ pub struct Seen {
     pub flows: [HashMap<FlowKey, Flow>; 2],
     /// Half-open flows just before and after.
     pub half: [HashMap<FlowKey, Half>; 2],
+    /// Pinned flows just before and after.
+    pub pins: [HashMap<FlowKey, u16>; 2],
     /// Statistics that moved.
     pub services: BTreeMap<u16, ServiceStats>,
     /// The same of endpoints.
@@ -193,6 +195,7 @@ fn too_big(want: &[u8], got: &[u8], input: &[u8]) -> Vec<String> {
 fn tables(expect: &Expect, seen: &Seen, faults: &mut Vec<String>) {
     let mut flows = seen.flows[0].clone();
     let mut half = seen.half[0].clone();
+    let mut pins = seen.pins[0].clone();
     let mut free = HashSet::new();
     for change in &expect.changes {
         match change {
@@ -201,6 +204,12 @@ fn tables(expect: &Expect, seen: &Seen, faults: &mut Vec<String>) {
             }
             Change::Half(key, value) => {
                 half.insert(*key, *value);
+            }
+            Change::Pin(key, node) => {
+                pins.insert(*key, *node);
+            }
+            Change::NoPin(key) => {
+                pins.remove(key);
             }
             Change::NoFlow(key) => {
                 flows.remove(key);
@@ -220,6 +229,12 @@ fn tables(expect: &Expect, seen: &Seen, faults: &mut Vec<String>) {
         let (want, got) = (half.get(key), seen.half[1].get(key));
         if want != got && !free.contains(key) {
             faults.push(format!("half-open {key:x?}:\n    expected {want:x?}\n    got      {got:x?}"));
+        }
+    }
+    for key in pins.keys().chain(seen.pins[1].keys()).collect::<HashSet<_>>() {
+        let (want, got) = (pins.get(key), seen.pins[1].get(key));
+        if want != got {
+            faults.push(format!("pin {key:x?}: expected {want:?}, got {got:?}"));
         }
     }
 }

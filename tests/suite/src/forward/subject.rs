@@ -109,6 +109,7 @@ impl Subject for Model {
             tallies: moved(&before.tallies, &state.tallies, |a, b| b - a),
             flows: [before.flows, state.flows],
             half: [before.half, state.half],
+            pins: [before.exceptions, state.exceptions],
             services: moved(&before.service_stats, &state.service_stats, |a, b| ServiceStats {
                 packets: b.packets - a.packets,
                 bytes: b.bytes - a.bytes,

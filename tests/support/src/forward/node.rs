@@ -271,6 +271,12 @@ impl NodePrograms {
         self.services.word(slot as usize * SERVICE_WORDS).store(table.word(), Ordering::Release);
     }
 
+    /// Gives a service flags in addition to those that it has: the lower half of the word behind its tables.
+    pub fn flag_service(&mut self, slot: u32, flags: u32) {
+        let word = self.services.word(slot as usize * SERVICE_WORDS + 2);
+        let _before = word.fetch_or(flags.into(), Ordering::Release);
+    }
+
     /// Swaps the table over endpoints of a service, by one store.
     pub fn swap_endpoints(&self, slot: u32, table: Table) {
         self.services.word(slot as usize * SERVICE_WORDS + 1).store(table.word(), Ordering::Release);

@@ -4,8 +4,8 @@
 //! by the router; each site has tables of its own.
 
 use bascule_ebpf_common::forward::{
-    CONFIG_SITES, Config, Key, Node, PacketDrop, Row, SITE_BASE, SITE_REACHABLE, Site as Gateways, Tally, key_index,
-    pair_key,
+    CONFIG_SITES, Config, Key, Node, PacketDrop, Row, SERVICE_EXCEPTIONS, SITE_BASE, SITE_REACHABLE, Site as Gateways,
+    Tally, key_index, pair_key,
 };
 
 use super::entries::{ROWS, SERVICE, config, minutes, nodes_table, tag_key};
@@ -94,6 +94,7 @@ impl TwoSites {
             let mut nearest = Gateways { count: 1, ..Gateways::default() };
             nearest.gateways[0] = other(own).into();
             programs.site(0, &nearest)?;
+            programs.flag_service(SERVICE, SERVICE_EXCEPTIONS);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Who may hold the flow: exceptions, row, hop list (rules 8 to 10).
 
 use bascule_ebpf_common::forward::{
-    CONFIG_SITES, FlowKey, HOP_ACCEPT, NO_NODE, NODE_DEAD, PacketDrop, Row, SERVICE_ASK, SERVICE_EXCEPTIONS, Service,
-    ShimHead, Table, fast_range, is_site, site_of,
+    CONFIG_SITES, FlowKey, HOP_ACCEPT, NO_NODE, NODE_DEAD, NODE_RESOLVED, PacketDrop, Row, SERVICE_ASK,
+    SERVICE_EXCEPTIONS, Service, ShimHead, Table, fast_range, is_site, site_of,
 };
 
 use super::ingress::{Arrival, Job, Kind};
@@ -25,7 +25,11 @@ impl State {
 
     pub(crate) fn start(&mut self, job: Job) -> Output {
         let table = Table::from_word(job.service.nodes);
-        let chain = match self.pinned(&job) {
+        let pin = self.pinned(&job);
+        if let Some(node) = pin.filter(|node| self.other_site(*node) != 0) {
+            return self.follow(job, node, table.epoch);
+        }
+        let chain = match pin {
             Some(node) => vec![node],
             None if table.rows == 0 && Table::from_word(job.service.endpoints).rows == 0 => Vec::new(),
             None if table.rows == 0 => vec![self.config.node],
@@ -38,20 +42,7 @@ impl State {
         let rest = chain.get(1..).unwrap_or_default();
         hops[..rest.len()].copy_from_slice(rest);
         let count = u8::try_from(rest.len()).expect("at most two");
-        let arrival = Arrival {
-            ingress: self.config.node,
-            sender: self.config.node,
-            client: true,
-            guest: false,
-            flags: 0,
-            index: 0,
-            count,
-            accept: false,
-            epoch: table.epoch,
-            origin_site: self.config.site,
-            second_site: 0,
-            hops,
-        };
+        let arrival = Arrival { client: true, count, hops, ..self.begin(table.epoch) };
         let Some(&first) = chain.first() else {
             if self.config.flags & CONFIG_SITES == 0 {
                 return self.drop(PacketDrop::NoEndpoint, job.frame);
@@ -72,6 +63,25 @@ impl State {
         self.encapsulate(job, first, head, true, super::encap::Why::First)
     }
 
+    /// The chain of a packet begins here.
+    pub(crate) fn begin(&self, epoch: u16) -> Arrival {
+        Arrival {
+            ingress: self.config.node,
+            sender: self.config.node,
+            client: false,
+            guest: false,
+            named: false,
+            flags: 0,
+            index: 0,
+            count: 0,
+            accept: false,
+            epoch,
+            origin_site: self.config.site,
+            second_site: 0,
+            hops: [NO_NODE; 2],
+        }
+    }
+
     /// Another site is the row's home, and what the packet is does not bind it to this one: a flow of TCP is looked for here first, and UDP with
     /// state stays with the home before.
     fn leaves(&self, job: &Job, row: Row) -> bool {
@@ -84,20 +94,25 @@ impl State {
         free && is_site(home) && self.reachable(site_of(home))
     }
 
-    /// An exception that can be followed.
-    fn pinned(&self, job: &Job) -> Option<u16> {
+    /// An exception that can be followed. What opens a flow of TCP follows none and ends it.
+    fn pinned(&mut self, job: &Job) -> Option<u16> {
         if job.service.flags & SERVICE_EXCEPTIONS == 0 {
             return None;
         }
-        let key = FlowKey {
-            client: job.client,
-            endpoint: job.service.vip,
-            client_port: job.client_port,
-            endpoint_port: job.service.port,
-            protocol: job.service.protocol,
-            pad: [0; 3],
-        };
-        self.exceptions.get(&key).copied().filter(|id| self.live(*id))
+        let key = pin(job);
+        if job.tcp() && job.opens() {
+            self.exceptions.remove(&key);
+            return None;
+        }
+        let id = self.exceptions.get(&key).copied().filter(|id| self.live(*id))?;
+        let site = self.other_site(id);
+        let way = self.node(id).flags & NODE_RESOLVED != 0 && self.reachable(site);
+        (site == 0 || job.lives() && way).then_some(id)
+    }
+
+    /// Ends the exception of a flow; false: there was none.
+    pub(crate) fn unpin(&mut self, job: &Job) -> bool {
+        job.service.flags & SERVICE_EXCEPTIONS != 0 && self.exceptions.remove(&pin(job)).is_some()
     }
 
     fn candidates(&self, job: &Job, row: Row) -> Vec<u16> {
@@ -122,6 +137,18 @@ impl State {
             }
             Kind::Udp { .. } | Kind::Answer => vec![first],
         }
+    }
+}
+
+/// The tuple as the client knows it.
+fn pin(job: &Job) -> FlowKey {
+    FlowKey {
+        client: job.client,
+        endpoint: job.service.vip,
+        client_port: job.client_port,
+        endpoint_port: job.service.port,
+        protocol: job.service.protocol,
+        pad: [0; 3],
     }
 }
 

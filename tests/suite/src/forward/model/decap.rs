@@ -73,6 +73,7 @@ impl State {
             sender,
             client: false,
             guest: site != 0,
+            named: false,
             flags: head.flags,
             index: head.index,
             count: head.count,

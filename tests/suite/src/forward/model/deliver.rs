@@ -5,7 +5,7 @@ use bascule_ebpf_common::forward::{
     Service, Tally,
 };
 
-use super::home::{Place, key_of};
+use super::home::{Place, key_of, sought};
 use super::ingress::{Arrival, FIN, Job, Kind, RST};
 use super::ip::{Ip, TCP, UDP};
 use super::state::Followed;
@@ -29,7 +29,7 @@ impl State {
             endpoint: place.slot,
             ingress: from.ingress,
             seen_s: job.now.seconds,
-            flags: self.via(&job.service, from.ingress),
+            flags: self.via(&job.service, from.ingress) | sought(from),
             site: from.origin_site,
             pad: 0,
         };

@@ -2,8 +2,8 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, RETURN_VIA_INGRESS, ReverseKey,
-    SHIM_FINAL, Service, ShimHead, Table, Tally,
+    FLOW_CLOSING, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN, NODE_RESOLVED,
+    OVERHEAD_V6, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL, Service, ShimHead, Table, Tally,
 };
 
 use super::deliver::{End, clamp, note_end, rewrite};
@@ -13,6 +13,9 @@ use super::ingress::{ACK, Job, Kind, RST, SYN, kind_of, port_at};
 use super::ip::{self, ICMP, ICMP6, Ip, TCP, UDP};
 use super::{Clock, Output, State, Verdict};
 use crate::forward::bytes::address_bytes;
+
+/// Bytes of an Ethernet header without tags.
+const ETHERNET: usize = 14;
 
 /// What an endpoint's reply is known by.
 #[derive(Clone, Copy)]
@@ -26,6 +29,8 @@ struct Known {
     /// The node on which the request arrived, and the flow's own wish to be answered through it.
     ingress: u16,
     marked: bool,
+    /// That node is to learn where the flow lives.
+    tells: bool,
 }
 
 /// A reply, translated.
@@ -111,10 +116,25 @@ impl State {
     /// To the client: straight, or through the node on which it asked.
     fn back(&mut self, reply: Reply, key: &FlowKey, known: &Known) -> Output {
         let Reply { frame, ip, ifindex, now, service, kind } = reply;
-        let wanted = known.marked || service.returns == RETURN_VIA_INGRESS;
-        // A dead node emits nothing: then straight is all there is.
-        let wanted = wanted || self.asks_for_replies(known.ingress);
-        if !wanted || known.ingress == self.config.node || !self.live(known.ingress) {
+        let wanted = known.marked || service.returns == RETURN_VIA_INGRESS || self.asks_for_replies(known.ingress);
+        // A dead node emits nothing, and learns nothing: then straight is all there is.
+        let other = known.ingress != self.config.node && self.live(known.ingress);
+        let node = self.node(known.ingress);
+        // The copy goes where it fits, in a frame without tags. An error tells nothing.
+        let fits = ip.length() + OVERHEAD_V6 <= usize::from(node.mtu) && ip.at == ETHERNET;
+        let tells = known.tells && !matches!(kind, Kind::Answer);
+        let copied = !wanted && tells && fits && node.flags & NODE_RESOLVED != 0;
+        if tells
+            && other
+            && (wanted || copied)
+            && let Some(flow) = self.flows.get_mut(key)
+        {
+            flow.flags &= !FLOW_REMOTE;
+        }
+        if other && copied {
+            self.count(Tally::Told);
+        }
+        if !wanted || !other {
             return Output::new(Verdict::Pass, frame);
         }
         let (client, client_port) = (key.client, key.client_port);
@@ -157,6 +177,7 @@ impl State {
                 by: Tally::ReplyHalf,
                 ingress: half.ingress,
                 marked: false,
+                tells: false,
             });
         }
         // Nodes, and the ranges under slot 0, reach endpoints by their own addresses.
@@ -173,6 +194,7 @@ impl State {
             by: Tally::ReplyReverse,
             ingress: 0,
             marked: false,
+            tells: false,
         })
     }
 
@@ -208,5 +230,6 @@ fn of_flow(flow: &Flow) -> Known {
         by: Tally::ReplyFlow,
         ingress: flow.ingress,
         marked: flow.flags & FLOW_VIA_INGRESS != 0,
+        tells: flow.flags & FLOW_REMOTE != 0,
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Why {
     ToSite,
     /// Another site may know its flow.
     Remote,
+    /// A node of another site has it.
+    Pinned,
     /// A reply on its way back.
     Reply,
 }
@@ -70,6 +72,7 @@ impl State {
             Why::LookAhead => Tally::LookAhead,
             Why::ToSite => Tally::ToSite,
             Why::Remote => Tally::Remote,
+            Why::Pinned => Tally::Pinned,
             Why::Reply => Tally::ReplyVia,
         });
         self.followed = Some(super::state::Followed::Node(to));

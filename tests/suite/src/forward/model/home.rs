@@ -2,9 +2,9 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_SITES, DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_VIA_INGRESS, Flow, FlowKey,
-    HALF_ORPHAN, HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, Service, ShimHead,
-    Table, Tally, fast_range,
+    CONFIG_SITES, DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_REMOTE, FLOW_VIA_INGRESS,
+    Flow, FlowKey, HALF_ORPHAN, HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE,
+    Service, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
@@ -183,7 +183,7 @@ impl State {
         if flow.ingress != from.ingress {
             flow.ingress = from.ingress;
             flow.site = from.origin_site;
-            flow.flags = flow.flags & !FLOW_VIA_INGRESS | via;
+            flow.flags = flow.flags & !FLOW_VIA_INGRESS | via | sought(from);
         }
     }
 
@@ -322,9 +322,11 @@ impl State {
                 }
             }
         }
+        // It was said to live here and does not: from here on it is looked for.
+        let flags = from.flags | if from.named { SHIM_REMOTE } else { 0 };
         let Some(&next) = hops.first().filter(|_| from.index < SHIM_LAST) else {
             if job.lives() && self.config.flags & CONFIG_SITES != 0 && from.flags & SHIM_FINAL == 0 {
-                return self.look_abroad(job, from, all);
+                return self.look_abroad(job, &Arrival { flags, ..*from }, all);
             }
             return self.end(job, from, all, opens);
         };
@@ -332,7 +334,7 @@ impl State {
         // One place of the list names the ingress node; the other one, if nobody stands there, who was asked first.
         let first = if from.index == 1 { from.sender } else { 0 };
         let head = ShimHead {
-            flags: from.flags,
+            flags,
             index: from.index + 1,
             count: if then.is_some() { 2 } else { 1 },
             accept: next & HOP_ACCEPT != 0,
@@ -386,6 +388,11 @@ impl State {
         let half = Half { vip, vip_port, service: job.slot, endpoint: place.slot | HALF_ORPHAN, ingress };
         self.half.entry(key_of(job, place)).or_insert(half);
     }
+}
+
+/// The flag of a flow that was found for another site.
+pub(crate) fn sought(from: &Arrival) -> u8 {
+    if from.flags & SHIM_REMOTE != 0 { FLOW_REMOTE } else { 0 }
 }
 
 /// Does the packet show that `id` was asked? The ingress node need not have been: its row may be older than ours.

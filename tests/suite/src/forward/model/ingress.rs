@@ -41,6 +41,8 @@ pub(crate) struct Arrival {
     pub(crate) client: bool,
     /// A node of another site did.
     pub(crate) guest: bool,
+    /// It was told that the flow lives here.
+    pub(crate) named: bool,
     pub(crate) flags: u8,
     pub(crate) index: u8,
     pub(crate) count: u8,

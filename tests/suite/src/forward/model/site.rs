@@ -46,6 +46,13 @@ impl State {
         head.index == 0 && if last && remote { head.origin_site == own } else { from_origin || from_first && !last }
     }
 
+    /// To the node of another site to which the flow is pinned.
+    pub(crate) fn follow(&mut self, job: Job, node: u16, epoch: u16) -> Output {
+        let from = Arrival { client: true, ..self.begin(epoch) };
+        let head = ShimHead { hops: [from.ingress, node], ..Self::head(&job, &from) };
+        self.encapsulate(job, node, head, true, Why::Pinned)
+    }
+
     /// Nobody of the row takes a client's packet in this site.
     pub(crate) fn leave(&mut self, job: Job, from: &Arrival) -> Output {
         if job.lives() {
@@ -132,17 +139,25 @@ impl State {
     }
 
     /// A packet from another site: who of this one is asked.
-    pub(crate) fn take_guest(&mut self, job: Job, from: Arrival) -> Output {
+    pub(crate) fn take_guest(&mut self, job: Job, mut from: Arrival) -> Output {
         let nodes = self.hosts(&job);
         let first = nodes.first().copied();
-        if from.flags & SHIM_FINAL != 0 {
-            self.count(Tally::RemoteBack);
+        let back = from.flags & SHIM_FINAL != 0;
+        self.count(if back { Tally::RemoteBack } else { Tally::FromSite });
+        if back && self.unpin(&job) {
+            // It was sent where its flow was said to be, and nobody was asked.
+            from = self.begin(Table::from_word(job.service.nodes).epoch);
+        } else if back {
             let Some(first) = first else { return self.drop(PacketDrop::NoEndpoint, job.frame) };
             let end = Arrival { index: SHIM_LAST, count: 0, hops: [from.ingress, 0], ..from };
             return self.hand(job, end, first, None);
         }
-        self.count(Tally::FromSite);
         let lives = job.lives();
+        if lives && !back && from.flags & SHIM_REMOTE == 0 && from.hops[1] == self.config.node {
+            let place = |i: usize| nodes.get(i).copied().unwrap_or(0);
+            let count = u8::try_from(nodes.len().min(2)).expect("at most two");
+            return self.home(job, Arrival { index: 0, count, hops: [place(0), place(1)], named: true, ..from });
+        }
         let Some(first) = first else {
             let none = Arrival { count: 0, ..from };
             return if lives {

@@ -257,5 +257,12 @@ fn tables(subject: &mut Programs<'_>, state: &State, free: &HashSet<FlowKey>) ->
             faults.push(format!("half-open {key:x?}:\n    expected {want:x?}\n    got      {got:x?}"));
         }
     }
+    let pins = subject.pins()?;
+    for key in pins.keys().chain(state.exceptions.keys()).collect::<HashSet<_>>() {
+        let (want, got) = (state.exceptions.get(key), pins.get(key));
+        if want != got {
+            faults.push(format!("pin {key:x?}: expected {want:?}, got {got:?}"));
+        }
+    }
     Ok(faults)
 }

@@ -170,8 +170,11 @@ fn over_sites(dice: &mut Dice, scene: &Scene, s: &Service) -> String {
         _ => ("", if dice.one_in(12) { dice.pick(&[1, 2, 3]) } else { own }),
     };
     let pair = if dice.one_in(20) { dice.pick(&[0, 2, 3]) } else { own };
-    let text =
-        format!("encap {from} > 1 pair {pair}{rest} origin {origin} second {second} {flags} hops {ingress},0 count 0");
+    // The second place names who is said to have the flow.
+    let named = dice.pick(&[0, 0, 1, 1, 2]);
+    let text = format!(
+        "encap {from} > 1 pair {pair}{rest} origin {origin} second {second} {flags} hops {ingress},{named} count 0"
+    );
     if dice.one_in(15) { text + &forged(dice) } else { text }
 }
 

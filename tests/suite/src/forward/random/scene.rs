@@ -174,7 +174,9 @@ fn services(dice: &mut Dice, lines: &mut Vec<String>, sites: bool) -> Vec<Servic
             }
             let affinity = dice.one_in(4);
             let mut words = String::new();
-            for (word, odds) in [("sources", 8), ("exceptions", 4), ("ask", 2), ("quic", 2), ("via", 4)] {
+            for (word, odds) in
+                [("sources", 8), ("exceptions", if sites { 2 } else { 4 }), ("ask", 2), ("quic", 2), ("via", 4)]
+            {
                 let fits = tcp || word != "sources";
                 if (fits || word != "quic" || port == 443)
                     && dice.one_in(odds)
@@ -252,12 +254,12 @@ fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service], sites: 
         let tuple = format!("[{client}]:{port} [{endpoint}]:{to}/{protocol}");
         match dice.roll(6) {
             0 if s.tcp => lines.push(format!("half {tuple} {rest}")),
-            1 if dice.one_in(2) => {
+            1 | 2 => {
                 lines.push(format!(
                     "exception [{client}]:{port} [{}]:{}/{protocol} {}",
                     s.vip,
                     s.port,
-                    dice.pick(&[1, 2, 3, 7])
+                    dice.pick(if sites { &[1, 2, 3, 7, 40, 41, 50] } else { &[1, 2, 3, 7][..] })
                 ));
             }
             _ => {

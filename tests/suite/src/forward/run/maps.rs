@@ -117,6 +117,11 @@ pub(crate) fn half(ebpf: &mut Ebpf) -> Result<HashMap<FlowKey, Half>> {
     all(ebpf, "HALF")
 }
 
+pub(crate) fn pins(ebpf: &mut Ebpf) -> Result<HashMap<FlowKey, u16>> {
+    let all: HashMap<FlowKey, u32> = all(ebpf, "EXCEPTIONS")?;
+    all.into_iter().map(|(key, node)| Ok((key, u16::try_from(node)?))).collect()
+}
+
 /// Statistics of these slots, summed over the CPUs.
 pub(crate) fn service_stats(ebpf: &mut Ebpf, slots: &[u16]) -> Result<BTreeMap<u16, ServiceStats>> {
     let map: PerCpuArray<_, ServiceStats> = PerCpuArray::try_from(ebpf.map_mut("SERVICE_STATS").context("no map")?)?;

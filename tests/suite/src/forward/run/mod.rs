@@ -210,6 +210,14 @@ impl<'a> Programs<'a> {
     pub fn half(&mut self) -> Result<std::collections::HashMap<FlowKey, bascule_ebpf_common::forward::Half>> {
         maps::half(&mut self.ebpf)
     }
+
+    /// The exceptions: nodes to which flows are pinned.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pins(&mut self) -> Result<std::collections::HashMap<FlowKey, u16>> {
+        maps::pins(&mut self.ebpf)
+    }
 }
 
 impl Subject for Programs<'_> {
@@ -242,6 +250,7 @@ impl Subject for Programs<'_> {
         let endpoints: Vec<u16> = world.state.endpoints.keys().copied().collect();
         let flows = maps::flows(&mut self.ebpf)?;
         let half = maps::half(&mut self.ebpf)?;
+        let pins = maps::pins(&mut self.ebpf)?;
         let service_stats = maps::service_stats(&mut self.ebpf, &services)?;
         let endpoint_stats = maps::endpoint_stats(&mut self.ebpf, &endpoints)?;
         let tallies = self.tallies()?;
@@ -269,6 +278,7 @@ impl Subject for Programs<'_> {
             tallies: moved,
             flows: [flows, maps::flows(&mut self.ebpf)?],
             half: [half, maps::half(&mut self.ebpf)?],
+            pins: [pins, maps::pins(&mut self.ebpf)?],
             services: services.collect(),
             endpoints: endpoint_after.iter().map(|(s, b)| (*s, endpoint_moved(endpoint_stats[s], *b))).collect(),
         })

@@ -27,6 +27,10 @@ pub enum Change {
     Flow(FlowKey, Flow),
     /// This half-open entry is there afterwards.
     Half(FlowKey, Half),
+    /// The flow is pinned to this node afterwards.
+    Pin(FlowKey, u16),
+    /// The flow is not pinned any more.
+    NoPin(FlowKey),
     /// No flow entry of this tuple is left.
     NoFlow(FlowKey),
     /// No half-open entry of this tuple is left, or one may be.
@@ -171,6 +175,8 @@ fn expectation(e: &mut Expect, line: &str, world: &World) -> Result<()> {
             let (key, value) = half(&mut w)?;
             e.changes.push(Change::Half(key, value));
         }
+        "pin" => e.changes.push(Change::Pin(flow_key(&mut w)?, w.number()?)),
+        "nopin" => e.changes.push(Change::NoPin(flow_key(&mut w)?)),
         "noflow" => e.changes.push(Change::NoFlow(flow_key(&mut w)?)),
         "anyhalf" => e.changes.push(Change::AnyHalf(flow_key(&mut w)?)),
         "service" => {
