@@ -51,36 +51,31 @@ fn judge(ctx: &TcContext) -> Verdict {
     if frame::parse(ctx, leaving).is_none() {
         return Verdict::Pass;
     }
-    match forgotten(&leaving.packet.kind) {
+    let back = match forgotten(&leaving.packet.kind) {
         Kind::Whole | Kind::First => reply(ctx, config, leaving),
-        Kind::Later => fragment::follow(ctx, config, &leaving.packet),
-        Kind::Error => error::back(ctx, config, &leaving.packet),
-    }
+        Kind::Later => fragment::follow(ctx, leaving),
+        Kind::Error => error::back(ctx, config, leaving),
+    };
+    // What it is and where it goes lies in the room by now: it is encapsulated, and verified, in one place.
+    if back.is_some() { via::send(ctx, config, leaving) } else { Verdict::Pass }
 }
 
-/// A packet with ports: the flow table knows it, or the half-open table, or it can only be a reply.
+/// A packet with ports: the flow table knows it, or the half-open table, or it can only be a reply. `None`: it passes.
 #[inline(always)]
-fn reply(ctx: &TcContext, config: &Config, leaving: &mut Leaving) -> Verdict {
-    if frame::ports(ctx, leaving).is_none() {
-        return Verdict::Pass;
-    }
+fn reply(ctx: &TcContext, config: &Config, leaving: &mut Leaving) -> Option<()> {
+    frame::ports(ctx, leaving)?;
     let (packet, ports) = (&leaving.packet, forgotten(&leaving.ports));
     // A SYN opens a connection of the endpoint's own; it answers nobody.
     if ports.flags & (SYN | ACK) == SYN {
-        return Verdict::Pass;
+        return None;
     }
     let key = flow_key(&packet.destination, &packet.source, (ports.destination, ports.source), packet.protocol);
-    leaving.found = match lookup::find(&key, ports.flags) {
-        Some(found) => found,
-        None => return Verdict::Pass,
-    };
+    leaving.found = lookup::find(&key, ports.flags)?;
     let found = forgotten(&leaving.found);
     maps::tally(found.by);
     note(ctx, packet, &ports, &found);
-    let Some(service) = maps::SERVICES.get(u32::from(found.service)) else { return Verdict::Pass };
-    if rewrite::source(ctx, packet, ports.source, &found.vip, found.vip_port).is_none() {
-        return Verdict::Pass;
-    }
+    let service = maps::SERVICES.get(u32::from(found.service))?;
+    rewrite::source(ctx, packet, ports.source, &found.vip, found.vip_port)?;
     if ports.flags & (SYN | ACK) == SYN | ACK {
         let limit = if packet.family == 4 { service.mss4 } else { service.mss6 };
         if mss::clamp(ctx, packet.l4(), limit) {
@@ -93,14 +88,15 @@ fn reply(ctx: &TcContext, config: &Config, leaving: &mut Leaving) -> Verdict {
     }
     let copy = through == 0 && found.tells && via::copies(ctx, config, packet, found.ingress);
     if through == 0 && !copy {
-        return Verdict::Pass;
+        return None;
     }
     if found.tells {
         lookup::told(&key);
     }
-    let hash = via::hash(config, service, &packet.destination, &found, ports.destination, packet.protocol);
     let way = if copy { via::Way::Copy(found.ingress) } else { via::Way::Through(through) };
-    via::send(ctx, config, packet, usize::from(ports.header), service, hash, way)
+    let tuple = via::tuple(service, &packet.destination, &found, ports.destination, packet.protocol);
+    leaving.back = via::Back::new(tuple, u16::from(ports.header), found.service, way);
+    Some(())
 }
 
 /// Counts the reply for its endpoint.

@@ -285,8 +285,7 @@ impl Group {
             Some(shard) => n.addr() == shard.node,
             None => self.config.addresses.iter().any(|vip| n.contains(vip)),
         };
-        let owned = self.config.owned();
-        let fits = |net: &&ipnet::IpNet| !owned.contains(&net.addr());
+        let fits = |net: &&ipnet::IpNet| !self.config.owns(net.addr());
         match family {
             Family::V4 => {
                 // Of a shard's VIPs the link may have thousands: who it is not is asked of one address only.
@@ -294,7 +293,7 @@ impl Group {
                 v4().filter(near).find(fits).or_else(|| v4().find(fits))
             }
             // RFC 9568 section 5.1.2.1: the source is a link-local address.
-            Family::V6 => link.addresses.iter().filter(fits).find(|n| is_link_local(&n.addr())),
+            Family::V6 => link.addresses.iter().filter(|n| is_link_local(&n.addr())).find(fits),
         }
         .map(ipnet::IpNet::addr)
     }

@@ -5,14 +5,13 @@ use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{Config, FlowKey, RETURN_VIA_INGRESS, Tally};
 
-use super::frame::{self, Packet, TCP, UDP};
+use super::frame::{self, Leaving, Packet, TCP, UDP};
 use super::lookup::{self, Found};
 use super::rewrite::{TCP_CHECKSUM, UDP_CHECKSUM, address};
 use super::via;
 use crate::encap::low_word;
 use crate::maps;
 use crate::packet::{Change, Packet as _, Skb, Sum, corrected, difference, difference16, fold16};
-use crate::verdict::Verdict;
 
 /// Bytes before the quote (RFC 792, RFC 4443 section 2.1), and offset of the checksum.
 const HEADER: usize = 8;
@@ -32,14 +31,15 @@ struct Quote {
     protocol: u8,
 }
 
-/// Rewrites an error about a flow of ours; anything else passes.
+/// Rewrites an error about a flow of ours. `None`: it passes.
 #[inline(always)]
-pub(super) fn back(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
-    let Some(quote) = quote(ctx, packet) else { return Verdict::Pass };
+pub(super) fn back(ctx: &TcContext, config: &Config, leaving: &mut Leaving) -> Option<()> {
+    let packet = &leaving.packet;
+    let quote = quote(ctx, packet)?;
     if quote.source.addr != packet.destination.addr {
-        return Verdict::Pass;
+        return None;
     }
-    let Ok([client_port, endpoint_port]) = ctx.load::<[u16; 2]>(quote.l4) else { return Verdict::Pass };
+    let [client_port, endpoint_port] = ctx.load::<[u16; 2]>(quote.l4).ok()?;
     let key = FlowKey {
         client: quote.source,
         endpoint: quote.destination,
@@ -48,18 +48,17 @@ pub(super) fn back(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict
         protocol: quote.protocol,
         pad: [0; 3],
     };
-    let Some(found) = lookup::find(&key, 0) else { return Verdict::Pass };
-    let Some(service) = maps::SERVICES.get(u32::from(found.service)) else { return Verdict::Pass };
-    if rewrite(ctx, packet, &quote, endpoint_port, &found).is_none() {
-        return Verdict::Pass;
-    }
+    let found = lookup::find(&key, 0)?;
+    let service = maps::SERVICES.get(u32::from(found.service))?;
+    rewrite(ctx, packet, &quote, endpoint_port, &found)?;
     maps::tally(Tally::IcmpError);
     let through = via::node(config, service.returns == RETURN_VIA_INGRESS || found.via, found.ingress);
     if through == 0 {
-        return Verdict::Pass;
+        return None;
     }
-    let hash = via::hash(config, service, &packet.destination, &found, client_port, quote.protocol);
-    via::send(ctx, config, packet, HEADER, service, hash, via::Way::Through(through))
+    let tuple = via::tuple(service, &packet.destination, &found, client_port, quote.protocol);
+    leaving.back = via::Back::new(tuple, HEADER as u16, found.service, via::Way::Through(through));
+    Some(())
 }
 
 #[inline(always)]

@@ -3,12 +3,11 @@
 //! The stack sends the first fragment first. A later one whose first was not seen passes as it is: it may be anybody's.
 
 use aya_ebpf::programs::TcContext;
-use bascule_ebpf_common::forward::{Config, FragmentKey};
+use bascule_ebpf_common::forward::FragmentKey;
 
-use super::frame::Packet;
+use super::frame::{Leaving, Packet};
 use super::{rewrite, via};
 use crate::maps;
-use crate::verdict::Verdict;
 
 /// Marks values of this direction, above a node id (12 bits) and a service slot (13 bits in 16).
 const REPLY: u32 = 1 << 31;
@@ -34,22 +33,25 @@ pub(super) fn remember(packet: &Packet, service: u16, through: u16) {
     let _ = maps::FRAGMENTS.insert(key(packet), value, 0);
 }
 
-/// A later fragment.
+/// A later fragment. `None`: it passes.
 #[inline(always)]
-pub(super) fn follow(ctx: &TcContext, config: &Config, packet: &Packet) -> Verdict {
+pub(super) fn follow(ctx: &TcContext, leaving: &mut Leaving) -> Option<()> {
+    let packet = &leaving.packet;
     // SAFETY: four bytes, copied at once.
-    let Some(&value) = (unsafe { maps::FRAGMENTS.get(key(packet)) }) else { return Verdict::Pass };
+    let &value = unsafe { maps::FRAGMENTS.get(key(packet)) }?;
     if value & REPLY == 0 {
-        return Verdict::Pass;
+        return None;
     }
-    let Some(service) = maps::SERVICES.get(value & 0xffff) else { return Verdict::Pass };
-    if packet.source.addr != service.vip.addr && rewrite::address(ctx, packet, &service.vip).is_none() {
-        return Verdict::Pass;
+    let slot = value as u16;
+    let service = maps::SERVICES.get(u32::from(slot))?;
+    if packet.source.addr != service.vip.addr {
+        rewrite::address(ctx, packet, &service.vip)?;
     }
     let through = (value >> NODE_SHIFT) as u16 & 0x0fff;
     if through == 0 {
-        return Verdict::Pass;
+        return None;
     }
-    let hash = via::fragment_hash(config, &packet.destination, &service.vip, packet.protocol);
-    via::send(ctx, config, packet, 0, service, hash, via::Way::Through(through))
+    let tuple = via::fragment_tuple(&packet.destination, &service.vip, packet.protocol);
+    leaving.back = via::Back::new(tuple, 0, slot, via::Way::Through(through));
+    Some(())
 }

@@ -9,6 +9,7 @@ use aya_ebpf::programs::TcContext;
 use bascule_ebpf_common::VipKey;
 
 use super::lookup::Found;
+use super::via::Back;
 use crate::packet::{ETHERNET, forgotten, opaque};
 use crate::parse::{
     ETH_IPV4, ETH_IPV6, ETH_QINQ, ETH_VLAN, IPV4, IPV6, Ipv4Header, Ipv6Header, MAX_TAGS, TcpHeader, UdpHeader,
@@ -38,6 +39,7 @@ pub(crate) struct Leaving {
     pub(super) packet: Packet,
     pub(super) ports: Ports,
     pub(super) found: Found,
+    pub(super) back: Back,
 }
 
 /// The start of a frame. Aligned: read by words.

@@ -14,7 +14,7 @@ use bascule_ebpf_common::forward::{
     SITE_VIA_INGRESS, Service, Shim, ShimHead, Table, Tally, Tuple, entropy_port, key_index,
 };
 
-use super::frame::{Kind, Packet, UDP};
+use super::frame::{Kind, Leaving, Packet, UDP};
 use super::lookup::Found;
 use crate::encap::low_word;
 use crate::maps;
@@ -67,6 +67,31 @@ pub(super) enum Way {
     Copy(u16),
 }
 
+/// What is encapsulated, and where it goes.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Back {
+    /// Of the request.
+    tuple: Tuple,
+    /// Bytes of the upper header.
+    header: u16,
+    /// Slot of the service.
+    service: u16,
+    to: u16,
+    copy: bool,
+}
+
+impl Back {
+    #[inline(always)]
+    pub(super) fn new(tuple: Tuple, header: u16, service: u16, way: Way) -> Self {
+        let (to, copy) = match way {
+            Way::Through(to) => (to, false),
+            Way::Copy(to) => (to, true),
+        };
+        Self { tuple, header, service, to, copy }
+    }
+}
+
 /// The node a reply goes through; 0: straight to the client. A node that is dead emits nothing: then straight is all there is.
 #[inline(always)]
 pub(super) fn node(config: &Config, wanted: bool, ingress: u16) -> u16 {
@@ -110,42 +135,30 @@ fn is_asked(config: &Config, site: u8) -> bool {
     site != config.site && maps::SITES.get(u32::from(site)).is_some_and(|site| site.flags & SITE_VIA_INGRESS != 0)
 }
 
-/// The hash of the request that a reply answers.
+/// What the request that a reply answers shows.
 #[inline(always)]
-pub(super) fn hash(
-    config: &Config,
-    service: &Service,
-    client: &VipKey,
-    found: &Found,
-    client_port: u16,
-    protocol: u8,
-) -> u64 {
+pub(super) fn tuple(service: &Service, client: &VipKey, found: &Found, client_port: u16, protocol: u8) -> Tuple {
     let client_port = if service.flags & SERVICE_AFFINITY == 0 { client_port } else { 0 };
-    Tuple { client: *client, vip: found.vip, client_port, vip_port: found.vip_port, protocol }.hash(config.flow_key)
+    Tuple { client: *client, vip: found.vip, client_port, vip_port: found.vip_port, protocol }
 }
 
-/// The hash of every later fragment between a client and a VIP.
+/// What every later fragment between a client and a VIP shows.
 #[inline(always)]
-pub(super) fn fragment_hash(config: &Config, client: &VipKey, vip: &VipKey, protocol: u8) -> u64 {
-    Tuple { client: *client, vip: *vip, client_port: 0, vip_port: 0, protocol }.hash(config.flow_key)
+pub(super) fn fragment_tuple(client: &VipKey, vip: &VipKey, protocol: u8) -> Tuple {
+    Tuple { client: *client, vip: *vip, client_port: 0, vip_port: 0, protocol }
 }
 
-/// Encapsulates the (rewritten) packet to the node of `way`; `header` is the length of its upper header. Of a copy nothing is left but the copy.
+/// Encapsulates the (rewritten) packet as `leaving.back` says. Of a copy nothing is left but the copy.
 #[inline(always)]
-pub(super) fn send(
-    ctx: &TcContext,
-    config: &Config,
-    packet: &Packet,
-    header: usize,
-    service: &Service,
-    hash: u64,
-    way: Way,
-) -> Verdict {
+pub(super) fn send(ctx: &TcContext, config: &Config, leaving: &Leaving) -> Verdict {
     let skb = Skb(ctx);
-    let (to, copy) = match way {
-        Way::Through(to) => (to, false),
-        Way::Copy(to) => (to, true),
+    let packet = &leaving.packet;
+    let back = &leaving.back;
+    let (to, copy, header) = (back.to, back.copy, usize::from(back.header));
+    let Some(service) = maps::SERVICES.get(u32::from(back.service)) else {
+        return Verdict::Drop(PacketDrop::Unresolved);
     };
+    let hash = back.tuple.hash(config.flow_key);
     let Some(node) = maps::NODES.get(u32::from(to)) else { return Verdict::Drop(PacketDrop::Unresolved) };
     let v6 = !mapped(&node.address);
     let own = if v6 { &config.address6 } else { &config.address4 };

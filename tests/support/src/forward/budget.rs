@@ -6,7 +6,7 @@
 pub const BUDGETS: [(&str, u32, u32); 5] = [
     ("bascule_xdp", 20_000, 64),
     ("bascule_tc_ingress", 21_000, 64),
-    ("bascule_tc_egress", 30_000, 64),
+    ("bascule_tc_egress", 26_000, 64),
     ("bascule_xdp_slow", 165_000, 144),
     ("bascule_tc_slow", 165_000, 144),
 ];
