@@ -34,9 +34,13 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("BASCULE_BIN") {
         return Ok(path.into());
     }
+    built("bascule")?.ok_or_else(|| LabError::answer("bascule", "not built; build it or set BASCULE_BIN"))
+}
+
+/// A file of the build directory that the running test (one folder below it) or bench is of; `None`: it was not built.
+pub(crate) fn built(name: &str) -> Result<Option<PathBuf>> {
     let own = std::env::current_exe().map_err(LabError::io("the running program"))?;
-    let found = own.ancestors().skip(1).take(2).map(|d| d.join("bascule")).find(|p| p.is_file());
-    found.ok_or_else(|| LabError::answer("bascule", "not built; build it or set BASCULE_BIN"))
+    Ok(own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file()))
 }
 
 /// One VIP group for [`config`]: further keys can be set on the value.

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bascule::built;
 use crate::{Lab, LabError, Result};
 
 /// As `examples/wall.rs` spells it.
@@ -22,7 +23,9 @@ impl Wall {
     /// # Errors
     /// When its library was not built or its file cannot be written.
     pub fn new(lab: &Lab) -> Result<Self> {
-        let wall = Self { library: library()?, file: lab.directory().join("wall") };
+        let missing = || LabError::answer("libwall.so", "not built: `cargo build --workspace --all-targets`");
+        let library = built("examples/libwall.so")?.ok_or_else(missing)?;
+        let wall = Self { library, file: lab.directory().join("wall") };
         wall.set(0)?;
         Ok(wall)
     }
@@ -41,11 +44,4 @@ impl Wall {
     pub(crate) fn env(&self) -> [(&'static str, &Path); 2] {
         [("LD_PRELOAD", &self.library), (FILE, &self.file)]
     }
-}
-
-/// Of the build directory that the running test or bench is of.
-fn library() -> Result<PathBuf> {
-    let own = std::env::current_exe().map_err(LabError::io("the running program"))?;
-    let found = own.ancestors().skip(1).take(2).map(|d| d.join("examples/libwall.so")).find(|p| p.is_file());
-    found.ok_or_else(|| LabError::answer("libwall.so", "not built: `cargo build --workspace --all-targets`"))
 }
