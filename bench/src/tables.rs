@@ -182,7 +182,7 @@ fn config(services: u16) -> Config {
     Config {
         node: Some("n1".into()),
         nodes: (1..=NODES).map(node).collect(),
-        services: (0..services).map(service).collect(),
+        services: (0..services).map(|number| Arc::new(service(number))).collect(),
     }
 }
 
@@ -192,7 +192,7 @@ fn service(number: u16) -> ServiceSpec {
         name: format!("e{i}"),
         address: IpAddr::V4(Ipv4Addr::from(0x0a01_0000 + u32::from(number) * 32 + u32::try_from(i).unwrap_or(0))),
         port: 8080,
-        node: Some(format!("n{}", i % usize::from(NODES) + 1)),
+        node: Some(format!("n{}", i % usize::from(NODES) + 1).into()),
         weight: 1,
         draining: false,
         check: None,

@@ -40,8 +40,9 @@ pub struct Intent {
 pub struct ServiceIntent {
     /// The Service. Its VIPs are those of `status.loadBalancer.ingress`.
     pub service: KubeService,
-    /// Its slices, in the order of their names.
-    pub slices: Vec<Slice>,
+    /// Its slices, in the order of their names. Those that did not change are shared with the intent before.
+    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
+    pub slices: Vec<Arc<Slice>>,
 }
 
 /// A Node.
@@ -56,13 +57,13 @@ pub struct NodeIntent {
     pub facts: NodeFacts,
 }
 
-fn write_shared<S: Serializer>(services: &[Arc<ServiceIntent>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(services.iter().map(Arc::as_ref))
+fn write_shared<T: Serialize, S: Serializer>(things: &[Arc<T>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(things.iter().map(Arc::as_ref))
 }
 
-fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<ServiceIntent>>, D::Error> {
-    let services = Vec::<ServiceIntent>::deserialize(deserializer)?;
-    Ok(services.into_iter().map(Arc::new).collect())
+fn read_shared<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<T>>, D::Error> {
+    let things = Vec::<T>::deserialize(deserializer)?;
+    Ok(things.into_iter().map(Arc::new).collect())
 }
 
 /// The sum by which a kept intent is known to be whole, taken piece by piece. Finds damage, not malice.

@@ -1,6 +1,5 @@
 //! The asynchronous side: netlink, probes, reload, reports, the watchdog. Each task owns one queue end.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +64,7 @@ impl WorldSender {
         let _ended = self.send(World::Word(elector, word)).await;
     }
 
-    pub(super) async fn forwarded(&self, frames: BTreeSet<Forwarded>) -> Result<()> {
+    pub(super) async fn forwarded(&self, frames: Vec<Forwarded>) -> Result<()> {
         let sent = self.send(World::Forwarded(frames)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
     }

@@ -1,6 +1,7 @@
 //! A configuration as a difference.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Balancer;
 use super::io::{Action, Config, Report, ServiceSlot};
@@ -20,7 +21,7 @@ impl Balancer {
         let on = self.nodes.by_name.contains_key(&self.nodes.this);
         // Packets of services that are only announced pass as if there were no service.
         let steered = config.services.into_iter().filter(|s| on && s.delivery != Delivery::None);
-        let mut wanted: BTreeMap<ServiceKey, ServiceSpec> = steered.map(|s| (s.key(), s)).collect();
+        let mut wanted: BTreeMap<ServiceKey, Arc<ServiceSpec>> = steered.map(|s| (s.key(), s)).collect();
         self.tell_nodes();
         let gone: Vec<ServiceKey> = self.services.keys().filter(|k| !wanted.contains_key(k)).copied().collect();
         for key in gone {
@@ -43,7 +44,7 @@ impl Balancer {
         }
     }
 
-    fn add_service(&mut self, key: ServiceKey, spec: ServiceSpec, now: Instant) {
+    fn add_service(&mut self, key: ServiceKey, spec: Arc<ServiceSpec>, now: Instant) {
         let found = self.found.take(&key);
         let slot = found.as_ref().map(|f| f.slot).or_else(|| self.room.services.take().map(ServiceSlot));
         let Some(slot) = slot else {
@@ -64,7 +65,7 @@ impl Balancer {
         self.mark(key, now);
     }
 
-    fn change_service(&mut self, key: ServiceKey, spec: ServiceSpec, now: Instant) {
+    fn change_service(&mut self, key: ServiceKey, spec: Arc<ServiceSpec>, now: Instant) {
         let Some(service) = self.services.get_mut(&key) else { return };
         if service.spec == spec {
             return;

@@ -42,8 +42,8 @@ pub struct Config {
     pub node: Option<String>,
     /// All nodes of this site, this one included, and those of other sites that may send here or take packets from here: their gateways.
     pub nodes: Vec<NodeSpec>,
-    /// All services.
-    pub services: Vec<ServiceSpec>,
+    /// All services. Shared with whoever described them: one that did not change is known by its place in memory.
+    pub services: Vec<Arc<ServiceSpec>>,
 }
 
 /// What a check says of an endpoint.

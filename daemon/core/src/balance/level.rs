@@ -28,7 +28,7 @@ pub fn drain_minutes(drain: Duration) -> u16 {
 pub(super) struct Level {
     pub(super) table: Table,
     pub(super) rows: Arc<[Row]>,
-    /// Members of the last computation, and its result for as many rows as there are.
+    /// Members of the last computation, and its result for as many rows as there are; none while the rows in force say the same.
     members: Vec<Member>,
     filled: Vec<u16>,
     /// What the rows shall say in the end, where other sites are homes too; none: what was filled.
@@ -77,6 +77,14 @@ impl Level {
     /// The rows in force are these, at this place.
     pub(super) fn install(&mut self, table: Table, rows: Arc<[Row]>) {
         (self.table, self.rows, self.stale) = (table, rows, false);
+        self.forget_filled();
+    }
+
+    /// Of thousands of tables nearly all are as they were computed.
+    fn forget_filled(&mut self) {
+        if self.targets.is_none() && self.rows.iter().map(|row| row.home).eq(self.filled.iter().copied()) {
+            self.filled = Vec::new();
+        }
     }
 
     /// No table any more; the next one goes on counting.
@@ -99,6 +107,9 @@ impl Level {
         let some = members.iter().any(|m| m.weight > 0);
         if self.rows.is_empty() && !some && !split.has_others() {
             return Outcome { built: None, again: None };
+        }
+        if self.filled.is_empty() && self.members.iter().any(|m| m.weight > 0) {
+            self.filled = self.rows.iter().map(|row| row.home).collect();
         }
         if members != self.members || self.filled.len() != usize::from(size) {
             self.filled = if some { maglev::fill(seed, &members, size) } else { vec![NOBODY; usize::from(size)] };
@@ -137,6 +148,9 @@ impl Level {
             Instant::from_nanos(minute * MINUTE_NS)
         };
         let again = [waits, forgets].into_iter().flatten().min().map(minutes_on);
+        if !differs {
+            self.forget_filled();
+        }
         Outcome { built: differs.then_some(Built { rows, moved, forgot }), again }
     }
 

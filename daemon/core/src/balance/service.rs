@@ -18,7 +18,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Service {
-    pub(super) spec: ServiceSpec,
+    pub(super) spec: Arc<ServiceSpec>,
     pub(super) key: ServiceKey,
     pub(super) slot: ServiceSlot,
     pub(super) seed: u64,
@@ -80,7 +80,7 @@ pub(super) struct Local {
 }
 
 impl Service {
-    pub(super) fn new(spec: ServiceSpec, slot: ServiceSlot, now: Instant) -> Self {
+    pub(super) fn new(spec: Arc<ServiceSpec>, slot: ServiceSlot, now: Instant) -> Self {
         let key = spec.key();
         let mut service = Self {
             key,
@@ -101,9 +101,9 @@ impl Service {
             slotless: false,
             forgotten: None,
             wake: None,
-            spec: ServiceSpec { endpoints: Arc::default(), ..spec.clone() },
+            spec,
         };
-        service.set_spec(spec, now);
+        service.know(&[], now);
         service
     }
 
@@ -130,11 +130,17 @@ impl Service {
     }
 
     /// Takes a new description with the same key. Endpoints are known by their names; one that moved starts anew.
-    pub(super) fn set_spec(&mut self, spec: ServiceSpec, now: Instant) {
-        let known = std::mem::take(&mut self.known);
+    pub(super) fn set_spec(&mut self, spec: Arc<ServiceSpec>, now: Instant) {
+        let before = std::mem::replace(&mut self.spec, spec);
+        self.know(&before.endpoints, now);
+    }
+
+    /// What is known of the endpoints, which were these before.
+    fn know(&mut self, before: &[EndpointSpec], now: Instant) {
+        let known = std::mem::replace(&mut self.known, Vec::with_capacity(self.spec.endpoints.len()));
         let before: BTreeMap<&str, (&EndpointSpec, Known)> =
-            self.spec.endpoints.iter().zip(known).map(|(e, known)| (e.name.as_str(), (e, known))).collect();
-        for endpoint in spec.endpoints.iter() {
+            before.iter().zip(known).map(|(e, known)| (e.name.as_str(), (e, known))).collect();
+        for endpoint in self.spec.endpoints.iter() {
             let namesake = before.get(endpoint.name.as_str());
             let same = namesake.filter(|(e, _)| (e.address, e.port) == (endpoint.address, endpoint.port));
             let health = match (&endpoint.check, same) {
@@ -149,7 +155,6 @@ impl Service {
             };
             self.known.push(Known { health, serving: namesake.is_some_and(|(_, known)| known.serving) });
         }
-        self.spec = spec;
     }
 
     /// Endpoints, with what is known of them.

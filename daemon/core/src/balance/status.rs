@@ -158,7 +158,7 @@ impl Balancer {
             name: e.name.clone(),
             address: e.address,
             port: e.port,
-            node: e.node.clone(),
+            node: e.node.as_deref().map(str::to_owned),
             slot: service.slots.get(&(e.address, e.port)).map(|l| l.slot),
             weight: e.weight,
             state: if self.nodes.endpoint_draining(service, e, known) {
@@ -173,7 +173,7 @@ impl Balancer {
                 }
             },
             serving: known.serving,
-            delegated: e.node.as_ref() == Some(&self.nodes.this) && service.is_delegated(e, &self.nodes),
+            delegated: e.node.as_deref() == Some(&self.nodes.this) && service.is_delegated(e, &self.nodes),
         };
         ServiceStatus {
             name: spec.name.clone(),

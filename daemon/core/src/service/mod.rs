@@ -208,8 +208,8 @@ pub struct EndpointSpec {
     pub address: IpAddr,
     /// Port.
     pub port: u16,
-    /// Name of the node it runs on; `None`: it lies behind a router and any node may serve it.
-    pub node: Option<String>,
+    /// Name of the node it runs on; `None`: it lies behind a router and any node may serve it. Shared: nodes are few and endpoints many.
+    pub node: Option<Arc<str>>,
     /// Share of new connections, relative to the other endpoints; 0: none.
     pub weight: u16,
     /// Takes no new connections, keeps those it has.

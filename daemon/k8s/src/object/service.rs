@@ -128,6 +128,15 @@ impl Kind for Service {
 }
 
 impl Service {
+    /// Without the room that reading it left: it is kept for as long as the object is.
+    pub(crate) fn shrunk(mut self) -> Self {
+        self.spec.ports.shrink_to_fit();
+        self.spec.ip_families.shrink_to_fit();
+        self.status.conditions.shrink_to_fit();
+        self.status.load_balancer.ingress.shrink_to_fit();
+        self
+    }
+
     /// Is it of type LoadBalancer?
     pub(crate) fn is_load_balancer(&self) -> bool {
         self.spec.r#type == LOAD_BALANCER

@@ -1,7 +1,6 @@
-//! EndpointSlices, kept small: an endpoint takes 40 bytes, whatever its node is called.
+//! EndpointSlices, kept small: an endpoint takes 40 bytes, whatever its node is called, and intents share them.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bascule_core::service::translate::{Slice, SliceEndpoint, SlicePort};
@@ -65,16 +64,8 @@ impl Kind for EndpointSlice {
 pub(crate) struct KeptSlice {
     /// Namespace and name of its Service.
     pub(crate) service: Key,
-    family: Family,
-    ports: Box<[SlicePort]>,
-    endpoints: Box<[KeptEndpoint]>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct KeptEndpoint {
-    address: IpAddr,
-    conditions: Conditions,
-    node: Option<Arc<str>>,
+    /// As intents have it.
+    pub(crate) slice: Arc<Slice>,
 }
 
 /// Names of nodes, each once in memory.
@@ -113,32 +104,16 @@ impl EndpointSlice {
         let mut endpoint = |endpoint: Endpoint| {
             let address = endpoint.addresses.first()?.parse().ok().filter(|address| Family::of(address) == family)?;
             let node = endpoint.node_name.as_deref().map(|name| names.get(name));
-            Some(KeptEndpoint { address, conditions: endpoint.conditions, node })
+            let Conditions { ready, serving, terminating } = endpoint.conditions;
+            Some(SliceEndpoint { address, ready, serving, terminating, node })
         };
-        Some(KeptSlice {
-            service,
-            family,
-            ports: self.ports.unwrap_or_default().into_iter().filter_map(port).collect(),
-            endpoints: self.endpoints.unwrap_or_default().into_iter().filter_map(&mut endpoint).collect(),
-        })
-    }
-}
-
-impl KeptSlice {
-    /// As the intent has it.
-    pub(crate) fn intent(&self) -> Slice {
-        let endpoint = |kept: &KeptEndpoint| SliceEndpoint {
-            address: kept.address,
-            ready: kept.conditions.ready,
-            serving: kept.conditions.serving,
-            terminating: kept.conditions.terminating,
-            node: kept.node.as_deref().map(str::to_owned),
-        };
-        Slice {
-            family: self.family,
-            ports: self.ports.to_vec(),
-            endpoints: self.endpoints.iter().map(endpoint).collect(),
-        }
+        let mut ports: Vec<SlicePort> = self.ports.unwrap_or_default().into_iter().filter_map(port).collect();
+        let mut endpoints: Vec<SliceEndpoint> =
+            self.endpoints.unwrap_or_default().into_iter().filter_map(&mut endpoint).collect();
+        // Kept for as long as the object is.
+        ports.shrink_to_fit();
+        endpoints.shrink_to_fit();
+        Some(KeptSlice { service, slice: Arc::new(Slice { family, ports, endpoints }) })
     }
 }
 
@@ -163,14 +138,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!(kept.service, ("shop".to_owned(), "web".to_owned()));
-        let slice = kept.intent();
+        let slice = Arc::clone(&kept.slice);
         assert_eq!(slice.ports, [SlicePort { name: "http".to_owned(), port: 8080, protocol: Protocol::Tcp }]);
         let endpoint = |address: &str, ready, terminating, node: Option<&str>| SliceEndpoint {
             address: address.parse().unwrap(),
             ready,
             serving: ready,
             terminating,
-            node: node.map(str::to_owned),
+            node: node.map(Into::into),
         };
         let wanted = [
             endpoint("10.1.0.1", Some(true), Some(false), Some("n1")),
@@ -178,8 +153,8 @@ mod tests {
             endpoint("10.1.0.4", None, None, None),
         ];
         assert_eq!(slice.endpoints, wanted);
-        assert_eq!((names.0.len(), size_of::<KeptEndpoint>() <= 40), (1, true));
-        drop(kept);
+        assert_eq!((names.0.len(), size_of::<SliceEndpoint>() <= 40), (1, true));
+        drop((kept, slice, wanted));
         names.tidy();
         assert_eq!(names.0.len(), 0);
     }
@@ -191,6 +166,6 @@ mod tests {
         assert_eq!(keep(&format!(r#"{{{labels},"addressType":"FQDN"}}"#), &mut names), None);
         assert_eq!(keep(r#"{"metadata":{"name":"a"},"addressType":"IPv6"}"#, &mut names), None);
         let empty = keep(&format!(r#"{{{labels},"addressType":"IPv6","ports":null,"endpoints":null}}"#), &mut names);
-        assert_eq!(empty.unwrap().intent(), Slice { family: Family::V6, ports: Vec::new(), endpoints: Vec::new() });
+        assert_eq!(*empty.unwrap().slice, Slice { family: Family::V6, ports: Vec::new(), endpoints: Vec::new() });
     }
 }

@@ -173,7 +173,7 @@ impl Store {
             .into_iter()
             .filter_map(|(key, slices)| {
                 // The slices are in the order of namespace and name, too.
-                let slices = slices.into_iter().map(KeptSlice::intent).collect();
+                let slices = slices.into_iter().map(|kept| Arc::clone(&kept.slice)).collect();
                 let service = services.rows.get(key)?.clone();
                 Some((key.clone(), Arc::new(ServiceIntent { service, slices })))
             })

@@ -2,6 +2,7 @@
 //! make the same tables without asking each other. Also questions out of turn, when the balancer doubts a node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::balance::{Balancer, Health};
@@ -10,6 +11,7 @@ use bascule_core::service::{EndpointId, ServiceSpec};
 use bascule_core::time::Instant;
 use tokio::sync::mpsc;
 
+use super::by_place::ByPlace;
 use crate::health;
 
 /// Results that may wait: a probe that ends meanwhile waits with its own.
@@ -54,6 +56,8 @@ impl Check {
 }
 
 pub(super) struct Checks {
+    /// Which services have endpoints with a check: mostly none has.
+    checked: ByPlace<ServiceSpec, bool>,
     all: BTreeMap<EndpointId, Check>,
     sender: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
@@ -62,7 +66,7 @@ pub(super) struct Checks {
 impl Checks {
     pub(super) fn new() -> Self {
         let (sender, answers) = mpsc::channel(RESULTS);
-        Self { all: BTreeMap::new(), sender, answers }
+        Self { checked: ByPlace::default(), all: BTreeMap::new(), sender, answers }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&EndpointId, &Check)> {
@@ -76,9 +80,10 @@ impl Checks {
     }
 
     /// What shall be checked from now on. A check that stays as it is goes on where it was.
-    pub(super) fn configure<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec>, now: Instant) {
+    pub(super) fn configure<'a>(&mut self, services: impl Iterator<Item = &'a Arc<ServiceSpec>>, now: Instant) {
+        self.checked.renew(services, |service| service.endpoints.iter().any(|endpoint| endpoint.check.is_some()));
         let mut wanted: BTreeMap<EndpointId, (String, &GateConfig)> = BTreeMap::new();
-        for service in services {
+        for (service, _) in self.checked.iter().filter(|(_, checked)| **checked) {
             for endpoint in service.endpoints.iter() {
                 if let Some(check) = endpoint.check.as_deref() {
                     let id = EndpointId { service: service.key(), endpoint: endpoint.name.clone() };

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bascule_core::node::io::LinkInfo;
+use bascule_core::service::ServiceSpec;
 use bascule_core::types::LinkId;
 use ipnet::IpNet;
 
+use super::by_place::ByPlace;
 use crate::config::Forwarding;
 
 /// What is inside where nothing is configured: RFC 1918, RFC 6598, RFC 3927; RFC 4193, RFC 4291 section 2.5.6. Pods have such addresses
@@ -23,31 +25,43 @@ const USUAL: [&str; 7] =
 /// decides is kept.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
-    /// Nothing is configured: the networks of links count.
-    links: bool,
-    /// The rest, none within another.
+    /// What the configuration says.
+    ranges: Option<Vec<IpNet>>,
+    /// The same, or the usual ones where it says nothing; none within another.
+    networks: Vec<IpNet>,
+    /// Addresses of the endpoints of each service that lie in none of these.
+    outside: ByPlace<ServiceSpec, Vec<IpAddr>>,
+    /// All that the configuration decides, none within another.
     fixed: Vec<IpNet>,
 }
 
 impl Inside {
-    pub(super) fn of(config: &Forwarding) -> Self {
-        let networks = match &config.cluster_ranges {
-            Some(ranges) => ranges.clone(),
-            None => USUAL.iter().filter_map(|text| text.parse().ok()).collect(),
-        };
-        let mut fixed = IpNet::aggregate(&networks);
-        let nodes = config.config.nodes.iter().flat_map(|node| node.addresses.iter().copied());
-        let endpoints = config.config.services.iter().flat_map(|service| service.endpoints.iter().map(|e| e.address));
+    pub(super) fn configure(&mut self, config: &Forwarding) {
+        if self.networks.is_empty() || self.ranges != config.cluster_ranges {
+            let networks = match &config.cluster_ranges {
+                Some(ranges) => ranges.clone(),
+                None => USUAL.iter().filter_map(|text| text.parse().ok()).collect(),
+            };
+            let networks = IpNet::aggregate(&networks);
+            *self = Self { ranges: config.cluster_ranges.clone(), networks, ..Self::default() };
+        }
+        let Self { networks, outside, .. } = self;
         // What lies within another one would only fill the map: an endpoint is mostly in a range of pods.
-        let outside = |address: &IpAddr| !fixed.iter().any(|net| net.contains(address));
-        let rest: BTreeSet<IpNet> = nodes.chain(endpoints).filter(outside).map(IpNet::from).collect();
-        fixed.extend(rest);
-        Self { links: config.cluster_ranges.is_none(), fixed: IpNet::aggregate(&fixed) }
+        let outer = |address: &IpAddr| !networks.iter().any(|net| net.contains(address));
+        outside.renew(config.config.services.iter(), |service| {
+            service.endpoints.iter().map(|endpoint| endpoint.address).filter(outer).collect()
+        });
+        let nodes = config.config.nodes.iter().flat_map(|node| node.addresses.iter().copied()).filter(outer);
+        let endpoints = outside.iter().flat_map(|(_, addresses)| addresses.iter().copied());
+        let rest: BTreeSet<IpNet> = nodes.chain(endpoints).map(IpNet::from).collect();
+        let all: Vec<IpNet> = networks.iter().copied().chain(rest).collect();
+        self.fixed = IpNet::aggregate(&all);
     }
 
     /// With those of the links where they count.
     pub(super) fn ranges(&self, links: &BTreeMap<LinkId, LinkInfo>) -> BTreeSet<IpNet> {
-        let links = links.values().filter(|_| self.links).flat_map(|link| link.addresses.iter().map(IpNet::trunc));
+        let links =
+            links.values().filter(|_| self.ranges.is_none()).flat_map(|link| link.addresses.iter().map(IpNet::trunc));
         let all: Vec<IpNet> = self.fixed.iter().copied().chain(links).collect();
         IpNet::aggregate(&all).into_iter().collect()
     }
@@ -78,7 +92,9 @@ mod tests {
             let addresses = vec![net.parse().unwrap()];
             (id, LinkInfo { id, name: format!("l{n}"), mac: Mac([0; 6]), up: true, addresses })
         };
-        Inside::of(&loaded.forwarding.unwrap()).ranges(&links.iter().enumerate().map(link).collect())
+        let mut inside = Inside::default();
+        inside.configure(&loaded.forwarding.unwrap());
+        inside.ranges(&links.iter().enumerate().map(link).collect())
     }
 
     #[test]

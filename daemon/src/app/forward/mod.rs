@@ -1,6 +1,7 @@
 //! The forwarding room's place in the process: a thread that owns the balancer and the programs, fed with configuration, links, checks
 //! and the state of nodes. The real-time thread has no part in it.
 
+mod by_place;
 mod checks;
 mod inside;
 mod liveness;
@@ -106,8 +107,8 @@ impl ForwardSender {
 }
 
 /// What the fence must let in whoever owns its VIP: every service that is steered, and of its VIP what belongs to any service (ICMP,
-/// later fragments).
-pub(super) fn frames(loaded: &Loaded) -> BTreeSet<Forwarded> {
+/// later fragments), once for each.
+pub(super) fn frames(loaded: &Loaded) -> Vec<Forwarded> {
     let services = loaded.forwarding.iter().flat_map(|f| &f.config.services);
     let steered = services.filter(|service| service.delivery != Delivery::None);
     let frames = steered.flat_map(|service| {

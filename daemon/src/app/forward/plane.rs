@@ -130,7 +130,10 @@ impl Plane {
             self.stood = true;
         }
         self.liveness.configure(config.iter().flat_map(|c| &c.config.nodes), bfd, now);
-        self.inside = config.as_deref().map(Inside::of);
+        match config.as_deref() {
+            Some(config) => self.inside.get_or_insert_default().configure(config),
+            None => self.inside = None,
+        }
         self.renew |= self.config.as_ref().map(|c| c.hook) != config.as_ref().map(|c| c.hook);
         self.config = config;
         let flows = self.config.as_ref().map(|c| c.flows);

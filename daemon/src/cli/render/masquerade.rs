@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bascule_core::service::{Delivery, ServiceSpec};
 
@@ -17,7 +18,7 @@ pub struct Masquerade {
 
 /// A script for nft(8), to be loaded on every node, again after each change of such endpoints. Without any it removes what an
 /// earlier one loaded.
-pub fn masquerade(services: &[ServiceSpec]) -> String {
+pub fn masquerade(services: &[Arc<ServiceSpec>]) -> String {
     let direct = services.iter().filter(|service| service.delivery == Delivery::Direct);
     let remote: BTreeSet<(IpAddr, &str, u16)> = direct
         .flat_map(|service| {

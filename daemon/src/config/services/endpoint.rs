@@ -31,7 +31,7 @@ impl Endpoint {
             name,
             address,
             port,
-            node: self.node.clone()?,
+            node: self.node.clone()?.map(Into::into),
             weight: self.weight?,
             draining: self.draining?,
         })

@@ -32,7 +32,7 @@ const DRAIN_UDP: Duration = Duration::from_secs(300);
 
 /// What the data plane is told, and files to be watched.
 pub(super) struct Services {
-    pub(super) specs: Vec<ServiceSpec>,
+    pub(super) specs: Vec<Arc<ServiceSpec>>,
     pub(super) ca_files: Vec<PathBuf>,
     /// Those of several sites.
     pub(super) spreads: BTreeMap<ServiceId, Spread>,
@@ -97,7 +97,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>, warnings: &mut Vec<Strin
             let _first = spreads.insert(ServiceId(spec.number.into()), Spread::new(spec, policy));
         }
     }
-    let specs: Option<Vec<ServiceSpec>> = services.into_iter().map(|s| s.spec).collect();
+    let specs: Option<Vec<Arc<ServiceSpec>>> = services.into_iter().map(|s| s.spec.map(Arc::new)).collect();
     Some(Services { specs: specs.filter(|_| whole)?, ca_files, spreads })
 }
 

@@ -127,7 +127,7 @@ fn five_fields_make_a_service() {
             endpoint("10-7-0-1-80", "10.7.0.1", 80, None),
         ]),
     };
-    assert_eq!(*web, expected);
+    assert_eq!(**web, expected);
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub(crate) fn slice(port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
 /// A ready endpoint.
 pub(crate) fn endpoint(pod: &Pod, n: u8) -> SliceEndpoint {
     let (ready, serving, terminating) = (None, None, None);
-    SliceEndpoint { address: pod.addresses[0], ready, serving, terminating, node: Some(format!("n{n}")) }
+    SliceEndpoint { address: pod.addresses[0], ready, serving, terminating, node: Some(format!("n{n}").into()) }
 }
 
 impl Kube {
@@ -268,6 +268,7 @@ impl Kube {
 
     /// Puts a Service with its slices into the intent.
     pub(crate) fn add(&mut self, service: ServiceIntent, slices: Vec<Slice>) {
+        let slices = slices.into_iter().map(Arc::new).collect();
         self.intent.services.push(Arc::new(ServiceIntent { slices, ..service }));
         self.intent.services.sort_by(|a, b| a.service.name.cmp(&b.service.name));
     }

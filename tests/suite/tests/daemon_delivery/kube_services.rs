@@ -1,6 +1,7 @@
 //! Every field of a Service that matters, by bytes that a client outside the nodes sends and receives through its VIP.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use bascule_core::service::Affinity;
@@ -108,7 +109,7 @@ fn an_endpoint_that_is_not_ready_gets_no_new_connection_and_keeps_its_own() -> R
         }
     };
     let web = kube.service("web")?;
-    web.slices[0].endpoints[0].ready = Some(false);
+    Arc::make_mut(&mut web.slices[0]).endpoints[0].ready = Some(false);
     kube.tell()?;
     let told = Stamp::now();
     for n in 1..=3 {
@@ -125,12 +126,12 @@ fn an_endpoint_that_is_not_ready_gets_no_new_connection_and_keeps_its_own() -> R
     only(&kube.talks(1, 20)?, &[&two])?;
     ensure!(held.exchange(100_000, 100_000)? == one.number, "what it has stays");
     // Both gone: refused, and back with one.
-    kube.service("web")?.slices[0].endpoints[1].ready = Some(false);
+    Arc::make_mut(&mut kube.service("web")?.slices[0]).endpoints[1].ready = Some(false);
     kube.tell()?;
     wait_for(SHOWS, "new connections to be refused", || {
         Talk::open(&kube.yard.client, vip(1), PORT).is_err().then_some(())
     })?;
-    kube.service("web")?.slices[0].endpoints[0].ready = Some(true);
+    Arc::make_mut(&mut kube.service("web")?.slices[0]).endpoints[0].ready = Some(true);
     kube.tell()?;
     wait_for(SHOWS, "new connections", || Talk::open(&kube.yard.client, vip(1), PORT).ok()?.exchange(1, 1).ok())?;
     only(&kube.talks(1, 5)?, &[&one])?;

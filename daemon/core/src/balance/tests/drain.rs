@@ -112,7 +112,7 @@ fn a_node_replaced_twice_within_the_drain_time_loses_nobody_of_the_living() {
     for instead in [7, 8] {
         world.run_s(120);
         let mut next = one_each(8);
-        let spec = &mut next.services[0];
+        let spec = Arc::make_mut(&mut next.services[0]);
         let stays = |e: &EndpointSpec| e.name == format!("e{instead}") || (1..=5).any(|i| e.name == format!("e{i}"));
         Arc::make_mut(&mut spec.endpoints).retain(stays);
         world.config(next);
@@ -152,7 +152,7 @@ fn a_third_forced_replacement_is_counted_and_told() {
     for instead in [7, 8, 9] {
         world.run_s(120);
         let mut next = one_each(9);
-        Arc::make_mut(&mut next.services[0].endpoints)
+        Arc::make_mut(&mut Arc::make_mut(&mut next.services[0]).endpoints)
             .retain(|e| e.name == format!("e{instead}") || (1..=5).any(|i| e.name == format!("e{i}")));
         world.config(next);
         world.run_s(1);

@@ -43,9 +43,10 @@ fn what_is_no_matter_of_tables_moves_no_row() {
     let mut world = World::with(one_each(4));
     world.taken();
     let mut changed = one_each(4);
-    changed.services[0].affinity = Affinity::ClientIp;
-    changed.services[0].name = "shop".into();
-    changed.services[0].drain = Duration::from_secs(60);
+    let spec = Arc::make_mut(&mut changed.services[0]);
+    spec.affinity = Affinity::ClientIp;
+    spec.name = "shop".into();
+    spec.drain = Duration::from_secs(60);
     world.config(changed);
     world.run_s(1);
     let actions = world.taken();
@@ -63,7 +64,7 @@ fn sources_come_before_the_flag_and_go_after_it() {
     world.taken();
     let with = |ranges: &[&str]| {
         let mut c = one_each(1);
-        c.services[0].sources = ranges.iter().map(|r| r.parse().expect("a range")).collect();
+        Arc::make_mut(&mut c.services[0]).sources = ranges.iter().map(|r| r.parse().expect("a range")).collect();
         c
     };
     let steps: [(&[&str], &[&str], usize); 3] = [
@@ -86,7 +87,7 @@ fn sources_come_before_the_flag_and_go_after_it() {
 fn another_port_is_another_service() {
     let mut world = World::with(one_each(2));
     let mut moved = one_each(2);
-    moved.services[0].port = 8080;
+    Arc::make_mut(&mut moved.services[0]).port = 8080;
     world.config(moved);
     world.run_s(2);
     assert_eq!(world.keys.keys().collect::<Vec<_>>(), [&ServiceKey { port: 8080, ..key() }]);
@@ -101,7 +102,7 @@ fn nodes_that_change_or_go_are_told() {
     let mut next = one_each(3);
     next.nodes[1].addresses.push([10, 0, 1, 2].into());
     let _n3 = next.nodes.pop();
-    let _e3 = Arc::make_mut(&mut next.services[0].endpoints).pop();
+    let _e3 = Arc::make_mut(&mut Arc::make_mut(&mut next.services[0]).endpoints).pop();
     world.config(next.clone());
     world.run_s(1);
     assert_eq!(world.nodes.keys().copied().collect::<Vec<_>>(), [1, 2]);

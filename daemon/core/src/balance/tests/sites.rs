@@ -94,7 +94,8 @@ fn a_third_change_within_the_drain_time_waits() {
     // Another node would push out one of three that live: the home still takes part, so it waits for the drain time of ten minutes.
     let other = (1..=4).find(|id| *id != local).unwrap();
     let mut config = three_sites(1);
-    Arc::make_mut(&mut config.services[0].endpoints).retain(|e| e.node.as_deref() == Some(&format!("n{other}")));
+    Arc::make_mut(&mut Arc::make_mut(&mut config.services[0]).endpoints)
+        .retain(|e| e.node.as_deref() == Some(&format!("n{other}")));
     let owners: Vec<SiteId> = (0..100).map(|i| if i < 50 { OWN } else { NEAR }).collect();
     world.config(config);
     split(&mut world, &owners);
@@ -148,7 +149,7 @@ fn dead_gateways_are_left_out_and_without_one_a_site_is_cut() {
 #[test]
 fn a_service_without_endpoints_here_is_served_elsewhere_and_answers() {
     let mut config = three_sites(1);
-    Arc::make_mut(&mut config.services[0].endpoints).clear();
+    Arc::make_mut(&mut Arc::make_mut(&mut config.services[0]).endpoints).clear();
     let mut world = World::with(config);
     assert!(world.node_rows(&key()).is_empty());
     split(&mut world, &[FAR]);

@@ -364,7 +364,7 @@ pub(super) fn endpoint(number: u8, node: Option<u16>) -> EndpointSpec {
         name: format!("e{number}"),
         address: IpAddr::from([10, 1, 0, number]),
         port: 8080,
-        node: node.map(|n| format!("n{n}")),
+        node: node.map(|n| format!("n{n}").into()),
         weight: 1,
         draining: false,
         check: None,
@@ -408,6 +408,7 @@ pub(super) fn service(endpoints: Vec<EndpointSpec>) -> ServiceSpec {
 
 /// This node is `n1`.
 pub(super) fn config(nodes: u16, services: Vec<ServiceSpec>) -> Config {
+    let services = services.into_iter().map(Arc::new).collect();
     Config { node: Some("n1".into()), nodes: (1..=nodes).map(node).collect(), services }
 }
 

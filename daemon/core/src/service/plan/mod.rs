@@ -22,7 +22,7 @@ mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -171,7 +171,7 @@ pub struct Plan {
     /// Nodes that forward, those of the file first.
     pub nodes: Vec<NodeSpec>,
     /// Services, without those of the file.
-    pub services: Vec<ServiceSpec>,
+    pub services: Vec<Arc<ServiceSpec>>,
     /// `healthCheckNodePort` by namespace and name.
     pub health: BTreeMap<String, HealthPort>,
     /// Every service of the intent, in the order of `namespace/name`.
@@ -334,11 +334,18 @@ impl Planner {
 
     /// Who brings intents shares what did not change: it is known by its place in memory, and most of a large intent is not looked at.
     fn translate_changed(&mut self, intent: &Intent) {
-        let wanted: HashSet<*const ServiceIntent> = intent.services.iter().map(Arc::as_ptr).collect();
-        self.done.retain(|_, (service, _)| wanted.contains(&Arc::as_ptr(service)));
-        let known: HashSet<*const ServiceIntent> =
-            self.done.values().map(|(service, _)| Arc::as_ptr(service)).collect();
-        for service in intent.services.iter().filter(|service| !known.contains(&Arc::as_ptr(service))) {
+        let places = |services: &mut dyn Iterator<Item = &Arc<ServiceIntent>>| {
+            let mut places: Vec<*const ServiceIntent> = services.map(Arc::as_ptr).collect();
+            places.sort_unstable();
+            places
+        };
+        let there = |places: &[*const ServiceIntent], service: &Arc<ServiceIntent>| {
+            places.binary_search(&Arc::as_ptr(service)).is_ok()
+        };
+        let wanted = places(&mut intent.services.iter());
+        self.done.retain(|_, (service, _)| there(&wanted, service));
+        let known = places(&mut self.done.values().map(|(service, _)| service));
+        for service in intent.services.iter().filter(|service| !there(&known, service)) {
             let name = format!("{}/{}", service.service.namespace, service.service.name);
             let wishes = translate(&service.service, &service.slices, &self.policy.translate);
             let _none = self.done.insert(name, (Arc::clone(service), wishes));
@@ -370,7 +377,7 @@ impl Planner {
                 match used.take(name, spec) {
                     Ok(()) => {
                         served = true;
-                        plan.services.push(spec.clone());
+                        plan.services.push(Arc::clone(spec));
                     }
                     Err(why) => told.refused.push(why),
                 }

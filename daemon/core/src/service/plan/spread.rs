@@ -6,6 +6,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -83,7 +84,7 @@ pub(super) fn spread(
     policy: &PlanPolicy,
     nodes: &[NodeSpec],
     of: &[&KubeService],
-    services: &mut [ServiceSpec],
+    services: &mut [Arc<ServiceSpec>],
 ) -> (BTreeMap<ServiceId, Spread>, Vec<ObjectStanding>) {
     let rules = &intent.rules;
     let mut spreads = BTreeMap::new();
@@ -118,7 +119,9 @@ pub(super) fn spread(
             let _first = ruling.against.get_or_insert(why);
             continue;
         }
-        (spec.number, spec.draining) = (number, ruling.draining);
+        if (spec.number, spec.draining) != (number, ruling.draining) {
+            *spec = Arc::new(ServiceSpec { number, draining: ruling.draining, ..ServiceSpec::clone(spec) });
+        }
         let _new = ruling.vips.insert(spec.vip);
         let (policy, capacity) = (ruling.policy.clone(), ruling.capacity);
         let _none = spreads.insert(id, Spread { name: spec.name.clone(), key: spec.key(), policy, capacity });

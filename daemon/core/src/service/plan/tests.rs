@@ -17,7 +17,7 @@ pub(super) fn service(name: &str, vips: &[&str]) -> ServiceIntent {
         ready: None,
         serving: None,
         terminating: None,
-        node: Some(format!("n{n}")),
+        node: Some(format!("n{n}").into()),
     };
     ServiceIntent {
         service: KubeService {
@@ -33,11 +33,11 @@ pub(super) fn service(name: &str, vips: &[&str]) -> ServiceIntent {
             publish_not_ready: false,
             health_check_node_port: 0,
         },
-        slices: vec![Slice {
+        slices: vec![Arc::new(Slice {
             family: Family::V4,
             ports: vec![SlicePort { name: "http".into(), port: 8080, protocol: Protocol::Tcp }],
             endpoints: vec![endpoint(1), endpoint(2)],
-        }],
+        })],
     }
 }
 
@@ -249,7 +249,7 @@ fn only_what_changed_is_translated_anew_and_gives_the_same() {
     let mut planner = Planner::new(policy("n1"));
     let mut all = intent(vec![service("a", &["192.0.2.1"]), service("b", &["192.0.2.2"])], 2);
     let first = planner.plan(&all);
-    Arc::make_mut(&mut all.services[1]).slices[0].endpoints[0].ready = Some(false);
+    Arc::make_mut(&mut Arc::make_mut(&mut all.services[1]).slices[0]).endpoints[0].ready = Some(false);
     let second = planner.plan(&all);
     assert_eq!((&first.groups, &first.nodes), (&second.groups, &second.nodes), "a slice is no matter of ownership");
     assert_ne!(first.services, second.services);

@@ -4,9 +4,10 @@ use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::{Affinity, Delivery, Protocol, Return, ServiceSpec, WhenUnplaced};
 use crate::types::Family;
@@ -76,8 +77,18 @@ pub struct SliceEndpoint {
     pub serving: Option<bool>,
     /// `conditions.terminating`; absent: false.
     pub terminating: Option<bool>,
-    /// `nodeName`.
-    pub node: Option<String>,
+    /// `nodeName`. Shared: nodes are few and endpoints many.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub node: Option<Arc<str>>,
+}
+
+#[expect(clippy::ref_option, reason = "what serde hands over")]
+fn write_name<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    name.as_deref().serialize(serializer)
+}
+
+fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Into::into))
 }
 
 /// An EndpointSlice of the service.
@@ -149,7 +160,7 @@ pub struct HealthPort {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wishes {
     /// One for each VIP and port.
-    pub services: Vec<ServiceSpec>,
+    pub services: Vec<Arc<ServiceSpec>>,
     /// VIPs that this node may own or announce: where every node announces, with `externalTrafficPolicy: Local`, only those with an
     /// endpoint here that takes new connections on every port.
     pub may_own: BTreeSet<IpAddr>,

@@ -33,14 +33,14 @@ enum Stand {
 /// An endpoint of one service port.
 struct Candidate<'a> {
     stand: Stand,
-    node: Option<&'a str>,
+    node: Option<&'a Arc<str>>,
 }
 
 /// What becomes of a service on the node of the policy.
 ///
 /// # Errors
 /// When the service is somebody else's: nothing of it may be touched.
-pub fn translate(service: &KubeService, slices: &[Slice], policy: &Policy) -> Result<Wishes, NotOurs> {
+pub fn translate(service: &KubeService, slices: &[Arc<Slice>], policy: &Policy) -> Result<Wishes, NotOurs> {
     match &service.class {
         Some(class) if !policy.classes.contains(class) => {
             return Err(NotOurs::ForeignClass { class: class.clone() });
@@ -56,14 +56,14 @@ pub fn translate(service: &KubeService, slices: &[Slice], policy: &Policy) -> Re
             let family = Family::of(&vip);
             let candidates = candidates(service, slices, port, family, policy);
             let endpoints = endpoints(&candidates);
-            let here = |node: Option<&str>| node == Some(policy.node.as_str());
+            let here = |node: Option<&Arc<str>>| node.is_some_and(|node| **node == *policy.node);
             ready_here.extend(
                 candidates.iter().filter(|(_, c)| c.stand == Stand::Ready && here(c.node)).map(|((a, _), _)| *a),
             );
             if policy.everywhere && service.local && endpoints.iter().all(|endpoint| endpoint.draining) {
                 let _not_here = wishes.may_own.remove(&vip);
             }
-            wishes.services.push(spec(service, port, vip, endpoints, policy));
+            wishes.services.push(Arc::new(spec(service, port, vip, endpoints, policy)));
         }
     }
     if service.local && service.health_check_node_port != 0 {
@@ -76,7 +76,7 @@ pub fn translate(service: &KubeService, slices: &[Slice], policy: &Policy) -> Re
 /// slice to slice.
 fn candidates<'a>(
     service: &KubeService,
-    slices: &'a [Slice],
+    slices: &'a [Arc<Slice>],
     port: &KubePort,
     family: Family,
     policy: &Policy,
@@ -86,8 +86,8 @@ fn candidates<'a>(
         let same = |p: &&SlicePort| p.name == port.name && p.protocol == port.protocol;
         let Some(target) = slice.ports.iter().find(same) else { continue };
         for endpoint in &slice.endpoints {
-            let node = endpoint.node.as_deref();
-            if policy.everywhere && service.local && node != Some(policy.node.as_str()) {
+            let node = endpoint.node.as_ref();
+            if policy.everywhere && service.local && node.is_none_or(|node| **node != *policy.node) {
                 continue;
             }
             let stand = stand(endpoint, service.publish_not_ready);
@@ -123,7 +123,7 @@ fn endpoints(candidates: &BTreeMap<(IpAddr, u16), Candidate<'_>>) -> Vec<Endpoin
         },
         address,
         port,
-        node: candidate.node.map(str::to_owned),
+        node: candidate.node.cloned(),
         weight: 1,
         draining: !takes_new(candidate.stand),
         check: None,

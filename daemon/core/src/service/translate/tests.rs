@@ -40,12 +40,13 @@ fn endpoint(address: &str, node: &str) -> SliceEndpoint {
     SliceEndpoint { address: ip(address), ready: None, serving: None, terminating: None, node: Some(node.into()) }
 }
 
-fn slice(port: u16, endpoints: Vec<SliceEndpoint>) -> Slice {
+fn slice(port: u16, endpoints: Vec<SliceEndpoint>) -> Arc<Slice> {
     let family = endpoints.first().map_or(Family::V4, |e| Family::of(&e.address));
-    Slice { family, ports: vec![SlicePort { name: "http".into(), port, protocol: Protocol::Tcp }], endpoints }
+    let ports = vec![SlicePort { name: "http".into(), port, protocol: Protocol::Tcp }];
+    Arc::new(Slice { family, ports, endpoints })
 }
 
-fn done(service: &KubeService, slices: &[Slice]) -> Wishes {
+fn done(service: &KubeService, slices: &[Arc<Slice>]) -> Wishes {
     translate(service, slices, &policy()).expect("ours")
 }
 
@@ -144,7 +145,7 @@ fn named_target_ports_differ_from_slice_to_slice() {
     );
     assert_eq!(taking(&wishes).0, ["10.0.0.1:8080", "10.0.0.2:9090"]);
     let mut other = slice(53, vec![endpoint("10.0.0.3", "n1")]);
-    other.ports[0].name = "dns".into();
+    Arc::make_mut(&mut other).ports[0].name = "dns".into();
     assert!(done(&service(), &[other]).services[0].endpoints.is_empty(), "another port's slice");
     // While an endpoint moves between slices both name it.
     let unready = SliceEndpoint { ready: Some(false), ..endpoint("10.0.0.1", "n1") };
@@ -157,7 +158,7 @@ fn protocols() {
     let port = |protocol| KubePort { name: "http".into(), port: 80, protocol };
     let all = KubeService { ports: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(port).to_vec(), ..service() };
     let mut slice = slice(8080, vec![endpoint("10.0.0.1", "n1")]);
-    slice.ports = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+    Arc::make_mut(&mut slice).ports = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
         .map(|protocol| SlicePort { name: "http".into(), port: 8080, protocol })
         .to_vec();
     let wishes = done(&all, &[slice]);
@@ -196,7 +197,7 @@ fn load_balancer_source_ranges() {
     let vips = vec![ip("192.0.2.1"), ip("2001:db8::1")];
     let of = |sources: Vec<IpNet>| {
         let wishes = done(&KubeService { sources, vips: vips.clone(), ..service() }, &[]);
-        wishes.services.into_iter().map(|s| s.sources).collect::<Vec<_>>()
+        wishes.services.iter().map(|s| s.sources.clone()).collect::<Vec<_>>()
     };
     assert_eq!(of(vec![]), [vec![], vec![]]);
     assert_eq!(of(vec![net("10.0.0.0/8"), net("fd00::/8")]), [vec![net("10.0.0.0/8")], vec![net("fd00::/8")]]);

@@ -22,6 +22,7 @@ impl Plane {
     /// that have none. False when the kernel does not answer.
     pub(in crate::app::forward) async fn resolve(&mut self, ways: &mut Ways, change: &Change, now: Instant) -> bool {
         let Some(forward) = &mut self.forward else { return true };
+        ways.begin();
         let mtu = self.config.as_ref().and_then(|config| config.mtu).unwrap_or(u16::MAX);
         let endpoints = match change {
             Change::Neighbours => forward.unplaced(&[]),

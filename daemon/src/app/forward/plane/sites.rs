@@ -84,6 +84,9 @@ impl Plane {
             self.balancer.handle_drain(target, true, now);
         }
         self.balancer.handle_neighbours(&self.neighbours, now);
+        if self.sites.is_empty() {
+            return;
+        }
         let services = self.config.iter().flat_map(|config| &config.config.services);
         let keys: BTreeSet<ServiceKey> = services.map(|service| service.key()).collect();
         self.sites.retain(|key, _| keys.contains(key));

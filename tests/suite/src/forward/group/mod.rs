@@ -274,7 +274,7 @@ impl Group {
             draining: false,
             endpoints: Arc::new(self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect()),
         };
-        Config { node: Some(name(id)), nodes: self.ids.iter().map(node).collect(), services: vec![service] }
+        Config { node: Some(name(id)), nodes: self.ids.iter().map(node).collect(), services: vec![Arc::new(service)] }
     }
 }
 
@@ -301,7 +301,7 @@ fn endpoint(number: u32, pod: &Pod) -> EndpointSpec {
         name: check.name.clone(),
         address,
         port: 8080,
-        node: Some(name(pod.node)),
+        node: Some(name(pod.node).into()),
         weight: 1,
         draining: pod.draining,
         check: Some(Box::new(check)),

@@ -61,7 +61,7 @@ impl Node {
 
     pub(super) fn config(&mut self, config: Config, now: Instant) {
         let endpoints = config.services.iter().flat_map(|service| service.endpoints.iter());
-        self.homes = endpoints.filter_map(|e| Some((e.name.clone(), e.node.clone()?))).collect();
+        self.homes = endpoints.filter_map(|e| Some((e.name.clone(), e.node.as_deref()?.to_owned()))).collect();
         self.balancer.handle_config(config, now);
         self.drive(now);
     }
