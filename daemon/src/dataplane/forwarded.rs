@@ -44,20 +44,54 @@ impl ForwardedMap {
         Ok(Self { map, mirror })
     }
 
-    /// Leftovers go first, so that a full set of other keys fits; what stays is open all the time.
-    pub(super) fn set(&mut self, frames: &BTreeSet<Forwarded>) -> Result<(), FenceError> {
-        let wanted: BTreeSet<ForwardedKey> = frames.iter().map(Forwarded::key).collect();
-        let leftovers: Vec<ForwardedKey> = self.mirror.difference(&wanted).copied().collect();
-        for key in leftovers {
+    /// Leftovers go first, so that a full set of other keys fits; what stays is open all the time. The event loop does this: thousands of keys
+    /// that did not change are only walked past.
+    pub(super) fn set(&mut self, frames: &[Forwarded]) -> Result<(), FenceError> {
+        let mut wanted: Vec<ForwardedKey> = frames.iter().map(Forwarded::key).collect();
+        wanted.sort_unstable();
+        let (gone, new) = differences(&self.mirror, &wanted);
+        for key in gone {
             self.map.remove(&key).map_err(FenceError::map("FORWARDED", "removing"))?;
             self.mirror.remove(&key);
         }
-        for key in wanted {
-            if !self.mirror.contains(&key) {
-                self.map.insert(key, OPEN, 0).map_err(FenceError::map("FORWARDED", "inserting"))?;
-                self.mirror.insert(key);
-            }
+        for key in new {
+            self.map.insert(key, OPEN, 0).map_err(FenceError::map("FORWARDED", "inserting"))?;
+            self.mirror.insert(key);
         }
         Ok(())
+    }
+}
+
+/// What is there and not wanted, and what is wanted and not there. `wanted` is sorted, and may have a key twice.
+fn differences<T: Ord + Copy>(there: &BTreeSet<T>, wanted: &[T]) -> (Vec<T>, Vec<T>) {
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    let mut there = there.iter().copied().peekable();
+    for (at, key) in wanted.iter().enumerate() {
+        gone.extend(std::iter::from_fn(|| there.next_if(|there| there < key)));
+        let again = at > 0 && wanted[at - 1] == *key;
+        if !again && there.next_if_eq(key).is_none() {
+            new.push(*key);
+        }
+    }
+    gone.extend(there);
+    (gone, new)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn differences_are_those_of_the_sets(there in btree_set(0_u8..40, 0..30), mut wanted in vec(0_u8..40, 0..40)) {
+            wanted.sort_unstable();
+            let set: BTreeSet<u8> = wanted.iter().copied().collect();
+            let (gone, new) = differences(&there, &wanted);
+            prop_assert_eq!(gone, there.difference(&set).copied().collect::<Vec<_>>());
+            prop_assert_eq!(new, set.difference(&there).copied().collect::<Vec<_>>());
+        }
     }
 }

@@ -20,7 +20,6 @@ mod rtnl;
 mod sys;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::net::IpAddr;
@@ -222,7 +221,7 @@ impl Fence {
     /// [`FenceError::Map`].
     pub fn clear(&mut self) -> Result<(), FenceError> {
         self.writer.close_all()?;
-        self.forwarded.set(&BTreeSet::new())?;
+        self.forwarded.set(&[])?;
         self.registry.clear()
     }
 
@@ -231,7 +230,7 @@ impl Fence {
     ///
     /// # Errors
     /// [`FenceError::Map`] when the map is full; then a part may be open.
-    pub fn forward(&mut self, frames: &BTreeSet<Forwarded>) -> Result<(), FenceError> {
+    pub fn forward(&mut self, frames: &[Forwarded]) -> Result<(), FenceError> {
         self.forwarded.set(frames)
     }
 

@@ -11,7 +11,7 @@ mod ready;
 mod routes;
 pub mod world;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bascule_core::bfd::io::{BfdUpdate, Input as BfdInput};
@@ -352,7 +352,7 @@ impl Driver {
     }
 
     /// The fence lets in what the data plane serves. Where it cannot, stragglers for a VIP that moved are dropped, and that is said.
-    fn open_for(&mut self, frames: &BTreeSet<Forwarded>) {
+    fn open_for(&mut self, frames: &[Forwarded]) {
         if let Some(Err(error)) = self.fence.as_mut().map(|fence| fence.forward(frames)) {
             error!(%error, "the fence does not know what the data plane serves");
         }

@@ -1,6 +1,5 @@
 //! What crosses between the driver's thread and the asynchronous rest of the process.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ pub enum World {
     /// Every BFD session that there shall be.
     Bfd(Vec<PeerConfig>),
     /// Frames that the data plane serves whoever owns their VIP: the fence lets them in.
-    Forwarded(BTreeSet<Forwarded>),
+    Forwarded(Vec<Forwarded>),
     /// A link appeared or changed.
     Link(LinkInfo),
     /// A link is gone.

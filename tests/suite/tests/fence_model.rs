@@ -3,7 +3,6 @@
 //! The model keeps its own state and shares no formula with the programs. Time is real: deadlines lie around now, so
 //! that they pass between two steps. A step whose deadline passed while it ran has no defined verdict and is void.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
@@ -195,7 +194,7 @@ impl Run {
         for (n, model) in self.models.iter_mut().enumerate() {
             model.forwarded = n == slot && !model.forwarded;
         }
-        let frames: BTreeSet<Forwarded> = VIPS
+        let frames: Vec<Forwarded> = VIPS
             .iter()
             .zip(&self.models)
             .filter(|(_, model)| model.forwarded)

@@ -11,7 +11,7 @@ use bascule_core::service::{Protocol, ServiceKey};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     self as abi, ENDPOINT_READY, ENDPOINT_REMOTE, Endpoint, Flow, MAX_ENDPOINTS, MAX_NODES, MAX_SITES, NODE_RESOLVED,
-    Node, SERVICE_ADDRESS, Site, Table,
+    Node, Row, SERVICE_ADDRESS, Site, Table,
 };
 
 use super::apply::{INSIDE, Known, Path, address_key, key_of};
@@ -45,9 +45,9 @@ pub(super) fn recovered(tables: &Tables, peers: &Peers) -> Result<Recovered, For
             slot: ServiceSlot(number),
             key: ServiceKey { vip, port: u16::from_be(key.port), protocol },
             nodes: core_table(nodes),
-            node_rows: rows_of(tables, nodes),
+            node_rows: rows_of(tables, nodes)?,
             endpoints: core_table(endpoints),
-            endpoint_rows: rows_of(tables, endpoints),
+            endpoint_rows: rows_of(tables, endpoints)?,
         });
     }
     found.services.sort_by_key(|service| service.slot);
@@ -96,13 +96,14 @@ fn core_table(table: Table) -> CoreTable {
     CoreTable { base: table.base, rows: table.rows, epoch: table.epoch }
 }
 
-fn rows_of(tables: &Tables, table: Table) -> Vec<rows::Row> {
-    (table.base..table.base.saturating_add(table.rows.into()))
-        .map(|index| {
-            let row = tables.row(index);
-            rows::Row { home: row.home, previous: row.previous, older: row.older, stamp: row.stamp }
-        })
-        .collect()
+/// A word that points past the end was never one of ours: its table has no rows, and is not taken over.
+fn rows_of(tables: &Tables, table: Table) -> Result<Vec<rows::Row>, ForwardError> {
+    let row = |row: Row| rows::Row { home: row.home, previous: row.previous, older: row.older, stamp: row.stamp };
+    match tables.rows(table.base, table.rows) {
+        Ok(rows) => Ok(rows.into_iter().map(row).collect()),
+        Err(ForwardError::Range { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes keys, address entries, source ranges, nodes, peers, endpoints and reverse entries of a former run that this one does not

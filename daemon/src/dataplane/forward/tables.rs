@@ -1,4 +1,5 @@
-//! Services and rows: the two mapped arrays, and the hash that leads to a service.
+//! Services and rows: the two arrays, and the hash that leads to a service. Of the rows only what is just written is mapped: all of them are
+//! 32 MiB, which would count as this process's whatever part of them is in use.
 //!
 //! Order is what makes a change whole: a service is written before a key leads to it, rows before a table word names them. Slot 0 of
 //! the services is never used.
@@ -30,19 +31,17 @@ pub(super) type SourcePrefix = (u32, SourceData);
 
 pub(super) struct Tables {
     services: Mapped,
-    rows: Mapped,
+    rows: OwnedFd,
     keys: HashMap<MapData, ServiceKey, u32>,
     sources: LpmTrie<MapData, SourceData, u32>,
 }
 
 impl Tables {
     pub(super) fn new(services: Map, rows: Map, keys: Map, sources: Map) -> Result<Self, ForwardError> {
-        let map = |map: &Map, count: usize| {
-            Mapped::new(descriptor(map)?.as_fd(), count).map_err(ForwardError::call("mapping an array"))
-        };
+        let services = Mapped::new(descriptor(&services)?.as_fd(), MAX_SERVICES as usize * SERVICE_WORDS);
         Ok(Self {
-            services: map(&services, MAX_SERVICES as usize * SERVICE_WORDS)?,
-            rows: map(&rows, MAX_ROWS as usize)?,
+            services: services.map_err(ForwardError::call("mapping SERVICES"))?,
+            rows: descriptor(&rows)?,
             keys: HashMap::try_from(keys).map_err(ForwardError::map("SERVICE_KEYS", "taking"))?,
             sources: LpmTrie::try_from(sources).map_err(ForwardError::map("SOURCES", "taking"))?,
         })
@@ -84,15 +83,32 @@ impl Tables {
     }
 
     /// Writes rows from `base` on.
-    pub(super) fn write_rows(&mut self, base: u32, rows: impl IntoIterator<Item = Row>) -> Result<(), ForwardError> {
-        for (index, row) in (base as usize..).zip(rows) {
-            store(&self.rows, index, row.word())?;
-        }
-        Ok(())
+    pub(super) fn write_rows(
+        &mut self,
+        base: u32,
+        rows: impl ExactSizeIterator<Item = Row>,
+    ) -> Result<(), ForwardError> {
+        let Some(part) = self.part(base, rows.len())? else { return Ok(()) };
+        rows.enumerate().try_for_each(|(index, row)| store(&part, index, row.word()))
     }
 
-    pub(super) fn row(&self, index: u32) -> Row {
-        Row::from_word(self.rows.load(index as usize))
+    /// The rows from `base` on.
+    pub(super) fn rows(&self, base: u32, count: u16) -> Result<Vec<Row>, ForwardError> {
+        let part = self.part(base, count.into())?;
+        Ok(part.iter().flat_map(|part| (0..count.into()).map(|index| Row::from_word(part.load(index)))).collect())
+    }
+
+    pub(super) fn row(&self, index: u32) -> Result<Row, ForwardError> {
+        Ok(self.rows(index, 1)?.first().copied().unwrap_or_default())
+    }
+
+    /// So many rows from `base` on, mapped; `None` of none.
+    fn part(&self, base: u32, count: usize) -> Result<Option<Mapped>, ForwardError> {
+        if base as usize + count > MAX_ROWS as usize {
+            return Err(ForwardError::Range { what: "row", index: base, limit: MAX_ROWS });
+        }
+        let part = (count > 0).then(|| Mapped::part(self.rows.as_fd(), base as usize, count)).transpose();
+        part.map_err(ForwardError::call("mapping ROWS"))
     }
 
     pub(super) fn set_key(&mut self, key: &ServiceKey, slot: u32) -> Result<(), ForwardError> {
@@ -198,7 +214,9 @@ fn store(memory: &Mapped, index: usize, word: u64) -> Result<(), ForwardError> {
     if memory.store(index, word) {
         return Ok(());
     }
-    Err(ForwardError::Range { what: "row", index: u32::try_from(index).unwrap_or(u32::MAX), limit: MAX_ROWS })
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    let limit = u32::try_from(memory.len()).unwrap_or(u32::MAX);
+    Err(ForwardError::Range { what: "word of an array", index, limit })
 }
 
 /// A key that is gone already has been removed.

@@ -99,7 +99,7 @@ pub(super) fn trace(maps: &Maps<'_>, asked: &Asked, now_s: u32) -> Result<Trace,
     if table.rows > 0 {
         let index = fast_range(half(hash >> 32), table.rows.into());
         trace.row = Some((index, table.rows));
-        let row = maps.tables.row(table.base + index);
+        let row = maps.tables.row(table.base + index)?;
         for (id, role) in live(row, service.drain_minutes, now_minutes) {
             trace.nodes.push(node_candidate(maps, id, role)?);
         }
@@ -156,7 +156,7 @@ fn local(
     if table.rows == 0 {
         return Ok(None);
     }
-    let row = maps.tables.row(table.base + fast_range(half(hash), table.rows.into()));
+    let row = maps.tables.row(table.base + fast_range(half(hash), table.rows.into()))?;
     let mut hit = None;
     for (id, role) in live(row, service.drain_minutes, now_minutes) {
         let endpoint = maps.peers.endpoint(id.into())?;

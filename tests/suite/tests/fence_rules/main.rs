@@ -308,7 +308,7 @@ fn what_is_forwarded_passes_in_every_state_and_nothing_else_does() {
         fence.attach(va, Attach::Auto)?;
         fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[(Family::V4, VRID)])?;
         fence.register(SLOT + 1, va, &[OTHER.into(), OTHER6.into()], &[])?;
-        fence.forward(&served())?;
+        fence.forward(&Vec::from_iter(served()))?;
         let rows = forwarded_rows();
         let mut failures = Vec::new();
         for (term, state) in (1..).zip(&STATES) {
@@ -333,7 +333,7 @@ fn what_is_forwarded_passes_in_every_state_and_nothing_else_does() {
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &frame)?, Outcome::Pass);
         let mut less = served();
         less.remove(&Forwarded { vip: VIP.into(), port: 53, protocol: 17 });
-        fence.forward(&less)?;
+        fence.forward(&Vec::from_iter(less))?;
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &frame)?, Outcome::Drop);
         let other = ipv4(CLIENT, VIP, 6, &ports(9, 443));
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &other)?, Outcome::Pass);
