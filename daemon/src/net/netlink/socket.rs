@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 const DATAGRAM: usize = 64 << 10;
 /// Receive buffer in bytes: ten thousand events and more before the kernel has to drop some.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// Requests in one datagram: their acknowledgements, about 1 KiB of buffer each, must fit the default receive buffer (208 KiB).
+/// Requests in one datagram: what is said of each that is refused, about 1 KiB of buffer, must fit the default receive buffer (208 KiB).
 const BATCH: usize = 64;
 /// Dumps are repeated when the table changes under them, this often in all.
 const DUMP_TRIES: u32 = 8;
@@ -98,16 +98,20 @@ impl NetlinkSocket {
         Ok(answers)
     }
 
+    /// The kernel takes the requests of a datagram in their order and always tells what it refuses: only the last is asked to be acknowledged,
+    /// and with its answer all others are known.
     async fn exchange(&mut self, requests: Vec<(RouteNetlinkMessage, u16)>) -> io::Result<Vec<io::Result<()>>> {
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        let mut waiting = requests.len();
-        for (request, flags) in requests {
-            self.encode(&mut bytes, request, NLM_F_REQUEST | NLM_F_ACK | flags);
+        let last = requests.len() - 1;
+        let mut answers: Vec<io::Result<()>> = requests.iter().map(|_| Ok(())).collect();
+        for (index, (request, flags)) in requests.into_iter().enumerate() {
+            let ack = if index == last { NLM_F_ACK } else { 0 };
+            self.encode(&mut bytes, request, NLM_F_REQUEST | ack | flags);
         }
-        let mut answers: Vec<io::Result<()>> = (0..waiting).map(|_| Ok(())).collect();
         self.socket.send(&bytes).await?;
-        while waiting > 0 {
+        let mut waiting = true;
+        while waiting {
             for raw in messages(self.next().await?) {
                 // Late answers to a request that timed out have other numbers.
                 let index = usize::try_from(raw.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
@@ -115,7 +119,7 @@ impl NetlinkSocket {
                     && let Some(answer) = answers.get_mut(index)
                 {
                     *answer = error_code(raw.payload);
-                    waiting -= 1;
+                    waiting &= index != last;
                 }
             }
         }

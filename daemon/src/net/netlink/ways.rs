@@ -3,6 +3,7 @@
 //! Nothing is configured here, with one exception that the kernel makes for every packet as well: a next hop whose MAC is not known is
 //! asked for (`NTF_USE`). Answers are of the moment; [`Ways::changed`] tells when to ask again.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -115,7 +116,7 @@ struct Neighbour {
     mac: Option<[u8; 6]>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct LinkFacts {
     mac: Option<[u8; 6]>,
     mtu: u32,
@@ -127,6 +128,8 @@ struct LinkFacts {
 pub struct Ways {
     asking: NetlinkSocket,
     events: NetlinkSocket,
+    /// Links that this look has asked for.
+    links: HashMap<u32, LinkFacts>,
 }
 
 impl Ways {
@@ -135,7 +138,12 @@ impl Ways {
     /// # Errors
     /// When a netlink socket cannot be opened.
     pub fn open() -> Result<Self, NetError> {
-        Ok(Self { asking: NetlinkSocket::open(0)?, events: NetlinkSocket::open(GROUPS)? })
+        Ok(Self { asking: NetlinkSocket::open(0)?, events: NetlinkSocket::open(GROUPS)?, links: HashMap::new() })
+    }
+
+    /// Another look begins: links are asked for once in each, for many ways lead over the same.
+    pub fn begin(&mut self) {
+        self.links.clear();
     }
 
     /// Waits until something changed that an answer may depend on. Lost events are a change, too. May be dropped at any time.
@@ -220,10 +228,15 @@ impl Ways {
     }
 
     async fn link(&mut self, ifindex: u32) -> Result<LinkFacts, NetError> {
+        if let Some(known) = self.links.get(&ifindex) {
+            return Ok(*known);
+        }
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
         let answer = self.asking.ask("ask for a link", RouteNetlinkMessage::GetLink(message)).await?;
-        Ok(answer.as_deref().and_then(parse_link).unwrap_or_default())
+        let facts = answer.as_deref().and_then(parse_link).unwrap_or_default();
+        let _none = self.links.insert(ifindex, facts);
+        Ok(facts)
     }
 
     /// The MAC of a neighbour. One that is not certain is asked for; what was known of it holds meanwhile.
