@@ -17,6 +17,9 @@ const VERSION: u32 = 1;
 /// Largest file: 5,000 Services of 20 endpoints take a fifth of it.
 const FILE_MAX: u64 = 128 << 20;
 
+/// Bytes that are written at once: of a large intent each writing is an event to whoever watches the folder.
+const CHUNK: usize = 256 << 10;
+
 /// The first line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,7 +91,7 @@ fn write_text(mut file: &File, intent: &Intent, at: SystemTime) -> io::Result<()
         serde_json::to_string(&Head { bascule: "intent".to_owned(), version: VERSION, unix_ms, checksum })
     };
     writeln!(file, "{}", head(0)?)?;
-    let mut body = Summed { to: BufWriter::new(file), sum: Checksum::default() };
+    let mut body = Summed { to: BufWriter::with_capacity(CHUNK, file), sum: Checksum::default() };
     serde_json::to_writer(&mut body, intent)?;
     let Summed { mut to, sum } = body;
     to.write_all(b"\n")?;

@@ -96,6 +96,8 @@ pub(super) struct Book {
     clock: fn() -> String,
     ipam: Ipam,
     services: BTreeMap<ServiceId, Entry>,
+    /// Those of ours that lack something.
+    lacking: BTreeSet<ServiceId>,
     namespaces: BTreeMap<String, Labels>,
     pools: PoolBook,
     nodes: NodeBook,
@@ -116,6 +118,7 @@ impl Book {
             clock,
             ipam: Ipam::new(),
             services: BTreeMap::new(),
+            lacking: BTreeSet::new(),
             namespaces: BTreeMap::new(),
             pools: PoolBook::default(),
             nodes: NodeBook::default(),
@@ -272,8 +275,7 @@ impl Book {
 
     /// Services of ours that lack something.
     pub(super) fn pending(&self) -> usize {
-        let lacks = |entry: &&Entry| entry.told.as_ref().is_some_and(|(_, reasons)| !reasons.is_empty());
-        self.services.values().filter(lacks).count()
+        self.lacking.len()
     }
 }
 

@@ -15,7 +15,7 @@ const MAX: Duration = Duration::from_millis(40);
 /// What adds waits for so many times what the last intent took to make and to carry out: additions cost a twentieth of a core...
 const ADDS_TIMES: u32 = 19;
 /// ...as long as a new Service is served within a second.
-const ADDS_MAX: Duration = Duration::from_millis(500);
+const ADDS_MAX: Duration = Duration::from_millis(800);
 
 /// How long the last intent took to be carried out, told by whoever does.
 #[derive(Debug, Clone, Default)]

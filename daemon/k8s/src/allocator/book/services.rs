@@ -49,6 +49,7 @@ impl Book {
                 }
             }
         }
+        let service = service.shrunk();
         let _before = self.services.insert(id.clone(), Entry { service, wrong: None, told });
         self.ask(&id);
         let _new = self.queue.insert(Target::Service(id));
@@ -56,6 +57,7 @@ impl Book {
 
     pub(super) fn forget(&mut self, id: &ServiceId) {
         let _gone = self.services.remove(id);
+        self.note(id);
         let _none = self.queue.remove(&Target::Service(id.clone()));
         self.ipam.handle_removed(id);
         self.queue.extend(self.pools.names().map(Target::Pool));
@@ -99,6 +101,17 @@ impl Book {
             entry.wrong = wrong;
             entry.told = entry.told.take().filter(|_| ours);
         }
+        self.note(id);
+    }
+
+    /// Does it lack something, as it was told last?
+    fn note(&mut self, id: &ServiceId) {
+        let told = self.services.get(id).and_then(|entry| entry.told.as_ref());
+        if told.is_some_and(|(_, reasons)| !reasons.is_empty()) {
+            let _new = self.lacking.insert(id.clone());
+        } else {
+            let _was = self.lacking.remove(id);
+        }
     }
 
     /// Takes what was decided.
@@ -109,6 +122,7 @@ impl Book {
             let ours = self.services.get(&id).is_some_and(|entry| self.whose(&entry.service) == Whose::Ours);
             if let Some(entry) = self.services.get_mut(&id).filter(|_| ours) {
                 entry.told = Some((addresses, reasons));
+                self.note(&id);
                 let _new = self.queue.insert(Target::Service(id));
             }
         }
