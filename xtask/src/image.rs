@@ -20,15 +20,18 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
+/// Builds the program that ships, and says where it is.
+pub(crate) fn program() -> Result<PathBuf> {
+    setup::all()?;
+    sh::run(sh::cargo().args(["build", "--release", "--package", "bascule"]))?;
+    Ok(sh::target_dir().join("release/bascule"))
+}
+
 /// Makes the image and says what it is.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let binary = match &args.binary {
         Some(path) => path.clone(),
-        None => {
-            setup::all()?;
-            sh::run(sh::cargo().args(["build", "--release", "--package", "bascule"]))?;
-            sh::target_dir().join("release/bascule")
-        }
+        None => program()?,
     };
     let said = sh::output(std::process::Command::new(&binary).arg("version"))?;
     let version = said.split_whitespace().last().context("the program does not say its version")?.to_owned();

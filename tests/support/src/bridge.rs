@@ -189,6 +189,20 @@ impl Port {
         self.mac.expect("a host hangs on this port")
     }
 
+    /// From now on a thread of the kernel carries on what `node`, at the other end, sends: what follows is the business of the switch and of who
+    /// hears the frame, as behind a network card. Else all of it runs within the sender's system call and counts as its processor time.
+    /// Frames leave the node one by one for that (no TSO).
+    ///
+    /// # Errors
+    /// When the machine's tools refuse, or its kernel has no threads for that (Linux 5.12).
+    pub fn work_apart(&self, node: &Netns) -> Result<()> {
+        node.tool("ethtool", &["-K", &self.link, "tso", "off", "gso", "off"])?;
+        self.bridge.netns().tool("ethtool", &["-K", &self.name, "gro", "on"])?;
+        // What /sys shows of networks are those of who mounted it.
+        let set = format!("mount -t sysfs none /sys && echo 1 > /sys/class/net/{}/threaded", self.name);
+        self.bridge.netns().tool("unshare", &["--mount", "sh", "-c", &set]).map(drop)
+    }
+
     /// Takes the switch's side of the cable down or up: the node sees its carrier go.
     ///
     /// # Errors

@@ -91,6 +91,8 @@ impl Scale {
         let mut doors = Vec::new();
         for n in 1..=real {
             crew.add(n.into(), &[net(address(n, real))])?;
+            let node = crew.node(n.into());
+            node.port.work_apart(&node.netns)?;
             doors.push(endpoints_of(&crew, n)?);
         }
         for n in 1..=listed {
