@@ -167,8 +167,8 @@ pub(super) async fn synced(node: NodeHandle, room: RoomSender) {
 pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, world: WorldSender) {
     while let Some(work) = queue.recv().await {
         match work {
-            Work::Install { slot, link, addresses } => {
-                let done = netlink.install(link, &addresses).await.map_err(|e| e.to_string());
+            Work::Install { slot, link, addresses, lifetime } => {
+                let done = netlink.install(link, &addresses, lifetime).await.map_err(|e| e.to_string());
                 world.send(World::Installed(slot, done)).await;
             }
             Work::Remove { slot, link, addresses } => match netlink.remove(link, &addresses).await {
@@ -176,7 +176,7 @@ pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, worl
                     world.send(World::Removed(slot)).await;
                 }
                 Err(error) => {
-                    error!(%error, link = link.0, ?addresses, "addresses not removed; they stay fenced and end within 10 s");
+                    error!(%error, link = link.0, ?addresses, "addresses not removed; they stay fenced and end by their lifetime");
                 }
             },
             Work::Hold { id, link, addresses } => {
@@ -187,8 +187,8 @@ pub(super) async fn work(mut queue: mpsc::Receiver<Work>, netlink: Netlink, worl
                 let done = netlink.remove(link, &addresses).await.map_err(|e| e.to_string());
                 world.send(World::Released(id, done)).await;
             }
-            Work::Renew(held) => {
-                if let Err(error) = netlink.renew(&held).await {
+            Work::Renew { addresses, lifetime } => {
+                if let Err(error) = netlink.renew(&addresses, lifetime).await {
                     error!(%error, "addresses not renewed; tried again with the next renewal");
                 }
             }

@@ -55,8 +55,8 @@ impl Driver {
                         warn!(%error, %dst, "peer message not sent");
                     }
                 }
-                Action::Install { slot, link, addresses } => {
-                    if let Some(error) = self.ask(Work::Install { slot, link, addresses }) {
+                Action::Install { slot, link, addresses, lifetime } => {
+                    if let Some(error) = self.ask(Work::Install { slot, link, addresses, lifetime }) {
                         self.node.handle_input(Input::InstallFailed { slot, error }, boot_now());
                     }
                 }
@@ -73,7 +73,7 @@ impl Driver {
                 Action::Routes(wishes) => self.routes.add(wishes),
                 Action::Elect { elector, order } => self.electors.add(elector, *order),
                 Action::Remove { slot, link, addresses } => self.ask_or_log(Work::Remove { slot, link, addresses }),
-                Action::Renew(held) => self.ask_or_log(Work::Renew(held)),
+                Action::Renew { addresses, lifetime } => self.ask_or_log(Work::Renew { addresses, lifetime }),
                 Action::Probe { gate, kind, timeout } => {
                     if let Some(detail) = self.ask(Work::Probe { gate: gate.clone(), kind, timeout }) {
                         self.node.handle_input(Input::Probed { gate, ok: false, detail }, boot_now());

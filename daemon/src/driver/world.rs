@@ -82,6 +82,8 @@ pub enum Work {
         link: LinkId,
         /// Which.
         addresses: Vec<IpAddr>,
+        /// After so long without a renewal they are gone.
+        lifetime: Duration,
     },
     /// Take addresses off a link, then answer with [`World::Removed`].
     Remove {
@@ -111,7 +113,12 @@ pub enum Work {
         addresses: Vec<IpAddr>,
     },
     /// Prolong lifetimes in one batch.
-    Renew(Vec<(LinkId, IpAddr)>),
+    Renew {
+        /// Which, and where.
+        addresses: Vec<(LinkId, IpAddr)>,
+        /// From now on.
+        lifetime: Duration,
+    },
     /// Close a socket: that blocks.
     Close(NeighborSocket),
     /// Run a probe, then answer with [`World::Probed`].

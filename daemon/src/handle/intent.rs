@@ -235,7 +235,7 @@ impl InForce {
     /// Services that are ours.
     pub fn services(&self) -> usize {
         let foreign = |told: &&ServiceStanding| matches!(told.refused.as_slice(), [Refused::NotOurs(_)]);
-        self.plan.told.iter().filter(|told| !foreign(told)).count()
+        self.plan.told.iter().map(AsRef::as_ref).filter(|told| !foreign(told)).count()
     }
 
     fn owner(&self, shard: ShardId, status: &NodeStatus) -> Option<String> {
@@ -274,7 +274,7 @@ impl InForce {
             allocator: writers.allocator().map(AllocatorView::from),
             reports: writers.reports().map(ReportsView::from),
             shards: self.shards().map(shard).collect(),
-            services: self.plan.told.clone(),
+            services: self.plan.told.iter().map(|told| ServiceStanding::clone(told)).collect(),
             objects: self.plan.objects.clone(),
             nodes: self.plan.standings.clone(),
         }

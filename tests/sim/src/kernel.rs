@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bascule_core::fence::{FenceCtl, FenceRole, FenceWrite, KernelSlot, window};
-use bascule_core::node::ADDRESS_LIFETIME;
 use bascule_core::time::Instant;
 use bascule_core::types::{Family, Slot, Term};
 use bascule_core::wire::vrrp::Advert;
@@ -179,9 +178,9 @@ impl Kernel {
         self.installed.get(&address).is_some_and(|until| now < *until)
     }
 
-    /// Puts an address on the link or prolongs it.
-    pub fn install(&mut self, address: IpAddr, now: Instant) {
-        self.installed.insert(address, now + ADDRESS_LIFETIME);
+    /// Puts an address on the link or prolongs it, until then.
+    pub fn install(&mut self, address: IpAddr, until: Instant) {
+        self.installed.insert(address, until);
     }
 
     /// Takes it off; true when it was there.

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bascule_core::node::io::{FenceState, Input};
 use bascule_core::types::{LinkId, Slot};
@@ -28,9 +29,9 @@ const SOCKET_BUFFER: usize = 800;
 /// Work of the netlink thread.
 #[derive(Clone, Debug)]
 pub(crate) enum Netlink {
-    Install(Slot, Vec<IpAddr>),
+    Install(Slot, Vec<IpAddr>, Duration),
     Remove(Slot, Vec<IpAddr>),
-    Renew(Vec<(LinkId, IpAddr)>),
+    Renew(Vec<(LinkId, IpAddr)>, Duration),
 }
 
 /// Something that will happen.

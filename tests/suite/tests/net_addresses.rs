@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bascule::net::NetError;
 use bascule::net::netlink::{MARKER, NetEvent, Netlink};
+use bascule_core::node::ADDRESS_LIFETIME;
 use bascule_core::node::io::LinkInfo;
 use bascule_core::types::{LinkId, Mac};
 use bascule_suite::net::{PATIENCE, Pair, add_marked, address, index, ip, marker, wait_for};
@@ -79,7 +80,7 @@ fn an_installed_address_has_marker_lifetime_and_flags() -> Result<()> {
     on_node(&pair, async |a0| {
         let (netlink, mut events, _) = start().await?;
         let local = "fe80::200:5eff:fe00:233";
-        netlink.install(a0, &[v4(), v6(), local.parse()?]).await?;
+        netlink.install(a0, &[v4(), v6(), local.parse()?], ADDRESS_LIFETIME).await?;
         let info = address("a0", "10.9.0.100")?.context("10.9.0.100")?;
         assert_eq!((&info["prefixlen"], &info["scope"], marker(v4())?), (&32.into(), &"global".into(), Some(MARKER)));
         assert!((9..=10).contains(&info["valid_life_time"].as_u64().unwrap_or(0)), "{info}");
@@ -121,12 +122,12 @@ fn renewal_prolongs_and_a_batch_of_many_is_one_call() -> Result<()> {
     on_node(&pair, async |a0| {
         let (netlink, _events, _) = start().await?;
         let many: Vec<IpAddr> = (0..200).map(|i| IpAddr::from([10, 10, 0, i])).collect();
-        netlink.install(a0, &many).await?;
+        netlink.install(a0, &many, ADDRESS_LIFETIME).await?;
         let left = || anyhow::Ok(address("a0", "10.10.0.199")?.context("the last one")?["valid_life_time"].as_u64());
         wait_for("the lifetime to run", || Ok((left()? <= Some(8)).then_some(())))?;
         let batch: Vec<_> = many.iter().map(|address| (a0, *address)).collect();
         let begin = Instant::now();
-        netlink.renew(&batch).await?;
+        netlink.renew(&batch, ADDRESS_LIFETIME).await?;
         println!("renewed {} addresses in {:?}", batch.len(), begin.elapsed());
         assert!(left()? >= Some(9));
         netlink.remove(a0, &many).await?;
@@ -142,7 +143,7 @@ fn an_address_removed_by_hand_is_reported_within_50_ms() -> Result<()> {
         let (netlink, mut events, _) = start().await?;
         let mut slowest = Duration::ZERO;
         for (address, prefix) in [(v4(), 32), (v6(), 128)].into_iter().cycle().take(20) {
-            netlink.install(a0, &[address]).await?;
+            netlink.install(a0, &[address], ADDRESS_LIFETIME).await?;
             ip(&format!("addr del {address}/{prefix} dev a0"))?;
             let begin = Instant::now();
             assert_eq!(lost(&mut events).await?, (a0, address));
@@ -159,10 +160,10 @@ fn an_address_whose_marker_was_taken_is_lost_and_can_be_retaken() -> Result<()> 
     let pair = Pair::new()?;
     on_node(&pair, async |a0| {
         let (netlink, mut events, _) = start().await?;
-        netlink.install(a0, &[v4()]).await?;
+        netlink.install(a0, &[v4()], ADDRESS_LIFETIME).await?;
         ip("addr replace 10.9.0.100/32 dev a0")?;
         assert_eq!(lost(&mut events).await?, (a0, v4()));
-        netlink.install(a0, &[v4()]).await?;
+        netlink.install(a0, &[v4()], ADDRESS_LIFETIME).await?;
         let info = address("a0", "10.9.0.100")?.context("10.9.0.100")?;
         assert_eq!(marker(v4())?, Some(MARKER));
         assert!(info["valid_life_time"].as_u64() <= Some(10));
@@ -175,7 +176,7 @@ fn removal_takes_only_ours_and_is_content_when_there_is_nothing() -> Result<()> 
     let pair = Pair::new()?;
     on_node(&pair, async |a0| {
         let (netlink, mut events, _) = start().await?;
-        netlink.install(a0, &[v4(), v6()]).await?;
+        netlink.install(a0, &[v4(), v6()], ADDRESS_LIFETIME).await?;
         netlink.remove(a0, &[v4(), v6()]).await?;
         assert!(address("a0", "10.9.0.100")?.is_none() && address("a0", "2001:db8::100")?.is_none());
         netlink.remove(a0, &[v4(), v6()]).await?;
@@ -192,7 +193,9 @@ fn removal_takes_only_ours_and_is_content_when_there_is_nothing() -> Result<()> 
             }
         }
         netlink.remove(a0, &[v4(), v6()]).await?;
-        for result in [netlink.install(a0, &[v4()]).await, netlink.install(a0, &[v6()]).await] {
+        for result in
+            [netlink.install(a0, &[v4()], ADDRESS_LIFETIME).await, netlink.install(a0, &[v6()], ADDRESS_LIFETIME).await]
+        {
             assert!(matches!(result, Err(NetError::Foreign { .. })), "{result:?}");
         }
         for wanted in ["10.9.0.100", "2001:db8::100"] {
@@ -209,7 +212,7 @@ fn a_refusal_names_link_address_and_reason() -> Result<()> {
     let pair = Pair::new()?;
     on_node(&pair, async |_| {
         let (netlink, _events, _) = start().await?;
-        let error = netlink.install(LinkId(4000), &[v4()]).await.expect_err("there is no such link");
+        let error = netlink.install(LinkId(4000), &[v4()], ADDRESS_LIFETIME).await.expect_err("there is no such link");
         assert_eq!(error.to_string(), "cannot install 10.9.0.100 on link 4000: No such device (os error 19)");
         Ok(())
     })
@@ -239,7 +242,7 @@ fn a_sweep_removes_what_carries_our_marker_and_nothing_else() -> Result<()> {
         }
         assert!(netlink.sweep(&[]).await?.is_empty());
         // An event that comes after those of the sweep: the sweep itself is no loss.
-        netlink.install(a0, &[v4()]).await?;
+        netlink.install(a0, &[v4()], ADDRESS_LIFETIME).await?;
         ip("addr del 10.9.0.100/32 dev a0")?;
         assert_eq!(lost(&mut events).await?, (a0, v4()));
         assert!(events.try_recv().is_err());
@@ -283,7 +286,7 @@ fn without_renewal_an_address_is_gone_within_11_s_and_reported() -> Result<()> {
     on_node(&pair, async |a0| {
         let (netlink, mut events, _) = start().await?;
         let begin = Instant::now();
-        netlink.install(a0, &[v4(), v6()]).await?;
+        netlink.install(a0, &[v4(), v6()], ADDRESS_LIFETIME).await?;
         let mut gone = BTreeSet::new();
         while gone.len() < 2 {
             if let NetEvent::AddressLost { link, address } =

@@ -6,11 +6,12 @@ use core::time::Duration;
 use super::event::{Event, seconds};
 use super::group::{Claim, Env, Group, Timer};
 use super::io::Action;
+use super::{ADDRESS_LIFETIME, SHARD_LIFETIME};
 use crate::election::{Reason, vrrp};
 use crate::fence::{Basis, FenceCtl, FenceRole, FenceWrite};
 use crate::handover;
 use crate::time::Instant;
-use crate::types::{Family, Role, Term};
+use crate::types::{Family, LinkId, Role, Term};
 use crate::wire::vrrp::{Advert, GROUP_V4, GROUP_V6, PRIORITY_RELEASE};
 
 /// From the first advert of a claim to its first announcement at least. The advert closes the kernel of whoever is displaced; what that
@@ -108,6 +109,17 @@ impl Group {
         self.term = Term((self.term.0 + 1).max(now.as_nanos()));
     }
 
+    /// Has addresses put on the link.
+    pub(super) fn put(&mut self, link: LinkId, addresses: Vec<IpAddr>) {
+        let lifetime = self.lifetime();
+        self.out.push_back(Action::Install { slot: self.slot, link, addresses, lifetime });
+    }
+
+    /// How long its addresses stay without a renewal.
+    pub(super) const fn lifetime(&self) -> Duration {
+        if self.config.shard.is_some() { SHARD_LIFETIME } else { ADDRESS_LIFETIME }
+    }
+
     /// Puts the addresses on the link, unless the grant had them put there.
     pub(super) fn install(&mut self, now: Instant) {
         self.timers.stop(Timer::Prepared);
@@ -118,7 +130,7 @@ impl Group {
             } else {
                 let addresses = self.config.owned();
                 self.installed = Some((link, addresses.clone()));
-                self.out.push_back(Action::Install { slot: self.slot, link, addresses });
+                self.put(link, addresses);
             }
             // By the next call after this one the actions of this one, the advert among them, have been carried out.
             self.timers.set(Timer::Announce, now + Duration::from_nanos(1));

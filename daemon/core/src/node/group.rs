@@ -345,7 +345,7 @@ impl Group {
                 self.remove(link, self.removing.clone());
             }
             if !new.is_empty() {
-                self.out.push_back(Action::Install { slot: self.slot, link, addresses: new.clone() });
+                self.put(link, new.clone());
                 self.announcer.add(new, now);
             }
         }

@@ -233,6 +233,8 @@ pub enum Action {
         link: LinkId,
         /// Which.
         addresses: Vec<IpAddr>,
+        /// After so long without a renewal they are gone.
+        lifetime: Duration,
     },
     /// Take addresses off a link, then feed `Input::Removed`: the fence guards them until then. Failing that, they leave by their lifetime
     /// and stay guarded.
@@ -265,7 +267,12 @@ pub enum Action {
     /// Wishes about routes that changed, for the speaker. The latest wish of an address holds; none may be lost.
     Routes(Vec<RouteWish>),
     /// Prolong the lifetime of these addresses, in one batch.
-    Renew(Vec<(LinkId, IpAddr)>),
+    Renew {
+        /// Which, and where.
+        addresses: Vec<(LinkId, IpAddr)>,
+        /// From now on.
+        lifetime: Duration,
+    },
     /// For the driver of a lease elector; what it says is fed as `Input::Word`. None may be lost.
     Elect {
         /// Which.

@@ -7,7 +7,6 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use super::ADDRESS_LIFETIME;
 use super::config::LeaseConfig;
 use super::event::Event;
 use super::group::{Claim, Env, Group, RETRY, Timer};
@@ -19,8 +18,8 @@ use crate::fence::{Basis, FenceRole};
 use crate::time::Instant;
 use crate::types::{Mac, Role, Term};
 
-/// Addresses that could not be taken off have ended by their lifetime then, and the fence has dropped what came for them.
-const ADDRESSES_END: Duration = ADDRESS_LIFETIME.saturating_add(Duration::from_secs(1));
+/// So long after their lifetime addresses that could not be taken off have ended, and the fence has dropped what came for them.
+const ADDRESSES_END: Duration = Duration::from_secs(1);
 
 /// The name of a node in the record of a lease. An underscore is in no node name, so that kube-vip, which writes the bare name, never
 /// takes our lease for its own when both run on one node (ADR 0011).
@@ -176,6 +175,7 @@ impl Group {
     pub(super) fn handle_word(&mut self, word: Word, env: &Env<'_>, now: Instant) {
         let group = self.config.name.clone();
         self.expire_lease(env, now);
+        let addresses_end = self.lifetime() + ADDRESSES_END;
         let Some(tenure) = self.lease.as_mut() else { return };
         match word {
             Word::Claim { term, epoch, deadline } => {
@@ -194,7 +194,7 @@ impl Group {
             Word::Close { term, reason } => {
                 tenure.closing = tenure.claimed == Some(term);
                 if tenure.closing {
-                    self.timers.set(Timer::Closed, now + ADDRESSES_END);
+                    self.timers.set(Timer::Closed, now + addresses_end);
                 }
                 if tenure.role == Role::Active && self.term == term {
                     self.lease_close(Role::Backup, meaning(reason), env, now);

@@ -48,8 +48,13 @@ use crate::types::{LinkId, Role, Slot};
 
 /// Lifetime of an address that we put on a link: the kernel removes it by itself when nobody renews it.
 pub const ADDRESS_LIFETIME: Duration = Duration::from_secs(10);
+/// The same of a shard's address. There are thousands, and for each renewal the kernel walks along all addresses of the link
+/// (`find_matching_ifa` of net/ipv4/devinet.c). The fence is what silences a daemon that stands still; the lifetime only clears up after it.
+pub const SHARD_LIFETIME: Duration = Duration::from_secs(30);
 /// Addresses are renewed this often, all in one batch: two renewals may be lost.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(4);
+/// Those of shards every so many times.
+const SHARD_RENEWALS: u32 = 3;
 /// Slots of the fence.
 pub const SLOTS: u32 = 1024;
 
@@ -78,6 +83,8 @@ pub struct Node {
     routes_changed: bool,
     gates: Vec<Gate>,
     renew: Instant,
+    /// So many renewals without the addresses of shards come first.
+    spared: u32,
     /// Moves that wait for the group's owner to change: (command, group, wanted node, deadline).
     moves: Vec<PendingMove>,
     refused: [Option<Instant>; 2],
@@ -105,6 +112,7 @@ impl Node {
             routes_changed: false,
             gates: Vec::new(),
             renew: now + RENEW_INTERVAL,
+            spared: SHARD_RENEWALS - 1,
             moves: Vec::new(),
             refused: [None; 2],
             actions: VecDeque::new(),
@@ -189,18 +197,26 @@ impl Node {
         });
         if self.renew <= now {
             self.renew = now + RENEW_INTERVAL;
-            let held: Vec<(LinkId, IpAddr)> = self
-                .groups
-                .iter()
-                .chain(&self.leaving)
-                .filter_map(|g| g.installed.as_ref())
-                .flat_map(|(link, list)| list.iter().map(|a| (*link, *a)))
-                .collect();
-            if !held.is_empty() {
-                self.actions.push_back(Action::Renew(held));
+            self.renew_held(false);
+            if let Some(left) = self.spared.checked_sub(1) {
+                self.spared = left;
+            } else {
+                self.spared = SHARD_RENEWALS - 1;
+                self.renew_held(true);
             }
         }
         self.collect(now);
+    }
+
+    /// Prolongs what groups hold: those that are shards, or those that are not.
+    fn renew_held(&mut self, shards: bool) {
+        let groups = self.groups.iter().chain(&self.leaving).filter(|g| g.config.shard.is_some() == shards);
+        let held = groups.filter_map(|g| g.installed.as_ref());
+        let addresses: Vec<(LinkId, IpAddr)> = held.flat_map(|(link, list)| list.iter().map(|a| (*link, *a))).collect();
+        if !addresses.is_empty() {
+            let lifetime = if shards { SHARD_LIFETIME } else { ADDRESS_LIFETIME };
+            self.actions.push_back(Action::Renew { addresses, lifetime });
+        }
     }
 
     /// Shards whose interval is the same send their adverts at one time: a node that owns many wakes itself and everybody who hears it once

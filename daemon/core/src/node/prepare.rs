@@ -7,7 +7,6 @@
 use core::net::IpAddr;
 
 use super::group::{Env, Group, Timer};
-use super::io::Action;
 use crate::election::grace::Granter;
 use crate::election::vrrp::Heard;
 use crate::time::Instant;
@@ -40,7 +39,7 @@ impl Group {
         self.prepared = Some(Prepared { granter, until, installed: false });
         let addresses = self.config.owned();
         self.installed = Some((link, addresses.clone()));
-        self.out.push_back(Action::Install { slot: self.slot, link, addresses });
+        self.put(link, addresses);
     }
 
     /// The driver has put our addresses on the link.

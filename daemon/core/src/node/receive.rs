@@ -155,7 +155,7 @@ impl Group {
     pub(super) fn handle_address_lost(&mut self, address: IpAddr) {
         let Some((link, _)) = self.installed.as_ref().filter(|(_, held)| held.contains(&address)) else { return };
         let link = *link;
-        self.out.push_back(Action::Install { slot: self.slot, link, addresses: vec![address] });
+        self.put(link, vec![address]);
         self.report(Event::AddressRestored { group: self.config.name.clone(), address });
     }
 

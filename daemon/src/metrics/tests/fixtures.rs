@@ -186,7 +186,9 @@ pub(crate) fn reports() -> bascule_k8s::ReportState {
 pub(crate) fn in_force() -> crate::handle::intent::InForce {
     use bascule_core::service::plan::{NodeStanding, ObjectStanding, Plan, Refused, ServiceStanding};
     let vip: std::net::IpAddr = [10, 9, 7, 100].into();
-    let told = |name: &str, vips: Vec<_>, refused| ServiceStanding { name: name.to_owned(), vips, refused };
+    let told = |name: &str, vips: Vec<_>, refused| {
+        std::sync::Arc::new(ServiceStanding { name: name.to_owned(), vips, refused })
+    };
     let mut plan = Plan::default();
     plan.told = vec![told("shop/a", vec![vip], vec![]), told("shop/b", vec![], vec![Refused::Pending])];
     plan.standings = vec![NodeStanding { name: "n1".to_owned(), forwards: true, may_own: true, reasons: vec![] }];

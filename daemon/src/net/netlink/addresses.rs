@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use bascule_core::node::ADDRESS_LIFETIME;
 use bascule_core::types::LinkId;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{
@@ -22,8 +22,8 @@ const LOOPBACK: LinkId = LinkId(1);
 /// How long an address stays when nobody renews it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lifetime {
-    /// [`ADDRESS_LIFETIME`].
-    Short,
+    /// So long.
+    Short(Duration),
     /// Until it is removed.
     Endless,
 }
@@ -32,14 +32,14 @@ enum Lifetime {
 const ENDLESS: u32 = u32::MAX;
 
 impl Netlink {
-    /// Puts addresses on a link, or prolongs those that are there: /32 or /128, [`ADDRESS_LIFETIME`] valid, with our marker; IPv6 ones
+    /// Puts addresses on a link, or prolongs those that are there: /32 or /128, `lifetime` (whole seconds) valid, with our marker; IPv6 ones
     /// never chosen as a source (preferred lifetime 0) and without the kernel's duplicate address detection. One datagram for up to 64.
     ///
     /// # Errors
     /// The first refusal; the addresses that were not refused are on the link. [`NetError::Foreign`] when somebody else's is in the place
     /// of one: then nothing was done.
-    pub async fn install(&self, link: LinkId, addresses: &[IpAddr]) -> Result<(), NetError> {
-        self.claim(link, addresses, Lifetime::Short).await
+    pub async fn install(&self, link: LinkId, addresses: &[IpAddr], lifetime: Duration) -> Result<(), NetError> {
+        self.claim(link, addresses, Lifetime::Short(lifetime)).await
     }
 
     /// Like [`Self::install`], for addresses that stay until they are removed: those of an anycast VIP on the loopback link, which outlive
@@ -71,12 +71,12 @@ impl Netlink {
         self.put("install", &targets, lifetime).await
     }
 
-    /// Prolongs the lifetime of addresses on any links, in one batch. One that is gone meanwhile is put back.
+    /// Prolongs the lifetime of addresses on any links to `lifetime` (whole seconds) from now, in one batch. One that is gone meanwhile is put back.
     ///
     /// # Errors
     /// The first refusal; all others were renewed.
-    pub async fn renew(&self, addresses: &[(LinkId, IpAddr)]) -> Result<(), NetError> {
-        self.put("renew", addresses, Lifetime::Short).await
+    pub async fn renew(&self, addresses: &[(LinkId, IpAddr)], lifetime: Duration) -> Result<(), NetError> {
+        self.put("renew", addresses, Lifetime::Short(lifetime)).await
     }
 
     /// Takes addresses off a link. Gone already is success, and so is a link that is gone; an address without our marker stays.
@@ -208,7 +208,7 @@ fn ours(link: LinkId, address: IpAddr, lifetime: Lifetime, marker: u8) -> Addres
     let mut message = message(link, address, host_prefix(address));
     let mut times = CacheInfo::default();
     times.ifa_valid = match lifetime {
-        Lifetime::Short => u32::try_from(ADDRESS_LIFETIME.as_secs()).unwrap_or(ENDLESS),
+        Lifetime::Short(lifetime) => u32::try_from(lifetime.as_secs()).unwrap_or(ENDLESS),
         Lifetime::Endless => ENDLESS,
     };
     message.header.scope = AddressScope::Universe;

@@ -30,9 +30,11 @@ impl World {
                     self.after(n, Point::Granted);
                 }
             }
-            Action::Install { slot, addresses, .. } => self.ask_netlink(n, Netlink::Install(slot, addresses)),
+            Action::Install { slot, addresses, lifetime, .. } => {
+                self.ask_netlink(n, Netlink::Install(slot, addresses, lifetime));
+            }
             Action::Remove { slot, addresses, .. } => self.ask_netlink(n, Netlink::Remove(slot, addresses)),
-            Action::Renew(held) => self.ask_netlink(n, Netlink::Renew(held)),
+            Action::Renew { addresses, lifetime } => self.ask_netlink(n, Netlink::Renew(addresses, lifetime)),
             // No scenario has a VIP with routes: ownership is what is judged here.
             // None has a lease either: `election/lease/tests` of the core has a world for those.
             Action::Hold { .. } | Action::Release { .. } | Action::Routes(_) | Action::Elect { .. } => {}
@@ -97,8 +99,8 @@ impl World {
         let Some(work) = p.netlink.pop_front() else { return };
         let long = if lifeless { shown + core::time::Duration::from_secs(3600) } else { shown };
         match work {
-            Netlink::Install(slot, addresses) => {
-                addresses.iter().for_each(|a| host.kernel.install(*a, long));
+            Netlink::Install(slot, addresses, lifetime) => {
+                addresses.iter().for_each(|a| host.kernel.install(*a, long + lifetime));
                 self.say(|| format!("n{n} kernel: {addresses:?} on the link"));
                 self.tell(n, Rx::Told(Input::Installed(slot)));
             }
@@ -111,7 +113,9 @@ impl World {
                 }
                 self.tell(n, Rx::Told(Input::Removed(slot)));
             }
-            Netlink::Renew(held) => held.iter().for_each(|(_, a)| host.kernel.install(*a, long)),
+            Netlink::Renew(held, lifetime) => {
+                held.iter().for_each(|(_, a)| host.kernel.install(*a, long + lifetime));
+            }
         }
     }
 }
@@ -127,7 +131,7 @@ pub(super) fn point_of(action: &Action) -> Option<Point> {
         | Action::Release { .. }
         | Action::Routes(_)
         | Action::Elect { .. }
-        | Action::Renew(_)
+        | Action::Renew { .. }
         | Action::Probe { .. }
         | Action::Report(_)
         | Action::CommandDone { .. }

@@ -226,7 +226,7 @@ fn held_addresses_are_renewed_in_one_batch_every_4_s() {
     let mut rig = Rig::active(node(1, vec![group(254), second]));
     rig.run(9_000);
     let renewals: Vec<String> = rig.take().into_iter().filter(|w| w.starts_with("renew")).collect();
-    assert_eq!(renewals, ["renew 3", "renew 3"]);
+    assert_eq!(renewals, ["renew 3 for 10s", "renew 3 for 10s"]);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn word(action: &Action, keys: &Keys) -> String {
         }
         Action::Install { addresses, .. } => format!("install {}", list(addresses)),
         Action::Remove { addresses, .. } => format!("remove {}", list(addresses)),
-        Action::Renew(list) => format!("renew {}", list.len()),
+        Action::Renew { addresses, lifetime } => format!("renew {} for {lifetime:?}", addresses.len()),
         Action::Hold { addresses, .. } => format!("hold {}", list(addresses)),
         Action::Release { addresses, .. } => format!("release {}", list(addresses)),
         Action::Routes(wishes) => {
@@ -285,7 +285,7 @@ impl Lan {
             Action::Hold { id, .. } => self.flying.push((later, from, Flight::Held(*id))),
             Action::Release { id, .. } => self.flying.push((later, from, Flight::Released(*id))),
             Action::Fence(_)
-            | Action::Renew(_)
+            | Action::Renew { .. }
             | Action::Routes(_)
             | Action::Elect { .. }
             | Action::Probe { .. }

@@ -27,6 +27,27 @@ fn heard(rig: &mut Rig, from: u8, addresses: Vec<IpAddr>, priority: u8) {
     rig.input(Input::Vrrp { link: super::harness::LINK, src: ip(from), dst, ttl: 255, payload: &payload });
 }
 
+/// The kernel walks along all addresses of a link for each renewal, and shards have thousands.
+#[test]
+fn addresses_of_shards_live_longer_and_are_renewed_less_often() {
+    let other = GroupConfig { name: "web".into(), vrid: 52, addresses: vec![ip(101)], ..group(254) };
+    let mut rig = Rig::active(node(1, vec![shard(vec![ip(100)]), other]));
+    let renewals = |rig: &mut Rig, ms: u64| -> Vec<String> {
+        rig.run(ms);
+        rig.take().into_iter().filter(|what| what.starts_with("renew")).collect()
+    };
+    let mut all = renewals(&mut rig, 26_000);
+    all.sort();
+    let often = ["renew 1 for 10s"; 6];
+    assert_eq!(all, [&often[..], &["renew 1 for 30s"; 2]].concat(), "every 4 s, and every 12 s");
+    rig.reload(node(1, vec![shard(vec![ip(100), ip(102)])]));
+    let lives = |a: &Action| match a {
+        Action::Install { lifetime, .. } => Some(*lifetime),
+        _ => None,
+    };
+    assert_eq!(rig.owed.iter().filter_map(lives).collect::<Vec<_>>(), [SHARD_LIFETIME]);
+}
+
 #[test]
 fn an_empty_shard_is_elected_and_vips_come_and_go_in_it() {
     let mut rig = Rig::active(node(1, vec![shard(vec![])]));

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ impl fmt::Display for Limit {
 /// What is used up, service by service.
 pub(super) struct Used<'a> {
     limits: Limits,
-    owners: BTreeMap<ServiceKey, &'a str>,
+    owners: HashMap<ServiceKey, &'a str>,
     addresses: BTreeSet<IpAddr>,
     frames: BTreeSet<(IpAddr, u8)>,
     sources: usize,

@@ -174,8 +174,8 @@ pub struct Plan {
     pub services: Vec<Arc<ServiceSpec>>,
     /// `healthCheckNodePort` by namespace and name.
     pub health: BTreeMap<String, HealthPort>,
-    /// Every service of the intent, in the order of `namespace/name`.
-    pub told: Vec<ServiceStanding>,
+    /// Every service of the intent, in the order of `namespace/name`. Shared with the plan before where nothing changed.
+    pub told: Vec<Arc<ServiceStanding>>,
     /// Every node of the intent, by name.
     pub standings: Vec<NodeStanding>,
     /// VIPs of every shard, whoever owns it.
@@ -240,7 +240,30 @@ pub fn shard_name(shard: ShardId) -> String {
 #[derive(Debug)]
 pub struct Planner {
     policy: PlanPolicy,
-    done: BTreeMap<String, (Arc<ServiceIntent>, Result<Wishes, NotOurs>)>,
+    done: BTreeMap<String, Done>,
+}
+
+/// What a service came to.
+#[derive(Debug)]
+struct Done {
+    service: Arc<ServiceIntent>,
+    wishes: Result<Wishes, NotOurs>,
+    /// How it stands where nothing but itself is against it.
+    standing: Arc<ServiceStanding>,
+}
+
+impl Done {
+    fn new(name: &str, service: &Arc<ServiceIntent>, policy: &Policy) -> Self {
+        let wishes = translate(&service.service, &service.slices, policy);
+        let (vips, refused) = match &wishes {
+            Err(why) => (BTreeSet::new(), vec![Refused::NotOurs(why.clone())]),
+            // A service may have an address and no port only for a moment; then nothing is announced of it.
+            Ok(wishes) if wishes.services.is_empty() => (BTreeSet::new(), vec![Refused::Pending]),
+            Ok(wishes) => (wishes.services.iter().map(|spec| spec.vip).collect(), Vec::new()),
+        };
+        let standing = ServiceStanding { name: name.to_owned(), vips: vips.into_iter().collect(), refused };
+        Self { service: Arc::clone(service), wishes, standing: Arc::new(standing) }
+    }
 }
 
 impl Planner {
@@ -274,27 +297,26 @@ impl Planner {
             nodes: crew.nodes.clone(),
             standings: crew.standings.clone(),
             may: crew.may.clone(),
+            services: Vec::with_capacity(self.done.len()),
+            told: Vec::with_capacity(self.done.len()),
             ..Plan::default()
         };
         let mut used = Used::new(&self.policy);
-        // VIPs that this node may announce, as far as all of their services agree.
+        // Where every node announces: VIPs that this one may, as far as all of their services agree.
         let mut announced: BTreeMap<IpAddr, bool> = BTreeMap::new();
         let mut holders: BTreeMap<IpAddr, Vec<&KubeService>> = BTreeMap::new();
         // Whose the plan's services are, in their order.
-        let mut of: Vec<&KubeService> = Vec::new();
-        for (name, (service, wishes)) in &self.done {
-            let told = match wishes {
-                Err(why) => {
-                    ServiceStanding { name: name.clone(), vips: vec![], refused: vec![Refused::NotOurs(why.clone())] }
-                }
-                Ok(wishes) => self.take(name, wishes, &crew, &mut used, &mut plan),
-            };
-            of.resize(plan.services.len(), &service.service);
-            if let Ok(wishes) = wishes {
+        let mut of: Vec<&KubeService> = Vec::with_capacity(self.done.len());
+        for (name, done) in &self.done {
+            let told = self.take(name, done, &crew, &mut used, &mut plan);
+            of.resize(plan.services.len(), &done.service.service);
+            if let Ok(wishes) = &done.wishes {
                 for vip in &told.vips {
-                    let may = announced.entry(*vip).or_insert(true);
-                    *may &= wishes.may_own.contains(vip);
-                    holders.entry(*vip).or_default().push(&service.service);
+                    if self.policy.announce == Announce::Bgp {
+                        let may = announced.entry(*vip).or_insert(true);
+                        *may &= wishes.may_own.contains(vip);
+                    }
+                    holders.entry(*vip).or_default().push(&done.service.service);
                 }
                 if let (Some(health), false) = (wishes.health, told.vips.is_empty()) {
                     let _none = plan.health.insert(name.clone(), health);
@@ -314,7 +336,8 @@ impl Planner {
             };
         }
         let kind = if self.policy.announce == Announce::Bgp { "BgpAnnouncement" } else { "L2Announcement" };
-        for told in &mut plan.told {
+        for told in plan.told.iter_mut().filter(|told| told.vips.iter().any(|vip| nobodys.contains(vip))) {
+            let told = Arc::make_mut(told);
             let not = |vip: &IpAddr| nobodys.contains(vip).then_some(Refused::NotAnnounced { vip: *vip, kind });
             told.refused.extend(told.vips.iter().filter_map(not));
             told.vips.retain(|vip| !nobodys.contains(vip));
@@ -343,12 +366,12 @@ impl Planner {
             places.binary_search(&Arc::as_ptr(service)).is_ok()
         };
         let wanted = places(&mut intent.services.iter());
-        self.done.retain(|_, (service, _)| there(&wanted, service));
-        let known = places(&mut self.done.values().map(|(service, _)| service));
+        self.done.retain(|_, done| there(&wanted, &done.service));
+        let known = places(&mut self.done.values().map(|done| &done.service));
         for service in intent.services.iter().filter(|service| !there(&known, service)) {
             let name = format!("{}/{}", service.service.namespace, service.service.name);
-            let wishes = translate(&service.service, &service.slices, &self.policy.translate);
-            let _none = self.done.insert(name, (Arc::clone(service), wishes));
+            let done = Done::new(&name, service, &self.policy.translate);
+            let _none = self.done.insert(name, done);
         }
     }
 
@@ -356,37 +379,39 @@ impl Planner {
     fn take<'a>(
         &self,
         name: &'a str,
-        wishes: &Wishes,
+        done: &Done,
         crew: &Crew,
         used: &mut Used<'a>,
         plan: &mut Plan,
-    ) -> ServiceStanding {
-        let mut told = ServiceStanding { name: name.to_owned(), vips: Vec::new(), refused: Vec::new() };
-        // A service may have an address and no port only for a moment; then nothing is announced of it.
-        let vips: BTreeSet<IpAddr> = wishes.services.iter().map(|spec| spec.vip).collect();
-        if vips.is_empty() {
-            told.refused.push(Refused::Pending);
-        }
-        for vip in vips {
-            if let Some(why) = self.against(vip, crew) {
-                told.refused.push(why);
+    ) -> Arc<ServiceStanding> {
+        let Ok(wishes) = &done.wishes else { return Arc::clone(&done.standing) };
+        let (mut refused, mut lost) = (Vec::new(), Vec::new());
+        for vip in &done.standing.vips {
+            if let Some(why) = self.against(*vip, crew) {
+                refused.push(why);
+                lost.push(*vip);
                 continue;
             }
             let mut served = false;
-            for spec in wishes.services.iter().filter(|spec| spec.vip == vip) {
+            for spec in wishes.services.iter().filter(|spec| spec.vip == *vip) {
                 match used.take(name, spec) {
                     Ok(()) => {
                         served = true;
                         plan.services.push(Arc::clone(spec));
                     }
-                    Err(why) => told.refused.push(why),
+                    Err(why) => refused.push(why),
                 }
             }
-            if served {
-                told.vips.push(vip);
+            if !served {
+                lost.push(*vip);
             }
         }
-        told
+        // Mostly nothing is against it.
+        if refused.is_empty() {
+            return Arc::clone(&done.standing);
+        }
+        let vips = done.standing.vips.iter().copied().filter(|vip| !lost.contains(vip)).collect();
+        Arc::new(ServiceStanding { name: name.to_owned(), vips, refused })
     }
 
     fn against(&self, vip: IpAddr, crew: &Crew) -> Option<Refused> {
