@@ -107,6 +107,12 @@ pub fn unless_void<T, E>(
 }
 
 impl Traffic {
+    /// How late the probers were with what was due in this time.
+    pub fn late(&self, from: Stamp, until: Stamp) -> Duration {
+        let late = |prober: &UdpProber| prober.snapshot(from).lateness(from, until).worst();
+        self.probers.iter().map(late).max().unwrap_or_default()
+    }
+
     /// Ends it and counts.
     ///
     /// # Errors

@@ -25,8 +25,11 @@ pub struct KillPlan {
     pub traffic: (usize, usize),
     /// New connections after each kill.
     pub fresh: usize,
-    /// Kills of a daemon that runs, whose successor is started at once and finds everything as it left it.
+    /// Kills of a daemon that runs, whose successor is started at once and finds everything as it left it: so many that count.
     pub adoptions: u32,
+    /// One during which a prober was later than this does not count and is repeated: the machine was late, whoever was to run. As many are
+    /// repeated at most as there shall be.
+    pub allowance: Duration,
 }
 
 /// What the kills left and cost.
@@ -36,6 +39,8 @@ pub struct KillReport {
     pub start_ms: f64,
     /// From each kill of a daemon that ran until its successor says that programs, tables and ways are its own, milliseconds, in order of size.
     pub adopt_ms: Vec<f64>,
+    /// Kills of a daemon that ran which do not count: see [`KillPlan::allowance`].
+    pub void: u32,
     /// Kills after which the links of a device were not those from before, in words.
     pub links: Vec<String>,
     /// New connections that did not open, of how many.
@@ -120,21 +125,29 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
     for n in fleet.ids() {
         upgrade(fleet, n, &mut sizes)?;
     }
-    let mut adopt_ms = Vec::new();
-    for adoption in 0..plan.adoptions {
+    let (mut adopt_ms, mut void, mut adoption) = (Vec::new(), 0, 0);
+    while adoption < plan.adoptions + void.min(plan.adoptions) {
         let n = fleet.ids().nth(dice.below(count)).expect("one of them");
         let killed = fleet.daemon(n).process.sigkill()?;
         events.push((killed, format!("adoption {adoption} at n{n}")));
         fleet.crew.node_mut(n).daemon = None;
         fleet.start(n, SIZES[sizes[index(n)]])?;
         fleet.wait_on(n)?;
-        let took = Stamp::now().since(killed).as_secs_f64() * 1e3;
-        each(&format!("adoption {adoption}: n{n} after {took:.0} ms"));
+        let stood = Stamp::now();
+        let (took, late) = (stood.since(killed).as_secs_f64() * 1e3, traffic.late(killed, stood));
+        let counts = late <= plan.allowance;
+        let says = if counts { String::new() } else { format!(", void: a prober was late by {late:?}") };
+        each(&format!("adoption {adoption}: n{n} after {took:.0} ms{says}"));
         let now = link_ids(fleet, n)?;
         if now != before[index(n)] {
             links.push(format!("adoption {adoption} at n{n}: {now:?}, before {:?}", before[index(n)]));
         }
-        adopt_ms.push(took);
+        if counts {
+            adopt_ms.push(took);
+        } else {
+            void += 1;
+        }
+        adoption += 1;
     }
     adopt_ms.sort_by(f64::total_cmp);
     events.push((Stamp::now(), "the last upgrades".to_owned()));
@@ -153,7 +166,7 @@ pub fn kills(fleet: &mut Fleet, plan: KillPlan, mut each: impl FnMut(&str)) -> R
         Some((when, what)) => format!("a datagram was lost {:?} after {what}", at.since(*when)),
         None => "a datagram was lost before the first event".to_owned(),
     }));
-    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, adopt_ms, links, refused, toll, traces, leftovers })
+    Ok(KillReport { start_ms: longest.as_secs_f64() * 1e3, adopt_ms, void, links, refused, toll, traces, leftovers })
 }
 
 fn index(n: u16) -> usize {
