@@ -2,7 +2,7 @@
 //! proven or says what is missing, what it names exists, and the count below the table is the table's. That named tests exist is
 //! [`super::names`]' matter, which reads this page too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,6 +14,8 @@ pub(super) const PAGE: &str = "docs/sites-faults.md";
 const SCENES: &str = "tests/sim/src/sites/scene.rs";
 /// Scenes of the demo.
 const DEMO: &str = "bench/src/sites/scene.rs";
+/// Benches; one with scenes is a folder with a file for each.
+const BENCHES: &str = "bench/src/bin";
 
 /// Rows of show 2 of the sites issue.
 const ROWS: [&str; 27] = [
@@ -29,11 +31,18 @@ struct Known {
     drills: Vec<&'static str>,
     /// `demo NAME`: the source that has the names as strings.
     demo: String,
+    /// `bench scale: flip`: scenes that hold a bound, as `scale: flip`.
+    benches: Vec<String>,
 }
 
 pub(super) fn check(root: &Path) -> Result<()> {
     let read = |file: &str| std::fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"));
-    let known = Known { simulated: classes(&read(SCENES)?), drills: drill::names()?, demo: read(DEMO)? };
+    let known = Known {
+        simulated: classes(&read(SCENES)?),
+        drills: drill::names()?,
+        demo: read(DEMO)?,
+        benches: benches(&root.join(BENCHES))?,
+    };
     let wrong = violations(&read(PAGE)?, &known);
     if !wrong.is_empty() {
         bail!("{PAGE}:\n    {}", wrong.join("\n    "));
@@ -46,6 +55,31 @@ fn classes(source: &str) -> Vec<String> {
     let list = source.split_once("pub const ALL").and_then(|(_, rest)| rest.split_once("];"));
     let words = list.map_or("", |(list, _)| list).split(|c: char| !c.is_alphanumeric());
     words.filter(|word| word.starts_with('F')).map(str::to_owned).collect()
+}
+
+/// Scenes of benches that hold a bound.
+fn benches(dir: &Path) -> Result<Vec<String>> {
+    let list = |dir: &Path| -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+        entries.map(|entry| Ok(entry.context("directory entry")?.path())).collect()
+    };
+    let read = |file: &Path| std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+    let stem = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+    let mut found = Vec::new();
+    for bench in list(dir)?.iter().filter(|path| path.join("main.rs").is_file()) {
+        let main = read(&bench.join("main.rs"))?;
+        for file in list(bench)?.iter().filter(|file| file.is_file()) {
+            if bounded(&main, &stem(file), &read(file)?) {
+                found.push(format!("{}: {}", stem(bench), stem(file)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A scene can be asked for by its name, and a row of it can fail.
+fn bounded(main: &str, scene: &str, source: &str) -> bool {
+    main.contains(&format!("\"{scene}\"")) && [".at_most(", ".at_least("].iter().any(|bound| source.contains(bound))
 }
 
 /// One row of the table.
@@ -105,8 +139,12 @@ fn unknown(name: &str, known: &Known) -> Option<String> {
     let there = match name.split_once(' ') {
         Some(("sim", row)) => known.simulated.iter().any(|class| class == row),
         Some(("drill", drill)) => known.drills.contains(&drill),
+        Some(("bench", scene)) => known.benches.iter().any(|known| known == scene),
         Some(("demo", scene)) => known.demo.contains(&format!("\"{scene}\"")),
-        _ => return (!name.contains(".rs::")).then(|| format!("`{name}` is neither a test, a drill nor a scene")),
+        _ => {
+            return (!name.contains(".rs::"))
+                .then(|| format!("`{name}` is neither a test, a drill, a bench nor a scene"));
+        }
     };
     (!there).then(|| format!("there is no `{name}`"))
 }
@@ -120,6 +158,7 @@ mod tests {
             simulated: classes("pub const ALL: [Self; 2] = [\n Self::F3,\n Self::F14,\n ];\n Self::F9"),
             drills: vec!["site-seeds"],
             demo: "Self::Death => \"sites: site death\",".to_owned(),
+            benches: vec!["scale: flip".to_owned()],
         }
     }
 
@@ -131,14 +170,22 @@ mod tests {
 
     #[test]
     fn a_table_that_is_whole_and_names_what_exists_is_accepted() {
-        for proof in ["`sim F14`", "`drill site-seeds`", "`demo sites: site death`", "the test `a/b.rs::one`"] {
+        for proof in [
+            "`sim F14`",
+            "`drill site-seeds`",
+            "`demo sites: site death`",
+            "`bench scale: flip`",
+            "the test `a/b.rs::one`",
+        ] {
             assert_eq!(violations(&page(proof, |_| None), &known()), Vec::<String>::new());
         }
     }
 
     #[test]
     fn what_does_not_exist_is_found() {
-        for proof in ["`sim F9`", "`drill none`", "`demo sites: death`", "`a scene`"] {
+        for proof in
+            ["`sim F9`", "`drill none`", "`demo sites: death`", "`bench scale: one`", "`bench scale`", "`a scene`"]
+        {
             let wrong = violations(
                 &page("`sim F3`", |row| (row == "F7").then(|| format!("| F7 | | | {proof} | |\n"))),
                 &known(),
@@ -146,6 +193,17 @@ mod tests {
             assert_eq!(wrong.len(), 1, "{wrong:?}");
             assert!(wrong[0].starts_with("line 7: "), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_scene_of_a_bench_counts_when_it_can_be_asked_for_and_can_fail() {
+        let (main, bound) =
+            ("const SCENES: [&str; 1] = [\"flip\"];", "report.at_most(scene, metric, worst, \"ms\", BOUND, RUNS);");
+        assert!(bounded(main, "flip", bound));
+        assert!(!bounded(main, "flip", "report.note(scene, metric, worst, \"ms\", RUNS);"), "nothing of it can fail");
+        assert!(!bounded(main, "flap", bound), "nobody can ask for it");
+        let known = benches(&crate::sh::root().join(BENCHES)).unwrap();
+        assert!(known.iter().any(|name| name == "scale: flip"), "{known:?}");
     }
 
     #[test]
