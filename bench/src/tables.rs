@@ -213,6 +213,7 @@ fn service(number: u16) -> ServiceSpec {
         when_all_fail: WhenAllFail::Keep,
         when_unplaced: WhenUnplaced::Direct,
         draining: false,
+        elsewhere: false,
         endpoints: Arc::new((0..ENDPOINTS).map(endpoint).collect()),
     }
 }

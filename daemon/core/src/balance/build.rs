@@ -72,7 +72,7 @@ impl Balancer {
         service.starved = starved;
         service.built = true;
         let forgotten = forget(service, room, now);
-        let serves = !held && service.serving().next().is_some() && !self.nodes.service_draining(service);
+        let serves = !held && service.serving().next().is_some() && !self.nodes.is_closed(service);
         let away = self.sites.split(service.owners.as_deref(), &self.nodes).has_others();
         let open = (serves || away) && service.nodes.table.rows > 0;
         self.vips.join(service, open, held, room);
@@ -140,7 +140,7 @@ fn entries(
             let _since = local.gone.get_or_insert(now);
         }
     }
-    let closed = nodes.service_draining(service);
+    let closed = nodes.is_closed(service);
     // Nodes hear of a drained node one after the other: until all have, new connections still come here, and nothing is wrong with them.
     let late = nodes.is_draining(&nodes.this) && service.serving().next().is_some();
     let welcome = |known: &Known| known.serving || (late && known.state() == State::Ready);

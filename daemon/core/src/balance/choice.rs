@@ -64,6 +64,13 @@ impl Nodes {
         service.spec.draining || self.is_drained(|| DrainTarget::Service(service.key))
     }
 
+    /// A service that drains and that no other site has takes nothing new. One that others have goes on: they hear of it one after the other and
+    /// send until they have, and nothing is wrong with the endpoints. Where new connections go is the policy's, which hears of it by
+    /// [`super::serving::Serving`]: what still comes when all have heard comes because nobody else is there.
+    pub(super) fn is_closed(&self, service: &Service) -> bool {
+        self.service_draining(service) && !service.spec.elsewhere
+    }
+
     /// By hand. Mostly nothing is, and then nothing is to be looked for.
     fn is_drained(&self, target: impl FnOnce() -> DrainTarget) -> bool {
         !self.drained.is_empty() && self.drained.contains(&target())

@@ -11,7 +11,7 @@ pub struct Serving {
     pub ready: u16,
     /// Shall take some: those with a weight.
     pub expected: u16,
-    /// The service takes none, by configuration or because every node drains.
+    /// The service is to take none, by configuration or by hand.
     pub draining: bool,
 }
 

@@ -180,6 +180,8 @@ pub struct ServiceSpec {
     pub when_unplaced: WhenUnplaced,
     /// Takes no new connections, keeps those it has.
     pub draining: bool,
+    /// Other sites serve it too. While it drains here it is they who get new connections: what comes all the same is taken.
+    pub elsewhere: bool,
     /// Endpoints. Shared: a description is handed on from one part of the daemon to the next with every change of any other.
     pub endpoints: Arc<Vec<EndpointSpec>>,
 }

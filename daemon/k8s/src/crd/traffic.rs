@@ -39,7 +39,7 @@ fn part() -> Value {
                 "format": "int32", "minimum": 0, "maximum": WEIGHT_MAX},
             "capacity": capacity("New connections a second that it carries with all endpoints ready. Read by its own nodes."),
             "capacityPerEndpoint": capacity("The same, of each endpoint that is ready; instead of capacity."),
-            "draining": {"description": "It takes no new connections, and keeps those it has. Read by its own nodes; the other sites hear of it.", "type": "boolean"},
+            "draining": {"description": "New connections go to the other sites, as long as one serves; it keeps those it has. Read by its own nodes; the other sites hear of it.", "type": "boolean"},
         },
         "x-kubernetes-validations": [{
             "rule": "!has(self.capacity) || !has(self.capacityPerEndpoint)",

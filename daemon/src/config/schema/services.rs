@@ -80,7 +80,12 @@ pub(super) static SERVICE: Section = Section {
             Value("keep"),
             "New connections while no endpoint is ready: to those that were ready last, or to none.",
         ),
-        field("draining", Flag, Value("false"), "Takes no new connections; running ones stay."),
+        field(
+            "draining",
+            Flag,
+            Value("false"),
+            "Takes no new connections; running ones stay. With `sites` new ones go to the other sites, which hear of it: what they send until they have, and what no other site takes, is served.",
+        ),
         field(
             "check",
             Mapping(&CHECK),

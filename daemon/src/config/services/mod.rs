@@ -177,6 +177,7 @@ fn service(
             // Of a service of the file nobody behind us needs to know.
             when_unplaced: WhenUnplaced::Direct,
             draining: draining?,
+            elsewhere: map.has("sites"),
             endpoints: Arc::new(endpoints),
         })
     })();

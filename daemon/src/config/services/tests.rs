@@ -121,6 +121,7 @@ fn five_fields_make_a_service() {
         when_all_fail: WhenAllFail::Keep,
         when_unplaced: WhenUnplaced::Direct,
         draining: false,
+        elsewhere: false,
         endpoints: Arc::new(vec![
             endpoint("10-0-0-11-8080", "10.0.0.11", 8080, Some("n1")),
             endpoint("10-1-0-2-80", "10.1.0.2", 80, Some("n2")),

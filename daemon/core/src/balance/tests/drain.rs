@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::super::io::{DrainTarget, Report};
-use super::world::{World, config, endpoint, key, one_each, service};
-use crate::service::{EndpointId, EndpointSpec};
+use super::super::sites::SITE_BASE;
+use super::world::{World, config, endpoint, key, node, one_each, service};
+use crate::service::{EndpointId, EndpointSpec, NodeSpec};
+use crate::site::SiteId;
 
 /// Every home of `before` is still asked: by id where `renamed` says nothing.
 fn nobody_is_lost(before: &[super::super::rows::Row], after: &[super::super::rows::Row]) {
@@ -55,6 +57,43 @@ fn a_drained_service_moves_nothing_and_takes_nothing() {
     world.run_s(1);
     assert!(world.endpoints.values().all(|e| e.ready && !e.draining));
     assert!(world.answering.values().all(|a| *a));
+}
+
+/// Other sites hear of it by its summary, one node after the other: what they send until then is served, and so is what this site's own table has not
+/// yet given away.
+#[test]
+fn a_drained_service_of_several_sites_says_so_and_takes_what_still_comes() {
+    let drained = |on| {
+        let mut config = one_each(3);
+        let spec = Arc::make_mut(&mut config.services[0]);
+        (spec.draining, spec.elsewhere) = (on, true);
+        config.nodes.push(NodeSpec { site: 2, ..node(21) });
+        config
+    };
+    let mut world = World::with(drained(false));
+    let homes = world.homes(&key());
+    world.config(drained(true));
+    world.run_s(1);
+    let said = |world: &World| world.balancer.serving(&key()).map(|serving| (serving.ready, serving.draining));
+    assert_eq!(said(&world), Some((3, true)), "the summary of this site says that it drains");
+    let takes = |world: &World| {
+        world.endpoints.values().all(|e| e.ready && !e.draining) && world.answering.values().all(|answers| *answers)
+    };
+    assert!(takes(&world), "no table has changed yet");
+    assert_eq!(world.homes(&key()), homes);
+    // The policy has heard: new connections go there, and others may not have heard.
+    world.balancer.handle_sites(&key(), &[SiteId(2)], world.now);
+    world.run_s(1);
+    assert_eq!(world.homes(&key()).keys().copied().collect::<Vec<_>>(), [SITE_BASE | 2]);
+    assert!(takes(&world));
+    // Nobody else is there: as little a black hole as a drained node that is the only one.
+    world.balancer.handle_sites(&key(), &[], world.now);
+    world.run_s(1);
+    assert_eq!(world.homes(&key()), homes);
+    assert!(takes(&world));
+    world.config(drained(false));
+    world.run_s(1);
+    assert_eq!(said(&world), Some((3, false)));
 }
 
 #[test]

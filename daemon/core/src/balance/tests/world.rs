@@ -402,6 +402,7 @@ pub(super) fn service(endpoints: Vec<EndpointSpec>) -> ServiceSpec {
         when_all_fail: WhenAllFail::Keep,
         when_unplaced: WhenUnplaced::Direct,
         draining: false,
+        elsewhere: false,
         endpoints: Arc::new(endpoints),
     }
 }

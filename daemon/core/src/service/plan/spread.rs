@@ -77,8 +77,8 @@ impl PlanSites {
     }
 }
 
-/// What of `services`, which are those of `of`, is of several sites; their numbers, and whether they take anything, are set to what the
-/// policies say.
+/// What of `services`, which are those of `of`, is of several sites; their numbers, and whether they drain, are set to what the policies
+/// say.
 pub(super) fn spread(
     intent: &Intent,
     policy: &PlanPolicy,
@@ -119,8 +119,9 @@ pub(super) fn spread(
             let _first = ruling.against.get_or_insert(why);
             continue;
         }
-        if (spec.number, spec.draining) != (number, ruling.draining) {
-            *spec = Arc::new(ServiceSpec { number, draining: ruling.draining, ..ServiceSpec::clone(spec) });
+        if (spec.number, spec.draining, spec.elsewhere) != (number, ruling.draining, true) {
+            let (draining, elsewhere) = (ruling.draining, true);
+            *spec = Arc::new(ServiceSpec { number, draining, elsewhere, ..ServiceSpec::clone(spec) });
         }
         let _new = ruling.vips.insert(spec.vip);
         let (policy, capacity) = (ruling.policy.clone(), ruling.capacity);

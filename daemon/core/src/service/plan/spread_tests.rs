@@ -76,8 +76,9 @@ fn this_sites_part_alone_drains_here_and_says_what_it_carries() {
         let spread = plan.spreads.values().next().expect("one");
         assert_eq!(spread.policy.mode, Mode::LocalFirst);
         assert_eq!(spread.capacity, if draining { Capacity::Service(9) } else { Capacity::Unknown });
-        assert_eq!(plan.services[0].draining, draining);
-        assert!(!plan.services[1].draining, "it is not spread");
+        assert_eq!((plan.services[0].draining, plan.services[0].elsewhere), (draining, true));
+        let alone = &plan.services[1];
+        assert!(!alone.draining && !alone.elsewhere, "it is not spread");
     }
 }
 

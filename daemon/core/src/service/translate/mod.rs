@@ -161,6 +161,7 @@ fn spec(
         when_all_fail: WhenAllFail::Refuse,
         when_unplaced: policy.when_unplaced,
         draining: false,
+        elsewhere: false,
         endpoints: Arc::new(endpoints),
     }
 }

@@ -324,6 +324,40 @@ fn a_drained_service_goes_elsewhere_at_once_is_told_to_everybody_and_returns_slo
     assert_eq!(node.join.handle_undrain(SERVICE, at(node.now)), Err(Refused::None));
 }
 
+/// `draining: true` in the file: the same summary, so the same table here, the same record, and the same verdict at other sites.
+#[test]
+fn a_service_that_drains_by_its_file_moves_as_by_an_order_and_returns_slowly() {
+    let mut node = leading();
+    let said = |draining| Summary { ready: 4, expected: 4, draining, capacity: 100, demand: 0 };
+    node.join.handle_serving(WEB, Serving { draining: true, ..serving(4) }, at(node.now));
+    node.take();
+    assert_eq!((node.share(THERE), node.verdict(HERE)), (1.0, Some(Verdict::Draining)), "in the same step");
+    assert_eq!(written(&node, Key::Service(WEB)), Some(Some(Body::Service(said(true)))));
+    assert!(node.join.drains().is_empty(), "nobody has ordered it");
+    // An order beside it that is taken back leaves it drained.
+    assert_eq!(drain(&mut node, SERVICE, false), Ok(()));
+    assert_eq!(node.join.handle_undrain(SERVICE, at(node.now)), Ok(()));
+    node.run(1_000, &[]);
+    assert_eq!(node.share(THERE), 1.0);
+    node.join.handle_serving(WEB, serving(4), at(node.now));
+    node.take();
+    assert_eq!(written(&node, Key::Service(WEB)), Some(Some(Body::Service(said(false)))));
+    node.run(1_000, &[]);
+    assert!((0.01..0.2).contains(&node.share(HERE)), "a slow start: {}", node.share(HERE));
+}
+
+/// What the other end makes of it: the site that drains by its file is avoided as soon as its summary is there, and not before.
+#[test]
+fn a_site_that_drains_by_its_file_is_sent_to_until_its_word_is_there() {
+    let mut node = Node::new(None, &["a"]);
+    node.settled();
+    node.run(1_000, &[("a", true)]);
+    assert!((node.share(THERE) - 0.5).abs() < 0.01, "nothing has been heard: {}", node.share(THERE));
+    let summary = Some(Summary { ready: 4, expected: 4, draining: true, capacity: 100, demand: 0 });
+    node.fact(Source::Relay("a"), Fact::Summary { site: THERE, service: WEB, summary, age: Duration::ZERO });
+    assert_eq!((node.share(THERE), node.verdict(THERE)), (0.0, Some(Verdict::Draining)));
+}
+
 #[test]
 fn a_drain_is_refused_with_its_numbers_and_forced_all_the_same() {
     let mut node = leading();

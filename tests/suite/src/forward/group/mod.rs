@@ -272,6 +272,7 @@ impl Group {
             when_all_fail: WhenAllFail::Keep,
             when_unplaced: WhenUnplaced::Direct,
             draining: false,
+            elsewhere: false,
             endpoints: Arc::new(self.pods.iter().map(|(number, pod)| endpoint(*number, pod)).collect()),
         };
         Config { node: Some(name(id)), nodes: self.ids.iter().map(node).collect(), services: vec![Arc::new(service)] }
