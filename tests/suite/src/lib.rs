@@ -11,3 +11,4 @@ pub mod forward;
 pub mod image;
 pub mod manifests;
 pub mod net;
+pub mod pair;

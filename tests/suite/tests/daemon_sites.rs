@@ -1,162 +1,23 @@
 //! Two sites of real daemons: nodes n1 (relay) and n2 are one, n3 (relay) is the other; a LAN is the wide area between them. Certificates
 //! are made by `bascule pki`.
 
-use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::sites::{self, init, issue, page, secret_file};
+use bascule_lab::sites::{self, init, issue, page};
 use bascule_lab::{Direction, Filter, Netns, wait_for};
 use bascule_suite::cluster::Cluster;
+use bascule_suite::pair::{
+    PATIENCE, SHELF, VIP, WHOLE, answers, config, connect, live, secrets, serve, wait_page, wait_page_for,
+    wait_services,
+};
 use serde_json::{Value, json};
-
-const VIP: &str = "10.9.7.100";
-/// Long enough for the protocol's own waits (a relay listens for 3 s and learns for 10 s before it speaks, a share moves by a tenth a
-/// second) on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
-/// Until a site has its whole share whose path was down when its first word came, which a start of its only gateway may cause: 20 good
-/// slots of the path (10 s), 10 s on probation, and a slow start of 60 s.
-const WHOLE: Duration = Duration::from_secs(140);
-
-/// What a client connects to, and where endpoints listen.
-const SHOP: u16 = 7001;
-const SHELF: u16 = 7101;
-
-/// A server that gives its number to everybody, and everybody's bytes back, until the process ends.
-fn serve(netns: &Netns, number: u8) -> Result<()> {
-    let listener = netns.run(|| TcpListener::bind(("0.0.0.0", SHELF)))?;
-    let _ends_with_the_process = netns.spawn("shelf", move || {
-        for stream in listener.incoming().flatten() {
-            let _ends_with_its_client = std::thread::spawn(move || -> std::io::Result<()> {
-                let (mut stream, mut byte) = (stream, [number]);
-                // Whoever hangs up first is the test's matter.
-                loop {
-                    stream.write_all(&byte)?;
-                    stream.read_exact(&mut byte)?;
-                }
-            });
-        }
-    });
-    Ok(())
-}
-
-/// A connection to the VIP, and who answered it.
-fn connect(client: &Netns) -> Result<(u8, TcpStream)> {
-    let to = format!("{VIP}:{SHOP}").parse()?;
-    let mut stream = client.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut number = [0];
-    stream.read_exact(&mut number)?;
-    Ok((number[0], stream))
-}
-
-/// All of these connections live.
-fn live(held: &mut [(u8, TcpStream)]) -> Result<()> {
-    for (number, stream) in held {
-        let mut back = [0];
-        let both = stream.write_all(&[77]).and_then(|()| stream.read_exact(&mut back));
-        both.with_context(|| format!("a connection at endpoint {number}"))?;
-        ensure!(back == [77], "endpoint {number} gave {back:?}");
-    }
-    Ok(())
-}
 
 /// Largest segments that the ends of connections may send, as their kernel has them, and its own words.
 fn segments(netns: &Netns, which: &str) -> Result<(String, Vec<u32>)> {
     let text = netns.tool("ss", &["-Htin", "state", "established", which])?;
     let sizes = text.split_whitespace().filter_map(|word| word.strip_prefix("mss:")?.parse().ok()).collect();
     Ok((text, sizes))
-}
-
-/// Who answers `count` new connections to the VIP.
-fn answers(client: &Netns, count: usize) -> Result<BTreeSet<u8>> {
-    (0..count).map(|n| Ok(connect(client).with_context(|| format!("connection {n}"))?.0)).collect()
-}
-
-/// The file of node `n`.
-fn config(dir: &Path, n: usize) -> Value {
-    let (here, nodes): (&str, &[usize]) = if n == 3 { ("dc-b", &[3]) } else { ("dc-a", &[1, 2]) };
-    let gateway = |n: &usize| json!({ "name": format!("n{n}"), "id": n, "address": format!("10.9.0.{n}") });
-    let site = |id: u8, relay: usize, nodes: &[usize]| {
-        json!({
-            "id": id, "prefixes": ["10.9.7.0/24"],
-            "relays": [{ "name": format!("n{relay}"), "address": format!("10.9.0.{relay}:7845") }],
-            "gateways": nodes.iter().map(gateway).collect::<Vec<_>>(),
-        })
-    };
-    let mut sites = json!({ "dc-a": site(1, 1, &[1, 2]), "dc-b": site(2, 3, &[3]) });
-    let other = if n == 3 { "dc-a" } else { "dc-b" };
-    sites[other]["secretFile"] = json!(dir.join("pair.key"));
-    let mut own = json!({ "name": here, "domain": "sites.test", "certificates": dir.join(format!("pki-n{n}")), "clock": dir.join(format!("clock-n{n}")) });
-    if n != 2 {
-        own["relay"] = json!(format!("n{n}"));
-        own["incarnation"] = json!(dir.join(format!("incarnation-n{n}")));
-    }
-    let members: Vec<Value> = nodes
-        .iter()
-        .map(|n| json!({ "name": format!("n{n}"), "id": n, "addresses": [format!("10.9.0.{n}")] }))
-        .collect();
-    let endpoints: Vec<Value> = nodes
-        .iter()
-        .map(|n| json!({ "name": format!("e{n}"), "address": format!("10.9.0.{n}"), "port": 7100, "node": format!("n{n}") }))
-        .collect();
-    let shelves: Vec<Value> = endpoints
-        .iter()
-        .map(|endpoint| {
-            let mut shelf = endpoint.clone();
-            shelf["port"] = json!(SHELF);
-            shelf
-        })
-        .collect();
-    json!({
-        "node": format!("n{n}"),
-        // XDP on veth wants checksums that the lab's clients leave to their cards.
-        "forwarding": { "nodes": members, "keyFile": dir.join("forward.keys"), "hook": "tc" },
-        "site": own,
-        "sites": sites,
-        "services": [{
-            "name": "web", "number": 7, "vip": VIP, "port": 7000, "protocol": "udp", "endpoints": endpoints,
-            "sites": { "mode": "weighted", "each": { "dc-a": { "weight": 50 }, "dc-b": { "weight": 50 } } },
-        }, {
-            "name": "shop", "number": 8, "vip": VIP, "port": SHOP, "protocol": "tcp", "endpoints": shelves,
-            "sites": { "mode": "weighted", "each": { "dc-a": { "weight": 50 }, "dc-b": { "weight": 50 } } },
-        }],
-    })
-}
-
-/// Waits until `/sites` of a node is as wanted; the last page is in the error.
-fn wait_page(cluster: &mut Cluster, n: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
-    wait_page_for(PATIENCE, cluster, n, what, wanted)
-}
-
-fn wait_page_for(
-    patience: Duration,
-    cluster: &mut Cluster,
-    n: usize,
-    what: &str,
-    wanted: impl Fn(&Value) -> bool,
-) -> Result<Value> {
-    let daemon = cluster.daemon(n);
-    let mut last = Value::Null;
-    let found = wait_for(patience, what, || {
-        last = page(daemon)?;
-        wanted(&last).then(|| last.clone())
-    });
-    found.with_context(|| format!("n{n}: {last:#}"))
-}
-
-/// Waits until `bascule services` of a node says so; the last table is in the error.
-fn wait_services(cluster: &mut Cluster, n: usize, wanted: &str) -> Result<String> {
-    let daemon = cluster.daemon(n);
-    let mut last = String::new();
-    let found = wait_for(PATIENCE, wanted, || {
-        last = daemon.ctl(&["services"]).ok()?;
-        last.contains(wanted).then(|| last.clone())
-    });
-    found.with_context(|| format!("n{n}: {last}"))
 }
 
 /// Share of a site in what a page says of the service `web`.
@@ -174,9 +35,7 @@ const REFUSED: &str = "bascule_sites_refused_total{plane=\"state\",reason=";
 fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Result<()> {
     let mut cluster = Cluster::new("sites", 3)?;
     let dir = cluster.lab.directory().to_owned();
-    let key = "00112233445566778899aabbccddeeff";
-    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
-    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    secrets(&dir)?;
     let (ours, theirs) = (init(&dir.join("authority"))?, init(&dir.join("stranger"))?);
     issue(&ours, "1", "n1", &dir.join("pki-n1"))?;
     issue(&ours, "1", "n2", &dir.join("pki-n2"))?;
@@ -295,9 +154,7 @@ fn two_sites_meet_and_a_cut_path_moves_the_share_but_dead_relays_do_not() -> Res
 fn a_drain_moves_new_connections_and_nothing_else_and_can_be_taken_back() -> Result<()> {
     let mut cluster = Cluster::new("sitesd", 3)?;
     let dir = cluster.lab.directory().to_owned();
-    let key = "00112233445566778899aabbccddeeff";
-    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
-    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    secrets(&dir)?;
     let authority = init(&dir.join("authority"))?;
     // F13: the switch's end of the way to n3 carries less than any link says, both ways, and nobody is told. Only probes can find out.
     cluster.lan.netns().tool("ip", &["link", "set", cluster.hosts[2].port.name(), "mtu", "1400"])?;
@@ -372,6 +229,33 @@ fn a_drain_moves_new_connections_and_nothing_else_and_can_be_taken_back() -> Res
     for n in [1, 2, 3] {
         wait_page(&mut cluster, n, "no drain", |page| page["drains"] == json!([]))?;
     }
+    live(&mut held)?;
+
+    // By the file of n3. The relay that would tell n2 of it stands still: n2 goes on sending, and each of its connections is served.
+    wait_page(&mut cluster, 2, "a part of the share there", |page| sites::share(page, "shop", "dc-b") > 0.2)?;
+    let mut file = config(&dir, 3);
+    let drained = |page: &Value| {
+        let shop = page["services"].as_array()?.iter().find(|service| service["name"] == "shop")?;
+        let sites = shop["sites"].as_array()?;
+        Some(sites.iter().find(|site| site["name"] == "dc-b")?["verdict"] == "draining")
+    };
+    cluster.daemon(1).process.freeze(true)?;
+    file["services"][1]["draining"] = json!(true);
+    cluster.daemon(3).rewrite(&file)?;
+    wait_page(&mut cluster, 3, "a drain by the file", |page| drained(page) == Some(true))?;
+    wait_services(&mut cluster, 3, "draining")?;
+    let late = answers(&cluster.client, 48)?;
+    let unheard = page(cluster.daemon(2)).context("a page")?;
+    ensure!(late.contains(&3) && drained(&unheard) == Some(false), "n2 has heard of it: {late:?} {unheard:#}");
+    // It hears of it.
+    cluster.daemon(1).process.freeze(false)?;
+    wait_page(&mut cluster, 2, "the word of it", |page| drained(page) == Some(true))?;
+    wait_for(PATIENCE, "nothing new at n3", || answers(&cluster.client, 24).ok().filter(|seen| !seen.contains(&3)))?;
+    live(&mut held)?;
+    // The end of it.
+    file["services"][1]["draining"] = json!(false);
+    cluster.daemon(3).rewrite(&file)?;
+    wait_for(PATIENCE, "new connections at n3", || answers(&cluster.client, 24).ok().filter(|seen| seen.contains(&3)))?;
     live(&mut held)
 }
 
@@ -380,9 +264,7 @@ fn a_drain_moves_new_connections_and_nothing_else_and_can_be_taken_back() -> Res
 fn policies_change_live_and_the_identity_of_a_site_does_not() -> Result<()> {
     let mut cluster = Cluster::new("sitesr", 1)?;
     let dir = cluster.lab.directory().to_owned();
-    let key = "00112233445566778899aabbccddeeff";
-    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
-    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    secrets(&dir)?;
     let authority = init(&dir.join("authority"))?;
     let mut file = config(&dir, 1);
     file["services"].as_array_mut().expect("a list").truncate(1);
