@@ -44,6 +44,7 @@ fn layout() -> String {
     // Of linux/bpf.h: the index of the device, and the program that runs there.
     out.push_str("kernel bpf_devmap_val size=8\n");
     out.push_str("word Row home@0 previous@16 older@32 stamp@48\nword Table base@0 rows@32 epoch@48\n");
+    out.push_str("word Watched service@0 site@16 answered@24 tag@32\n");
     for (name, kind, entries, key, value) in [
         ("CONFIG", "array", 1, "u32", "Config"),
         ("KEYS", "array", MAX_KEYS, "u32", "Key"),
@@ -65,6 +66,7 @@ fn layout() -> String {
         ("TALLIES", "percpu_array", TALLIES, "u32", "u64"),
         ("SERVICE_STATS", "percpu_array", MAX_SERVICES, "u32", "ServiceStats"),
         ("ENDPOINT_STATS", "percpu_array", MAX_ENDPOINTS, "u32", "EndpointStats"),
+        ("WATCHED", "mmap_array", MAX_WATCHED, "u32", "u64"),
         ("OWN_MACS", "hash", MAX_MACS, "u64", "u32"),
         ("DEVICES", "devmap_hash", MAX_DEVICES, "u32", "bpf_devmap_val"),
         ("FORWARD_STAMP", "array", 1, "u32", "u64"),

@@ -15,6 +15,7 @@ use crate::rows::{self, Place};
 use crate::service::{self, Found, Kind};
 use crate::tunnel;
 use crate::verdict::Verdict;
+use crate::watch;
 
 /// Judges a frame.
 #[inline(always)]
@@ -95,7 +96,7 @@ pub(crate) fn admit<P: Packet, const LOOKS: bool>(
         tunnel::accept(packet, work)?;
         return Ok(found.slot);
     }
-    balance(packet, &mut Request { config, found, work })
+    balance::<P, LOOKS>(packet, &mut Request { config, found, work })
 }
 
 /// Is the frame for another station? A switch that does not know a MAC shows its frames to all, a bridge and a promiscuous device take
@@ -120,9 +121,9 @@ pub(crate) fn is_tunnel(config: &Config, ip: &Ip, ports: Ports) -> bool {
     ip.protocol == IPPROTO_UDP && ports.destination == config.tunnel_port && same(own, &ip.destination)
 }
 
-/// Chooses the nodes that may hold the flow of a packet from a client.
+/// Chooses the nodes that may hold the flow of a packet from a client. `WATCHES`: its handshake is watched.
 #[inline(always)]
-pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u32, Verdict> {
+pub(crate) fn balance<P: Packet, const WATCHES: bool>(packet: &P, request: &mut Request) -> Result<u32, Verdict> {
     let (config, found) = (request.config, request.found);
     if !found.admits(&request.work.ip.source) {
         return Err(Verdict::Drop(PacketDrop::SourceRange));
@@ -131,7 +132,7 @@ pub(crate) fn balance<P: Packet>(packet: &P, request: &mut Request) -> Result<u3
     found.count(request.work.ip.length, config.flags & CONFIG_SITES != 0 && request.work.kind.asks());
     let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
     let nodes = match pinned(request) {
-        Pin::None => candidates(request, &place).ok_or_else(|| nobody(config))?,
+        Pin::None => candidates::<WATCHES>(request, &place).ok_or_else(|| nobody(config))?,
         Pin::Here(id) => Nodes { first: id, hops: 0, count: 0 },
         Pin::There => return Err(Verdict::Slow(maps::PINNED)),
     };
@@ -229,7 +230,7 @@ pub(crate) fn pin(request: &Request) -> FlowKey {
 
 /// The nodes of the flow's row.
 #[inline(always)]
-fn candidates(request: &Request, place: &Place) -> Option<Nodes> {
+fn candidates<const WATCHES: bool>(request: &Request, place: &Place) -> Option<Nodes> {
     let service = request.found.service;
     if place.table.rows == 0 {
         // Nobody balances: what there is here serves.
@@ -240,7 +241,13 @@ fn candidates(request: &Request, place: &Place) -> Option<Nodes> {
     let (home, previous, older) = (ids.at(0), ids.at(1), ids.at(2));
     let (home_lives, previous_lives) = (alive(home), alive(previous));
     if is_site(home) && leaves(request, previous_lives) && reachable(site_of(home)) {
+        if WATCHES {
+            watch::note(request, site_of(home));
+        }
         return None;
+    }
+    if WATCHES {
+        watch::note(request, request.config.site);
     }
     let first = if home_lives {
         home

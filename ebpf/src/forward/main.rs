@@ -27,6 +27,7 @@ mod slow;
 mod socket;
 mod tunnel;
 mod verdict;
+mod watch;
 
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};

@@ -8,8 +8,8 @@ use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Bucket, Config, DEFAULT_FLOWS, Endpoint, EndpointStats, Flow, FlowKey, FragmentKey, HOP_BUCKETS, Half, Key,
     MAX_BUCKETS, MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_KEYS, MAX_MACS, MAX_NODES,
-    MAX_PEERS, MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, PacketDrop,
-    ReverseEntry, ReverseKey, Service, ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
+    MAX_PEERS, MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, MAX_WATCHED, Node,
+    PacketDrop, ReverseEntry, ReverseKey, Service, ServiceKey, ServiceStats, Site, TALLIES as TALLY_SLOTS, Tally,
 };
 
 use crate::request::Work;
@@ -80,6 +80,10 @@ static TALLIES: PerCpuArray<u64> = PerCpuArray::pinned(TALLY_SLOTS, 0);
 pub(crate) static SERVICE_STATS: PerCpuArray<ServiceStats> = PerCpuArray::pinned(MAX_SERVICES, 0);
 #[map]
 pub(crate) static ENDPOINT_STATS: PerCpuArray<EndpointStats> = PerCpuArray::pinned(MAX_ENDPOINTS, 0);
+
+/// Handshakes under watch, as `Watched` says. Mapped into memory by the daemon, which empties a place once it has judged what stood there.
+#[map]
+pub(crate) static WATCHED: Array<u64> = Array::pinned(MAX_WATCHED, BPF_F_MMAPABLE);
 
 /// Room for what is read from a packet; see [`Work`].
 #[map]

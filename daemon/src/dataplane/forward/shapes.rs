@@ -10,8 +10,8 @@ use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
     Bucket, Config, Endpoint, EndpointStats, FORWARD_STAMP, Flow, FlowKey, FragmentKey, Half, Key, MAX_BUCKETS,
     MAX_DEVICES, MAX_ENDPOINTS, MAX_EXCEPTIONS, MAX_FRAGMENTS, MAX_HALF, MAX_KEYS, MAX_MACS, MAX_NODES, MAX_PEERS,
-    MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, Node, ReverseEntry, ReverseKey,
-    Service, ServiceKey, ServiceStats, Site, SourceKey, TALLIES,
+    MAX_REVERSE, MAX_ROWS, MAX_SERVICE_KEYS, MAX_SERVICES, MAX_SITES, MAX_SOURCES, MAX_WATCHED, Node, ReverseEntry,
+    ReverseKey, Service, ServiceKey, ServiceStats, Site, SourceKey, TALLIES,
 };
 
 /// Name of the map that holds [`FORWARD_STAMP`], written when the rest of its set is complete.
@@ -47,7 +47,7 @@ const fn mapped<V>(name: &'static str, entries: u32) -> MapShape {
 }
 
 /// Every map of a set, as the lines `map` of `layout-forward-v1.txt` have them.
-pub(super) const SHAPES: [MapShape; 23] = [
+pub(super) const SHAPES: [MapShape; 24] = [
     shape::<u32, Config>("CONFIG", MapType::Array, 1),
     shape::<u32, Key>("KEYS", MapType::Array, MAX_KEYS),
     shape::<ServiceKey, u32>("SERVICE_KEYS", MapType::Hash, MAX_SERVICE_KEYS),
@@ -70,6 +70,7 @@ pub(super) const SHAPES: [MapShape; 23] = [
     shape::<u32, u64>("TALLIES", MapType::PerCpuArray, TALLIES),
     shape::<u32, ServiceStats>("SERVICE_STATS", MapType::PerCpuArray, MAX_SERVICES),
     shape::<u32, EndpointStats>("ENDPOINT_STATS", MapType::PerCpuArray, MAX_ENDPOINTS),
+    mapped::<u64>("WATCHED", MAX_WATCHED),
     shape::<u64, u32>("OWN_MACS", MapType::Hash, MAX_MACS),
     MapShape { value: DEVMAP_VALUE, ..shape::<u32, u32>("DEVICES", MapType::DevMapHash, MAX_DEVICES) },
     shape::<u32, u64>(STAMP, MapType::Array, 1),

@@ -3,7 +3,8 @@
 //! As in the fence every type is `repr(C)` without hidden padding. Integers are in host order unless a field says "network order";
 //! addresses are in network order, IPv4 as `::ffff:a.b.c.d`. Times are `CLOCK_BOOTTIME`, in the unit a field names.
 //!
-//! Who writes what: user space writes every map but [`Flow`], the half-open table, fragments and counters, which the programs write.
+//! Who writes what: user space writes every map but [`Flow`], the half-open table, fragments and counters, which the programs write, and
+//! [`Watched`], which they fill and user space empties.
 //! `layout-forward-v1.txt` is the golden description; [`FORWARD_STAMP`] is its digest.
 
 mod endpoint;
@@ -15,6 +16,7 @@ mod row;
 mod service;
 mod shim;
 mod stats;
+mod watch;
 
 pub use endpoint::{
     ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, ENDPOINT_REMOTE, Endpoint, ReverseEntry, ReverseKey,
@@ -40,6 +42,7 @@ pub use shim::{
     SHIM_VERSION, Shim, ShimHead,
 };
 pub use stats::{BUCKET_ICMP, BUCKET_ORPHAN, BUCKET_REMOTE, Bucket, EndpointStats, ServiceStats};
+pub use watch::{MAX_WATCHED, WATCHED_ANSWERED, Watched};
 
 /// Version of the forwarding ABI; part of the pin path and of [`FORWARD_STAMP`].
 pub const FORWARD_VERSION: u32 = 1;

@@ -53,7 +53,7 @@ pub(super) fn judge<P: Packet>(packet: &P, config: &'static Config, work: &mut W
         if let Err(verdict) = tunnel::trust(config, work, &found).and_then(|()| tunnel::accept(packet, work)) {
             return verdict;
         }
-    } else if let Err(verdict) = ingress::balance(packet, &mut Request { config, found, work }) {
+    } else if let Err(verdict) = ingress::balance::<P, false>(packet, &mut Request { config, found, work }) {
         return verdict;
     }
     step(packet, &mut Request { config, found, work })

@@ -110,6 +110,65 @@ fn a_packet_reaches_the_endpoint_of_another_node() {
     });
 }
 
+/// Handshakes that are watched.
+fn watched(stage: &mut Stage) -> Result<Vec<Watched>> {
+    let words = stage.array::<u64>("WATCHED")?;
+    let all: Vec<u64> = words.iter().collect::<Result<_, _>>()?;
+    Ok(all.into_iter().filter_map(Watched::from_word).collect())
+}
+
+fn forget_watched(stage: &mut Stage) -> Result<()> {
+    let mut words = stage.array::<u64>("WATCHED")?;
+    (0..MAX_WATCHED).try_for_each(|place| Ok(words.set(place, 0, 0)?))
+}
+
+/// ADR 0037. The row leads to another site or to a node of this one; what the client sends next is an answer, whichever way that came.
+#[test]
+fn a_syn_is_noted_with_its_site_until_its_client_goes_on() {
+    on_ground(|dir| {
+        let mut stage = Stage::new(dir, 1, false)?;
+        let config = stage.array::<Config>("CONFIG")?.get(&0, 0)?;
+        stage.config(&Config { site: 1, flags: CONFIG_SITES, ..config })?;
+        let there = Site { count: 1, flags: SITE_REACHABLE, ..Site::default() };
+        stage.array::<Site>("SITES")?.set(3, there, 0)?;
+        for (home, site) in [(SITE_BASE | 3, 3), (2, 1)] {
+            stage.array::<u64>("ROWS")?.set(0, Row { home, ..Row::default() }.word(), 0)?;
+            for f in [V4, V6] {
+                let service = stage.array::<Service>("SERVICES")?.get(&f.slot, 0)?;
+                for hook in 0..2 {
+                    forget_watched(&mut stage)?;
+                    let syn = tcp(f.client, f.vip, PORT, SYN, 64, 1460);
+                    // Only of services that several sites have.
+                    stage.run(hook, &syn)?;
+                    assert_eq!(watched(&mut stage)?, []);
+                    let shared = Service { flags: SERVICE_EXCEPTIONS, ..service };
+                    stage.array::<Service>("SERVICES")?.set(f.slot, shared, 0)?;
+                    // Whoever goes on without a SYN was not watched; datagrams have no handshakes.
+                    for frame in [tcp(f.client, f.vip, PORT, ACK, 64, 0), udp(f.client, f.vip, PORT, 64)] {
+                        stage.run(hook, &frame)?;
+                    }
+                    assert_eq!(watched(&mut stage)?, []);
+                    stage.run(hook, &syn)?;
+                    let noted = watched(&mut stage)?;
+                    let [one] = noted[..] else { panic!("{noted:?}") };
+                    assert_eq!((u32::from(one.service), one.site, one.answered), (f.slot, site, false));
+                    // The same SYN again is no news, and neither is what the client sends from another port.
+                    stage.run(hook, &syn)?;
+                    stage.run(hook, &tcp_from(40_001, f.client, f.vip, PORT, ACK, 64, 0))?;
+                    assert_eq!(watched(&mut stage)?, [one]);
+                    stage.run(hook, &tcp(f.client, f.vip, PORT, ACK, 64, 0))?;
+                    assert_eq!(watched(&mut stage)?, [Watched { answered: true, ..one }]);
+                    // Until somebody has read it.
+                    stage.run(hook, &syn)?;
+                    assert_eq!(watched(&mut stage)?, [Watched { answered: true, ..one }]);
+                    stage.array::<Service>("SERVICES")?.set(f.slot, service, 0)?;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
 fn mss(family: Family) -> u16 {
     if family.vip.is_ipv4() { 1400 } else { 1300 }
 }
