@@ -360,7 +360,9 @@ async fn the_forwarding_room_is_asked_and_wrong_questions_are_named() {
                 ForwardRequest::Trace(asked, reply) => {
                     drop(reply.send(Err(format!("asked for {}", asked.vip))));
                 }
-                ForwardRequest::Serving(services, _) | ForwardRequest::Demand(services, _) => {
+                ForwardRequest::Serving(services, _)
+                | ForwardRequest::Demand(services, _)
+                | ForwardRequest::Handshakes(services, _) => {
                     panic!("no page asks for {services:?}")
                 }
             }

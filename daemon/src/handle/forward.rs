@@ -7,6 +7,8 @@ use std::time::Duration;
 use bascule_core::balance::serving::Serving;
 use bascule_core::balance::status::BalanceStatus;
 use bascule_core::service::{Protocol, ServiceKey};
+use bascule_core::site::SiteId;
+use bascule_core::site::handshakes::Totals;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -355,6 +357,8 @@ pub enum ForwardRequest {
     Serving(Arc<[ServiceKey]>, oneshot::Sender<Vec<Option<Serving>>>),
     /// What clients asked for here of services since their counters began, in their order; `None`: it cannot be read.
     Demand(Arc<[ServiceKey]>, oneshot::Sender<Vec<Option<u64>>>),
+    /// What became of handshakes of clients here with services since the room counts, by site, in their order.
+    Handshakes(Arc<[ServiceKey]>, oneshot::Sender<Vec<Vec<(SiteId, Totals)>>>),
 }
 
 /// The forwarding room has ended or does not answer.
@@ -437,6 +441,14 @@ impl ForwardHandle {
     /// As [`Self::status`].
     pub async fn demand(&self, services: Arc<[ServiceKey]>) -> Result<Vec<Option<u64>>, ForwardGone> {
         self.ask(|reply| ForwardRequest::Demand(services, reply)).await
+    }
+
+    /// What became of handshakes of clients at this node, by site; empty: none were watched. They are looked at when this is asked.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn handshakes(&self, services: Arc<[ServiceKey]>) -> Result<Vec<Vec<(SiteId, Totals)>>, ForwardGone> {
+        self.ask(|reply| ForwardRequest::Handshakes(services, reply)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> ForwardRequest) -> Result<T, ForwardGone> {

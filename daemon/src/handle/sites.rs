@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bascule_core::site::SiteId;
+use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::demand::Brought;
 use bascule_core::site::orders::Target;
 use bascule_core::site::policy::Opinion;
@@ -138,6 +139,8 @@ pub struct StandingView {
     pub opinion: Opinion,
     /// What the site said.
     pub summary: Option<Summary>,
+    /// What became of handshakes that were sent there, since this node counts.
+    pub handshakes: Totals,
 }
 
 /// Why the traffic of a service goes where it goes.

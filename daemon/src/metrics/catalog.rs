@@ -389,6 +389,14 @@ families! {
         "Room that this site has lent to others in the last second, or that others lend to it, in units of the demand. What exceeds a site and \
          is not borrowed stays.",
         "a site that is full beside one that is not";
+    SITES_HANDSHAKES = Counter "sites_service_handshakes_total" ["service", "site", "result"],
+        "TCP handshakes that clients of this node began with a service and that were sent to the site: `answered`, the client went on; `failed`, it did \
+         not for a second. A sample where there are more than 8192 at a time. SYNs that nobody stands behind fail as well, at all sites alike.",
+        "new connections; endpoints that drop or reset SYNs, a way that carries probes only, a flood";
+    SITES_EJECTIONS = Counter "sites_service_ejections_total" ["service", "site"],
+        "How often the site got no new connections for 30 s times n because it said ready and more handshakes with it failed than elsewhere. Nobody \
+         is ejected whom no other site can stand in for.",
+        "endpoints that pass their checks and serve nobody";
     SITES_DRAINS = Gauge "sites_drains" ["site"],
         "Orders in force that take something of the site out of use: the site, services, VIPs, nodes or endpoints; of other sites those that \
          take whole services. Also when their deadline has passed. Absent at 0.",

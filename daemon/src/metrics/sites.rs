@@ -105,6 +105,10 @@ fn service(f: &Families, service: &ServiceView) {
     for site in &service.sites {
         f.sites_score.with_label_values(&[name, &site.name]).set(site.opinion.score);
         f.sites_share.with_label_values(&[name, &site.name]).set(site.opinion.share);
+        for (result, total) in [("answered", site.handshakes.answered), ("failed", site.handshakes.failed)] {
+            advance(&f.sites_handshakes.with_label_values(&[name, &site.name, result]), total);
+        }
+        advance(&f.sites_ejections.with_label_values(&[name, &site.name]), site.opinion.ejections);
     }
 }
 

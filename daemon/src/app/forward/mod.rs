@@ -303,6 +303,7 @@ impl Room {
             ForwardRequest::Demand(services, reply) => {
                 drop(reply.send(services.iter().map(|key| self.plane.demand(key)).collect()));
             }
+            ForwardRequest::Handshakes(services, reply) => drop(reply.send(self.plane.handshakes(&services, now()))),
         }
     }
 }

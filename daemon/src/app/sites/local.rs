@@ -8,6 +8,7 @@ use bascule_core::balance::SiteSpec;
 use bascule_core::service::ServiceKey;
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::READ;
+use bascule_core::site::handshakes::{LOOK, Totals};
 use bascule_core::site::summary::ServiceId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -75,6 +76,34 @@ pub(super) async fn count(keys: watch::Receiver<Keys>, asked: ForwardHandle, new
         let Ok(totals) = asked.demand(services).await else { continue };
         let counts = wanted.keys().zip(totals).filter_map(|(id, total)| Some((*id, total?))).collect();
         if news.send(News::Counts(counts)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells what became of handshakes, every [`LOOK`], until nobody listens: of services of which something is news.
+pub(super) async fn handshakes(keys: watch::Receiver<Keys>, asked: ForwardHandle, news: mpsc::Sender<News>) {
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before: BTreeMap<ServiceId, Vec<(SiteId, Totals)>> = BTreeMap::new();
+    while !news.is_closed() {
+        tick.tick().await;
+        let wanted = Arc::clone(&keys.borrow());
+        before.retain(|id, _| wanted.contains_key(id));
+        if wanted.is_empty() {
+            continue;
+        }
+        let services: Arc<[ServiceKey]> = wanted.values().copied().collect();
+        // A room that loads programs does not answer for a while: what waits in the places is looked at with the next answer.
+        let Ok(totals) = asked.handshakes(services).await else { continue };
+        let mut read = Vec::new();
+        for (id, totals) in wanted.keys().zip(totals) {
+            if before.get(id).map_or(!totals.is_empty(), |known| *known != totals) {
+                before.insert(*id, totals.clone());
+                read.push((*id, totals));
+            }
+        }
+        if news.send(News::Handshakes(read)).await.is_err() {
             return;
         }
     }

@@ -21,6 +21,7 @@ use anyhow::Result;
 use bascule_core::balance::serving::Serving;
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::Count;
+use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
 use bascule_core::site::path::io::Event as PathEvent;
@@ -83,6 +84,8 @@ enum News {
     Serving(ServiceId, Serving),
     /// What clients have asked for at this node since its counters began.
     Counts(Vec<(ServiceId, u64)>),
+    /// What became of handshakes of clients at this node, by site, of services of which that is news.
+    Handshakes(Vec<(ServiceId, Vec<(SiteId, Totals)>)>),
     /// What another node of this site counts, by the name in its certificate.
     Said(String, Vec<Count>),
     /// Of the lease of a service that one site at a time has.
@@ -173,7 +176,8 @@ impl Seat {
         let clock: Arc<dyn Clock> = Arc::new(Floor::new(Arc::new(Boot), sites.clock.clone()));
         let (keys, watched) = watch::channel(local::keys(&sites));
         tokio::spawn(local::watch(watched.clone(), asked.clone(), news.clone()));
-        tokio::spawn(local::count(watched, asked, news.clone()));
+        tokio::spawn(local::count(watched.clone(), asked.clone(), news.clone()));
+        tokio::spawn(local::handshakes(watched, asked, news.clone()));
         let (tables, applied) = local::apply(forward.clone());
         let orders = handle.open_orders();
         let room = Room {
@@ -284,6 +288,7 @@ impl Room {
         match news {
             News::Serving(service, serving) => self.join.handle_serving(service, serving, now),
             News::Counts(totals) => self.join.handle_counts(&totals, now),
+            News::Handshakes(read) => self.join.handle_handshakes(&read, now),
             News::Said(node, counts) => self.unwanted += self.join.handle_said(&node, &counts, now) as u64,
             News::Path(site, event) => {
                 self.teller.path(&self.sites, site, &event);

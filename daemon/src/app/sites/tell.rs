@@ -7,6 +7,7 @@ use bascule_core::site::SiteId;
 use bascule_core::site::join::io::Report;
 use bascule_core::site::orders::Turn;
 use bascule_core::site::path::io::Event as PathEvent;
+use bascule_core::site::policy::facts::Observed;
 use bascule_core::site::policy::io::Report as PolicyReport;
 use bascule_core::site::policy::standing::State;
 use bascule_core::site::state::version::Speaks;
@@ -150,6 +151,19 @@ impl Teller {
                 } else {
                     warn!(service, site, ?state, verdict, score, suppressed, "a service at a site");
                 }
+            }
+            Report::Policy(PolicyReport::Mismatch { service, site, observed, seconds }) => {
+                let (service, site) = (service_name(sites, *service), sites.name_of(*site));
+                let Observed { handshakes, failed, usual, .. } = observed;
+                warn!(
+                    service,
+                    site,
+                    handshakes,
+                    failed,
+                    usual,
+                    seconds,
+                    "a site says ready and serves nobody: it gets no new connections for a while"
+                );
             }
             Report::Policy(PolicyReport::Panic { service, on: true }) => {
                 warn!(service = service_name(sites, *service), "too little is usable: soft scores are ignored");

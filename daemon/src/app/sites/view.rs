@@ -74,6 +74,7 @@ fn service(room: &Room, (id, spread): (&ServiceId, &Spread), now: Instant) -> Se
     let standing = |opinion: bascule_core::site::policy::Opinion| StandingView {
         name: room.sites.name_of(opinion.site),
         summary: room.join.summary(opinion.site, *id),
+        handshakes: room.join.handshakes(*id, opinion.site),
         opinion,
     };
     ServiceView {

@@ -115,17 +115,20 @@ pub(in crate::cli) fn table(answer: &str) -> Result<String, ClientError> {
         service.brought.iter().for_each(|brought| text.push_str(&brought.line()));
         service.lease.iter().for_each(|lease| text.push_str(&lease.line()));
         let mut standings =
-            new_table(&["SITE", "STANDING", "FACTS", "SCORE", "SHARE", "READY", "CAPACITY", "DEMAND", "AGE"]);
+            new_table(&["SITE", "STANDING", "FACTS", "SCORE", "SHARE", "READY", "FAILED", "CAPACITY", "DEMAND", "AGE"]);
         for site in &service.sites {
-            let held = if site.suppressed { " (held)" } else { "" };
             let summary = site.summary.as_ref();
             standings.add_row(vec![
                 site.name.clone(),
-                format!("{}{held}", site.state),
+                site.stands(),
                 site.verdict.clone(),
                 format!("{:.0}", site.score),
                 percent(site.share),
                 summary.map_or_else(dash, |s| format!("{}/{}", s.ready, s.expected)),
+                site.observed
+                    .as_ref()
+                    .filter(|o| o.handshakes > 0)
+                    .map_or_else(dash, |o| format!("{}/{}", o.failed, o.handshakes)),
                 summary.filter(|s| s.capacity > 0).map_or_else(dash, |s| s.capacity.to_string()),
                 summary.filter(|s| s.demand > 0).map_or_else(dash, |s| s.demand.to_string()),
                 site.age.map_or_else(dash, ago),
@@ -155,8 +158,8 @@ the session with dc-b speaks version 2: bascule 9.9
 
 service web   weighted   37.5 % elsewhere   9 tables
 brought 40.2/s here, 100.5/s to the site (of 50); lent 0, borrowed 53
-SITE  STANDING  FACTS   SCORE  SHARE   READY  CAPACITY  DEMAND  AGE
-dc-b  degraded  normal  62     37.5 %  -      -         -       4.0s
+SITE  STANDING                 FACTS   SCORE  SHARE   READY  FAILED  CAPACITY  DEMAND  AGE
+dc-b  degraded (out for 26 s)  normal  62     37.5 %  -      90/120  -         -       4.0s
 ";
         let shown = table(&page).expect("a page");
         assert_eq!(shown, expected, "\n{shown}");

@@ -169,6 +169,26 @@ pub(super) struct Standing {
     pub(super) age: Option<f64>,
     pub(super) suppressed: bool,
     pub(super) summary: Option<Summary>,
+    #[serde(default)]
+    pub(super) observed: Option<Observed>,
+    #[serde(default)]
+    pub(super) ejected: Option<f64>,
+}
+
+impl Standing {
+    /// Where it stands, and what holds it there.
+    pub(super) fn stands(&self) -> String {
+        let held = if self.suppressed { " (held)" } else { "" };
+        let out = self.ejected.map(|left| format!(" (out for {left:.0} s)")).unwrap_or_default();
+        format!("{}{held}{out}", self.state)
+    }
+}
+
+/// Handshakes with it of the last seconds.
+#[derive(Deserialize)]
+pub(super) struct Observed {
+    pub(super) handshakes: u32,
+    pub(super) failed: u32,
 }
 
 #[derive(Deserialize)]

@@ -49,7 +49,10 @@ impl Why {
         let number = |key: &str| why[key].as_u64().unwrap_or_default();
         match why["rule"].as_str().unwrap_or_default() {
             "first" => "the first table".to_owned(),
-            "facts" => format!("{} is {}", site(), why["verdict"].as_str().unwrap_or_default()),
+            "facts" => match why["verdict"].as_str().unwrap_or_default() {
+                "mismatch" => format!("{} is mismatch: it says ready, and handshakes with it fail", site()),
+                verdict => format!("{} is {verdict}", site()),
+            },
             "score" => {
                 let number = |key: &str| why[key].as_f64().unwrap_or_default();
                 format!(

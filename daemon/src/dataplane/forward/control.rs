@@ -44,7 +44,10 @@ impl Forward {
             Action::PutService { slot, .. } if !self.known.services.contains_key(slot) && !self.kept => {
                 self.stats.reset_service(slot.0.into())?;
             }
-            Action::ClearService { slot } => self.stats.reset_service(slot.0.into())?,
+            Action::ClearService { slot } => {
+                self.stats.reset_service(slot.0.into())?;
+                self.watch.forget(slot.0);
+            }
             Action::RemoveEndpoint { slot } => self.stats.reset_endpoint(slot.0.into())?,
             _ => {}
         }

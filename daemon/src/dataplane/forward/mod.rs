@@ -28,6 +28,7 @@ mod shapes;
 mod stats;
 mod tables;
 mod trace;
+mod watch;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -56,6 +57,7 @@ use peers::Peers;
 use sets::Set;
 use stats::Stats;
 use tables::Tables;
+use watch::Watch;
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forward.o"));
@@ -137,6 +139,7 @@ pub struct Forward {
     tables: Tables,
     peers: Peers,
     stats: Stats,
+    watch: Watch,
     flows: Flows,
     half: OwnedFd,
     known: Known,
@@ -199,6 +202,7 @@ impl Forward {
             take(&mut ebpf, "SERVICE_STATS")?,
             take(&mut ebpf, "ENDPOINT_STATS")?,
         )?;
+        let watch = Watch::new(&take(&mut ebpf, "WATCHED")?)?;
         let half = tables::descriptor(&take(&mut ebpf, "HALF")?)?;
         let peers = Peers::new(|name| take(&mut ebpf, name))?;
         let mut known = Known::default();
@@ -219,6 +223,7 @@ impl Forward {
             tables,
             peers,
             stats,
+            watch,
             flows,
             half,
             known,

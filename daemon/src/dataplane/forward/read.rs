@@ -1,8 +1,11 @@
-//! What is asked of the plane: conditions, counters, flows, traces. Nothing here changes anything.
+//! What is asked of the plane: conditions, counters, flows, traces. Nothing here changes anything but which handshakes are watched.
 
 use std::os::fd::AsFd;
 
 use aya::programs::TcAttachType;
+use bascule_core::site::SiteId;
+use bascule_core::site::handshakes::Totals;
+use bascule_core::time::Instant;
 use bascule_ebpf_common::forward::{EndpointStats, PacketDrop, ServiceStats};
 use ipnet::IpNet;
 
@@ -61,6 +64,17 @@ impl Forward {
     /// [`ForwardError::Plane`], [`ForwardError::Range`].
     pub fn endpoint_stats(&self, slot: u16) -> Result<EndpointStats, ForwardError> {
         self.stats.endpoint(slot.into())
+    }
+
+    /// Looks at the handshakes that are watched: what is known by now of some makes room for others.
+    pub fn look_at_handshakes(&mut self, now: Instant) {
+        self.watch.look(now);
+    }
+
+    /// What became of handshakes of clients with a service, by slot, at each site.
+    #[must_use]
+    pub fn handshakes(&self, slot: u16) -> Vec<(SiteId, Totals)> {
+        self.watch.totals(slot)
     }
 
     /// Fill of the flow table and of the half-open table, estimated.

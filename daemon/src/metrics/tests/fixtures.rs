@@ -210,10 +210,11 @@ pub(crate) fn in_force() -> crate::handle::intent::InForce {
 /// This site and one more, of which much is known.
 pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     use bascule_core::site::SiteId;
+    use bascule_core::site::handshakes::Totals;
     use bascule_core::site::join::demand::Brought;
     use bascule_core::site::path::io::{Carriage, Refused, Status};
     use bascule_core::site::policy::Opinion;
-    use bascule_core::site::policy::facts::Verdict;
+    use bascule_core::site::policy::facts::{Observed, Verdict};
     use bascule_core::site::policy::standing::State;
     use bascule_mesh::path::{Counters, PathStatus};
     use bascule_mesh::state::SessionStatus;
@@ -247,7 +248,11 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         share: 0.375,
         age: Some(4.0),
         suppressed: false,
+        observed: Observed { handshakes: 120, failed: 90, usual: 6, compared: true },
+        ejected: Some(25.5),
+        ejections: 3,
     };
+    let handshakes = Totals { answered: 1000, failed: 96 };
     SitesStatus {
         site: "dc-a".to_owned(),
         node: "n1".to_owned(),
@@ -274,7 +279,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             spill: 0.375,
             brought: Brought { node: 40.25, site: 100.5, capacity: 50, lent: 0.0, borrowed: 53.0 },
             lease: None,
-            sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None }],
+            sites: vec![StandingView { name: "dc-b".to_owned(), opinion, summary: None, handshakes }],
         }],
         drains: vec![DrainView {
             site: "dc-b".to_owned(),

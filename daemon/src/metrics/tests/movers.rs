@@ -298,6 +298,13 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::SITES_DEMAND, r#"bascule_sites_service_demand{of="site",service="web"}"#, 100.5, spread),
     (&catalog::SITES_CAPACITY, r#"bascule_sites_service_capacity{service="web"}"#, 50.0, spread),
     (&catalog::SITES_CREDIT, r#"bascule_sites_service_credit{direction="borrowed",service="web"}"#, 53.0, spread),
+    (
+        &catalog::SITES_HANDSHAKES,
+        r#"bascule_sites_service_handshakes_total{result="failed",service="web",site="dc-b"}"#,
+        96.0,
+        spread,
+    ),
+    (&catalog::SITES_EJECTIONS, r#"bascule_sites_service_ejections_total{service="web",site="dc-b"}"#, 3.0, spread),
     (&catalog::SITES_DRAINS, r#"bascule_sites_drains{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_ACTIVE, r#"bascule_sites_service_active{service="web"}"#, 1.0, by_lease),
     (&catalog::SITES_TERM, r#"bascule_sites_service_term{service="web"}"#, 41.0, by_lease),

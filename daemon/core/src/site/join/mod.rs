@@ -10,6 +10,7 @@
 
 pub mod demand;
 pub mod drain;
+pub mod handshakes;
 pub mod io;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::SiteId;
 use super::demand::{Demand, Rate};
+use super::handshakes::Handshakes;
 use super::lead::Lead;
 use super::near::Near;
 use super::orders::Orders;
@@ -61,6 +63,7 @@ pub struct Join {
     written: BTreeMap<u32, (Option<ServiceId>, Instant)>,
     tell_at: Instant,
     demand: Demand,
+    handshakes: Handshakes,
     /// When sums are made next, and when all of them are said again.
     reckon_at: Instant,
     repeat_at: Instant,
@@ -86,6 +89,7 @@ impl Join {
             written: BTreeMap::new(),
             tell_at: now,
             demand: Demand::default(),
+            handshakes: Handshakes::default(),
             reckon_at: now,
             repeat_at: now,
             actions: VecDeque::new(),
@@ -107,6 +111,7 @@ impl Join {
         self.said.retain(|(site, _), _| sites.contains_key(site));
         self.theirs.retain(|(site, _), _| sites.contains_key(site));
         self.demand.retain(|id| self.config.services.contains_key(id));
+        self.handshakes.retain(|id| self.config.services.contains_key(id));
         let gone: Vec<ServiceId> =
             before.services.keys().filter(|id| !self.config.services.contains_key(id)).copied().collect();
         for service in gone {

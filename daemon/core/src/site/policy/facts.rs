@@ -14,28 +14,36 @@ pub const FROZEN: Duration = Duration::from_secs(300);
 /// It is as if the site had never said anything.
 pub const EXPIRED: Duration = Duration::from_secs(24 * 3600);
 /// Handshakes of the data path within 10 s that contradict a summary (sites.md 4.5).
-const HANDSHAKES: u32 = 64;
+pub const HANDSHAKES: u32 = 64;
 /// Of which so many per cent failed.
 const FAILED: u32 = 20;
 
-/// What the data path saw of a service at a site over the last 10 s.
+/// What the data path saw of a service at a site, within the last 10 s ([`crate::site::handshakes`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Observed {
-    /// Handshakes begun.
+    /// Handshakes of which is known what became of them.
     pub handshakes: u32,
-    /// Of which failed: no answer in time, or RST before data.
+    /// Of which failed: the client did not go on in time, whether nothing came back or a RST.
     pub failed: u32,
+    /// Of the failed ones those that say nothing against the site: as many fail elsewhere, or by chance.
+    pub usual: u32,
+    /// Another site was seen over the same time, so that `usual` is more than what nobody knows.
+    pub compared: bool,
 }
 
 impl Observed {
     /// Enough of them fail to trust this more than what the site says of itself.
     pub const fn contradicts(&self) -> bool {
-        self.handshakes >= HANDSHAKES && self.failed as u64 * 100 >= self.handshakes as u64 * FAILED as u64
+        self.handshakes >= HANDSHAKES && self.unusual() as u64 * 100 >= self.handshakes as u64 * FAILED as u64
     }
 
-    /// Share of handshakes that failed; 0 when there are too few to say.
+    /// Share of handshakes that failed and should not have; 0 when there are too few to say.
     pub fn failure(&self) -> f64 {
-        if self.handshakes < HANDSHAKES { 0.0 } else { f64::from(self.failed) / f64::from(self.handshakes) }
+        if self.handshakes < HANDSHAKES { 0.0 } else { f64::from(self.unusual()) / f64::from(self.handshakes) }
+    }
+
+    const fn unusual(&self) -> u32 {
+        self.failed.saturating_sub(self.usual)
     }
 }
 

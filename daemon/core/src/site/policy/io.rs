@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::facts::Verdict;
+use super::facts::{Observed, Verdict};
 use super::standing::State;
 use crate::site::SiteId;
 use crate::site::summary::ServiceId;
@@ -245,6 +245,17 @@ pub enum Report {
         score: f64,
         /// Held back for flapping.
         suppressed: bool,
+    },
+    /// A site says that a service is ready there, and handshakes with it fail: it gets no new flows for a while.
+    Mismatch {
+        /// The service.
+        service: ServiceId,
+        /// The site.
+        site: SiteId,
+        /// What the data path saw.
+        observed: Observed,
+        /// For how long.
+        seconds: u64,
     },
     /// Soft scores are ignored: too little is usable. Or they count again.
     Panic {

@@ -47,6 +47,9 @@ pub const FAILBACK: Duration = Duration::from_secs(300);
 pub const LEARN: Duration = Duration::from_secs(10);
 /// The first ejection of a site whose word the data path contradicts; the n-th lasts n times as long, up to ten times (Envoy's outlier values).
 const EJECT: Duration = Duration::from_secs(30);
+const EJECTIONS: u32 = 10;
+/// After each such time without an ejection the next one is shorter by [`EJECT`] again (Envoy takes one off at every good look; this is the longest).
+const FORGIVE: Duration = Duration::from_secs(300);
 
 /// What is known of a site.
 #[derive(Clone, Debug, Default)]
@@ -62,9 +65,10 @@ struct Member {
     /// The summary, how old it was when it came, and when that was.
     summary: Option<(Summary, Duration, Instant)>,
     observed: Observed,
-    /// Until when the data path's word counts although it is old, and how often that was needed.
+    /// Until when the data path's word counts although it is old, how many times [`EJECT`] that was, and how often it was needed at all.
     ejected: Option<Instant>,
     ejections: u32,
+    mismatches: u64,
     standing: Option<Standing>,
 }
 
@@ -133,6 +137,12 @@ pub struct Opinion {
     pub age: Option<f64>,
     /// Held back for flapping.
     pub suppressed: bool,
+    /// What the data path of this node sees of it.
+    pub observed: Observed,
+    /// Seconds for which it gets nothing because that contradicts what it says of itself; `None`: it does not, or its time is over.
+    pub ejected: Option<f64>,
+    /// How often that was so.
+    pub ejections: u64,
 }
 
 impl Policy {
@@ -206,14 +216,31 @@ impl Policy {
 
     /// What the data path saw over the last 10 s of a service at a site.
     pub fn handle_observed(&mut self, site: SiteId, id: ServiceId, observed: Observed, now: Instant) {
+        let judged = self.is_judged(id, site, observed);
         let Some(member) = self.services.get_mut(&id).and_then(|s| s.members.get_mut(&site)) else { return };
         let before = member.observed.contradicts();
         member.observed = observed;
-        if observed.contradicts() && !before {
-            member.ejections = (member.ejections + 1).min(10);
-            member.ejected = Some(now + EJECT * member.ejections);
-            self.urgent(site, Some(id), now, now);
+        // Whoever gets nothing yet, or still, is seen by what was sent before.
+        let out = member.ejected.is_some_and(|until| now < until);
+        if !judged || out || before || !observed.contradicts() {
+            return;
         }
+        let good = member.ejected.map_or(0, |until| now.since(until).as_secs() / FORGIVE.as_secs());
+        let forgiven = u32::try_from(good).unwrap_or(u32::MAX);
+        member.ejections = (member.ejections.saturating_sub(forgiven) + 1).min(EJECTIONS);
+        member.mismatches += 1;
+        let lasts = EJECT * member.ejections;
+        member.ejected = Some(now + lasts);
+        let seconds = lasts.as_secs();
+        self.actions.push_back(Action::Report(Report::Mismatch { service: id, site, observed, seconds }));
+        self.urgent(site, Some(id), now, now);
+    }
+
+    /// Does what was observed count against a site? Not where one site at a time has the service: the lease says which, and nobody else may
+    /// serve. Of this site only beside another one: its endpoints are its checks' matter, and what clients do must not send all of them away.
+    fn is_judged(&self, id: ServiceId, site: SiteId, observed: Observed) -> bool {
+        let single = |policy: &io::ServicePolicy| matches!(policy.mode, Mode::ActivePassive { .. });
+        (site != self.config.here || observed.compared) && !self.config.services.get(&id).is_some_and(single)
     }
 
     /// A site asks for room.
@@ -278,6 +305,9 @@ impl Policy {
                 share: service.shares.get(site).copied().unwrap_or(0.0),
                 age: member.summary.map(|(_, age, at)| (age + now.since(at)).as_secs_f64()),
                 suppressed: standing.suppressed(),
+                observed: member.observed,
+                ejected: member.ejected.filter(|until| now < *until).map(|until| until.since(now).as_secs_f64()),
+                ejections: member.mismatches,
             })
         };
         service.members.iter().filter_map(opinion).collect()
@@ -319,7 +349,13 @@ impl Policy {
         let summary = member.summary.map(|(s, age, at)| (s, age + now.since(at)));
         // An ejected site gets no flows, so nothing fails there any more: the last word of the data path holds until its time is over.
         let ejected = member.ejected.is_some_and(|until| now < until);
-        let observed = if ejected { Observed { handshakes: 100, failed: 100 } } else { member.observed };
+        let observed = if ejected {
+            Observed { handshakes: 100, failed: 100, usual: 0, compared: true }
+        } else if self.is_judged(id, site, member.observed) {
+            member.observed
+        } else {
+            Observed::default()
+        };
         Some(Facts {
             here,
             session: known.is_some_and(|s| s.session),

@@ -7,6 +7,7 @@ use bascule_core::balance::{DrainTarget, SiteSpec};
 use bascule_core::node::io::LinkInfo;
 use bascule_core::service::{EndpointId, ServiceKey};
 use bascule_core::site::SiteId;
+use bascule_core::site::handshakes::Totals;
 use bascule_core::time::Instant;
 use bascule_core::types::LinkId;
 use tracing::info;
@@ -122,6 +123,15 @@ impl Plane {
         let slot = self.balancer.slot(key)?;
         // A map that cannot be read is said where all counters are shown.
         self.forward.as_ref()?.service_stats(slot.0).ok().map(|stats| stats.asked)
+    }
+
+    /// What became of handshakes of clients here, by service and site. The places are looked at once.
+    pub(in super::super) fn handshakes(&mut self, keys: &[ServiceKey], now: Instant) -> Vec<Vec<(SiteId, Totals)>> {
+        let Self { forward, balancer, .. } = self;
+        let Some(forward) = forward else { return keys.iter().map(|_| Vec::new()).collect() };
+        forward.look_at_handshakes(now);
+        let of = |key| balancer.slot(key).map_or_else(Vec::new, |slot| forward.handshakes(slot.0));
+        keys.iter().map(of).collect()
     }
 
     /// This site does not have it any more.

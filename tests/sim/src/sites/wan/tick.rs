@@ -69,6 +69,8 @@ impl World {
                 let decay = |n: u32| n - n.div_ceil(10);
                 seen.handshakes = decay(seen.handshakes) + new;
                 seen.failed = decay(seen.failed) + if serves { 0 } else { new };
+                // Each site has a part of the flows of the service by weight, and nothing fails by chance.
+                seen.compared = true;
                 host.observe(other, SPREAD, *seen, self.now);
                 host.observe(other, LOCAL, *seen, self.now);
             }

@@ -8,10 +8,15 @@ use crate::site::SiteId;
 use crate::site::path::detector::Scale;
 use crate::site::path::io::{Carriage, Status};
 use crate::site::policy::facts::{Observed, Verdict};
-use crate::site::policy::io::{Action, DrainError, Mode, Report, Takes, Unit};
+use crate::site::policy::io::{Action, DrainError, Failback, Mode, Report, Takes, Unit};
 use crate::site::policy::standing::State;
 use crate::site::summary::Summary;
 use crate::site::timeline::Rule;
+
+/// So many handshakes, none of which was answered.
+fn lost(handshakes: u32) -> Observed {
+    Observed { handshakes, failed: handshakes, ..Observed::default() }
+}
 
 fn even() -> Mode {
     Mode::Weighted((1..=4).map(|s| (SiteId(s), 25)).collect())
@@ -122,7 +127,7 @@ fn a_site_whose_word_the_data_path_contradicts_is_ejected_for_longer_each_time()
     let mut world = World::new(even());
     let mut out = Vec::new();
     for _ in 0..2 {
-        world.policy.handle_observed(SiteId(4), API, Observed { handshakes: 150, failed: 150 }, world.now);
+        world.policy.handle_observed(SiteId(4), API, lost(150), world.now);
         world.drain();
         assert!(world.share(4) == 0.0, "{:?}", world.shares());
         world.policy.handle_observed(SiteId(4), API, Observed::default(), world.now);
@@ -134,6 +139,61 @@ fn a_site_whose_word_the_data_path_contradicts_is_ejected_for_longer_each_time()
         world.run(120_000);
     }
     assert_eq!(out, [30, 60]);
+    let of = |a: &Action| match a {
+        Action::Report(Report::Mismatch { site, observed, seconds, .. }) => Some((site.0, observed.failed, *seconds)),
+        _ => None,
+    };
+    let said: Vec<_> = world.actions.iter().filter_map(|(_, a)| of(a)).collect();
+    assert_eq!(said, [(4, 150, 30), (4, 150, 60)], "once each time");
+    let seen = |world: &World| world.policy.opinions(API, world.now).into_iter().find(|o| o.site == SiteId(4));
+    assert_eq!(seen(&world).map(|o| (o.ejected, o.ejections)), Some((None, 2)));
+    // A quarter of an hour later two of them are forgiven.
+    world.run(900_000);
+    world.policy.handle_observed(SiteId(4), API, lost(64), world.now);
+    world.drain();
+    assert_eq!(seen(&world).map(|o| (o.ejected, o.ejections)), Some((Some(30.0), 3)));
+    assert!(world.share(4) == 0.0, "{:?}", world.shares());
+}
+
+#[test]
+fn an_ejection_is_not_prolonged_by_what_was_sent_before_it() {
+    let mut world = World::new(even());
+    for observed in [lost(64), Observed::default(), lost(64), Observed::default()] {
+        world.policy.handle_observed(SiteId(4), API, observed, world.now);
+        world.run(500);
+    }
+    let four = world.policy.opinions(API, world.now).into_iter().find(|o| o.site == SiteId(4)).expect("known");
+    assert_eq!((four.ejections, four.ejected), (1, Some(28.0)));
+}
+
+#[test]
+fn the_last_site_is_never_ejected_and_no_lease_follows_what_clients_do() {
+    let mut world = World::new(Mode::LocalFirst);
+    world.say(1, summary(0, 0, 60));
+    (3..=4).for_each(|site| world.path(site, status(DOWN)));
+    assert_eq!(world.shares(), [0.0, 1.0, 0.0, 0.0]);
+    world.policy.handle_observed(SiteId(2), API, lost(150), world.now);
+    world.drain();
+    world.run(5_000);
+    assert_eq!(world.shares(), [0.0, 1.0, 0.0, 0.0], "who has nobody else is asked all the same");
+
+    let mut world = World::new(Mode::ActivePassive { order: vec![HERE, SiteId(2)], failback: Failback::Manual });
+    world.policy.handle_lease(API, Some(SiteId(2)), world.now);
+    world.policy.handle_observed(SiteId(2), API, lost(150), world.now);
+    world.drain();
+    assert_eq!(world.shares(), [0.0, 1.0, 0.0, 0.0]);
+    let two = world.policy.opinions(API, world.now).into_iter().find(|o| o.site == SiteId(2)).expect("known");
+    assert_eq!((two.verdict, two.ejections, two.observed.failed), (Verdict::Normal, 0, 150), "shown, and not judged");
+}
+
+#[test]
+fn flows_leave_home_by_the_data_path_only_where_others_do_better() {
+    for (compared, share) in [(false, 0.25), (true, 0.0)] {
+        let mut world = World::new(even());
+        world.policy.handle_observed(HERE, API, Observed { compared, ..lost(150) }, world.now);
+        world.drain();
+        assert_eq!(world.share(1), share, "compared: {compared}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::site::policy::facts::{Facts, Observed, Verdict};
 
 const fn facts(session: bool, carriage: Carriage, others: Option<bool>, ready: u16, age: u64) -> Facts {
     let summary = Some((summary(ready, 100, 50), Duration::from_secs(age)));
-    let observed = Observed { handshakes: 0, failed: 0 };
+    let observed = Observed { handshakes: 0, failed: 0, usual: 0, compared: false };
     Facts { here: false, session, carriage, others_reach: others, summary, observed }
 }
 
@@ -41,14 +41,18 @@ fn each_line_of_the_table() {
 
 #[test]
 fn the_data_path_is_believed_from_64_handshakes_and_20_per_cent_on() {
-    for (handshakes, failed, verdict) in [
-        (64, 13, Verdict::Mismatch),
-        (64, 12, Verdict::Normal),
-        (63, 63, Verdict::Normal),
-        (1000, 200, Verdict::Mismatch),
+    for (handshakes, failed, usual, verdict) in [
+        (64, 13, 0, Verdict::Mismatch),
+        (64, 12, 0, Verdict::Normal),
+        (63, 63, 0, Verdict::Normal),
+        (1000, 200, 0, Verdict::Mismatch),
+        (1000, 800, 601, Verdict::Normal),
+        (1000, 800, 600, Verdict::Mismatch),
+        (64, 64, 65, Verdict::Normal),
     ] {
-        let facts = Facts { observed: Observed { handshakes, failed }, ..facts(true, Carriage::Up, None, 10, 0) };
-        assert_eq!(facts.verdict(), verdict, "{failed} of {handshakes}");
+        let observed = Observed { handshakes, failed, usual, compared: true };
+        let facts = Facts { observed, ..facts(true, Carriage::Up, None, 10, 0) };
+        assert_eq!(facts.verdict(), verdict, "{failed} of {handshakes}, {usual} of them are usual");
     }
 }
 
