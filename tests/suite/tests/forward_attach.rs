@@ -377,7 +377,7 @@ fn clean_removes_everything_of_ours_and_nothing_else() {
         drop((forward, fence));
         let report = clean(ground.root())?;
         assert_eq!((report.links, report.filters, report.qdiscs), (4, 2, 0));
-        assert_eq!(report.maps, 8 + 23 + 2, "the fence's, a set, the arrays of a load");
+        assert_eq!(report.maps, 8 + 24 + 2, "the fence's, a set, the arrays of a load");
         assert!(device_links(a)?.is_empty() && xdp_of("va")?.is_none());
         let filters = ground.tc("filter show dev vb ingress")?;
         assert!(filters.contains("u32") && !filters.contains("bascule"), "{filters}");
