@@ -46,7 +46,8 @@ mod tests {
         assert_eq!(pace.pauses(ms(1)), (ms(4), ms(19)));
         pace.clone().took(ms(5));
         assert_eq!(pace.pauses(ms(1)), (ms(4), ms(114)));
-        assert_eq!(pace.pauses(ms(30)), (MAX, ADDS_MAX));
+        assert_eq!(pace.pauses(ms(30)), (MAX, ms(665)));
+        assert_eq!(pace.pauses(ms(40)), (MAX, ADDS_MAX));
         pace.took(Duration::MAX);
         assert_eq!(pace.pauses(Duration::MAX), (MAX, ADDS_MAX));
         pace.took(Duration::ZERO);
