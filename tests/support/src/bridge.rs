@@ -191,16 +191,29 @@ impl Port {
 
     /// From now on a thread of the kernel carries on what `node`, at the other end, sends: what follows is the business of the switch and of who
     /// hears the frame, as behind a network card. Else all of it runs within the sender's system call and counts as its processor time.
-    /// Frames leave the node one by one for that (no TSO).
+    /// Frames leave the node one by one for that (no TSO). For quiet times only: the thread waits for its turn as any other, and its queue holds 256
+    /// frames, so that a burst of announcements would push adverts out of it. `apart` false: as before.
     ///
     /// # Errors
     /// When the machine's tools refuse, or its kernel has no threads for that (Linux 5.12).
-    pub fn work_apart(&self, node: &Netns) -> Result<()> {
-        node.tool("ethtool", &["-K", &self.link, "tso", "off", "gso", "off"])?;
-        self.bridge.netns().tool("ethtool", &["-K", &self.name, "gro", "on"])?;
+    pub fn work_apart(&self, node: &Netns, apart: bool) -> Result<()> {
+        let switch = self.bridge.netns();
         // What /sys shows of networks are those of who mounted it.
-        let set = format!("mount -t sysfs none /sys && echo 1 > /sys/class/net/{}/threaded", self.name);
-        self.bridge.netns().tool("unshare", &["--mount", "sh", "-c", &set]).map(drop)
+        let thread = |number: u8| {
+            let set = format!("mount -t sysfs none /sys && echo {number} > /sys/class/net/{}/threaded", self.name);
+            switch.tool("unshare", &["--mount", "sh", "-c", &set])
+        };
+        let (frames, polled) = if apart { ("off", "on") } else { ("on", "off") };
+        node.tool("ethtool", &["-K", &self.link, "tso", frames, "gso", frames])?;
+        // Only a device that is polled has the thread.
+        if !apart {
+            thread(0)?;
+        }
+        switch.tool("ethtool", &["-K", &self.name, "gro", polled])?;
+        if apart {
+            thread(1)?;
+        }
+        Ok(())
     }
 
     /// Takes the switch's side of the cable down or up: the node sees its carrier go.

@@ -103,6 +103,8 @@ fn grow(services: usize, report: &mut Report) -> Result<Cost> {
     let calls = count(alive.iter().map(|n| asked(&events[from..], &scale.source(*n))).sum());
     report.note(&scene, "API calls of all daemons", calls, "calls", 1);
     report.note(&scene, "API writes per Service", count(writes(&events[from..])) / count(services), "writes", 1);
+    scale.work_apart(true)?;
+    let calm = of_each(&scale)?;
     let quiet = Stamp::now();
     sleep_until(quiet + IDLE);
     let end = of_each(&scale)?;

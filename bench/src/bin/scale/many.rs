@@ -62,7 +62,9 @@ pub(super) fn measure(scale: &mut Scale, report: &mut Report) -> Result<()> {
     let events = scale.audit()?;
     let of_all = count(writes(&events[before..])) / count(SERVICES);
     report.at_most(scene, "API writes per Service", of_all, "writes", WRITES, 1);
+    scale.work_apart(true)?;
     idle(scale, report)?;
+    scale.work_apart(false)?;
     death(scale, &vips, report)
 }
 

@@ -91,8 +91,6 @@ impl Scale {
         let mut doors = Vec::new();
         for n in 1..=real {
             crew.add(n.into(), &[net(address(n, real))])?;
-            let node = crew.node(n.into());
-            node.port.work_apart(&node.netns)?;
             doors.push(endpoints_of(&crew, n)?);
         }
         for n in 1..=listed {
@@ -123,6 +121,17 @@ impl Scale {
         let _leader = all.leader()?;
         all.wait_owned()?;
         Ok(all)
+    }
+
+    /// Whether what nodes with a daemon send is carried on apart from them: see [`crate::Port::work_apart`].
+    ///
+    /// # Errors
+    /// When the machine's tools refuse.
+    pub fn work_apart(&self, apart: bool) -> Result<()> {
+        (1..=self.real).try_for_each(|n| {
+            let node = self.crew.node(n.into());
+            node.port.work_apart(&node.netns, apart)
+        })
     }
 
     fn config(&self, n: u8) -> Result<Value> {
