@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use bascule_lab::sites::{init, issue, page, secret_file, share};
 use bascule_lab::{Netns, wait_for};
 use bascule_suite::cluster::Cluster;
+use bascule_suite::pair::wait_page_for as wait_page;
 use serde_json::{Value, json};
 
 const VIP: &str = "10.9.7.100";
@@ -159,23 +160,6 @@ fn config(dir: &Path, n: usize) -> Value {
             service("web", 3, WEB, json!({ "mode": "weighted", "each": { "dc-a": half, "dc-b": half } })),
         ],
     })
-}
-
-/// Waits until `/sites` of a node is as wanted; the last page is in the error.
-fn wait_page(
-    patience: Duration,
-    cluster: &mut Cluster,
-    n: usize,
-    what: &str,
-    wanted: impl Fn(&Value) -> bool,
-) -> Result<Value> {
-    let daemon = cluster.daemon(n);
-    let mut last = Value::Null;
-    let found = wait_for(patience, what, || {
-        last = page(daemon)?;
-        wanted(&last).then(|| last.clone())
-    });
-    found.with_context(|| format!("n{n}: {last:#}"))
 }
 
 /// A number of what a page says is brought of a service.
