@@ -9,6 +9,7 @@ mod bgp;
 mod electors;
 mod forward;
 mod intent;
+mod neighbors;
 mod report;
 mod sessions;
 mod sites;
@@ -158,6 +159,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     tokio::spawn(report::run(loaded.clone(), node.clone()));
     tokio::spawn(tasks::links(net_events, world_tx.clone(), room.sender.clone(), forward.clone()));
     tokio::spawn(tasks::synced(node.clone(), room.sender.clone()));
+    tokio::spawn(neighbors::run(metrics.clone()));
     let name = loaded.node.node.clone();
     let told = tasks::Listeners { merger, stores };
     tokio::spawn(tasks::reload(path, loaded, told, metrics));

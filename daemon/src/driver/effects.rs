@@ -1,11 +1,12 @@
 //! Carrying out what the node owes, in its order.
 
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bascule_core::fence::{Basis, FenceCtl, FenceRole, FenceWrite};
 use bascule_core::node::event::Event;
 use bascule_core::node::io::{Action, FenceState, Input, LinkInfo};
-use bascule_core::types::{Family, Mac, Slot};
+use bascule_core::types::{Family, LinkId, Mac, Slot};
 use bascule_ebpf_common::{
     DropReason, FLAG_CONTINUED, FLAG_HANDOVER, FLAG_MAIN_V6, FLAG_NO_ACCEPT, HEED_NOBODY, ROLE_ACTIVE, ROLE_BACKUP,
     ROLE_LEAVING, ShardCtl, active, deposed,
@@ -15,7 +16,7 @@ use tracing::{error, warn};
 
 use super::Driver;
 use super::world::{Told, Work};
-use crate::dataplane::{Attach, Family as FenceFamily, Fence};
+use crate::dataplane::{Attach, Family as FenceFamily, Fence, FenceError};
 use crate::net::rt::boot_now;
 
 impl Driver {
@@ -25,9 +26,8 @@ impl Driver {
             match action {
                 Action::Fence(write) => self.write_fence(write),
                 Action::SendVrrp { slot, link, src, dst, payload } => {
-                    let index = usize::from(Family::of(&src) == Family::V6);
                     let deadline = self.node.advert_deadline(slot);
-                    let sent = self.vrrp[index].send(link, src, dst, &payload).map_err(|error| error.to_string());
+                    let sent = self.send_advert(link, src, dst, &payload).map_err(|error| error.to_string());
                     // IPv4 sockets do not tell what the fence drops: the clock and the fence itself do.
                     let late = deadline.is_some_and(|at| boot_now() >= at);
                     let kept = self.kept(slot);
@@ -41,17 +41,9 @@ impl Driver {
                         self.node.handle_input(Input::SendFailed { slot, error }, boot_now());
                     }
                 }
-                Action::SendFrame { link, kind, bytes, .. } => {
-                    self.open_neighbor(link);
-                    match self.neighbors.get(&link).map(|socket| socket.send(&bytes)) {
-                        Some(Ok(())) => self.ports.metrics.frame_sent(kind, 1),
-                        Some(Err(error)) => warn!(%error, link = link.0, kind = kind.as_str(), "announcement not sent"),
-                        None => {}
-                    }
-                }
+                Action::SendFrame { link, kind, bytes, .. } => self.send_frame(link, kind, &bytes),
                 Action::SendPeer { link, src, dst, payload } => {
-                    let index = usize::from(Family::of(&src) == Family::V6);
-                    if let Err(error) = self.peers[index].send(link, src, dst, self.peer_port, &payload) {
+                    if let Err(error) = self.send_peer(link, src, dst, &payload) {
                         warn!(%error, %dst, "peer message not sent");
                     }
                 }
@@ -133,16 +125,17 @@ impl Driver {
 
     /// A link with an own address gets the fence, whether a group stands on it or not: a second NIC must never answer.
     pub(super) fn note_link(&mut self, link: &LinkInfo) {
-        let wanted = link.mac != Mac::ZERO && link.addresses.iter().any(|n| !is_link_local(n.addr()));
-        if !wanted || self.addressed.get(&link.id) == Some(&link.mac) {
-            return;
+        if link.mac == Mac::ZERO {
+            self.macs.remove(&link.id);
+        } else {
+            self.macs.insert(link.id, link.mac);
         }
+        let addressed = link.mac != Mac::ZERO && link.addresses.iter().any(|n| !is_link_local(n.addr()));
         let Some(fence) = self.fence.as_mut() else { return };
-        match fence.attach(link.id.0, Attach::Auto) {
-            Ok(_) => {
-                self.addressed.insert(link.id, link.mac);
-            }
-            Err(error) => self.fence_failed(&format!("cannot attach to {}: {error}", link.name)),
+        if (addressed || self.fenced.contains_key(&link.id))
+            && let Err(error) = stand(fence, &mut self.fenced, &self.macs, link.id)
+        {
+            self.fence_failed(&format!("cannot attach to {}: {error}", link.name));
         }
     }
 
@@ -154,9 +147,7 @@ impl Driver {
             FenceWrite::Register { slot, link, addresses, routers } => {
                 let adverts: Vec<(FenceFamily, u8)> =
                     routers.iter().map(|(f, vrid)| (family_to_abi(*f), *vrid)).collect();
-                fence
-                    .attach(link.0, Attach::Auto)
-                    .map(|_| ())
+                stand(fence, &mut self.fenced, &self.macs, link)
                     .and_then(|()| fence.register(slot.0, link.0, &addresses, &adverts))
             }
         };
@@ -175,6 +166,25 @@ impl Driver {
         let drops: Vec<(&str, u64)> = DropReason::ALL.iter().map(|r| (r.name(), counters.drops(*r))).collect();
         self.ports.metrics.fence_drops(&drops);
     }
+}
+
+/// Puts the fence on a link, unless it stands there with the MAC that the link has: attaching asks for the kernel's rtnl lock, which anybody
+/// on the machine may hold for long, and a Service more or less on the link is no reason to wait for it.
+fn stand(
+    fence: &mut Fence,
+    fenced: &mut HashMap<LinkId, Mac>,
+    macs: &HashMap<LinkId, Mac>,
+    link: LinkId,
+) -> Result<(), FenceError> {
+    let mac = macs.get(&link);
+    if mac.is_some() && fenced.get(&link) == mac {
+        return Ok(());
+    }
+    let _kind = fence.attach(link.0, Attach::Auto)?;
+    if let Some(mac) = mac {
+        fenced.insert(link, *mac);
+    }
+    Ok(())
 }
 
 /// Why an advert did not leave.

@@ -9,6 +9,7 @@ mod effects;
 pub mod electors;
 mod ready;
 mod routes;
+mod send;
 pub mod world;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use bfd::BfdRoom;
 use electors::{Ordered, Orders};
 use ready::{Ready, Source};
 use routes::Unsent;
+use send::Refused;
 use world::{Routes, Told, Work, World};
 
 /// Longest wait of one turn: `/live` and the watchdog judge the loop by its last turn.
@@ -77,8 +79,11 @@ pub struct Driver {
     peers: Vec<PeerSocket>,
     peer_port: u16,
     neighbors: HashMap<LinkId, NeighborSocket>,
-    /// Hardware links with an own address, and the MAC that the fence knows of each: it stands on all, so that a second NIC never answers.
-    addressed: HashMap<LinkId, Mac>,
+    /// Links with a hardware address.
+    macs: HashMap<LinkId, Mac>,
+    /// Links that the fence stands on, and the MAC that it knows of each: all with an own address, so that a second NIC never answers.
+    fenced: HashMap<LinkId, Mac>,
+    refused: Refused,
     bound: Vec<LinkId>,
     /// Links whose groups every socket has joined.
     joined: Vec<LinkId>,
@@ -127,7 +132,9 @@ impl Driver {
             peers,
             peer_port,
             neighbors: HashMap::new(),
-            addressed: HashMap::new(),
+            macs: HashMap::new(),
+            fenced: HashMap::new(),
+            refused: Refused::default(),
             bound: Vec::new(),
             joined: Vec::new(),
             bfd: BfdRoom::new(seed, ports.bfd.take()),
@@ -311,7 +318,8 @@ impl Driver {
                     self.sync_links();
                 }
                 World::LinkGone(id) => {
-                    self.addressed.remove(&id);
+                    self.macs.remove(&id);
+                    self.fenced.remove(&id);
                     self.close_neighbor(id);
                     self.feed_bfd(BfdInput::LinkGone(id));
                     self.feed(Input::LinkGone(id));

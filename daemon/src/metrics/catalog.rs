@@ -114,6 +114,15 @@ families! {
         "Gratuitous ARP frames, unsolicited neighbour advertisements and conflict probes handed to the link, by kind. The fence may \
          still drop one, and no switch confirms any.",
         "a claim, a rival, the refresh";
+    GARP_REFUSED = Counter "garp_refused_total" ["kind"],
+        "Those that the link did not take, by kind: it is down, its queue is full, or the fence dropped them because the claim had ended. None \
+         is sent again for that reason alone.",
+        "a claim that ends while its frames leave, a link that goes down";
+    NEIGHBOR_TABLE_FULL = Counter "neighbor_table_full_total" ["family"],
+        "Neighbours that the kernel refused to learn because its table was full (gc_thresh3), since boot and of all namespaces, asked every 10 s. \
+         0 where the kernel shows it to its first namespace only and this is another. Adverts to the group and announcements do not need the table; unicast \
+         peers, BGP, BFD and endpoints do.",
+        "more neighbours than net.ipv4.neigh.default.gc_thresh3";
     RIVAL_CLAIMS = Counter "rival_claims_total" ["group"],
         "Frames (ARP, NDP, VRRP) in which somebody else behaved as owner while this node was Active. Only what reached this node: \
          a rival behind a partition is seen on rejoin.",

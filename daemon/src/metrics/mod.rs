@@ -21,7 +21,7 @@ use bascule_core::announce::route::Want;
 use bascule_core::election::Reason;
 use bascule_core::node::event::Event;
 use bascule_core::node::status::NodeStatus;
-use bascule_core::types::Role;
+use bascule_core::types::{Family, Role};
 use prometheus::{Encoder, TextEncoder};
 
 use catalog::{CHANNELS, PHASES, RESULTS};
@@ -64,6 +64,7 @@ impl Metrics {
         }
         for kind in FrameKind::ALL {
             let _exists = families.garp_sent.with_label_values(&[kind.as_str()]);
+            let _exists = families.garp_refused.with_label_values(&[kind.as_str()]);
         }
         for result in RESULTS {
             let _exists = families.config_reload.with_label_values(&[result]);
@@ -119,6 +120,18 @@ impl Metrics {
     /// `n` frames of one kind were handed to the link.
     pub fn frame_sent(&self, kind: FrameKind, n: u64) {
         self.inner.families.garp_sent.with_label_values(&[kind.as_str()]).inc_by(n);
+    }
+
+    /// The link did not take a frame of one kind.
+    pub fn frame_refused(&self, kind: FrameKind) {
+        self.inner.families.garp_refused.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// The total that the kernel keeps of neighbours that the table of a family had no room for.
+    pub fn neighbor_table_full(&self, family: Family, total: u64) {
+        let _consistent = self.lock();
+        let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
+        advance(&self.inner.families.neighbor_table_full.with_label_values(&[family]), total);
     }
 
     /// The event loop woke this much after the deadline it slept for.
@@ -285,7 +298,10 @@ pub fn reference() -> String {
     let reasons: Vec<&str> = Reason::ALL.iter().map(|r| r.as_str()).collect();
     let kinds: Vec<&str> = FrameKind::ALL.iter().map(|k| k.as_str()).collect();
     text.push_str(&format!("\n- `reason` of `bascule_vip_transitions_total`: `{}`.\n", reasons.join("`, `")));
-    text.push_str(&format!("- `kind` of `bascule_garp_sent_total`: `{}`.\n", kinds.join("`, `")));
+    text.push_str(&format!(
+        "- `kind` of `bascule_garp_sent_total` and `bascule_garp_refused_total`: `{}`.\n",
+        kinds.join("`, `")
+    ));
     text.push_str(&format!(
         "- Buckets of every histogram, in seconds: {}.\n",
         catalog::SECONDS.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")

@@ -89,6 +89,14 @@ impl NetError {
         matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
     }
 
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::System { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
     /// Wraps the answer of a system call.
     pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::System { what, source: source.into() }

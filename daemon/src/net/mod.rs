@@ -4,6 +4,7 @@
 //! poller of its own; the tokio side owns [`netlink::Netlink`]. Each socket belongs to the network namespace of the thread that opened it.
 
 mod error;
+pub mod neighbors;
 pub mod netlink;
 pub mod raw;
 pub mod rt;

@@ -50,6 +50,23 @@ fn sigkill_moves_the_vip_and_a_restart_removes_what_was_left() -> Result<()> {
     Ok(())
 }
 
+/// A full neighbour table would drop what needs an entry. The table is one for the whole machine, so that no test fills it: nothing asks for
+/// an entry, and adverts arrive.
+#[test]
+fn adverts_to_the_group_need_no_entry_of_the_neighbour_table() -> Result<()> {
+    let mut cluster = Cluster::new("nud", 2)?;
+    cluster.start_all()?;
+    cluster.daemon(1).wait_role(SOON, "web", "active")?;
+    cluster.wait_metric(2, "bascule_adverts_heard_total", |heard| heard >= 20.0)?;
+    for node in [0, 1] {
+        let entries = cluster.hosts[node].netns.tool("ip", &["neigh", "show", "nud", "all"])?;
+        for group in ["224.0.0.18 ", "ff02::12 "] {
+            ensure!(!entries.contains(group), "{group}has an entry: {entries}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn address_of_a_dead_owner_is_gone_by_itself() -> Result<()> {
     let mut cluster = Cluster::new("lft", 1)?;

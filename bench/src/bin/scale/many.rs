@@ -25,6 +25,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) fn measure(scale: &mut Scale, report: &mut Report) -> Result<()> {
     scale.refresh()?;
+    scale.spread()?;
     let scene = "1,000 Services in one go";
     let made: Vec<Made> = (0..SERVICES)
         .map(|i| {

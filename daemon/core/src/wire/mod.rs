@@ -3,6 +3,7 @@
 pub mod arp;
 pub mod bfd;
 pub mod ethernet;
+pub mod multicast;
 pub mod ndp;
 pub mod peer;
 pub mod site;

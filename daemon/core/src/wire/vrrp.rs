@@ -15,6 +15,8 @@ pub const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// TTL and hop limit that every advert must have on arrival (RFC 9568 sections 5.1.1.3 and 5.1.2.3).
 pub const HOP_LIMIT: u8 = 255;
+/// DSCP CS6, network control (RFC 4594 section 3.2), in the upper six bits of TOS and traffic class.
+pub const CLASS: u8 = 0xc0;
 /// Priority with which an Active says that it stops (RFC 9568 section 5.2.4).
 pub const PRIORITY_RELEASE: u8 = 0;
 /// Length of the header before the addresses, in bytes.

@@ -7,7 +7,7 @@ use bascule_bgp::session::State as Session;
 use bascule_core::bfd::io::BfdEvent;
 use bascule_core::bfd::status::{BfdStatus, DiscardCount};
 use bascule_core::node::status::{AnycastStatus, GroupStatus};
-use bascule_core::types::{Mac, Term};
+use bascule_core::types::{Family, Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
 
 use super::fixtures::{across, group, in_force, lease, plane, reports, sessions, speaker, status};
@@ -96,6 +96,10 @@ pub(super) const MOVERS: &[Mover] = &[
         m.fence_drops(&[("answer", 7), ("deliver", 0)]);
     }),
     (&catalog::GARP_SENT, r#"bascule_garp_sent_total{kind="first"}"#, 2.0, |m| m.frame_sent(FrameKind::First, 2)),
+    (&catalog::GARP_REFUSED, r#"bascule_garp_refused_total{kind="first"}"#, 1.0, |m| m.frame_refused(FrameKind::First)),
+    (&catalog::NEIGHBOR_TABLE_FULL, r#"bascule_neighbor_table_full_total{family="ipv4"}"#, 3.0, |m| {
+        m.neighbor_table_full(Family::V4, 3);
+    }),
     (&catalog::RIVAL_CLAIMS, r#"bascule_rival_claims_total{group="api"}"#, 1.0, |m| m.observe(&event("rival"))),
     (&catalog::ONE_WAY, r#"bascule_one_way_total{group="api"}"#, 1.0, |m| m.observe(&event("one_way"))),
     (&catalog::ADDRESS_RESTORED, r#"bascule_address_restored_total{group="api"}"#, 1.0, |m| {

@@ -1,11 +1,11 @@
-//! Neighbour frames of one link: ARP, NS and NA in and out, whole Ethernet frames.
+//! Whole Ethernet frames of one link: ARP, NS and NA in and out, and adverts to a group out.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use bascule_core::types::LinkId;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::options;
@@ -57,7 +57,7 @@ impl NeighborSocket {
     /// Sends a whole Ethernet frame.
     ///
     /// # Errors
-    /// Those of `send`: the link is down (ENETDOWN) or gone (ENXIO), no room (ENOBUFS).
+    /// Those of `send`: the link is down (ENETDOWN) or gone (ENXIO), no room or dropped by the fence (ENOBUFS), longer than the MTU (EMSGSIZE).
     pub fn send(&self, frame: &[u8]) -> Result<(), NetError> {
         loop {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT) {
@@ -92,6 +92,7 @@ fn open(link: LinkId) -> io::Result<Socket> {
         mr_address: [0; 8],
     };
     options::set(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+    setsockopt(&socket, sockopt::Priority, &options::SKB_PRIORITY)?;
     enlarge(&socket, options::RECEIVE_BUFFER)?;
     bind(&socket, index)?;
     Ok(socket)

@@ -18,7 +18,7 @@ pub(super) const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x
 /// DSCP CS6, network control (RFC 4594 section 3.2), in the upper six bits of TOS and traffic class.
 const TOS_CS6: u32 = 0xc0;
 /// Highest priority of an skb: the first band of pfifo_fast, traffic class 7 of mqprio.
-const SKB_PRIORITY: i32 = 7;
+pub(super) const SKB_PRIORITY: i32 = 7;
 /// Receive buffer in bytes: some thousand small packets, what 1,000 virtual routers send in a stall of a second at 1 s intervals.
 pub(super) const RECEIVE_BUFFER: usize = 2 << 20;
 

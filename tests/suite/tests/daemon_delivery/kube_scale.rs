@@ -4,22 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
-use bascule_lab::scale::{Made, PATIENCE, Scale, endpoint};
-use bascule_lab::{Mac, Stamp, wait_for};
+use bascule_lab::scale::{Made, Scale, endpoint};
+use bascule_lab::{Mac, Stamp};
 
 const SERVICES: usize = 50;
 /// Endpoints of each on each node.
 const EACH: usize = 2;
 const NODES: u8 = 3;
-/// Of 16 shards, within one of even.
-const SHARDS_EACH: usize = 5;
-
-/// Shards that node `n` owns.
-fn shards(scale: &Scale, n: u8) -> usize {
-    let state = scale.daemon(n).state().unwrap_or_default();
-    let groups = state["groups"].as_array().into_iter().flatten();
-    groups.filter(|group| group["role"] == "active").count()
-}
 
 fn owners(
     scale: &Scale,
@@ -34,9 +25,7 @@ fn owners(
 fn fifty_services_take_one_write_each_and_a_death_moves_only_its_own() -> Result<()> {
     let _turn = crate::kube::turn();
     let mut scale = Scale::new("kscale", NODES, NODES)?;
-    // Whoever starts first has every shard.
-    let _moves = scale.daemon(1).ctl(&["rebalance"])?;
-    wait_for(PATIENCE, "shards on every node", || (1..=NODES).all(|n| shards(&scale, n) >= SHARDS_EACH).then_some(()))?;
+    scale.spread()?;
     let made: Vec<Made> = (0..SERVICES)
         .map(|i| {
             let of = |n: u8| (0..EACH).map(move |k| (n, endpoint(n, EACH * i + k), true));

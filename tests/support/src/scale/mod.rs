@@ -123,6 +123,26 @@ impl Scale {
         Ok(all)
     }
 
+    /// Gives every node with a daemon its share of the shards: whoever starts first has all of them.
+    ///
+    /// # Errors
+    /// When `bascule rebalance` fails, or some node has less than its share for long.
+    pub fn spread(&self) -> Result<()> {
+        let alive = self.alive();
+        let first = alive.first().copied().unwrap_or(1);
+        let _moves = self.daemon(first).ctl(&["rebalance"])?;
+        // Active ones of a node, and all.
+        let shards = |n: u8| {
+            let state = self.daemon(n).state().unwrap_or_default();
+            let groups = state["groups"].as_array().cloned().unwrap_or_default();
+            (groups.iter().filter(|group| group["role"] == "active").count(), groups.len())
+        };
+        wait_for(PATIENCE, "shards on every node", || {
+            let mut counts = alive.iter().map(|n| shards(*n));
+            counts.all(|(active, all)| all > 0 && active >= all / alive.len()).then_some(())
+        })
+    }
+
     /// Whether what nodes with a daemon send is carried on apart from them: see [`crate::Port::work_apart`].
     ///
     /// # Errors
