@@ -21,14 +21,14 @@ impl Balancer {
         let on = self.nodes.by_name.contains_key(&self.nodes.this);
         // Packets of services that are only announced pass as if there were no service.
         let steered = config.services.into_iter().filter(|s| on && s.delivery != Delivery::None);
-        let mut wanted: BTreeMap<ServiceKey, Arc<ServiceSpec>> = steered.map(|s| (s.key(), s)).collect();
+        let wanted: BTreeMap<ServiceKey, Arc<ServiceSpec>> = steered.map(|s| (s.key(), s)).collect();
         self.tell_nodes();
-        let gone: Vec<ServiceKey> = self.services.keys().filter(|k| !wanted.contains_key(k)).copied().collect();
+        let (gone, other) = self.difference(wanted);
         for key in gone {
             self.drop_service(key, now);
         }
         self.configured = true;
-        for (key, spec) in std::mem::take(&mut wanted) {
+        for (key, spec) in other {
             match self.services.contains_key(&key) {
                 true => self.change_service(key, spec, now),
                 false => self.add_service(key, spec, now),
@@ -42,6 +42,26 @@ impl Balancer {
         if self.services.is_empty() {
             self.sweep();
         }
+    }
+
+    /// Services that nobody wants any more, and those that are new or described otherwise, by walking along both: most are the same.
+    fn difference(
+        &self,
+        wanted: BTreeMap<ServiceKey, Arc<ServiceSpec>>,
+    ) -> (Vec<ServiceKey>, Vec<(ServiceKey, Arc<ServiceSpec>)>) {
+        let mut there = self.services.iter().peekable();
+        let (mut gone, mut other) = (Vec::new(), Vec::new());
+        for (key, spec) in wanted {
+            while let Some((before, _)) = there.next_if(|(before, _)| **before < key) {
+                gone.push(*before);
+            }
+            let same = there.next_if(|(before, _)| **before == key).is_some_and(|(_, service)| service.spec == spec);
+            if !same {
+                other.push((key, spec));
+            }
+        }
+        gone.extend(there.map(|(before, _)| *before));
+        (gone, other)
     }
 
     fn add_service(&mut self, key: ServiceKey, spec: Arc<ServiceSpec>, now: Instant) {
@@ -67,9 +87,6 @@ impl Balancer {
 
     fn change_service(&mut self, key: ServiceKey, spec: Arc<ServiceSpec>, now: Instant) {
         let Some(service) = self.services.get_mut(&key) else { return };
-        if service.spec == spec {
-            return;
-        }
         let (slot, before) = (service.slot, service.entry());
         let old = service.spec.sources.clone();
         service.set_spec(spec, now);

@@ -3,12 +3,12 @@
 //! Slices of Services of other types are kept as well: a Service may become one of type LoadBalancer, and nothing would tell its slices
 //! again. They are in no intent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bascule_core::intent::rules::Rules;
 use bascule_core::intent::{Intent, NodeIntent, ServiceIntent};
-use bascule_core::service::translate::KubeService;
+use bascule_core::service::translate::{KubeService, Slice};
 
 use crate::follow::Told;
 use crate::object::Key;
@@ -69,6 +69,8 @@ pub(super) struct Store {
     names: Names,
     /// Of services as the last intent had them, without those that changed since.
     made: BTreeMap<Key, Arc<ServiceIntent>>,
+    /// Services that changed since the last intent, or whose slices did; some may be gone.
+    changed: BTreeSet<Key>,
     /// Something of the intent changed since it was last taken.
     dirty: bool,
     /// Something that was served before is among it.
@@ -83,23 +85,25 @@ impl Store {
     }
 
     pub(super) fn services(&mut self, told: Told<KubeService>) {
-        let Self { services, made, dirty, urgent, .. } = self;
+        let Self { services, made, changed, dirty, urgent, .. } = self;
         services.take(told, |key, was, _| {
-            let _changed = made.remove(key);
+            let _made = made.remove(key);
+            let _new = changed.insert(key.clone());
             *dirty = true;
             *urgent |= was.is_some_and(|was| !was.vips.is_empty());
         });
     }
 
     pub(super) fn slices(&mut self, told: Told<KeptSlice>) {
-        let Self { services, slices, names, made, dirty, urgent, .. } = self;
+        let Self { services, slices, names, made, changed, dirty, urgent, .. } = self;
         let wanted = |slice: Option<&KeptSlice>| slice.is_some_and(|slice| services.rows.contains_key(&slice.service));
         let complete = matches!(told, Told::All(_));
         slices.take(told, |_, was, now| {
             *dirty |= wanted(was) || wanted(now);
             *urgent |= wanted(was);
-            for slice in [was, now].into_iter().flatten() {
-                let _changed = made.remove(&slice.service);
+            for slice in [was, now].into_iter().flatten().filter(|slice| wanted(Some(slice))) {
+                let _made = made.remove(&slice.service);
+                let _new = changed.insert(slice.service.clone());
             }
         });
         if complete {
@@ -152,33 +156,23 @@ impl Store {
             return None;
         }
         (self.dirty, self.urgent, self.taken) = (false, false, true);
-        let Self { services, slices, nodes, made, .. } = self;
-        // Both in the order of namespace and name: what is made already is found by walking along.
-        let mut there = made.keys().peekable();
-        let mut missing: BTreeMap<&Key, Vec<&KeptSlice>> = BTreeMap::new();
-        for key in services.rows.keys() {
-            while there.next_if(|made| *made < key).is_some() {}
-            if there.next_if(|made| *made == key).is_none() {
-                let _none = missing.insert(key, Vec::new());
-            }
-        }
+        let Self { services, slices, nodes, made, changed, .. } = self;
+        let changed = std::mem::take(changed);
+        // Slices in the order of namespace and name.
+        let mut missing: BTreeMap<&Key, Vec<Arc<Slice>>> = changed.iter().map(|key| (key, Vec::new())).collect();
         if !missing.is_empty() {
             for slice in slices.rows.values() {
                 if let Some(of) = missing.get_mut(&slice.service) {
-                    of.push(slice);
+                    of.push(Arc::clone(&slice.slice));
                 }
             }
         }
-        let new: Vec<(Key, Arc<ServiceIntent>)> = missing
-            .into_iter()
-            .filter_map(|(key, slices)| {
-                // The slices are in the order of namespace and name, too.
-                let slices = slices.into_iter().map(|kept| Arc::clone(&kept.slice)).collect();
-                let service = services.rows.get(key)?.clone();
-                Some((key.clone(), Arc::new(ServiceIntent { service, slices })))
-            })
-            .collect();
-        made.extend(new);
+        for (key, slices) in missing {
+            if let Some(service) = services.rows.get(key) {
+                let service = ServiceIntent { service: service.clone(), slices };
+                let _none = made.insert(key.clone(), Arc::new(service));
+            }
+        }
         Some(Intent {
             services: made.values().cloned().collect(),
             nodes: nodes.rows.iter().map(|((_, name), node)| (name.clone(), node.clone())).collect(),

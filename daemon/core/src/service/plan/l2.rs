@@ -7,11 +7,10 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use super::nodes::Crew;
-use super::{ObjectStanding, PlanPolicy};
+use super::{Held, ObjectStanding, PlanPolicy};
 use crate::intent::Intent;
 use crate::intent::rules::{L2Rule, Rules};
 use crate::node::config::Announce;
-use crate::service::translate::KubeService;
 use crate::shard::number::numbers;
 use crate::shard::place::{Placement, place, place_numbered};
 use crate::shard::{ShardId, identity, shard_of};
@@ -85,12 +84,12 @@ impl<'a> Layout<'a> {
     }
 
     /// The shard of a VIP; `None`: nobody announces it.
-    pub(super) fn shard(&mut self, policy: &PlanPolicy, vip: IpAddr, services: &[&KubeService]) -> Option<ShardId> {
+    pub(super) fn shard(&mut self, policy: &PlanPolicy, vip: IpAddr, services: &[Held<'_>]) -> Option<ShardId> {
         if self.rules.l2.is_empty() || policy.announce == Announce::Bgp {
             return shard_of(vip, self.common);
         }
         let rules = self.rules;
-        let takes = |rule: &L2Rule| services.iter().any(|service| rule.choice.takes(vip, service, &rules.pools));
+        let takes = |rule: &L2Rule| services.iter().any(|(_, service)| rule.choice.takes(vip, service, &rules.pools));
         let (name, _) = rules.l2.iter().find(|(_, rule)| takes(rule))?;
         if let Some(standing) = self.standings.iter_mut().find(|standing| standing.name == *name) {
             standing.vips += 1;

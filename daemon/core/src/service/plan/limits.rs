@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -42,22 +42,25 @@ impl fmt::Display for Limit {
 pub(super) struct Used<'a> {
     limits: Limits,
     owners: HashMap<ServiceKey, &'a str>,
-    addresses: BTreeSet<IpAddr>,
-    frames: BTreeSet<(IpAddr, u8)>,
+    addresses: HashSet<IpAddr>,
+    frames: HashSet<(IpAddr, u8)>,
     sources: usize,
 }
 
 impl<'a> Used<'a> {
-    pub(super) fn new(policy: &PlanPolicy) -> Self {
+    /// Nothing but what the file has; there will be about so many services.
+    pub(super) fn new(policy: &PlanPolicy, services: usize) -> Self {
         let file = "the configuration file";
         let mut used = Self {
             limits: policy.limits,
-            owners: policy.file_services.iter().map(|key| (*key, file)).collect(),
-            addresses: policy.taken.clone(),
-            frames: BTreeSet::new(),
+            owners: HashMap::with_capacity(services + policy.file_services.len()),
+            addresses: HashSet::with_capacity(services + policy.taken.len()),
+            frames: HashSet::with_capacity(services),
             sources: 0,
         };
+        used.addresses.extend(policy.taken.iter().copied());
         for key in &policy.file_services {
+            let _none = used.owners.insert(*key, file);
             let _new = used.addresses.insert(key.vip);
             let _new = used.frames.insert((key.vip, key.protocol.number()));
         }

@@ -22,7 +22,7 @@ mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -231,6 +231,16 @@ impl Plan {
     }
 }
 
+/// The place of a service in memory, by which it is known while somebody keeps it.
+fn place(service: &Arc<ServiceIntent>) -> usize {
+    Arc::as_ptr(service).addr()
+}
+
+/// Each VIP with those that have it; they are sorted by VIPs.
+fn by_vip<'a, 's>(held: &'a [Held<'s>]) -> impl Iterator<Item = (IpAddr, &'a [Held<'s>])> {
+    held.chunk_by(|a, b| a.0 == b.0).filter_map(|of| Some((of.first()?.0, of)))
+}
+
 /// The name of a shard's group.
 pub fn shard_name(shard: ShardId) -> String {
     format!("shard-{}", shard.0)
@@ -241,7 +251,12 @@ pub fn shard_name(shard: ShardId) -> String {
 pub struct Planner {
     policy: PlanPolicy,
     done: BTreeMap<String, Done>,
+    /// Places in memory of the services in `done`, which keeps them there.
+    known: HashSet<usize>,
 }
+
+/// A VIP, and a service that has it.
+type Held<'a> = (IpAddr, &'a KubeService);
 
 /// What a service came to.
 #[derive(Debug)]
@@ -269,7 +284,7 @@ impl Done {
 impl Planner {
     /// A planner that remembers nothing.
     pub fn new(policy: PlanPolicy) -> Self {
-        Self { policy, done: BTreeMap::new() }
+        Self { policy, done: BTreeMap::new(), known: HashSet::new() }
     }
 
     /// Another policy; true when it is one.
@@ -279,6 +294,7 @@ impl Planner {
         }
         if policy.translate != self.policy.translate {
             self.done.clear();
+            self.known.clear();
         }
         self.policy = policy;
         true
@@ -301,10 +317,10 @@ impl Planner {
             told: Vec::with_capacity(self.done.len()),
             ..Plan::default()
         };
-        let mut used = Used::new(&self.policy);
+        let mut used = Used::new(&self.policy, self.done.len());
         // Where every node announces: VIPs that this one may, as far as all of their services agree.
         let mut announced: BTreeMap<IpAddr, bool> = BTreeMap::new();
-        let mut holders: BTreeMap<IpAddr, Vec<&KubeService>> = BTreeMap::new();
+        let mut held: Vec<Held<'_>> = Vec::with_capacity(self.done.len());
         // Whose the plan's services are, in their order.
         let mut of: Vec<&KubeService> = Vec::with_capacity(self.done.len());
         for (name, done) in &self.done {
@@ -316,7 +332,7 @@ impl Planner {
                         let may = announced.entry(*vip).or_insert(true);
                         *may &= wishes.may_own.contains(vip);
                     }
-                    holders.entry(*vip).or_default().push(&done.service.service);
+                    held.push((*vip, &done.service.service));
                 }
                 if let (Some(health), false) = (wishes.health, told.vips.is_empty()) {
                     let _none = plan.health.insert(name.clone(), health);
@@ -325,18 +341,23 @@ impl Planner {
             plan.told.push(told);
         }
         let mut layout = Layout::new(intent, &self.policy, &crew);
-        plan.shards = layout.placement.shards().map(|shard| (shard, BTreeSet::new())).collect();
+        let mut shards: BTreeMap<ShardId, Vec<IpAddr>> =
+            layout.placement.shards().map(|shard| (shard, Vec::new())).collect();
         let mut nobodys = BTreeSet::new();
-        for (vip, services) in &holders {
+        // Services of one VIP stay in their order.
+        held.sort_by_key(|(vip, _)| *vip);
+        for (vip, services) in by_vip(&held) {
             // Where every node announces there is nothing but routes.
-            let routed = self.policy.announce != Announce::Bgp || routes::selected(intent, *vip, services);
-            let _new = match layout.shard(&self.policy, *vip, services).filter(|_| routed) {
-                Some(shard) => plan.shards.entry(shard).or_default().insert(*vip),
-                None => nobodys.insert(*vip),
-            };
+            let routed = self.policy.announce != Announce::Bgp || routes::selected(intent, vip, services);
+            match layout.shard(&self.policy, vip, services).filter(|_| routed) {
+                Some(shard) => shards.entry(shard).or_default().push(vip),
+                None => nobodys.extend([vip]),
+            }
         }
+        plan.shards = shards.into_iter().map(|(shard, vips)| (shard, vips.into_iter().collect())).collect();
         let kind = if self.policy.announce == Announce::Bgp { "BgpAnnouncement" } else { "L2Announcement" };
-        for told in plan.told.iter_mut().filter(|told| told.vips.iter().any(|vip| nobodys.contains(vip))) {
+        let nobodys_here = |told: &&mut Arc<ServiceStanding>| told.vips.iter().any(|vip| nobodys.contains(vip));
+        for told in plan.told.iter_mut().filter(|_| !nobodys.is_empty()).filter(nobodys_here) {
             let told = Arc::make_mut(told);
             let not = |vip: &IpAddr| nobodys.contains(vip).then_some(Refused::NotAnnounced { vip: *vip, kind });
             told.refused.extend(told.vips.iter().filter_map(not));
@@ -344,8 +365,8 @@ impl Planner {
         }
         self.own(&crew, &announced, &layout, &mut plan);
         plan.placement = layout.placement;
-        holders.retain(|vip, _| !nobodys.contains(vip));
-        let (routes, standings) = routes::routes(intent, &self.policy, &holders, plan.shards.keys().copied());
+        held.retain(|(vip, _)| !nobodys.contains(vip));
+        let (routes, standings) = routes::routes(intent, &self.policy, &held, plan.shards.keys().copied());
         layout.standings.extend(standings);
         plan.routes = routes;
         let (spreads, standings) = spread::spread(intent, &self.policy, &crew.nodes, &of, &mut plan.services);
@@ -357,21 +378,23 @@ impl Planner {
 
     /// Who brings intents shares what did not change: it is known by its place in memory, and most of a large intent is not looked at.
     fn translate_changed(&mut self, intent: &Intent) {
-        let places = |services: &mut dyn Iterator<Item = &Arc<ServiceIntent>>| {
-            let mut places: Vec<*const ServiceIntent> = services.map(Arc::as_ptr).collect();
-            places.sort_unstable();
-            places
-        };
-        let there = |places: &[*const ServiceIntent], service: &Arc<ServiceIntent>| {
-            places.binary_search(&Arc::as_ptr(service)).is_ok()
-        };
-        let wanted = places(&mut intent.services.iter());
-        self.done.retain(|_, done| there(&wanted, &done.service));
-        let known = places(&mut self.done.values().map(|done| &done.service));
-        for service in intent.services.iter().filter(|service| !there(&known, service)) {
+        let known = |known: &HashSet<usize>, service: &Arc<ServiceIntent>| known.contains(&place(service));
+        let stay = intent.services.iter().filter(|service| known(&self.known, service)).count();
+        if stay < self.known.len() {
+            let wanted: HashSet<usize> = intent.services.iter().map(place).collect();
+            self.done.retain(|_, done| wanted.contains(&place(&done.service)));
+            self.known = self.done.values().map(|done| place(&done.service)).collect();
+        }
+        for service in &intent.services {
+            if known(&self.known, service) {
+                continue;
+            }
             let name = format!("{}/{}", service.service.namespace, service.service.name);
             let done = Done::new(&name, service, &self.policy.translate);
-            let _none = self.done.insert(name, done);
+            if let Some(before) = self.done.insert(name, done) {
+                let _known = self.known.remove(&place(&before.service));
+            }
+            let _new = self.known.insert(place(service));
         }
     }
 

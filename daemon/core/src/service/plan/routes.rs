@@ -6,10 +6,9 @@
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ObjectStanding, PlanPolicy, shard_name};
+use super::{Held, ObjectStanding, PlanPolicy, by_vip, shard_name};
 use crate::intent::Intent;
 use crate::intent::rules::BgpRule;
-use crate::service::translate::KubeService;
 use crate::shard::ShardId;
 
 const PEER: &str = "BgpPeer";
@@ -60,20 +59,20 @@ impl Routes {
 }
 
 /// Does any BgpAnnouncement select this VIP, for whichever node and neighbor?
-pub(super) fn selected(intent: &Intent, vip: IpAddr, services: &[&KubeService]) -> bool {
+pub(super) fn selected(intent: &Intent, vip: IpAddr, services: &[Held<'_>]) -> bool {
     let rules = &intent.rules;
     rules.bgp.is_empty() || rules.bgp.values().any(|rule| takes(rule, intent, vip, services))
 }
 
-fn takes(rule: &BgpRule, intent: &Intent, vip: IpAddr, services: &[&KubeService]) -> bool {
-    services.iter().any(|service| rule.choice.takes(vip, service, &intent.rules.pools))
+fn takes(rule: &BgpRule, intent: &Intent, vip: IpAddr, services: &[Held<'_>]) -> bool {
+    services.iter().any(|(_, service)| rule.choice.takes(vip, service, &intent.rules.pools))
 }
 
-/// What this node's routers are told of `vips`, which have these Services.
+/// What this node's routers are told of VIPs with these Services, sorted by VIP.
 pub(super) fn routes(
     intent: &Intent,
     policy: &PlanPolicy,
-    vips: &BTreeMap<IpAddr, Vec<&KubeService>>,
+    held: &[Held<'_>],
     shards: impl Iterator<Item = ShardId>,
 ) -> (Routes, Vec<ObjectStanding>) {
     let rules = &intent.rules;
@@ -90,8 +89,8 @@ pub(super) fn routes(
     let mut announcements = Vec::new();
     for (name, rule) in &rules.bgp {
         let mine = rule.nodes.matches(labels);
-        let taken = vips.iter().filter(|(vip, services)| mine && takes(rule, intent, **vip, services));
-        let vips: BTreeSet<IpAddr> = taken.map(|(vip, _)| *vip).collect();
+        let taken = by_vip(held).filter(|(vip, services)| mine && takes(rule, intent, *vip, services));
+        let vips: BTreeSet<IpAddr> = taken.map(|(vip, _)| vip).collect();
         let unknown = rule.peers.iter().find(|peer| !neighbors.contains(*peer) && !rules.peers.contains_key(*peer));
         let refused = unknown.map(|peer| format!("spec.peers: no neighbor is called {peer}; the others are told"));
         standings.push(ObjectStanding { vips: vips.len(), refused, ..ObjectStanding::well(ANNOUNCEMENT, name) });
@@ -103,6 +102,6 @@ pub(super) fn routes(
         });
     }
     let announcements = (!announcements.is_empty()).then_some(announcements);
-    let (vips, shards) = (vips.keys().copied().collect(), shards.map(shard_name).collect());
+    let (vips, shards) = (by_vip(held).map(|(vip, _)| vip).collect(), shards.map(shard_name).collect());
     (Routes { peers, announcements, vips, shards }, standings)
 }
