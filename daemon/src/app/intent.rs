@@ -308,8 +308,10 @@ impl Merger {
         all: &Loaded,
         before: &Plan,
     ) -> Result<oneshot::Receiver<()>> {
-        let keys = |plan: &Plan| plan.services.iter().map(|s| (s.key(), s.delivery)).collect::<Vec<_>>();
-        if !merged.told || keys(before) != keys(&merged.plan) {
+        let (old, new) = (&before.services, &merged.plan.services);
+        let same = old.len() == new.len()
+            && old.iter().zip(new).all(|(a, b)| Arc::ptr_eq(a, b) || (a.key(), a.delivery) == (b.key(), b.delivery));
+        if !merged.told || !same {
             self.rooms.world.forwarded(super::forward::frames(all)).await?;
             merged.told = true;
         }
@@ -337,6 +339,10 @@ fn tell(before: &Plan, after: &Plan, this: &str) {
     let (mut olds, mut gone) = (before.told.iter().peekable(), Vec::new());
     let silent = |why: &Refused| matches!(why, Refused::NotOurs(_) | Refused::Pending);
     for service in &after.told {
+        // Shared: nothing of it is new.
+        if olds.next_if(|old| Arc::ptr_eq(old, service)).is_some() {
+            continue;
+        }
         while let Some(old) = olds.next_if(|old| old.name < service.name) {
             gone.push(old);
         }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use bascule_lab::scale::{Made, Scale, asked, endpoint, usage, writes};
 use bascule_lab::{Report, Stamp, sleep_until};
 
+use super::floor::Floor;
 use super::{NODES, count};
 
 const LISTED: u8 = 16;
@@ -30,6 +31,8 @@ struct Cost {
     services: usize,
     /// Of the busiest daemon, seconds of a core.
     cpu: f64,
+    /// The same in pieces of the [`Floor`]'s work.
+    pieces: f64,
     /// API calls of all daemons.
     calls: f64,
 }
@@ -45,7 +48,8 @@ pub(super) fn measure(sizes: &[usize], report: &mut Report) -> Result<()> {
         let steps = count(more.services) / count(less.services);
         // 1: linear; what a daemon costs without any Service is in both.
         let exponent = |of: fn(&Cost) -> f64| (of(more) / of(less).max(0.01)).ln() / steps.ln();
-        report.at_most(&scene, "exponent of processor time", exponent(|cost| cost.cpu), "", 1.0, 1);
+        report.at_most(&scene, "exponent of processor time over the floor", exponent(|cost| cost.pieces), "", 1.0, 1);
+        report.note(&scene, "exponent of processor time as it was", exponent(|cost| cost.cpu), "", 1);
         report.at_most(&scene, "exponent of API calls", exponent(|cost| cost.calls), "", 1.0, 1);
     }
     Ok(())
@@ -81,6 +85,7 @@ fn grow(services: usize, report: &mut Report) -> Result<Cost> {
     let of_each =
         |scale: &Scale| alive.iter().map(|n| Ok(usage(&scale.daemon(*n).process)?)).collect::<Result<Vec<_>>>();
     let (before, from) = (of_each(&scale)?, scale.audit()?.len());
+    let floor = Floor::start();
     let began = scale.make(&made)?;
     let written = Stamp::now();
     let given = scale.addresses(began, &made)?;
@@ -93,12 +98,14 @@ fn grow(services: usize, report: &mut Report) -> Result<Cost> {
     report.note(&scene, "first write to all announced and served", last.since(began).as_secs_f64(), "s", 1);
     sleep_until(Stamp::now() + CALM);
     let calm = of_each(&scale)?;
+    let piece = floor.stop()?;
     let cpu = |now: &[bascule_lab::scale::Usage], then: &[bascule_lab::scale::Usage]| {
         let used = now.iter().zip(then).map(|(now, then)| now.cpu.saturating_sub(then.cpu));
         used.max().unwrap_or_default().as_secs_f64()
     };
     let busy = cpu(&calm, &before);
     report.note(&scene, "processor time of the busiest daemon", busy, "s", 1);
+    report.note(&scene, "a fixed piece of work beside it", piece * 1e3, "ms", 1);
     let events = scale.audit()?;
     let calls = count(alive.iter().map(|n| asked(&events[from..], &scale.source(*n))).sum());
     report.note(&scene, "API calls of all daemons", calls, "calls", 1);
@@ -116,9 +123,9 @@ fn grow(services: usize, report: &mut Report) -> Result<Cost> {
     }
     let rss = end.iter().map(|usage| usage.rss).fold(0.0, f64::max);
     report.at_most(&scene, "resident memory of the largest daemon", rss, "MiB", RSS_MIB, 1);
-    for row in &report.rows[report.rows.len() - 7..] {
+    for row in &report.rows[report.rows.len() - 8..] {
         println!("{}: {} {:.2} {}", row.scene, row.metric, row.value, row.unit);
     }
     scale.clean()?;
-    Ok(Cost { services, cpu: busy, calls })
+    Ok(Cost { services, cpu: busy, pieces: busy / piece, calls })
 }

@@ -4,6 +4,7 @@
 //! what the bench itself writes is not in it. Processor time and memory are /proc's, of the daemon alone.
 
 mod flip;
+mod floor;
 mod growth;
 mod many;
 mod one;

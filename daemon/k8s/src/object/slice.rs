@@ -1,6 +1,7 @@
 //! EndpointSlices, kept small: an endpoint takes 40 bytes, whatever its node is called, and intents share them.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bascule_core::service::translate::{Slice, SliceEndpoint, SlicePort};
@@ -64,8 +65,17 @@ impl Kind for EndpointSlice {
 pub(crate) struct KeptSlice {
     /// Namespace and name of its Service.
     pub(crate) service: Key,
+    /// What [`mark`] makes of them: most slices are told apart by it, without a look at the words.
+    pub(crate) mark: u64,
     /// As intents have it.
     pub(crate) slice: Arc<Slice>,
+}
+
+/// A number made of a key. Different keys may have the same.
+pub(crate) fn mark(key: &Key) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Names of nodes, each once in memory.
@@ -113,7 +123,7 @@ impl EndpointSlice {
         // Kept for as long as the object is.
         ports.shrink_to_fit();
         endpoints.shrink_to_fit();
-        Some(KeptSlice { service, slice: Arc::new(Slice { family, ports, endpoints }) })
+        Some(KeptSlice { mark: mark(&service), service, slice: Arc::new(Slice { family, ports, endpoints }) })
     }
 }
 

@@ -3,16 +3,16 @@
 //! Slices of Services of other types are kept as well: a Service may become one of type LoadBalancer, and nothing would tell its slices
 //! again. They are in no intent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bascule_core::intent::rules::Rules;
 use bascule_core::intent::{Intent, NodeIntent, ServiceIntent};
-use bascule_core::service::translate::{KubeService, Slice};
+use bascule_core::service::translate::KubeService;
 
 use crate::follow::Told;
 use crate::object::Key;
-use crate::object::slice::{EndpointSlice, KeptSlice, Names};
+use crate::object::slice::{EndpointSlice, KeptSlice, Names, mark};
 
 use super::rules::{Listed, Tables};
 
@@ -158,20 +158,21 @@ impl Store {
         (self.dirty, self.urgent, self.taken) = (false, false, true);
         let Self { services, slices, nodes, made, changed, .. } = self;
         let changed = std::mem::take(changed);
-        // Slices in the order of namespace and name.
-        let mut missing: BTreeMap<&Key, Vec<Arc<Slice>>> = changed.iter().map(|key| (key, Vec::new())).collect();
-        if !missing.is_empty() {
+        let mut marked: HashMap<u64, Vec<&KeptSlice>> = changed.iter().map(|key| (mark(key), Vec::new())).collect();
+        if !marked.is_empty() {
             for slice in slices.rows.values() {
-                if let Some(of) = missing.get_mut(&slice.service) {
-                    of.push(Arc::clone(&slice.slice));
+                if let Some(of) = marked.get_mut(&slice.mark) {
+                    of.push(slice);
                 }
             }
         }
-        for (key, slices) in missing {
-            if let Some(service) = services.rows.get(key) {
-                let service = ServiceIntent { service: service.clone(), slices };
-                let _none = made.insert(key.clone(), Arc::new(service));
-            }
+        for key in changed {
+            let Some(service) = services.rows.get(&key) else { continue };
+            // In the order of namespace and name.
+            let marked = marked.get(&mark(&key)).into_iter().flatten().filter(|slice| slice.service == key);
+            let slices = marked.map(|kept| Arc::clone(&kept.slice)).collect();
+            let service = ServiceIntent { service: service.clone(), slices };
+            let _none = made.insert(key, Arc::new(service));
         }
         Some(Intent {
             services: made.values().cloned().collect(),

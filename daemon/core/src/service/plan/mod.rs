@@ -324,15 +324,14 @@ impl Planner {
         // Whose the plan's services are, in their order.
         let mut of: Vec<&KubeService> = Vec::with_capacity(self.done.len());
         for (name, done) in &self.done {
-            let told = self.take(name, done, &crew, &mut used, &mut plan);
+            let told = self.take(name, done, &crew, &mut used, &mut plan, &mut held);
             of.resize(plan.services.len(), &done.service.service);
             if let Ok(wishes) = &done.wishes {
-                for vip in &told.vips {
-                    if self.policy.announce == Announce::Bgp {
+                if self.policy.announce == Announce::Bgp {
+                    for vip in &told.vips {
                         let may = announced.entry(*vip).or_insert(true);
                         *may &= wishes.may_own.contains(vip);
                     }
-                    held.push((*vip, &done.service.service));
                 }
                 if let (Some(health), false) = (wishes.health, told.vips.is_empty()) {
                     let _none = plan.health.insert(name.clone(), health);
@@ -402,31 +401,33 @@ impl Planner {
     fn take<'a>(
         &self,
         name: &'a str,
-        done: &Done,
+        done: &'a Done,
         crew: &Crew,
         used: &mut Used<'a>,
         plan: &mut Plan,
+        held: &mut Vec<Held<'a>>,
     ) -> Arc<ServiceStanding> {
         let Ok(wishes) = &done.wishes else { return Arc::clone(&done.standing) };
         let (mut refused, mut lost) = (Vec::new(), Vec::new());
-        for vip in &done.standing.vips {
-            if let Some(why) = self.against(*vip, crew) {
+        // Its ports are in the order of its VIPs.
+        for ports in wishes.services.chunk_by(|a, b| a.vip == b.vip) {
+            let Some(vip) = ports.first().map(|spec| spec.vip) else { continue };
+            if let Some(why) = self.against(vip, crew) {
                 refused.push(why);
-                lost.push(*vip);
+                lost.push(vip);
                 continue;
             }
-            let mut served = false;
-            for spec in wishes.services.iter().filter(|spec| spec.vip == *vip) {
+            let before = plan.services.len();
+            for spec in ports {
                 match used.take(name, spec) {
-                    Ok(()) => {
-                        served = true;
-                        plan.services.push(Arc::clone(spec));
-                    }
+                    Ok(()) => plan.services.push(Arc::clone(spec)),
                     Err(why) => refused.push(why),
                 }
             }
-            if !served {
-                lost.push(*vip);
+            if plan.services.len() == before {
+                lost.push(vip);
+            } else {
+                held.push((vip, &done.service.service));
             }
         }
         // Mostly nothing is against it.
