@@ -120,7 +120,7 @@ families! {
         "a claim that ends while its frames leave, a link that goes down";
     NEIGHBOR_TABLE_FULL = Counter "neighbor_table_full_total" ["family"],
         "Neighbours that the kernel refused to learn because its table was full (gc_thresh3), since boot and of all namespaces, asked every 10 s. \
-         0 where the kernel shows it to its first namespace only and this is another. Adverts to the group and announcements do not need the table; unicast \
+         Absent where the kernel does not show it: it does to its first network namespace only. Adverts to the group and announcements do not need the table; unicast \
          peers, BGP, BFD and endpoints do.",
         "more neighbours than net.ipv4.neigh.default.gc_thresh3";
     RIVAL_CLAIMS = Counter "rival_claims_total" ["group"],
