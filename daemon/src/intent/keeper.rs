@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// ...or so many times older than a large one takes to be written: a hundredth of a core while everything changes...
 const TIMES: u32 = 99;
 /// ...and never more than this.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Writes what comes, the newest at most once a second, and seldom enough that it costs little.
 pub struct Keeper {

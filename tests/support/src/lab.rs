@@ -1,6 +1,6 @@
 //! One laboratory: the prefix of its names, its directory, what it makes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,7 +27,9 @@ impl Lab {
         SWEPT.call_once(sweep_dead);
         let prefix = format!("{}-{}-{name}", own_prefix(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::Builder::new().prefix(&format!("{prefix}-")).tempdir();
-        Ok(Self { directory: directory.map_err(LabError::io("the lab's directory"))?, prefix })
+        let lab = Self { directory: directory.map_err(LabError::io("the lab's directory"))?, prefix };
+        std::fs::create_dir(lab.logs()).map_err(LabError::io("the lab's logs"))?;
+        Ok(lab)
     }
 
     /// What every name of this lab starts with.
@@ -38,6 +40,11 @@ impl Lab {
     /// The lab's own directory: logs, sockets, configuration. Removed with the lab.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Where logs lie: apart from configuration, or each line would wake the daemon that watches the folder of its file.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.directory().join("logs")
     }
 
     /// A new network namespace.

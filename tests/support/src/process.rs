@@ -77,7 +77,7 @@ impl ProcessBuilder {
         Self {
             name: name.to_owned(),
             group: format!("{}-{name}-{serial}", lab.prefix()),
-            log: lab.directory().join(format!("{name}-{serial}.log")),
+            log: lab.logs().join(format!("{name}-{serial}.log")),
             netns: netns.clone(),
             program: program.to_owned(),
             args: Vec::new(),

@@ -26,6 +26,9 @@ struct Args {
     /// Services of the growth table.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000, 5000])]
     sizes: Vec<usize>,
+    /// Each of those sizes is measured so many times, in rounds; rows are medians.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
     /// Write the result.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -59,7 +62,7 @@ fn main() -> Result<ExitCode> {
         scale.clean()?;
     }
     if wanted("growth") {
-        growth::measure(&args.sizes, &mut report)?;
+        growth::measure(&args.sizes, args.runs.max(1), &mut report)?;
     }
     report.note("machine", "load average of one minute at the end", load(), "threads", 1);
     Ok(report.finish(args.json.as_deref())?)

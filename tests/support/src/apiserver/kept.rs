@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::ApiServer;
 use super::pki::ADMIN_TOKEN;
-use crate::{LabError, Result, Stamp, http, wait_for};
+use crate::{LabError, Result, Stamp, http, sleep_until, wait_for};
 
 /// How often a watch looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -119,6 +119,19 @@ impl ApiServer {
     /// # Errors
     /// When one is not answered with success; no more are begun then.
     pub fn many(&self, width: usize, calls: &[Call]) -> Result<Vec<Stamp>> {
+        self.many_at(width, calls, |_| None)
+    }
+
+    /// Like [`Self::many`], none of them before its time, by its place in `calls`. One whose connections are all busy comes later.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn many_at(
+        &self,
+        width: usize,
+        calls: &[Call],
+        due: impl Fn(usize) -> Option<Stamp> + Sync,
+    ) -> Result<Vec<Stamp>> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(vec![Stamp(0); calls.len()]);
         let work = || -> Result<()> {
@@ -127,6 +140,9 @@ impl ApiServer {
                 Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, calls.get(at)?)))
             {
                 let what = format!("{} {}", call.method, call.path);
+                if let Some(due) = due(at) {
+                    sleep_until(due);
+                }
                 let answer = kept.request(call).map_err(LabError::io(what.clone()));
                 match answer {
                     Ok((200..=299, _)) => done.lock().unwrap_or_else(PoisonError::into_inner)[at] = Stamp::now(),

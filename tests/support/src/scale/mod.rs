@@ -243,6 +243,19 @@ impl Scale {
         Ok(began)
     }
 
+    /// Like [`Self::make`], one Service begun each `pause`, as far as the API server keeps up. Gives the moments before the first
+    /// write and after the last, too.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub fn make_paced(&self, services: &[Made], pause: Duration) -> Result<(Stamp, Stamp)> {
+        let calls: Vec<Call> = services.iter().flat_map(Made::calls).collect();
+        let (each, began) = (calls.len() / services.len().max(1), Stamp::now());
+        let due = |at: usize| Some(began + pause * u32::try_from(at / each.max(1)).unwrap_or(u32::MAX));
+        self.api.many_at(WIDTH, &calls, due)?;
+        Ok((began, Stamp::now()))
+    }
+
     /// Waits until each of these Services has an address in its status; gives them, with the moment at which each was seen.
     ///
     /// # Errors
