@@ -14,8 +14,8 @@ use super::file;
 /// From one writing to the next at least: pods come and go all the time, and what is lost with a crash is read again from the API server,
 /// or is a second old...
 const PAUSE: Duration = Duration::from_secs(1);
-/// ...or so many times older than a large one takes to be written: a hundredth of a core while everything changes...
-const TIMES: u32 = 99;
+/// ...or so many times older than a large one takes to be written: half a hundredth of a core while everything changes...
+const TIMES: u32 = 199;
 /// ...and never more than this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 

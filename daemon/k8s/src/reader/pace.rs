@@ -12,8 +12,8 @@ use std::time::Duration;
 const TIMES: u32 = 4;
 /// ...but an endpoint that is not ready any more is out of the tables within 100 ms.
 const MAX: Duration = Duration::from_millis(40);
-/// What adds waits for so many times what the last intent took to make and to carry out: additions cost a twentieth of a core...
-const ADDS_TIMES: u32 = 19;
+/// What adds waits for so many times what the last intent took to make and to carry out: additions cost a fortieth of a core...
+const ADDS_TIMES: u32 = 39;
 /// ...as long as a new Service is served within a second.
 const ADDS_MAX: Duration = Duration::from_millis(800);
 
@@ -43,10 +43,10 @@ mod tests {
     fn additions_wait_for_what_intents_cost_and_changes_do_not() {
         let ms = Duration::from_millis;
         let pace = Pace::default();
-        assert_eq!(pace.pauses(ms(1)), (ms(4), ms(19)));
+        assert_eq!(pace.pauses(ms(1)), (ms(4), ms(39)));
         pace.clone().took(ms(5));
-        assert_eq!(pace.pauses(ms(1)), (ms(4), ms(114)));
-        assert_eq!(pace.pauses(ms(30)), (MAX, ms(665)));
+        assert_eq!(pace.pauses(ms(1)), (ms(4), ms(234)));
+        assert_eq!(pace.pauses(ms(15)), (MAX, ms(780)));
         assert_eq!(pace.pauses(ms(40)), (MAX, ADDS_MAX));
         pace.took(Duration::MAX);
         assert_eq!(pace.pauses(Duration::MAX), (MAX, ADDS_MAX));

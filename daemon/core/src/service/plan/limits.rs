@@ -3,11 +3,12 @@
 use core::fmt;
 use core::net::IpAddr;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::super::{Delivery, Protocol, ServiceKey, ServiceSpec};
-use super::{PlanPolicy, Refused};
+use super::{PlanPolicy, Refused, ServiceStanding};
 
 /// Sizes of maps, and of one message, as far as services can reach them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,83 +39,102 @@ impl fmt::Display for Limit {
     }
 }
 
-/// A port of a VIP, and whose it is.
-type Port<'a> = (u16, Protocol, &'a str);
-
-/// What is used of one address.
-#[derive(Default)]
-struct Address<'a> {
-    /// Mostly there is one.
-    first: Option<Port<'a>>,
-    more: Vec<Port<'a>>,
-    /// Protocols with a frame, by the bits of [`bit`].
-    steered: u8,
+/// A port of a VIP.
+#[derive(Debug)]
+struct Port {
+    port: u16,
+    protocol: Protocol,
+    /// The data plane has it.
+    steered: bool,
+    /// Whose it is.
+    by: Arc<ServiceStanding>,
 }
 
-impl<'a> Address<'a> {
-    fn owner(&self, port: u16, protocol: Protocol) -> Option<&'a str> {
-        let mut all = self.first.iter().chain(&self.more);
-        all.find(|(p, of, _)| (*p, *of) == (port, protocol)).map(|(_, _, by)| *by)
+/// What is used of one address.
+#[derive(Debug, Default)]
+struct Address {
+    /// Mostly there is one.
+    first: Option<Port>,
+    more: Vec<Port>,
+}
+
+impl Address {
+    fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.first.iter().chain(&self.more)
     }
 
-    fn give(&mut self, port: Port<'a>) {
+    fn owner(&self, port: u16, protocol: Protocol) -> Option<&Arc<ServiceStanding>> {
+        self.ports().find(|p| (p.port, p.protocol) == (port, protocol)).map(|p| &p.by)
+    }
+
+    /// Has it a frame of this protocol?
+    fn steers(&self, protocol: Protocol) -> bool {
+        self.ports().any(|port| port.steered && port.protocol == protocol)
+    }
+
+    fn give(&mut self, port: Port) {
         if self.first.is_none() {
             self.first = Some(port);
         } else {
             self.more.push(port);
         }
     }
-}
 
-const fn bit(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 1,
-        Protocol::Udp => 2,
-        Protocol::Sctp => 4,
+    fn give_back(&mut self, port: u16, protocol: Protocol) -> Option<Port> {
+        let is = |p: &Port| (p.port, p.protocol) == (port, protocol);
+        if self.first.as_ref().is_some_and(is) {
+            let last = self.more.pop();
+            return std::mem::replace(&mut self.first, last);
+        }
+        let at = self.more.iter().position(is)?;
+        Some(self.more.swap_remove(at))
     }
 }
 
 /// What is used up, service by service.
-pub(super) struct Used<'a> {
+#[derive(Debug)]
+pub(super) struct Used {
     limits: Limits,
-    addresses: HashMap<IpAddr, Address<'a>>,
+    /// The configuration file, as the owner of what it has.
+    file: Arc<ServiceStanding>,
+    addresses: HashMap<IpAddr, Address>,
     /// Ports of all addresses, and frames but those of ports and of ICMP.
     ports: usize,
     kinds: usize,
     sources: usize,
 }
 
-impl<'a> Used<'a> {
+impl Used {
     /// Nothing but what the file has; there will be about so many services.
     pub(super) fn new(policy: &PlanPolicy, services: usize) -> Self {
         let mut addresses = HashMap::with_capacity(services + policy.taken.len());
         addresses.extend(policy.taken.iter().map(|address| (*address, Address::default())));
-        let mut used = Self { limits: policy.limits, addresses, ports: 0, kinds: 0, sources: 0 };
+        let name = "the configuration file".to_owned();
+        let file = Arc::new(ServiceStanding { name, vips: Vec::new(), refused: Vec::new() });
+        let by = Arc::clone(&file);
+        let mut used = Self { limits: policy.limits, file, addresses, ports: 0, kinds: 0, sources: 0 };
         for key in &policy.file_services {
-            used.give(key, "the configuration file", true);
+            used.give(key, &by, true);
         }
         used
     }
 
-    fn give(&mut self, key: &ServiceKey, name: &'a str, steered: bool) {
+    fn give(&mut self, key: &ServiceKey, by: &Arc<ServiceStanding>, steered: bool) {
         let address = self.addresses.entry(key.vip).or_default();
-        address.give((key.port, key.protocol, name));
         self.ports += 1;
-        if steered && address.steered & bit(key.protocol) == 0 {
-            address.steered |= bit(key.protocol);
-            self.kinds += 1;
-        }
+        self.kinds += usize::from(steered && !address.steers(key.protocol));
+        address.give(Port { port: key.port, protocol: key.protocol, steered, by: Arc::clone(by) });
     }
 
-    /// Room for one port of one VIP of the service `name`.
-    pub(super) fn take(&mut self, name: &'a str, spec: &ServiceSpec) -> Result<(), Refused> {
+    /// Room for one port of one VIP of a service.
+    pub(super) fn take(&mut self, by: &Arc<ServiceStanding>, spec: &ServiceSpec) -> Result<(), Refused> {
         let key = spec.key();
         let address = self.addresses.get(&key.vip);
         if let Some(by) = address.and_then(|address| address.owner(key.port, key.protocol)) {
-            return Err(Refused::PortTaken { key, by: by.to_owned() });
+            return Err(Refused::PortTaken { key, by: by.name.clone() });
         }
         let steered = spec.delivery != Delivery::None;
-        let known = address.is_some_and(|address| address.steered & bit(key.protocol) != 0);
+        let known = address.is_some_and(|address| address.steers(key.protocol));
         let addresses = self.addresses.len() + usize::from(address.is_none());
         let services = self.ports + usize::from(steered);
         // One frame for each port, one for later fragments of each protocol, one for ICMP of each VIP.
@@ -131,8 +151,29 @@ impl<'a> Used<'a> {
                 return Err(Refused::NoRoom(Limit { what, most }));
             }
         }
-        self.give(&key, name, steered);
+        self.give(&key, by, steered);
         self.sources = sources;
         Ok(())
+    }
+
+    /// What [`Self::take`] took.
+    pub(super) fn give_back(&mut self, spec: &ServiceSpec) {
+        let Some(address) = self.addresses.get_mut(&spec.vip) else { return };
+        let Some(port) = address.give_back(spec.port, spec.protocol) else { return };
+        self.ports -= 1;
+        if port.steered {
+            self.sources -= spec.sources.len();
+            self.kinds -= usize::from(!address.steers(spec.protocol));
+        }
+        // The file's own are asked for before anything is taken: no service ever had one of those.
+        if address.first.is_none() {
+            let _gone = self.addresses.remove(&spec.vip);
+        }
+    }
+
+    /// Has a service of the cluster a port of this address?
+    pub(super) fn holds(&self, vip: IpAddr) -> bool {
+        let ports = self.addresses.get(&vip).into_iter().flat_map(Address::ports);
+        ports.into_iter().any(|port| !Arc::ptr_eq(&port.by, &self.file))
     }
 }

@@ -5,6 +5,10 @@
 //! out may compare each with what it has. What cannot be had is a condition of the service that asks for it ([`Plan::told`]), never a
 //! fault of the node.
 
+mod change;
+#[cfg(test)]
+mod change_tests;
+mod done;
 mod l2;
 #[cfg(test)]
 mod l2_tests;
@@ -22,14 +26,14 @@ mod tests;
 
 use core::fmt;
 use core::net::IpAddr;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::translate::{HealthPort, KubeService, NotOurs, Policy, Wishes, translate};
+use super::translate::{HealthPort, KubeService, NotOurs, Policy};
 use super::{NodeSpec, ServiceKey, ServiceSpec};
-use crate::intent::{Intent, ServiceIntent};
+use crate::intent::Intent;
 use crate::node::config::{Announce, AnycastConfig, GroupConfig, ShardRouter};
 use crate::shard::eligible::NodePolicy;
 use crate::shard::place::Placement;
@@ -38,6 +42,8 @@ use crate::shard::{ShardId, identity};
 use crate::site::summary::ServiceId;
 use crate::types::Family;
 
+use change::Last;
+use done::{Done, Known};
 use l2::Layout;
 use limits::Used;
 pub use limits::{Limit, Limits};
@@ -231,14 +237,25 @@ impl Plan {
     }
 }
 
-/// The place of a service in memory, by which it is known while somebody keeps it.
-fn place(service: &Arc<ServiceIntent>) -> usize {
-    Arc::as_ptr(service).addr()
-}
-
 /// Each VIP with those that have it; they are sorted by VIPs.
 fn by_vip<'a, 's>(held: &'a [Held<'s>]) -> impl Iterator<Item = (IpAddr, &'a [Held<'s>])> {
     held.chunk_by(|a, b| a.0 == b.0).filter_map(|of| Some((of.first()?.0, of)))
+}
+
+/// Why no service can have this address.
+fn against(vip: IpAddr, policy: &PlanPolicy, crew: &Crew) -> Option<Refused> {
+    let nowhere = match vip {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if nowhere || vip.is_unspecified() || vip.is_loopback() || vip.is_multicast() {
+        return Some(Refused::BadAddress { vip });
+    }
+    if policy.taken.contains(&vip) {
+        return Some(Refused::Taken { vip, by: "a VIP of the configuration file".to_owned() });
+    }
+    let node = crew.addresses.get(&vip)?;
+    Some(Refused::Taken { vip, by: format!("node {node}") })
 }
 
 /// The name of a shard's group.
@@ -246,45 +263,22 @@ pub fn shard_name(shard: ShardId) -> String {
     format!("shard-{}", shard.0)
 }
 
-/// Makes plans, and remembers what services came to: only those that changed are translated anew.
+/// Makes plans, and remembers what services came to: only those that changed are looked at, as far as that can be.
 #[derive(Debug)]
 pub struct Planner {
     policy: PlanPolicy,
-    done: BTreeMap<String, Done>,
-    /// Places in memory of the services in `done`, which keeps them there.
-    known: HashSet<usize>,
+    known: Known,
+    /// Where the next plan may begin with the last one.
+    last: Option<Last>,
 }
 
 /// A VIP, and a service that has it.
 type Held<'a> = (IpAddr, &'a KubeService);
 
-/// What a service came to.
-#[derive(Debug)]
-struct Done {
-    service: Arc<ServiceIntent>,
-    wishes: Result<Wishes, NotOurs>,
-    /// How it stands where nothing but itself is against it.
-    standing: Arc<ServiceStanding>,
-}
-
-impl Done {
-    fn new(name: &str, service: &Arc<ServiceIntent>, policy: &Policy) -> Self {
-        let wishes = translate(&service.service, &service.slices, policy);
-        let (vips, refused) = match &wishes {
-            Err(why) => (BTreeSet::new(), vec![Refused::NotOurs(why.clone())]),
-            // A service may have an address and no port only for a moment; then nothing is announced of it.
-            Ok(wishes) if wishes.services.is_empty() => (BTreeSet::new(), vec![Refused::Pending]),
-            Ok(wishes) => (wishes.services.iter().map(|spec| spec.vip).collect(), Vec::new()),
-        };
-        let standing = ServiceStanding { name: name.to_owned(), vips: vips.into_iter().collect(), refused };
-        Self { service: Arc::clone(service), wishes, standing: Arc::new(standing) }
-    }
-}
-
 impl Planner {
     /// A planner that remembers nothing.
     pub fn new(policy: PlanPolicy) -> Self {
-        Self { policy, done: BTreeMap::new(), known: HashSet::new() }
+        Self { policy, known: Known::default(), last: None }
     }
 
     /// Another policy; true when it is one.
@@ -293,9 +287,9 @@ impl Planner {
             return false;
         }
         if policy.translate != self.policy.translate {
-            self.done.clear();
-            self.known.clear();
+            self.known.forget();
         }
+        self.last = None;
         self.policy = policy;
         true
     }
@@ -307,24 +301,39 @@ impl Planner {
 
     /// What becomes of an intent on this node.
     pub fn plan(&mut self, intent: &Intent) -> Plan {
-        self.translate_changed(intent);
+        let changes = self.known.take(intent, &self.policy.translate);
+        let last = self.last.take();
+        if let Some(last) = last.and_then(|last| last.over(intent, &self.policy, &self.known, &changes)) {
+            let plan = last.plan.clone();
+            self.last = Some(last);
+            return plan;
+        }
+        let (plan, made_of) = self.plan_all(intent);
+        self.last = Last::new(intent, &self.policy, made_of, &self.known, &plan);
+        plan
+    }
+
+    /// The plan; and who takes part, what is used up, and whether nothing was refused for the sake of another service.
+    fn plan_all(&self, intent: &Intent) -> (Plan, (Crew, Used, bool)) {
         let crew = muster(intent, &self.policy);
         let mut plan = Plan {
             nodes: crew.nodes.clone(),
             standings: crew.standings.clone(),
             may: crew.may.clone(),
-            services: Vec::with_capacity(self.done.len()),
-            told: Vec::with_capacity(self.done.len()),
+            services: Vec::with_capacity(self.known.len()),
+            told: Vec::with_capacity(self.known.len()),
             ..Plan::default()
         };
-        let mut used = Used::new(&self.policy, self.done.len());
+        let mut used = Used::new(&self.policy, self.known.len());
         // Where every node announces: VIPs that this one may, as far as all of their services agree.
         let mut announced: BTreeMap<IpAddr, bool> = BTreeMap::new();
-        let mut held: Vec<Held<'_>> = Vec::with_capacity(self.done.len());
+        let mut held: Vec<Held<'_>> = Vec::with_capacity(self.known.len());
         // Whose the plan's services are, in their order.
-        let mut of: Vec<&KubeService> = Vec::with_capacity(self.done.len());
-        for (name, done) in &self.done {
+        let mut of: Vec<&KubeService> = Vec::with_capacity(self.known.len());
+        let mut plain = true;
+        for (name, done) in self.known.iter() {
             let told = self.take(name, done, &crew, &mut used, &mut plan, &mut held);
+            plain &= Arc::ptr_eq(&told, &done.standing);
             of.resize(plan.services.len(), &done.service.service);
             if let Ok(wishes) = &done.wishes {
                 if self.policy.announce == Announce::Bgp {
@@ -334,7 +343,7 @@ impl Planner {
                     }
                 }
                 if let (Some(health), false) = (wishes.health, told.vips.is_empty()) {
-                    let _none = plan.health.insert(name.clone(), health);
+                    let _none = plan.health.insert(name.to_owned(), health);
                 }
             }
             plan.told.push(told);
@@ -372,38 +381,16 @@ impl Planner {
         layout.standings.extend(standings);
         plan.spreads = spreads;
         plan.objects = objects::with_wrong(layout.standings, &intent.rules.wrong);
-        plan
-    }
-
-    /// Who brings intents shares what did not change: it is known by its place in memory, and most of a large intent is not looked at.
-    fn translate_changed(&mut self, intent: &Intent) {
-        let known = |known: &HashSet<usize>, service: &Arc<ServiceIntent>| known.contains(&place(service));
-        let stay = intent.services.iter().filter(|service| known(&self.known, service)).count();
-        if stay < self.known.len() {
-            let wanted: HashSet<usize> = intent.services.iter().map(place).collect();
-            self.done.retain(|_, done| wanted.contains(&place(&done.service)));
-            self.known = self.done.values().map(|done| place(&done.service)).collect();
-        }
-        for service in &intent.services {
-            if known(&self.known, service) {
-                continue;
-            }
-            let name = format!("{}/{}", service.service.namespace, service.service.name);
-            let done = Done::new(&name, service, &self.policy.translate);
-            if let Some(before) = self.done.insert(name, done) {
-                let _known = self.known.remove(&place(&before.service));
-            }
-            let _new = self.known.insert(place(service));
-        }
+        (plan, (crew, used, plain && nobodys.is_empty()))
     }
 
     /// Takes in a service that is ours, as far as there is nothing against it.
     fn take<'a>(
         &self,
-        name: &'a str,
+        name: &str,
         done: &'a Done,
         crew: &Crew,
-        used: &mut Used<'a>,
+        used: &mut Used,
         plan: &mut Plan,
         held: &mut Vec<Held<'a>>,
     ) -> Arc<ServiceStanding> {
@@ -412,14 +399,14 @@ impl Planner {
         // Its ports are in the order of its VIPs.
         for ports in wishes.services.chunk_by(|a, b| a.vip == b.vip) {
             let Some(vip) = ports.first().map(|spec| spec.vip) else { continue };
-            if let Some(why) = self.against(vip, crew) {
+            if let Some(why) = against(vip, &self.policy, crew) {
                 refused.push(why);
                 lost.push(vip);
                 continue;
             }
             let before = plan.services.len();
             for spec in ports {
-                match used.take(name, spec) {
+                match used.take(&done.standing, spec) {
                     Ok(()) => plan.services.push(Arc::clone(spec)),
                     Err(why) => refused.push(why),
                 }
@@ -436,21 +423,6 @@ impl Planner {
         }
         let vips = done.standing.vips.iter().copied().filter(|vip| !lost.contains(vip)).collect();
         Arc::new(ServiceStanding { name: name.to_owned(), vips, refused })
-    }
-
-    fn against(&self, vip: IpAddr, crew: &Crew) -> Option<Refused> {
-        let nowhere = match vip {
-            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        };
-        if nowhere || vip.is_unspecified() || vip.is_loopback() || vip.is_multicast() {
-            return Some(Refused::BadAddress { vip });
-        }
-        if self.policy.taken.contains(&vip) {
-            return Some(Refused::Taken { vip, by: "a VIP of the configuration file".to_owned() });
-        }
-        let node = crew.addresses.get(&vip)?;
-        Some(Refused::Taken { vip, by: format!("node {node}") })
     }
 
     /// What this node may own of the VIPs.

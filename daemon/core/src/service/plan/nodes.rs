@@ -75,6 +75,7 @@ pub struct NodeStanding {
 }
 
 /// Those who take part.
+#[derive(Debug)]
 pub(super) struct Crew {
     pub(super) nodes: Vec<NodeSpec>,
     pub(super) standings: Vec<NodeStanding>,

@@ -3,7 +3,7 @@ use core::time::Duration;
 use super::super::translate::{KubePort, KubeService, Slice, SliceEndpoint, SlicePort};
 use super::super::{Affinity, Delivery, Protocol, Return, WhenUnplaced};
 use super::*;
-use crate::intent::NodeIntent;
+use crate::intent::{NodeIntent, ServiceIntent};
 use crate::shard::eligible::{DRAIN_ANNOTATION, EXCLUDE_LABEL, NodeFacts};
 
 pub(super) fn ip(text: &str) -> IpAddr {
