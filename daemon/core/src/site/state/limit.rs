@@ -43,18 +43,27 @@ impl Bucket {
 /// The first wait, doubled by each failure up to the longest (sites.md 4.10, core sites).
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
+/// So often, and after at most so long each time, is called where a session has just ended, before that: the next relay of the site is about
+/// to lead. All in all a second on average, two at most: more than a succession takes of which the site itself knows (`lead`).
+const SOON: (u32, Duration) = (8, Duration::from_millis(250));
 
 /// When to dial again: anywhere between now and the bound (full jitter: Brooker, "Exponential Backoff And Jitter", 2015).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
     drawn: u64,
+    soon: u32,
 }
 
 impl Backoff {
     pub(super) fn failed(&mut self, seed: u64) -> Duration {
-        let bound = (FIRST * (1 << self.failures.min(6))).min(LONGEST);
-        self.failures = self.failures.saturating_add(1);
+        let bound = if self.soon > 0 {
+            self.soon -= 1;
+            SOON.1
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            (FIRST * (1 << (self.failures - 1).min(6))).min(LONGEST)
+        };
         self.drawn += 1;
         let mut hasher = SipHasher13::new_with_keys(seed, 0x626f);
         hasher.write_u64(self.drawn);
@@ -63,7 +72,12 @@ impl Backoff {
     }
 
     pub(super) fn succeeded(&mut self) {
-        self.failures = 0;
+        (self.failures, self.soon) = (0, 0);
+    }
+
+    /// The next waits are short.
+    pub(super) fn soon(&mut self) {
+        self.soon = SOON.0;
     }
 }
 
@@ -84,6 +98,19 @@ mod tests {
             }
         }
         assert!(spread[0] < 0.01 && spread[1] > 0.99, "{spread:?}");
+    }
+
+    #[test]
+    fn after_a_session_waits_are_short_for_two_seconds_at_most() {
+        let mut backoff = Backoff::default();
+        backoff.soon();
+        let short: Vec<Duration> = (0..SOON.0).map(|_| backoff.failed(7)).collect();
+        assert!(short.iter().all(|wait| *wait < SOON.1) && short.iter().sum::<Duration>() < Duration::from_secs(2));
+        let longest = (0..100).map(|_| backoff.failed(7)).max();
+        assert!(longest > Some(Duration::from_secs(30)), "then it backs off as ever: {longest:?}");
+        backoff.soon();
+        backoff.succeeded();
+        assert_eq!((backoff.failures, backoff.soon), (0, 0));
     }
 
     #[test]

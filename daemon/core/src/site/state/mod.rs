@@ -39,6 +39,8 @@ use store::{Ours, Theirs};
 pub const BEAT: Duration = Duration::from_secs(10);
 /// A session without a message for so long is closed: three beats.
 const SILENCE: Duration = Duration::from_secs(30);
+/// A session that stood for so long, and ends, is looked for again at once (`limit`): as long as a relay that is silent is believed.
+const STOOD: Duration = super::lead::HOLD;
 /// A digest that differs asks for everything at most so often (sites.md 4.4).
 const ENTROPY: Duration = Duration::from_secs(60);
 /// Peers are asked for our own past for so long before anything is written (sites.md 4.10).
@@ -138,7 +140,7 @@ impl State {
         let was = session.greeted;
         session.reset();
         session.connected = true;
-        session.heard_at = now;
+        (session.since, session.heard_at) = (now, now);
         self.timers.stop(Timer::Dial(site));
         if was {
             self.actions.push_back(Action::Report(Report::Session { site, up: false }));
@@ -151,6 +153,10 @@ impl State {
         let Some(session) = self.sessions.get_mut(&site) else { return };
         if session.greeted {
             self.actions.push_back(Action::Report(Report::Session { site, up: false }));
+            // One that ends as soon as it stands has no successor to wait for.
+            if now.since(session.since) >= STOOD {
+                session.backoff.soon();
+            }
         }
         session.reset();
         let wait = session.backoff.failed(self.config.seed ^ u64::from(site.0));

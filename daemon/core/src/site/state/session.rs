@@ -47,6 +47,8 @@ pub(super) struct Staging {
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) connected: bool,
+    /// Since when.
+    pub(super) since: Instant,
     /// The peer has said Hello.
     pub(super) greeted: bool,
     /// Versions that it speaks, by its Hello, and the newest that both do.
@@ -70,8 +72,12 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(now: Instant) -> Self {
+        // A process that has just begun to lead may find the session of the one before it.
+        let mut backoff = Backoff::default();
+        backoff.soon();
         Self {
             connected: false,
+            since: now,
             greeted: false,
             speaks: None,
             build: None,
@@ -84,7 +90,7 @@ impl Session {
             heard_at: now,
             staging: None,
             asked: None,
-            backoff: Backoff::default(),
+            backoff,
         }
     }
 

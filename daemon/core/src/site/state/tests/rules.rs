@@ -35,6 +35,18 @@ fn a_zero_crossing_goes_at_once_a_step_in_a_quarter_and_a_little_in_half_a_minut
 }
 
 #[test]
+fn a_session_that_ends_is_looked_for_again_at_once() {
+    let mut pair = Pair::ready();
+    pair.up = false;
+    pair.cut();
+    // Another relay of the site begins to lead a little later.
+    pair.run(300);
+    pair.up = true;
+    pair.run(250);
+    assert!(pair.connected, "a quarter of a second from one call to the next, at most");
+}
+
+#[test]
 fn a_reader_that_was_away_gets_what_it_lacks_and_no_more() {
     let mut pair = Pair::ready();
     (0..1000).for_each(|id| pair.write(0, key(id), Some(summary(50, id))));
