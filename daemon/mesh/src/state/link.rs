@@ -48,6 +48,7 @@ pub(super) struct Fresh {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: u64,
+    pub(super) from: SocketAddr,
     pub(super) peer: Identity,
     pub(super) process: u64,
     pub(super) dialled: bool,
@@ -56,6 +57,8 @@ pub(super) struct Link {
     pub(super) since: Instant,
     pub(super) heard_at: Instant,
     pub(super) pinged: bool,
+    /// When it was last asked for an answer because another relay of its site called.
+    pub(super) doubted: Option<Instant>,
     pings: (f64, Instant),
     out: Option<(mpsc::Sender<Vec<u8>>, oneshot::Sender<()>)>,
     unsent: Arc<AtomicUsize>,
@@ -77,9 +80,10 @@ impl Link {
         let reader = tokio::spawn(reader(id, read, gone, inner));
         // Ends by itself: when the queue is closed and empty, when the stream breaks, or when it has had its time to say farewell.
         let _writer = tokio::spawn(writer(write, queue, Arc::clone(&unsent), lives));
-        let Fresh { peer, process, dialled, chain, generation, .. } = fresh;
+        let Fresh { from, peer, process, dialled, chain, generation, .. } = fresh;
         Self {
             id,
+            from,
             peer,
             process,
             dialled,
@@ -88,6 +92,7 @@ impl Link {
             since: now,
             heard_at: now,
             pinged: false,
+            doubted: None,
             pings: (PINGS.0, now),
             out: Some((out, living)),
             unsent,

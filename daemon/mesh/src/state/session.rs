@@ -1,5 +1,6 @@
 //! Sessions: which connection is one, what comes over it, how it ends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
@@ -10,11 +11,13 @@ use super::connect;
 use super::frame::{Frame, Goodbye};
 use super::io::{Ended, Event, Failed, Peer, SessionStatus};
 use super::link::{Fresh, Link, Slow};
-use super::{Inner, Relay, Said};
+use super::{Inner, LOOK, Relay, Said};
 use crate::tls::Refusal;
 
 /// A session that was silent for so long is asked for an answer. Beats come every 10 s once both ends write.
 const ASK: Duration = Duration::from_secs(5);
+/// Another relay of its site calls: without an answer for so long it is over. Two round trips of the longest path, and a look a second.
+const DOUBT: Duration = Duration::from_secs(2);
 /// Without a frame for so long it is over.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -34,7 +37,7 @@ pub(super) struct Site {
     pub(super) calling: Option<(u64, bool)>,
     /// Our last call to renew reached nobody: the other end may have to do it.
     pub(super) unheard: bool,
-    /// The relay to call first: the last that answered.
+    /// The relay to call first: the last that answered, or the one after that which went.
     pub(super) first: usize,
     pub(super) sent: u64,
     pub(super) received: u64,
@@ -70,6 +73,16 @@ impl Site {
             waiting: link.map_or((0, 0), Link::waiting),
             sessions: self.sessions,
             ..SessionStatus::default()
+        }
+    }
+
+    /// The relay at this address is gone: it is called last. One that called us is known by its host alone.
+    fn passed(&mut self, from: SocketAddr) {
+        let relays = &self.peer.relays;
+        let at =
+            relays.iter().position(|relay| *relay == from).or_else(|| relays.iter().position(|r| r.ip() == from.ip()));
+        if let Some(at) = at {
+            self.first = (at + 1) % relays.len();
         }
     }
 
@@ -145,7 +158,11 @@ impl Relay {
             let (old_side, new_side) =
                 (Side { relay: &old_relay, dialled: old_dialled }, Side { relay: &new_relay, dialled: new_dialled });
             if choose(here, id, old_side, new_side, now.since(old.since)) == Choice::Keep {
-                return link.end(Some(&Frame::Goodbye(Goodbye::Held)));
+                link.end(Some(&Frame::Goodbye(Goodbye::Held)));
+                if old_relay != new_relay {
+                    self.doubt(id, now);
+                }
+                return;
             }
             self.hang_up(id, Ended::Replaced);
         }
@@ -200,6 +217,11 @@ impl Relay {
             Ended::Replaced => Goodbye::Held,
             _ => Goodbye::Closed,
         };
+        if matches!(ended, Ended::Goodbye(Goodbye::Stopping) | Ended::Broken | Ended::Silent)
+            && let Some(from) = site.link.as_ref().map(|link| link.from)
+        {
+            site.passed(from);
+        }
         let links = [site.link.take(), site.former.take(), site.renewal.take()];
         links.into_iter().flatten().for_each(|link| link.end(Some(&Frame::Goodbye(word))));
         site.moved = false;
@@ -258,6 +280,16 @@ impl Relay {
         }
     }
 
+    /// Another relay speaks for a site whose relay we hear, or believe that we do: that one is asked, at most once in [`LOOK`]
+    /// (a peer may ping twice a second), and not again before it has answered.
+    fn doubt(&mut self, id: SiteId, now: Instant) {
+        let Some(link) = self.sites.get_mut(&id).and_then(|site| site.link.as_mut()) else { return };
+        if link.doubted.is_none_or(|at| link.heard_at >= at && now.since(at) >= LOOK) {
+            (link.doubted, link.pinged) = (Some(now), true);
+            self.say_to(id, &Frame::Ping, now);
+        }
+    }
+
     fn say_to(&mut self, id: SiteId, frame: &Frame, now: Instant) {
         let Some(site) = self.sites.get_mut(&id) else { return };
         match site.link.as_ref().map(|link| link.send(frame)) {
@@ -273,7 +305,8 @@ impl Relay {
         for id in self.sites.keys().copied().collect::<Vec<_>>() {
             let Some(link) = self.sites.get_mut(&id).and_then(|site| site.link.as_mut()) else { continue };
             let silent = now.since(link.heard_at);
-            if silent >= SILENCE {
+            let unanswered = link.doubted.is_some_and(|at| link.heard_at < at && now.since(at) >= DOUBT);
+            if silent >= SILENCE || unanswered {
                 self.lost(id, Ended::Silent, now);
             } else if silent >= ASK && !link.pinged {
                 link.pinged = true;

@@ -85,6 +85,34 @@ async fn a_connection_that_carries_nothing_is_noticed_at_both_ends_and_replaced(
     until("B hears A again", || b.record(A, 5) == Some(summary(5, 5))).await;
 }
 
+/// A host that dies says nothing: its successor's call is what makes peers ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_silent_gives_way_to_another_that_calls_and_one_that_answers_does_not() {
+    let mut mesh = Mesh::new(1);
+    let (dir, other) = (mesh.issue(A, "a1"), mesh.issue(A, "a2"));
+    let b = mesh.start(B, "b1", &[]).await;
+    let a1 = Node::start(mesh.config(&dir, members(&[(B, &[])]))).await;
+    let proxy = Proxy::start(a1.address).await;
+    b.tell(Command::Peers(members(&[(A, &[proxy.address])]))).await;
+    b.until("B speaks with a1", |s| relay(s, A) == Some("a1")).await;
+    let a2 = Node::start(mesh.config(&other, members(&[(B, &[b.address])]))).await;
+    let held = Ended::Goodbye(bascule_mesh::state::frame::Goodbye::Held);
+    // The first of these calls makes B ask a1. It is not answered for 2 s, were it silent: the last comes later than that.
+    let since = std::time::Instant::now();
+    let late = std::time::Duration::from_secs(4);
+    a2.until("B has sent a2 away for long", |s| s.counters.ended.contains_key(&held) && since.elapsed() > late).await;
+    assert_eq!((b.status().await.sites[&A].sessions, relay(&b.status().await, A)), (1, Some("a1")), "a1 answers");
+    b.tell(Command::Peers(members(&[(A, &[proxy.address, a2.address])]))).await;
+    proxy.hold(true);
+    let since = std::time::Instant::now();
+    a2.tell(Command::Lead(false)).await;
+    a2.tell(Command::Lead(true)).await;
+    b.until("B speaks with a2", |s| relay(s, A) == Some("a2")).await;
+    // Silence alone takes 15 s.
+    assert!(since.elapsed().as_secs() < 15, "{:?}", since.elapsed());
+    assert_eq!(b.status().await.counters.ended.get(&Ended::Silent), Some(&1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_session_is_kept_by_beats_and_pings() {
     let mut mesh = Mesh::new(20);
