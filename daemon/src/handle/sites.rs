@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bascule_core::site::SiteId;
 use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::demand::Brought;
+use bascule_core::site::lead::Gone;
 use bascule_core::site::orders::Target;
 use bascule_core::site::policy::Opinion;
 use bascule_core::site::summary::Summary;
@@ -38,6 +39,8 @@ pub struct SitesStatus {
     pub leader: Option<String>,
     /// Relays of this site that are heard, this node's among them.
     pub heard: Vec<String>,
+    /// Those that were heard and are not any more, since the start, by how that became known.
+    pub gone: Gone,
     /// No other site is heard.
     pub isolated: bool,
     /// What an operator should know, in words.

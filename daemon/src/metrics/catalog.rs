@@ -56,6 +56,8 @@ pub(super) const TABLE_WORK: [&str; 2] = ["computed", "swapped"];
 pub(super) const RESULTS_OF_RENEWALS: [&str; 3] = ["extended", "expired", "lost"];
 /// The values of `sites_refused_total{plane}`.
 pub(super) const PLANES: [&str; 4] = ["state", "nodes", "records", "probes"];
+/// The values of `sites_relays_gone_total{how}`.
+pub(super) const GONE: [&str; 3] = ["stopped", "closed", "silent"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
@@ -350,8 +352,13 @@ families! {
          one in 5 min when nothing does. One that failed is written again, a minute later at most.",
         "a takeover; a role without `vipstatuses`";
     SITES_LEADS = Gauge "sites_leads" [],
-        "1 while the relay of this node speaks for its site. The sum over a site is 1; 0 for up to 3 s after a death or a return.",
+        "1 while the relay of this node speaks for its site. The sum over a site is 1; 0 for a moment when a relay stops, is killed or \
+         returns, and for up to 3 s when its host dies or is cut off.",
         "the death or the return of a relay with a better name";
+    SITES_RELAYS_GONE = Counter "sites_relays_gone_total" ["how"],
+        "Relays of this site that this node hears no more: they said that they stop (`stopped`), nobody serves at their address (`closed`), \
+         both at once; or they were silent for 3 s (`silent`).",
+        "a relay that stops, is killed, or whose host is gone";
     SITES_SESSION = Gauge "sites_session" ["site"],
         "1 while this site has a session with the other one, as this node hears it from the relay that leads. Traffic does not depend on it.",
         "a relay that ends, a cut between relays, a certificate that is not believed";

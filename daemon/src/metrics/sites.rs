@@ -1,10 +1,11 @@
 //! The families of sites, from the snapshot in force at the scrape.
 
 use bascule_core::election::lease::Condition;
+use bascule_core::site::lead::Gone;
 use bascule_core::site::path::io::Carriage;
 use bascule_mesh::tls::Refusal;
 
-use super::catalog::{DIRECTIONS, PLANES};
+use super::catalog::{DIRECTIONS, GONE, PLANES};
 use super::register::Families;
 use super::{Metrics, advance};
 use crate::handle::sites::{ServiceView, SiteView, SitesStatus};
@@ -47,6 +48,10 @@ impl Metrics {
             states.reset();
         }
         f.sites_leads.set(f64::from(u8::from(status.leads)));
+        let Gone { stopped, closed, silent } = status.gone;
+        for (how, total) in GONE.iter().zip([stopped, closed, silent]) {
+            advance(&f.sites_relays_gone.with_label_values(&[how]), total);
+        }
         status.sites.iter().for_each(|one| site(f, one));
         status.services.iter().for_each(|one| service(f, one));
         status.drains.iter().for_each(|one| f.sites_drains.with_label_values(&[one.site.as_str()]).inc());

@@ -19,7 +19,7 @@ pub const READ: Duration = Duration::from_millis(500);
 pub const AGAIN: Duration = lead::BEAT;
 /// What a node has said counts for so long: as long as a relay is believed after its last beat.
 pub const HOLD: Duration = lead::HOLD;
-/// The last sum of a relay that leads holds for so long: over a change of relays, which takes 3 s. Later it says nothing of now; without a
+/// The last sum of a relay that leads holds for so long: over a change of relays, which takes 3 s at most. Later it says nothing of now; without a
 /// relay nobody lends either (3 s), and the excess stays at home.
 pub const KEEP: Duration = orders::KEEP;
 /// A rate is made of the last second at least, and of the last eight at most: 100 a second are counted to 10 % in one, to 3.5 % in eight.

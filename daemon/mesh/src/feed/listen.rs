@@ -11,7 +11,7 @@ use bascule_core::site::lead::HOLD;
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::wire::{WORDS, Word, decode, encode_counts};
@@ -24,6 +24,8 @@ use crate::tls::{Credentials, Refusal};
 const CONNECT: Duration = Duration::from_secs(3);
 /// From one call to the next: within a site nobody is far away, and a beat is a second.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same for [`HOLD`] after a connection ended: a relay that lives is heard again before anybody has made much of it.
+const SOON: Duration = Duration::from_millis(200);
 /// Bytes that a relay does not take for so long: it is gone.
 const STUCK: Duration = Duration::from_secs(3);
 
@@ -55,48 +57,88 @@ pub enum Heard {
     Unready(String),
     /// The connection is over, or there was none.
     Lost,
+    /// Nobody serves at its address: the other end refused the connection.
+    Gone,
+}
+
+/// Why a relay is not heard.
+enum Unheard {
+    Refused(Refusal),
+    /// Its end of the connection ended it, or the network did.
+    Closed,
+    Lost,
+    Gone,
+}
+
+impl From<io::Error> for Unheard {
+    fn from(error: io::Error) -> Self {
+        Refusal::of_io(&error).map_or(Self::Lost, Self::Refused)
+    }
 }
 
 /// Listens for ever, and says `counts` while there is a connection; what comes while there is none is dropped. `say` must not block for long:
 /// nothing is read meanwhile.
+///
+/// A relay whose connection ended is called again at once. If it lives it takes the call; if its process is gone, its host refuses it
+/// ([`Heard::Gone`]). A host that is gone with it, or a network that lets nothing pass, does neither: that is silence.
 pub async fn listen(listener: Listener, mut counts: mpsc::Receiver<Vec<Count>>, mut say: impl AsyncFnMut(Heard)) {
+    let mut closed_at: Option<Instant> = None;
     loop {
-        match Credentials::read(&listener.credentials, &listener.clock) {
-            Err(error) => say(Heard::Unready(error.to_string())).await,
+        let begun = Instant::now();
+        let unheard = match Credentials::read(&listener.credentials, &listener.clock) {
+            Err(error) => {
+                say(Heard::Unready(error.to_string())).await;
+                sleep(AGAIN).await;
+                continue;
+            }
             Ok(credentials) => match timeout(CONNECT, call(&listener, &credentials)).await {
                 Ok(Ok(stream)) => {
                     while counts.try_recv().is_ok() {}
                     let (from, to) = split(stream);
-                    let ended = tokio::select! {
-                        ended = hear(from, &listener, &mut say) => ended,
-                        () = speak(to, &mut counts) => None,
-                    };
-                    say(ended.map_or(Heard::Lost, Heard::Refused)).await;
+                    tokio::select! {
+                        unheard = hear(from, &listener, &mut say) => unheard,
+                        unheard = speak(to, &mut counts) => unheard,
+                    }
                 }
-                Ok(Err(Some(refusal))) => say(Heard::Refused(refusal)).await,
-                Ok(Err(None)) | Err(_) => say(Heard::Lost).await,
+                Ok(Err(unheard)) => unheard,
+                Err(_late) => Unheard::Lost,
             },
+        };
+        let closed = matches!(unheard, Unheard::Closed);
+        say(match unheard {
+            Unheard::Refused(refusal) => Heard::Refused(refusal),
+            Unheard::Closed | Unheard::Lost => Heard::Lost,
+            Unheard::Gone => Heard::Gone,
+        })
+        .await;
+        if closed {
+            closed_at = Some(Instant::now());
         }
-        sleep(AGAIN).await;
+        // A relay that lets this node go again and again is not called in a circle.
+        if !closed || begun.elapsed() < AGAIN {
+            sleep(if closed_at.is_some_and(|at| at.elapsed() < HOLD) { SOON } else { AGAIN }).await;
+        }
     }
 }
 
-async fn call(listener: &Listener, credentials: &Credentials) -> Result<TlsStream<TcpStream>, Option<Refusal>> {
-    let refused = |error: io::Error| Refusal::of_io(&error);
-    let stream = listener.dial.0(listener.address).await.map_err(refused)?;
-    manners(&stream).map_err(refused)?;
+async fn call(listener: &Listener, credentials: &Credentials) -> Result<TlsStream<TcpStream>, Unheard> {
+    let stream = listener.dial.0(listener.address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => Unheard::Gone,
+        _ => Unheard::Lost,
+    })?;
+    manners(&stream)?;
     let name = credentials.server_name(credentials.identity.site);
     let connector = TlsConnector::from(credentials.client());
-    let stream = TlsStream::Client(connector.connect(name, stream).await.map_err(refused)?);
+    let stream = TlsStream::Client(connector.connect(name, stream).await?);
     let unix = listener.clock.unix();
-    let (peer, chain) = whose(&stream, credentials).map_err(Some)?;
+    let (peer, chain) = whose(&stream, credentials).map_err(Unheard::Refused)?;
     if credentials.believes(&chain, unix).is_ok() {
         listener.clock.believed(unix);
     }
     if peer.site == credentials.identity.site && peer.relay == listener.relay {
         Ok(stream)
     } else {
-        Err(Some(Refusal::WrongName))
+        Err(Unheard::Refused(Refusal::WrongName))
     }
 }
 
@@ -105,12 +147,16 @@ async fn hear(
     mut stream: ReadHalf<TlsStream<TcpStream>>,
     listener: &Listener,
     say: &mut impl AsyncFnMut(Heard),
-) -> Option<Refusal> {
+) -> Unheard {
     loop {
         match timeout(listener.clock.sleep(HOLD), frame::read(&mut stream)).await {
-            Err(_silent) => return None,
-            Ok(Err(FrameError::Broken(error))) => return Refusal::of_io(&error),
-            Ok(Err(FrameError::Malformed { .. } | FrameError::Version { .. })) => return Some(Refusal::Protocol),
+            Err(_silent) => return Unheard::Lost,
+            Ok(Err(FrameError::Broken(error))) => {
+                return Refusal::of_io(&error).map_or(Unheard::Closed, Unheard::Refused);
+            }
+            Ok(Err(FrameError::Malformed { .. } | FrameError::Version { .. })) => {
+                return Unheard::Refused(Refusal::Protocol);
+            }
             Ok(Ok((Frame::Message(payload), _))) => match decode(&payload) {
                 Some((words, unknown)) => {
                     if unknown > 0 {
@@ -118,16 +164,16 @@ async fn hear(
                     }
                     say(Heard::Words(words)).await;
                 }
-                None => return Some(Refusal::Protocol),
+                None => return Unheard::Refused(Refusal::Protocol),
             },
             Ok(Ok((Frame::Unknown, _))) => say(Heard::Unknown(1)).await,
-            Ok(Ok(_)) => return Some(Refusal::Protocol),
+            Ok(Ok(_)) => return Unheard::Refused(Refusal::Protocol),
         }
     }
 }
 
 /// Says what there is to say until the relay does not take it.
-async fn speak(mut stream: WriteHalf<TlsStream<TcpStream>>, counts: &mut mpsc::Receiver<Vec<Count>>) {
+async fn speak(mut stream: WriteHalf<TlsStream<TcpStream>>, counts: &mut mpsc::Receiver<Vec<Count>>) -> Unheard {
     while let Some(said) = counts.recv().await {
         for part in said.chunks(WORDS) {
             let frame = Frame::Message(encode_counts(part)).encode();
@@ -137,7 +183,9 @@ async fn speak(mut stream: WriteHalf<TlsStream<TcpStream>>, counts: &mut mpsc::R
             };
             match timeout(STUCK, whole).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+                // The reader may come to the same a moment later.
+                Ok(Err(_broken)) => return Unheard::Closed,
+                Err(_stuck) => return Unheard::Lost,
             }
         }
     }

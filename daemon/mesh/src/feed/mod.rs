@@ -1,8 +1,8 @@
 //! What the leading relay of a site knows of other sites, to every node of its own (ADR 0031).
 //!
 //! A relay serves ([`Server`]); every other node of the site listens to each relay ([`listen`]) over TLS 1.3 with the same certificates as
-//! between sites, here both of one site. Words go down: beats, which say that a relay lives and whether it leads, and facts. Counts go up:
-//! what clients bring to a node. What is made of them is [`bascule_core::site::join`]'s.
+//! between sites, here both of one site. Words go down: beats, which say that a relay lives, whether it leads and when it stops, and facts.
+//! Counts go up: what clients bring to a node. What is made of them is [`bascule_core::site::join`]'s.
 //!
 //! Bounds: a frame by its header, greetings by number and time, what is not sent to one listener yet by a queue. Whoever cannot follow is
 //! let go, calls again and is told everything; nobody else waits for it. A node may say so many frames a second; one that says more, or what

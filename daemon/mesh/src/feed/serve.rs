@@ -9,7 +9,7 @@ use std::time::Duration;
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::Count;
 use bascule_core::site::join::io::Fact;
-use bascule_core::site::lead::BEAT;
+use bascule_core::site::lead::{BEAT, Beat};
 use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
 use rustls::pki_types::CertificateDer;
@@ -37,18 +37,22 @@ const BEHIND: usize = 512;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes that a listener does not take for so long: it is gone.
 const STUCK: Duration = Duration::from_secs(3);
+/// What the last word may take to leave, to all listeners.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Frames that a node may say in a second: all services of a site (5,000) twice, in frames of 256 counts, and as many again.
 const SAID: u32 = 80;
 
 /// What the server is told.
 #[derive(Debug)]
 pub enum Order {
-    /// The relay leads, or does not; one that does not knows no facts.
-    Lead(bool),
+    /// What the relay is; one that does not lead knows no facts.
+    Lead(Beat),
     /// Tell everybody, and whoever comes later.
     Publish(Fact),
     /// How is it?
     Status(oneshot::Sender<Status>),
+    /// Say that the relay stops, and end.
+    Stop,
 }
 
 /// A node that listens.
@@ -75,7 +79,7 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     reload: Duration,
     credentials: Arc<Credentials>,
-    leads: bool,
+    says: Beat,
     sessions: BTreeMap<SiteId, bool>,
     said: BTreeMap<(SiteId, ServiceId), (Summary, Duration, Instant)>,
     nodes: Vec<Node>,
@@ -94,7 +98,7 @@ impl Server {
             clock,
             reload,
             credentials,
-            leads: false,
+            says: Beat { waits: true, ..Beat::default() },
             sessions: BTreeMap::new(),
             said: BTreeMap::new(),
             nodes: Vec::new(),
@@ -102,7 +106,7 @@ impl Server {
         })
     }
 
-    /// Serves until nobody can tell it anything any more. `said` is told what nodes count, with the names in their certificates; it must not
+    /// Serves until it is told to stop, or until nobody can tell it anything any more. `said` is told what nodes count, with the names in their certificates; it must not
     /// block.
     pub async fn run(
         mut self,
@@ -120,6 +124,7 @@ impl Server {
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
+                    Some(Order::Stop) => break,
                     Some(order) => self.told(order),
                     None => return,
                 },
@@ -149,21 +154,28 @@ impl Server {
                     }
                     other => self.hear(other),
                 },
-                _ = beat.tick() => self.say(&[Word::Beat { leads: self.leads }]),
+                _ = beat.tick() => self.say(&[Word::Beat(self.says)]),
                 _ = reload.tick() => self.look(),
             }
         }
+        // Who calls again must find nobody: that is what tells it that this relay is gone, should the last word be lost.
+        drop(listener);
+        self.say(&[Word::Beat(Beat { stops: true, ..Beat::default() })]);
+        self.nodes.clear();
+        drop(inner);
+        let gone = async { while greeted.recv().await.is_some() {} };
+        let _late = timeout(FAREWELL, gone).await;
     }
 
     fn told(&mut self, order: Order) {
         match order {
-            Order::Lead(leads) => {
-                self.leads = leads;
-                if !leads {
+            Order::Lead(says) => {
+                self.says = says;
+                if !says.leads {
                     self.sessions.clear();
                     self.said.clear();
                 }
-                self.say(&[Word::Beat { leads }]);
+                self.say(&[Word::Beat(says)]);
             }
             Order::Publish(fact) => {
                 self.keep(fact);
@@ -174,6 +186,7 @@ impl Server {
                 // Who asked and went away needs no answer.
                 let _gone = answer.send(Status { listeners, ..self.status.clone() });
             }
+            Order::Stop => {}
         }
     }
 
@@ -206,7 +219,7 @@ impl Server {
             Inner::Said(..) => {}
             Inner::Here(node) => {
                 let now = self.clock.now();
-                let beat = Word::Beat { leads: self.leads };
+                let beat = Word::Beat(self.says);
                 let sessions = self.sessions.iter().map(|(site, up)| Fact::Session { site: *site, up: *up });
                 let said = self.said.iter().map(|((site, service), (summary, age, at))| Fact::Summary {
                     site: *site,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::{Count, Rate};
 use bascule_core::site::join::io::Fact;
+use bascule_core::site::lead::Beat;
 use bascule_core::site::orders::Target;
 use bascule_core::site::summary::{ServiceId, Summary};
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,8 @@ pub(super) const WORDS: usize = 256;
 /// What a relay says to the nodes of its site.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Word {
-    /// It lives.
-    Beat {
-        /// It leads.
-        leads: bool,
-    },
+    /// It lives, or says its last word.
+    Beat(Beat),
     /// It knows something.
     Fact(Fact),
 }
@@ -32,15 +30,52 @@ pub enum Word {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "word")]
 enum Wire {
-    Beat { leads: bool },
-    Session { site: u8, up: bool },
-    Summary { site: u8, service: u32, ms: u64, summary: Option<Counts> },
-    Confirmed { site: u8, ms: u64 },
-    Ask { site: u8, service: u32, amount: u32 },
-    Loan { site: u8, service: u32, amount: u32 },
-    Order { target: What, ms: Option<u64> },
-    Drained { site: u8, number: u32, order: Option<(Option<u32>, u32)>, ms: u64 },
-    Demand { service: u32, rate: u64 },
+    Beat {
+        leads: bool,
+        // Earlier versions say neither, and hear a relay that does not lead.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        waits: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        stops: bool,
+    },
+    Session {
+        site: u8,
+        up: bool,
+    },
+    Summary {
+        site: u8,
+        service: u32,
+        ms: u64,
+        summary: Option<Counts>,
+    },
+    Confirmed {
+        site: u8,
+        ms: u64,
+    },
+    Ask {
+        site: u8,
+        service: u32,
+        amount: u32,
+    },
+    Loan {
+        site: u8,
+        service: u32,
+        amount: u32,
+    },
+    Order {
+        target: What,
+        ms: Option<u64>,
+    },
+    Drained {
+        site: u8,
+        number: u32,
+        order: Option<(Option<u32>, u32)>,
+        ms: u64,
+    },
+    Demand {
+        service: u32,
+        rate: u64,
+    },
 }
 
 /// What a node says to a relay.
@@ -99,7 +134,7 @@ impl From<&Word> for Wire {
     fn from(word: &Word) -> Self {
         let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         match *word {
-            Word::Beat { leads } => Self::Beat { leads },
+            Word::Beat(Beat { leads, waits, stops }) => Self::Beat { leads, waits, stops },
             Word::Fact(Fact::Session { site, up }) => Self::Session { site: site.0, up },
             Word::Fact(Fact::Summary { site, service, summary, age }) => {
                 let counts = |Summary { ready, expected, draining, capacity, demand }| Counts {
@@ -127,7 +162,7 @@ impl From<&Word> for Wire {
 impl From<Wire> for Word {
     fn from(wire: Wire) -> Self {
         Self::Fact(match wire {
-            Wire::Beat { leads } => return Self::Beat { leads },
+            Wire::Beat { leads, waits, stops } => return Self::Beat(Beat { leads, waits, stops }),
             Wire::Session { site, up } => Fact::Session { site: SiteId(site), up },
             Wire::Summary { site, service, ms, summary } => {
                 let summary = summary.map(|Counts { ready, expected, draining, capacity, demand }| Summary {
@@ -225,9 +260,11 @@ mod tests {
         let age = Duration::from_millis(86_400_000);
         let order = |target, left| Word::Fact(Fact::Order { target, left });
         let words = [
-            Word::Beat { leads: true },
+            Word::Beat(Beat { leads: true, ..Beat::default() }),
             Word::Fact(Fact::Session { site, up: true }),
             Word::Fact(Fact::Summary { site, service, summary: Some(full), age }),
+            Word::Beat(Beat { waits: true, ..Beat::default() }),
+            Word::Beat(Beat { stops: true, ..Beat::default() }),
             Word::Fact(Fact::Summary { site, service, summary: None, age }),
             Word::Fact(Fact::Confirmed { site, age }),
             Word::Fact(Fact::Ask { site, service, amount: u32::MAX }),
@@ -298,11 +335,22 @@ mod tests {
         let summary = Summary { ready: 1, expected: 2, draining: false, capacity: 3, demand: 4 };
         let (site, service, age) = (SiteId(2), ServiceId(9), Duration::from_millis(4));
         let known = [
-            Word::Beat { leads: true },
+            Word::Beat(Beat { leads: true, ..Beat::default() }),
             Word::Fact(Fact::Summary { site, service, summary: Some(summary), age }),
             Word::Fact(Fact::Session { site, up: false }),
         ];
         assert_eq!(words, known);
+    }
+
+    #[test]
+    fn a_beat_is_to_earlier_versions_what_it_always_was() {
+        let bytes = |beat| String::from_utf8(encode(&[Word::Beat(beat)])).expect("JSON");
+        let leads = Beat { leads: true, ..Beat::default() };
+        assert_eq!(bytes(leads), r#"[{"word":"beat","leads":true}]"#);
+        assert_eq!(bytes(Beat::default()), r#"[{"word":"beat","leads":false}]"#);
+        // Fields that they leave out, beside the one that they have.
+        assert_eq!(bytes(Beat { waits: true, ..Beat::default() }), r#"[{"word":"beat","leads":false,"waits":true}]"#);
+        assert_eq!(bytes(Beat { stops: true, ..Beat::default() }), r#"[{"word":"beat","leads":false,"stops":true}]"#);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod certificates;
 mod feed;
 mod hostile;
 mod path;
+mod succession;
 mod sync;
 mod takeover;
 mod versions;

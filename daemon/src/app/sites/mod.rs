@@ -24,6 +24,7 @@ use bascule_core::site::demand::Count;
 use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
+use bascule_core::site::lead::Beat;
 use bascule_core::site::path::io::Event as PathEvent;
 use bascule_core::site::policy::SLOT;
 use bascule_core::site::policy::io::Config as PolicyConfig;
@@ -301,10 +302,14 @@ impl Room {
                 if let Heard::Unknown(count) = heard {
                     self.relays.unknown_words += count;
                 }
-                let Heard::Words(words) = heard else { return };
+                let words = match heard {
+                    Heard::Words(words) => words,
+                    Heard::Gone => return self.join.handle_gone(&relay, now),
+                    Heard::Unknown(_) | Heard::Refused(_) | Heard::Unready(_) | Heard::Lost => return,
+                };
                 for word in words {
                     match word {
-                        Word::Beat { leads } => self.join.handle_beat(&relay, leads, now),
+                        Word::Beat(beat) => self.join.handle_beat(&relay, beat, now),
                         Word::Fact(fact) => self.join.handle_fact(Source::Relay(&relay), fact, now),
                     }
                 }
@@ -350,8 +355,9 @@ impl Room {
         if self.relays.lost_news() {
             // What was not heard is told again by a process that begins anew.
             self.no_sessions();
-            self.relays.lead(false).await;
-            self.relays.lead(self.join.leads()).await;
+            let says = self.join.says();
+            self.relays.lead(Beat { leads: false, ..says }).await;
+            self.relays.lead(says).await;
         }
         while let Some(action) = self.join.poll_action() {
             match action {
@@ -368,7 +374,7 @@ impl Room {
                 }
                 Action::Claim(service) => self.authority.want(service, None),
                 Action::Release(service, reason) => self.authority.want(service, Some(reason)),
-                Action::Lead(leads) => self.relays.lead(leads).await,
+                Action::Lead(says) => self.relays.lead(says).await,
                 Action::Write(key, body) => {
                     match body {
                         Some(body) => drop(self.records.insert(key, body)),
@@ -414,7 +420,7 @@ impl Room {
             self.retry_at = now() + RETRY;
             self.authority.fit(&self.sites);
             self.paths.fit(&self.sites).await;
-            self.relays.fit(&self.sites, &self.records, self.join.leads()).await;
+            self.relays.fit(&self.sites, &self.records, self.join.says()).await;
         }
         if now() >= self.confirm_at && self.join.leads() {
             self.confirm_at = now() + CONFIRM;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::Count;
 use bascule_core::site::join::io::Fact;
+use bascule_core::site::lead::Beat;
 use bascule_core::site::state::io::{Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::summary::ServiceId;
@@ -35,12 +36,15 @@ const ANSWER: Duration = Duration::from_millis(200);
 const COUNTS: usize = 16;
 /// What a relay that stops may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// What its feed may take for its last word: as long as the feed itself gives it, and as much again.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A relay that runs, with its feed.
 struct Running {
     orders: mpsc::Sender<Command>,
     feed: mpsc::Sender<Order>,
     relay: JoinHandle<()>,
+    served: JoinHandle<()>,
 }
 
 /// Another relay of this site, which this node listens to.
@@ -99,7 +103,7 @@ impl Relays {
     }
 
     /// Starts what does not run and listens to whom it shall.
-    pub(super) async fn fit(&mut self, sites: &Sites, records: &BTreeMap<Key, Body>, leads: bool) {
+    pub(super) async fn fit(&mut self, sites: &Sites, records: &BTreeMap<Key, Body>, says: Beat) {
         self.listen(sites);
         self.trouble = match Credentials::read(&sites.certificates, &self.clock) {
             Err(error) => Some(format!("certificate: {error}")),
@@ -118,7 +122,7 @@ impl Relays {
                 for (key, body) in records {
                     self.write(*key, Some(*body)).await;
                 }
-                self.lead(leads).await;
+                self.lead(says).await;
             }
         }
     }
@@ -172,7 +176,7 @@ impl Relays {
         let server = server.map_err(|error| error.to_string())?;
         let ((orders, taken), (feed, feed_orders)) = (mpsc::channel(ORDERS), mpsc::channel(ORDERS));
         let said = self.news.clone();
-        tokio::spawn(server.run(nodes, feed_orders, move |node, counts| {
+        let served = tokio::spawn(server.run(nodes, feed_orders, move |node, counts| {
             // A room that is busy hears the next word of it.
             let _full = said.try_send(News::Said(node, counts));
         }));
@@ -189,7 +193,7 @@ impl Relays {
             };
             let _ended = news.send(News::RelayEnded(why)).await;
         });
-        Ok(Running { orders, feed, relay })
+        Ok(Running { orders, feed, relay, served })
     }
 
     /// Other sites or other relays.
@@ -210,9 +214,10 @@ impl Relays {
         self.lost.swap(false, Ordering::Relaxed)
     }
 
-    pub(super) async fn lead(&mut self, leads: bool) {
-        self.order(Command::Lead(leads)).await;
-        self.tell(Order::Lead(leads)).await;
+    /// The relay of this node is this from now on.
+    pub(super) async fn lead(&mut self, says: Beat) {
+        self.order(Command::Lead(says.leads)).await;
+        self.tell(Order::Lead(says)).await;
     }
 
     pub(super) async fn write(&mut self, key: Key, body: Option<Body>) {
@@ -271,7 +276,7 @@ impl Relays {
         }
     }
 
-    /// Takes leave.
+    /// Takes leave: of other sites first, so that the next relay finds no session of this one there, then of the nodes of this site.
     pub(super) async fn stop(&mut self) {
         for (_, ear) in std::mem::take(&mut self.ears) {
             ear.task.abort();
@@ -280,6 +285,8 @@ impl Relays {
         if let Some(running) = self.running.take() {
             // One that is stuck is noticed by its peers as one that was killed.
             let _late = timeout(GOODBYE, running.relay).await;
+            let _ended = running.feed.send(Order::Stop).await;
+            let _late = timeout(LAST_WORD, running.served).await;
         }
     }
 }

@@ -12,7 +12,7 @@ use bascule_core::site::policy::io::Report as PolicyReport;
 use bascule_core::site::policy::standing::State;
 use bascule_core::site::state::version::Speaks;
 use bascule_core::site::timeline::Timeline;
-use bascule_mesh::feed::Heard;
+use bascule_mesh::feed::{Heard, Word};
 use bascule_mesh::state::{Event, Failed};
 use bascule_mesh::tls::Refusal;
 use tracing::{debug, error, info, warn};
@@ -94,19 +94,23 @@ impl Teller {
                 }
                 return;
             }
+            Heard::Words(words) if words.iter().any(stops) => "stops",
             Heard::Words(_) => "heard",
             Heard::Refused(_) => "refused",
             Heard::Unready(_) => "unready",
             Heard::Lost => "lost",
+            Heard::Gone => "gone",
         };
         if self.heard.insert(relay.to_owned(), word) == Some(word) {
             return;
         }
         match heard {
+            Heard::Words(_) if word == "stops" => info!(relay, "a relay of this site says that it stops"),
             Heard::Words(_) => info!(relay, "a relay of this site is heard"),
             Heard::Refused(refusal) => warn!(relay, %refusal, "a relay of this site is not listened to"),
             Heard::Unready(error) => warn!(relay, error, "this node cannot listen to a relay of its site"),
             Heard::Lost => warn!(relay, "a relay of this site is not heard"),
+            Heard::Gone => warn!(relay, "nobody serves where a relay of this site was: it is gone"),
             Heard::Unknown(_) => {}
         }
     }
@@ -208,6 +212,11 @@ impl Teller {
             self.conditions = now.to_vec();
         }
     }
+}
+
+/// The last word of a relay.
+fn stops(word: &Word) -> bool {
+    matches!(word, Word::Beat(beat) if beat.stops)
 }
 
 pub(super) fn service_name(sites: &Sites, id: bascule_core::site::summary::ServiceId) -> String {

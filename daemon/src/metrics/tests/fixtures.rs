@@ -212,6 +212,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     use bascule_core::site::SiteId;
     use bascule_core::site::handshakes::Totals;
     use bascule_core::site::join::demand::Brought;
+    use bascule_core::site::lead::Gone;
     use bascule_core::site::path::io::{Carriage, Refused, Status};
     use bascule_core::site::policy::Opinion;
     use bascule_core::site::policy::facts::{Observed, Verdict};
@@ -260,6 +261,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         leads: true,
         leader: Some("n1".to_owned()),
         heard: vec!["n1".to_owned()],
+        gone: Gone { closed: 2, ..Gone::default() },
         isolated: false,
         conditions: vec!["no probes".to_owned()],
         sites: vec![SiteView {

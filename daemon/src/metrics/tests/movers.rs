@@ -288,6 +288,7 @@ pub(super) const MOVERS: &[Mover] = &[
         m.update_reports(Some(&reports()))
     }),
     (&catalog::SITES_LEADS, r#"bascule_sites_leads"#, 1.0, spread),
+    (&catalog::SITES_RELAYS_GONE, r#"bascule_sites_relays_gone_total{how="closed"}"#, 2.0, spread),
     (&catalog::SITES_SESSION, r#"bascule_sites_session{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_BYTES, r#"bascule_sites_session_bytes_total{direction="received",site="dc-b"}"#, 200.0, spread),
     (&catalog::SITES_STATE_AGE, r#"bascule_sites_state_age_seconds{site="dc-b"}"#, 4.0, spread),

@@ -59,7 +59,7 @@ impl Join {
 
     /// The sums, on the relay that leads, at most once in [`READ`]; and their word to the nodes.
     fn reckon(&mut self, now: Instant) {
-        if !self.leads || now < self.reckon_at {
+        if !self.says.leads || now < self.reckon_at {
             return;
         }
         self.reckon_at = now + READ;
@@ -93,7 +93,7 @@ impl Join {
     }
 
     pub(super) fn demand_timeout(&self) -> Option<Instant> {
-        if self.leads {
+        if self.says.leads {
             return (!self.demand.is_empty()).then_some(self.reckon_at);
         }
         self.demand.poll_timeout()

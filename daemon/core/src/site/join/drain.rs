@@ -123,7 +123,7 @@ impl Join {
     }
 
     fn may_order(&self) -> Result<(), Refused> {
-        if self.leads { Ok(()) } else { Err(Refused::Elsewhere { leader: self.leader.clone() }) }
+        if self.says.leads { Ok(()) } else { Err(Refused::Elsewhere { leader: self.leader.clone() }) }
     }
 
     /// What the balancer sees, less what orders take.
@@ -134,8 +134,8 @@ impl Join {
     /// Word of an order. The relay that leads counts; while none does, every relay: what one holds outlives its return.
     pub(super) fn hear_order(&mut self, source: Source<'_>, fact: Fact, now: Instant) {
         let counts = match source {
-            Source::Own => self.leads,
-            Source::Relay(name) => !self.leads && self.leader.as_deref().is_none_or(|leader| leader == name),
+            Source::Own => self.says.leads,
+            Source::Relay(name) => !self.says.leads && self.leader.as_deref().is_none_or(|leader| leader == name),
         };
         if !counts {
             return;
@@ -165,14 +165,14 @@ impl Join {
             | Fact::Loan { .. }
             | Fact::Demand { .. } => {}
         }
-        if self.leads {
+        if self.says.leads {
             self.actions.push_back(Action::Publish(fact));
         }
     }
 
     /// Deadlines, what is not repeated, and the next word of a relay.
     pub(super) fn expire_orders(&mut self, now: Instant) {
-        let led = self.led.filter(|_| !self.leads);
+        let led = self.led.filter(|_| !self.says.leads);
         let turns = self.orders.expire(led, now);
         self.turned(turns, now);
         let heard = |theirs: &Theirs| led.is_none_or(|since| now.since(since.max(theirs.confirmed)) < KEEP);
@@ -194,7 +194,7 @@ impl Join {
 
     fn order_facts(&self, now: Instant) -> impl Iterator<Item = Fact> {
         let ours = self.orders.iter().map(move |(target, until)| Fact::Order { target, left: Some(until.since(now)) });
-        let theirs = self.theirs.iter().filter(|_| self.leads);
+        let theirs = self.theirs.iter().filter(|_| self.says.leads);
         let theirs = theirs.map(move |((site, number), theirs)| Fact::Drained {
             site: *site,
             number: *number,
@@ -214,7 +214,7 @@ impl Join {
             if target.inside() && turn != Turn::Over {
                 self.actions.push_back(Action::Drain { target, on });
             }
-            if self.leads {
+            if self.says.leads {
                 let left = on.then(|| self.orders.until(&target).map_or(Duration::ZERO, |until| until.since(now)));
                 self.actions.push_back(Action::Publish(Fact::Order { target, left }));
             }

@@ -9,6 +9,7 @@ use crate::balance::sites::SiteSpec;
 use crate::service::ServiceKey;
 use crate::site::SiteId;
 use crate::site::demand::{Count, Rate};
+use crate::site::lead::Beat;
 use crate::site::orders::{Target, Turn};
 use crate::site::policy::io::{Config as PolicyConfig, ReleaseReason, Report as PolicyReport};
 use crate::site::state::record::{Body, Key};
@@ -150,8 +151,8 @@ pub enum Action {
     },
     /// Tell the balancer of other sites, the nearest first: [`crate::balance::Balancer::handle_neighbours`].
     Neighbours(Vec<SiteSpec>),
-    /// The relay of this node speaks for the site, or leaves that to another one.
-    Lead(bool),
+    /// The relay of this node is this from now on: it speaks for the site, or leaves that to another one; and says so to the nodes.
+    Lead(Beat),
     /// The site writes a record, through the relay of this node; `None`: there is none any more.
     Write(Key, Option<Body>),
     /// Take endpoints of this site out of use, or put them back: of a node, or one. At the balancer.

@@ -7,9 +7,14 @@
 //!
 //! Facts of others are taken from the relay that leads, and from no other. When none is heard, what was known stays known and ages, and
 //! sessions count as down: sites are kept "blind" (sites.md 4.5), nothing moves. Readiness here needs no relay.
+//!
+//! Nodes come to know at different times that a relay is gone: what the next one says before its word counts here is kept for as long as
+//! that may take ([`early`]), and counts then.
 
 pub mod demand;
 pub mod drain;
+mod duty;
+mod early;
 pub mod handshakes;
 pub mod io;
 #[cfg(test)]
@@ -21,11 +26,10 @@ use std::collections::{BTreeMap, VecDeque};
 use super::SiteId;
 use super::demand::{Demand, Rate};
 use super::handshakes::Handshakes;
-use super::lead::Lead;
+use super::lead::{Beat, Gone, Lead};
 use super::near::Near;
 use super::orders::Orders;
 use super::path::io::Status as PathStatus;
-use super::policy::io::Action as Decided;
 use super::policy::{Opinion, Policy};
 use super::state::record::{Body, Key};
 use super::summary::{ServiceId, Summary};
@@ -34,6 +38,7 @@ use crate::balance::serving::Serving;
 use crate::service::ServiceKey;
 use crate::time::Instant;
 use drain::Theirs;
+use early::Early;
 use io::{Action, Capacity, Config, Fact, Local, Report, Source};
 
 /// What another site said of a service, how old that was, and when it came.
@@ -46,8 +51,9 @@ pub struct Join {
     policy: Policy,
     lead: Lead,
     near: Near,
-    /// The relay of this node was told to lead.
-    leads: bool,
+    early: Early,
+    /// What the relay of this node was told that it is.
+    says: Beat,
     leader: Option<String>,
     /// Since when that relay speaks for the site.
     led: Option<Instant>,
@@ -77,7 +83,8 @@ impl Join {
             policy: Policy::new(config.policy.clone(), now),
             lead: Lead::new(config.relay.clone(), &config.relays, now),
             near: Near::default(),
-            leads: false,
+            early: Early::default(),
+            says: Beat { waits: true, ..Beat::default() },
             leader: None,
             led: None,
             sessions: BTreeMap::new(),
@@ -104,7 +111,8 @@ impl Join {
     /// Other sites, services, policies or relays; who this node is stays.
     pub fn handle_config(&mut self, config: Config, now: Instant) {
         let before = core::mem::replace(&mut self.config, config);
-        self.lead.handle_config(&self.config.relays);
+        self.lead.handle_config(&self.config.relays, now);
+        self.early.retain(|relay| self.config.relays.contains(relay));
         let sites = &self.config.policy.sites;
         self.near.handle_config(self.config.policy.here, sites);
         self.sessions.retain(|site, _| sites.contains_key(site));
@@ -163,8 +171,14 @@ impl Join {
     }
 
     /// A relay of this site beat.
-    pub fn handle_beat(&mut self, relay: &str, leads: bool, now: Instant) {
-        self.lead.handle_beat(relay, leads, now);
+    pub fn handle_beat(&mut self, relay: &str, beat: Beat, now: Instant) {
+        self.lead.handle_beat(relay, beat, now);
+        self.settle(now);
+    }
+
+    /// Nobody serves any more at the address of a relay of this site.
+    pub fn handle_gone(&mut self, relay: &str, now: Instant) {
+        self.lead.handle_gone(relay, now);
         self.settle(now);
     }
 
@@ -183,12 +197,22 @@ impl Join {
             return;
         }
         let counts = match source {
-            Source::Own => self.leads,
-            Source::Relay(name) => !self.leads && self.leader.as_deref() == Some(name),
+            Source::Own => self.says.leads,
+            Source::Relay(name) => !self.says.leads && self.leader.as_deref() == Some(name),
         };
         if !counts {
+            if let Source::Relay(name) = source
+                && self.lead.claims(name)
+            {
+                self.early.keep(name, fact, now);
+            }
             return;
         }
+        self.take(fact, now);
+        self.settle(now);
+    }
+
+    fn take(&mut self, fact: Fact, now: Instant) {
         match fact {
             Fact::Session { site, up } => self.set_session(site, up),
             Fact::Summary { site, service, summary, age } => {
@@ -203,10 +227,9 @@ impl Join {
             Fact::Demand { service, rate } => self.hear_demand(service, rate, now),
             Fact::Order { .. } | Fact::Drained { .. } => {}
         }
-        if self.leads {
+        if self.says.leads {
             self.actions.push_back(Action::Publish(fact));
         }
-        self.settle(now);
     }
 
     /// The lease of an activePassive service has this holder.
@@ -262,7 +285,17 @@ impl Join {
 
     /// The relay of this node speaks for the site.
     pub const fn leads(&self) -> bool {
-        self.leads
+        self.says.leads
+    }
+
+    /// What the relay of this node says of itself.
+    pub const fn says(&self) -> Beat {
+        self.says
+    }
+
+    /// Relays of this site that are heard no more, by how that became known.
+    pub const fn gone(&self) -> Gone {
+        self.lead.gone()
     }
 
     /// Whose word counts.
@@ -271,8 +304,8 @@ impl Join {
     }
 
     /// Relays of this site that are heard, this node's among them.
-    pub fn heard(&self, now: Instant) -> impl Iterator<Item = &str> {
-        self.lead.heard(now)
+    pub fn heard(&self) -> impl Iterator<Item = &str> {
+        self.lead.heard()
     }
 
     /// The STATE session with a site stands, as far as is known here.
@@ -322,76 +355,6 @@ impl Join {
                 (*said, *at) = (age, now);
                 self.policy.handle_summary(site, *service, *summary, age, now);
             }
-        }
-    }
-
-    fn only_here(&self) -> Vec<SiteId> {
-        vec![self.config.policy.here; usize::from(super::policy::table::SLOTS)]
-    }
-
-    fn table(&mut self, service: ServiceId, generation: u64, slots: Vec<SiteId>) {
-        let Some(local) = self.config.services.get(&service) else { return };
-        let _before = self.tables.insert(service, (local.key, generation, slots.clone()));
-        self.actions.push_back(Action::Table { service, key: local.key, generation: Some(generation), slots });
-    }
-
-    /// VIPs that this site announces: what others hold against its prefixes.
-    fn write_vips(&mut self, before: &BTreeMap<ServiceId, Local>) {
-        let vips = |services: &BTreeMap<ServiceId, Local>| -> BTreeMap<_, _> {
-            services.iter().rev().map(|(id, local)| (local.key.vip, *id)).collect()
-        };
-        let (before, now) = (vips(before), vips(&self.config.services));
-        for vip in before.keys().filter(|vip| !now.contains_key(vip)) {
-            self.actions.push_back(Action::Write(Key::Vip(*vip), None));
-        }
-        for (vip, service) in now.into_iter().filter(|(vip, service)| before.get(vip) != Some(service)) {
-            self.actions.push_back(Action::Write(Key::Vip(vip), Some(Body::Vip { service, term: 0 })));
-        }
-    }
-
-    /// Who leads, then what the policy owes.
-    fn settle(&mut self, now: Instant) {
-        let leads = self.lead.leads(now);
-        let leader = self.lead.leader(now).map(str::to_owned);
-        if leader != self.leader {
-            self.leader.clone_from(&leader);
-            self.led = leader.is_some().then_some(now);
-            // Its word is another one's: sessions are those that it has.
-            let known: Vec<SiteId> = self.sessions.keys().copied().collect();
-            known.into_iter().for_each(|site| self.set_session(site, false));
-            self.actions.push_back(Action::Report(Report::Leader { relay: leader }));
-        }
-        if leads != self.leads {
-            self.leads = leads;
-            self.actions.push_back(Action::Lead(leads));
-            if leads {
-                self.actions.extend(self.facts(now).into_iter().map(Action::Publish));
-            }
-        }
-        self.actions.extend(self.near.poll().map(Action::Neighbours));
-        while let Some(decided) = self.policy.poll_action() {
-            self.carry(decided);
-        }
-    }
-
-    fn carry(&mut self, decided: Decided) {
-        match decided {
-            Decided::Table(table) => self.table(table.service, table.generation, table.slots),
-            Decided::Ask { to, service, excess } => self.credit(to, service, excess, false),
-            Decided::Lend { to, service, amount } => self.credit(to, service, amount, true),
-            Decided::Report(report) => self.actions.push_back(Action::Report(Report::Policy(report))),
-            Decided::Timeline(timeline) => self.actions.push_back(Action::Timeline(timeline)),
-            Decided::Claim(service) => self.actions.push_back(Action::Claim(service)),
-            Decided::Release(service, reason) => self.actions.push_back(Action::Release(service, reason)),
-            // A site without the lease delivers nothing: its routes may stay.
-            Decided::Announce { .. } => {}
-        }
-    }
-
-    /// Every node comes to the same; one says it.
-    fn credit(&mut self, to: SiteId, service: ServiceId, amount: u32, lend: bool) {
-        if self.leads {
-            self.actions.push_back(Action::Credit { to, service, amount, lend });
         }
     }
 }

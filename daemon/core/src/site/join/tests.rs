@@ -1,8 +1,10 @@
+mod succession;
+
 use super::drain::{Drain, Refused};
 use super::*;
 use crate::balance::SiteSpec;
 use crate::service::Protocol;
-use crate::site::lead::HOLD;
+use crate::site::lead::{Beat, HOLD};
 use crate::site::orders::{Target, Turn};
 use crate::site::path::io::{Carriage, Silence};
 use crate::site::policy::facts::Verdict;
@@ -33,6 +35,11 @@ pub(super) fn config(relay: Option<&str>, relays: &[&str]) -> Config {
         relays: relays.iter().map(|r| (*r).to_owned()).collect(),
         relay: relay.map(str::to_owned),
     }
+}
+
+/// What a relay says that has stood for long.
+pub(super) fn beat(leads: bool) -> Beat {
+    Beat { leads, ..Beat::default() }
 }
 
 pub(super) fn serving(ready: u16) -> Serving {
@@ -72,7 +79,7 @@ impl Node {
         for _ in 0..ms / 100 {
             self.now += 100;
             for (relay, leads) in beats {
-                self.join.handle_beat(relay, *leads, at(self.now));
+                self.join.handle_beat(relay, beat(*leads), at(self.now));
             }
             self.join.handle_expire(at(self.now));
             self.take();
@@ -182,7 +189,7 @@ fn packets_hear_of_a_path_that_is_down_in_the_same_step_as_the_table() {
 fn the_relay_that_leads_writes_publishes_and_steps_back() {
     let mut node = Node::new(Some("b"), &["a", "b"]);
     node.run(u64::try_from(HOLD.as_millis()).expect("short"), &[]);
-    assert!(node.join.leads() && node.done.contains(&Action::Lead(true)));
+    assert!(node.join.leads() && node.done.contains(&Action::Lead(beat(true))));
     node.fact(Source::Own, fact(4));
     assert!(node.done.contains(&Action::Publish(fact(4))), "{:?}", node.done);
     node.join.handle_serving(WEB, serving(2), at(node.now));
@@ -193,9 +200,9 @@ fn the_relay_that_leads_writes_publishes_and_steps_back() {
     assert!(matches!(facts[..], [Fact::Summary { age, .. }] if age == Duration::from_secs(5)), "{facts:?}");
 
     node.done.clear();
-    node.join.handle_beat("a", false, at(node.now));
+    node.join.handle_beat("a", beat(false), at(node.now));
     node.take();
-    assert!(!node.join.leads() && node.done.contains(&Action::Lead(false)), "a comes first");
+    assert!(!node.join.leads() && node.done.contains(&Action::Lead(beat(false))), "a comes first");
     node.fact(Source::Own, fact(0));
     assert!(!node.done.iter().any(|a| matches!(a, Action::Publish(_))), "its word is worth nothing now");
     node.run(100, &[("a", true)]);
@@ -436,7 +443,7 @@ fn an_order_outlives_the_relay_that_was_given_it_by_the_other_one() {
     assert_eq!(b.done.iter().filter(told).count(), 2);
     // a is back and knows nothing: b steps back at once and still says it; a takes it while nobody leads.
     let mut a = Node::new(Some("a"), &["a", "b"]);
-    b.join.handle_beat("a", false, at(b.now));
+    b.join.handle_beat("a", beat(false), at(b.now));
     b.take();
     b.done.clear();
     b.run(1_000, &[("a", false)]);

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::super::io::{Action, Capacity, Config, Fact, Report, Source};
-use super::super::tests::{HERE, THERE, WEB, at, config, serving};
+use super::super::tests::{HERE, THERE, WEB, at, beat, config, serving};
 use super::*;
 use crate::site::SiteId;
 use crate::site::orders::Target;
@@ -116,7 +116,7 @@ impl World {
             self.now += 100;
             let led = self.relay_of(HERE).is_some();
             for node in self.nodes.iter_mut().filter(|node| !node.relay && led) {
-                node.join.handle_beat("r", true, at(self.now));
+                node.join.handle_beat("r", beat(true), at(self.now));
             }
             for n in 0..self.nodes.len() {
                 let (now, site) = (at(self.now), self.nodes[n].site);
@@ -236,7 +236,7 @@ fn a_relay_that_begins_to_lead_lowers_no_sum_before_everybody_has_spoken() {
     );
     join.handle_serving(WEB, serving(4), at(0));
     for second in 0..10 {
-        join.handle_beat("a", true, at(second * 1000));
+        join.handle_beat("a", beat(true), at(second * 1000));
         join.handle_fact(Source::Relay("a"), Fact::Demand { service: WEB, rate: Rate(100_000) }, at(second * 1000));
     }
     join.handle_fact(Source::Relay("b"), Fact::Demand { service: WEB, rate: Rate(1) }, at(9_000));
