@@ -357,3 +357,24 @@ fn a_relay_whose_host_is_gone_with_it_costs_the_loans() {
     assert_eq!(world.session, Some((1, 3)));
     assert!(world.least == 0.0 && world.moved() > 0, "{} of 53 was left", world.least);
 }
+
+/// Nodes call a relay that is gone in vain at different times, and what its successor says it says once.
+#[test]
+fn what_the_next_relay_says_before_its_word_counts_here_is_not_lost() {
+    for (late, counts) in [(200, true), (3_000, false)] {
+        let mut node = Node::new(None, &["a", "b"]);
+        node.settled();
+        node.join.handle_beat("b", beat(true), at(node.now));
+        node.fact(Source::Relay("b"), Fact::Session { site: THERE, up: true });
+        node.fact(Source::Relay("b"), fact(0));
+        assert!(node.share(THERE) > 0.4, "a leads, as far as is known here");
+        node.run(late, &[("a", true), ("b", true)]);
+        node.join.handle_gone("a", at(node.now));
+        node.take();
+        assert_eq!((node.join.leader(), node.join.session(THERE)), (Some("b"), counts), "after {late} ms");
+        if counts {
+            assert_eq!((node.share(THERE), node.verdict(THERE)), (0.0, Some(Verdict::NotReady)));
+            assert_eq!(node.join.age(THERE, at(node.now)), Some(Duration::from_millis(late)), "as old as it is");
+        }
+    }
+}
