@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Access;
 use crate::connection::Connection;
-use crate::request::{self, Said};
+use crate::request::{self, Keys, Said};
 use crate::tls;
 use crate::watch::Watching;
 
@@ -35,10 +35,20 @@ pub struct Elector(Driver<EtcdLease, Members>);
 impl Elector {
     /// An elector that does not take part yet.
     pub fn new(config: ElectorConfig) -> Self {
+        Self::of(config, None)
+    }
+
+    /// One of a joint entry, whose share goes by the name `share`: another one for each node of all groups. It is written at `KEY/SHARE`.
+    pub fn joint(config: ElectorConfig, share: &str) -> Self {
+        let share = format!("{}/{share}", config.key);
+        Self::of(config, Some(share))
+    }
+
+    fn of(config: ElectorConfig, share: Option<String>) -> Self {
         let ElectorConfig { access, key, machine, clock } = config;
         let members = Members {
             access,
-            key,
+            keys: Keys { entry: key, share },
             patience: machine.timing.request(),
             at: Arc::default(),
             connection: None,
@@ -56,7 +66,7 @@ impl Elector {
 /// The members of the cluster.
 struct Members {
     access: Access,
-    key: String,
+    keys: Keys,
     patience: Duration,
     /// The member that is asked, or the one to try first.
     at: Arc<AtomicUsize>,
@@ -96,7 +106,7 @@ impl Store<EtcdLease> for Members {
 
     fn call(&mut self, request: Request, patience: Duration) -> Work<Self::Done> {
         let connection = self.connection.take();
-        let (access, key, at) = (self.access.clone(), self.key.clone(), self.at.clone());
+        let (access, keys, at) = (self.access.clone(), self.keys.clone(), self.at.clone());
         Box::pin(async move {
             let connection = match connection {
                 Some(connection) if connection.is_fresh(&access).await => connection,
@@ -109,7 +119,7 @@ impl Store<EtcdLease> for Members {
                 },
             };
             at.store(connection.at, Ordering::Relaxed);
-            let said = request::perform(&connection, &key, request).await;
+            let said = request::perform(&connection, &keys, request).await;
             (Some(connection), said)
         })
     }
@@ -119,7 +129,7 @@ impl Store<EtcdLease> for Members {
         let watching = Watching {
             access: self.access.clone(),
             first: self.at.load(Ordering::Relaxed),
-            key: self.key.clone(),
+            key: self.keys.entry.clone(),
             after,
             patience: self.patience,
             sick: self.sick.subscribe(),

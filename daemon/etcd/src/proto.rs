@@ -61,6 +61,15 @@ pub(crate) struct RequestOp {
     pub(crate) request_range: Option<RangeRequest>,
     #[prost(message, optional, tag = "2")]
     pub(crate) request_put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) request_delete_range: Option<DeleteRangeRequest>,
+}
+
+/// One key: `range_end` is left out.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeleteRangeRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -69,20 +78,42 @@ pub(crate) struct ResponseOp {
     pub(crate) response_range: Option<RangeResponse>,
 }
 
-/// `result` is left out: EQUAL is 0.
+/// `result` is left out: EQUAL is 0. Of a range each key is compared; of one without keys the comparison is that of a key that is not there, whose
+/// version is 0 (`applyCompare` in etcd's `server/etcdserver/apply.go`; ranges since 3.3).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Compare {
     #[prost(int32, tag = "2")]
     pub(crate) target: i32,
     #[prost(bytes = "vec", tag = "3")]
     pub(crate) key: Vec<u8>,
+    #[prost(int64, optional, tag = "4")]
+    pub(crate) version: Option<i64>,
     #[prost(int64, optional, tag = "6")]
     pub(crate) mod_revision: Option<i64>,
+    #[prost(bytes = "vec", tag = "64")]
+    pub(crate) range_end: Vec<u8>,
 }
 
 impl Compare {
+    /// `CompareTarget.VERSION`.
+    const VERSION: i32 = 0;
     /// `CompareTarget.MOD`.
-    pub(crate) const MOD: i32 = 2;
+    const MOD: i32 = 2;
+
+    /// The key is of this revision; 0: it is not there.
+    pub(crate) fn revision(key: &str, revision: u64) -> Self {
+        let mod_revision = Some(i64::try_from(revision).unwrap_or(i64::MAX));
+        Self { target: Self::MOD, key: key.into(), mod_revision, ..Self::default() }
+    }
+
+    /// No key begins with this. The last byte of `prefix` is not 0xff.
+    pub(crate) fn nothing_below(prefix: &str) -> Self {
+        let mut range_end = prefix.as_bytes().to_vec();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        Self { target: Self::VERSION, key: prefix.into(), version: Some(0), range_end, ..Self::default() }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

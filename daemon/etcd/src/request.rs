@@ -10,23 +10,47 @@ use tonic::{Code, Status};
 
 use crate::connection::Connection;
 use crate::proto::{
-    Compare, KeyValue, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LeaseGrantRequest, LeaseRequest, LeaseResponse,
-    LeaseRevokeResponse, PutRequest, RANGE, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TXN, TxnRequest,
-    TxnResponse,
+    Compare, DeleteRangeRequest, KeyValue, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LeaseGrantRequest,
+    LeaseRequest, LeaseResponse, LeaseRevokeResponse, PutRequest, RANGE, RangeRequest, RangeResponse, RequestOp,
+    ResponseHeader, TXN, TxnRequest, TxnResponse,
 };
 use crate::tls;
 
 /// The answer, and for people what was wrong with it.
 pub(crate) type Said = (Answer, Option<String>);
 
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    /// The entry's.
+    pub(crate) entry: String,
+    /// This node's share of a joint entry, which is below it.
+    pub(crate) share: Option<String>,
+}
+
+impl Keys {
+    /// Shares of all nodes begin with this.
+    fn shares(&self) -> String {
+        format!("{}/", self.entry)
+    }
+
+    fn share(&self) -> Result<&str, Status> {
+        self.share.as_deref().ok_or_else(|| Status::internal("an entry without shares"))
+    }
+}
+
 /// Sends it over `connection`.
-pub(crate) async fn perform(connection: &Connection, key: &str, request: Request) -> Said {
+pub(crate) async fn perform(connection: &Connection, keys: &Keys, request: Request) -> Said {
+    let key = keys.entry.as_str();
     let answer = match request {
         Request::Look => look(connection, key).await,
         Request::Grant(ttl) => grant(connection, ttl).await,
-        Request::Campaign { holder, lease, over } => campaign(connection, key, holder, lease, over).await,
+        Request::Campaign { holder, lease, over } => campaign(connection, keys, &holder, lease, over).await,
         Request::KeepAlive(lease) => keep_alive(connection, lease).await,
         Request::Revoke(lease) => revoke(connection, lease).await,
+        Request::Share { lease, over } => share(connection, keys, lease, over).await,
+        Request::Leave(revision) => leave(connection, keys, revision).await,
+        Request::Free(over) => free(connection, keys, over).await,
         // The driver keeps watches elsewhere.
         Request::Watch(_) => Err(Status::internal("a watch is no request")),
     };
@@ -50,22 +74,55 @@ async fn grant(connection: &Connection, ttl: Duration) -> Result<Answer, Status>
     Ok(granted(&lease))
 }
 
+/// With a share of this node in the same step, where there are shares.
 async fn campaign(
     connection: &Connection,
-    key: &str,
-    holder: String,
-    LeaseId(lease): LeaseId,
+    keys: &Keys,
+    holder: &str,
+    lease: LeaseId,
     over: u64,
 ) -> Result<Answer, Status> {
-    let mod_revision = Some(i64::try_from(over).unwrap_or(i64::MAX));
-    let compare = Compare { target: Compare::MOD, key: key.into(), mod_revision };
-    let put = PutRequest { key: key.into(), value: holder.into_bytes(), lease };
-    let asked = TxnRequest {
-        compare: vec![compare],
-        success: vec![RequestOp { request_put: Some(put), ..RequestOp::default() }],
-        failure: vec![RequestOp { request_range: Some(RangeRequest { key: key.into() }), ..RequestOp::default() }],
-    };
-    let answer: TxnResponse = connection.unary(TXN, asked).await?;
+    let share = keys.share.as_deref().map(|share| put(share, holder, lease));
+    let puts = [put(&keys.entry, holder, lease)].into_iter().chain(share).collect();
+    transact(connection, keys, vec![Compare::revision(&keys.entry, over)], puts).await
+}
+
+/// The value of a share is for people, who read its key.
+async fn share(connection: &Connection, keys: &Keys, lease: LeaseId, over: u64) -> Result<Answer, Status> {
+    let share = put(keys.share()?, "", lease);
+    transact(connection, keys, vec![Compare::revision(&keys.entry, over)], vec![share]).await
+}
+
+async fn leave(connection: &Connection, keys: &Keys, revision: u64) -> Result<Answer, Status> {
+    let share = keys.share()?;
+    transact(connection, keys, vec![Compare::revision(share, revision)], vec![delete(share)]).await?;
+    Ok(Answer::Revoked)
+}
+
+async fn free(connection: &Connection, keys: &Keys, over: u64) -> Result<Answer, Status> {
+    let alone = vec![Compare::revision(&keys.entry, over), Compare::nothing_below(&keys.shares())];
+    transact(connection, keys, alone, vec![delete(&keys.entry)]).await
+}
+
+fn put(key: &str, value: &str, LeaseId(lease): LeaseId) -> RequestOp {
+    let put = PutRequest { key: key.into(), value: value.into(), lease };
+    RequestOp { request_put: Some(put), ..RequestOp::default() }
+}
+
+fn delete(key: &str) -> RequestOp {
+    RequestOp { request_delete_range: Some(DeleteRangeRequest { key: key.into() }), ..RequestOp::default() }
+}
+
+/// All of it if all of that holds, else what the entry is.
+async fn transact(
+    connection: &Connection,
+    keys: &Keys,
+    compare: Vec<Compare>,
+    success: Vec<RequestOp>,
+) -> Result<Answer, Status> {
+    let look = RangeRequest { key: keys.entry.as_str().into() };
+    let failure = vec![RequestOp { request_range: Some(look), ..RequestOp::default() }];
+    let answer: TxnResponse = connection.unary(TXN, TxnRequest { compare, success, failure }).await?;
     let at = revision(answer.header.as_ref());
     if answer.succeeded {
         return Ok(Answer::Won(at));

@@ -89,6 +89,19 @@ impl Scene {
         Ok(())
     }
 
+    /// One elector on each node, of an entry that all nodes of one of these groups have together.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_groups(&mut self, groups: &[&str], ttl: Duration) -> Result<()> {
+        let files = self.user(&format!("elector-{}", self.candidates.len()), "elector")?;
+        for ((netns, _), group) in self.nodes.iter().zip(groups) {
+            let access = Access::new(self.endpoints.clone(), Some(files.clone()))?;
+            self.candidates.push(start_joint(netns, access, ttl, group)?);
+        }
+        Ok(())
+    }
+
     /// Waits until one of them owns that `allowed` names; its index.
     ///
     /// # Errors
@@ -125,16 +138,28 @@ impl Scene {
 /// When it cannot be started.
 pub fn start(netns: &Netns, access: Access, ttl: Duration) -> Result<Candidate> {
     let name = netns.name();
+    let config = config(name, format!("{name}/boot-of-{name}"), false, access, ttl)?;
+    Candidate::start(netns, move |commands, say| Elector::new(config).run(commands, say))
+}
+
+/// One of `group`.
+fn start_joint(netns: &Netns, access: Access, ttl: Duration, group: &str) -> Result<Candidate> {
+    let name = netns.name();
+    let config = config(name, group.to_owned(), true, access, ttl)?;
+    let share = format!("{group}/{name}");
+    Candidate::start(netns, move |commands, say| Elector::joint(config, &share).run(commands, say))
+}
+
+fn config(name: &str, identity: String, joint: bool, access: Access, ttl: Duration) -> Result<ElectorConfig> {
     let machine = EtcdConfig {
-        identity: format!("{name}/boot-of-{name}"),
-        joint: false,
+        identity,
+        joint,
         members: access.endpoints().len(),
         timing: Timing::etcd(ttl)?,
         seed: Some(u64::from(name.as_bytes()[name.len() - 1])),
         term: Term(0),
     };
-    let config = ElectorConfig { access, key: KEY.to_owned(), machine, clock: now };
-    Candidate::start(netns, move |commands, say| Elector::new(config).run(commands, say))
+    Ok(ElectorConfig { access, key: KEY.to_owned(), machine, clock: now })
 }
 
 /// Puts `from` where `to` is, at once, as a rotation does.

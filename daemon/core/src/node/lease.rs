@@ -309,6 +309,6 @@ fn meaning(reason: CloseReason) -> Reason {
     match reason {
         CloseReason::Expired => Reason::FenceExpired,
         CloseReason::Lost | CloseReason::Gone => Reason::LeaseLost,
-        CloseReason::Stopped | CloseReason::Barred => Reason::Stopped,
+        CloseReason::Stopped | CloseReason::Barred | CloseReason::HandedOver => Reason::Stopped,
     }
 }

@@ -73,6 +73,19 @@ impl Authority {
                 self.end(id.0);
                 Answer::Revoked
             }
+            // A site is one node here: nobody else has a share.
+            Request::Share { lease, .. } if !self.leases.contains_key(&lease.0) => Answer::NoLease,
+            Request::Share { over, .. } if self.key.as_ref().is_some_and(|key| key.revision == over) => {
+                self.revision += 1;
+                Answer::Won(self.revision)
+            }
+            Request::Leave(_) => Answer::Revoked,
+            Request::Free(over) if self.key.take_if(|key| key.revision == over).is_some() => {
+                self.revision += 1;
+                self.changes.push(Watched::Deleted);
+                Answer::Won(self.revision)
+            }
+            Request::Share { .. } | Request::Free(_) => Answer::Key(self.key.clone(), self.revision),
         }
     }
 

@@ -107,6 +107,46 @@ fn a_stop_frees_the_lease_at_once_also_after_a_compaction_that_the_watch_missed(
     check(&scene.candidates)
 }
 
+/// Two nodes of one site own together, beside one of another site. Each that stops leaves; the last one frees the entry (ADR 0042).
+#[test]
+fn the_last_of_a_site_that_leaves_frees_the_entry_and_the_other_site_follows_at_once() -> Result<()> {
+    let mut scene = Scene::new("etcdjoint", 1, 3, Data::Memory)?;
+    // A lease of a minute: whoever follows sooner was told.
+    scene.start_groups(&["dc-a", "dc-a"], SECOND * 60)?;
+    for n in 0..2 {
+        scene.owner(|i| i == n)?;
+    }
+    let shares = |scene: &Scene| -> Result<Vec<String>> {
+        let keys = scene.members[0].etcdctl(&["get", "--prefix", "--keys-only", &format!("{KEY}/")])?;
+        Ok(keys.split_whitespace().map(str::to_owned).collect())
+    };
+    let both: Vec<String> = scene.candidates.iter().map(|c| format!("{KEY}/dc-a/{}", c.name)).collect();
+    ensure!(shares(&scene)? == both, "{:?}, not {both:?}", shares(&scene)?);
+    scene.nodes.rotate_left(2);
+    scene.start_groups(&["dc-b"], SECOND * 60)?;
+    let knows = |word: &Word| (*word == Word::Holder(Some("dc-a".to_owned()))).then_some(());
+    scene.candidates[2].hear(Instant::ZERO, "who holds it", knows)?;
+
+    scene.candidates[0].stop()?;
+    ensure!(shares(&scene)? == both[1..], "the other one's is left: {:?}", shares(&scene)?);
+    ensure!(scene.value()?.as_deref() == Some("dc-a") && scene.candidates[1].owns(), "and so is the entry");
+    ensure!(scene.candidates[2].claims() == 0, "nobody else has it");
+
+    let ordered = now();
+    scene.candidates[1].stop()?;
+    scene.owner(|i| i == 2)?;
+    let first = scene.candidates[2].rights().first().copied().context("it owns")?;
+    println!("freed: the other site owns {:?} after the order", first.from.since(ordered));
+    ensure!(first.from.since(ordered) < SECOND * 30, "{first:?} is half of the lease after {ordered:?}");
+    for gone in &scene.candidates[..2] {
+        ensure!(gone.rights().iter().all(|right| right.until <= first.from), "{:?}, then {first:?}", gone.rights());
+    }
+    ensure!(scene.value()?.as_deref() == Some("dc-b"), "{:?}", scene.value()?);
+    scene.candidates[2].stop()?;
+    ensure!(scene.value()?.is_none() && shares(&scene)?.is_empty(), "nothing is left: {:?}", shares(&scene)?);
+    Ok(())
+}
+
 #[test]
 fn etcd_frozen_and_started_anew_gives_no_second_owner() -> Result<()> {
     let mut scene = Scene::new("etcdback", 1, 2, Data::Disk)?;

@@ -43,10 +43,11 @@ pub trait LeaseElector: Steps {
     fn handle_standing(&mut self, standing: Standing, now: Instant) {
         self.expire(now);
         let before = core::mem::replace(&mut self.seat_mut().standing, standing);
-        if standing == Standing::Barred {
-            self.bar();
-        } else if before == Standing::Barred {
-            self.unbar(now);
+        match standing {
+            Standing::Barred => self.bar(),
+            Standing::Leaving => self.close(CloseReason::HandedOver),
+            Standing::Fit | Standing::Sick if before.is_out() => self.unbar(now),
+            Standing::Fit | Standing::Sick => {}
         }
         self.act(now);
     }

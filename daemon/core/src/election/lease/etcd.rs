@@ -10,9 +10,16 @@
 //!
 //! A joint entry ([`EtcdConfig::joint`]) is one of several nodes at once. Whoever finds it joins: a keep-alive of its lease that is answered
 //! proves as much to this node as it does to the one that it was granted to, for the key lives as long as the lease, which nobody revokes.
+//!
+//! Who joins writes a share beside the entry first, with the same lease, if the entry is still that one; who wins the entry writes both in one
+//! step. So nobody owns without a share, but by what was proven on a lease that is over. A hand-over closes, takes its own share away, and frees
+//! the entry if no share is left, each by what the store compares: the last one to leave frees it, whichever that is, and one that cannot
+//! leave (frozen, cut off, dead) keeps it for as long as it may own (ADR 0042). A departure names the revision of the share that it ends: one
+//! that is late on its way cannot end the share of a node that has come back.
 
 mod answer;
 mod io;
+mod leave;
 mod steps;
 
 use core::time::Duration;
@@ -22,6 +29,7 @@ pub use io::{Answer, Entry, EtcdConfig, LeaseId, Request, Watched};
 
 use super::seat::{Seat, Timer};
 use crate::time::Instant;
+use leave::{Departure, Share};
 
 /// A candidate without a watch looks this often: a death is seen that much later at most, which is a third of what the take-over bound
 /// (TTL + 1.5 s) leaves.
@@ -52,6 +60,12 @@ pub enum Purpose {
     Join,
     /// Ending a lease that nobody counts on.
     Revoke,
+    /// Writing the share of this node, with this lease, beside the entry of this revision.
+    Share(LeaseId, u64),
+    /// Taking it away, after everything was closed.
+    Leave,
+    /// Ending the entry, if nobody has a share in it.
+    Free,
 }
 
 /// What is known of the key.
@@ -71,6 +85,10 @@ pub struct EtcdLease {
     known: Known,
     /// The lease of the claim, or of the campaign that is being fought.
     lease: Option<Lease>,
+    /// This node's share in a joint entry.
+    share: Option<Share>,
+    /// A share that was given up, and what is still to be done about it.
+    departure: Option<Departure>,
     /// Leases that nobody counts on: revoked when there is nothing better to do.
     spent: VecDeque<LeaseId>,
 }
@@ -82,6 +100,8 @@ impl EtcdLease {
             seat: Seat::new(config.timing, config.seed, config.term),
             known: Known::Nothing,
             lease: None,
+            share: None,
+            departure: None,
             spent: VecDeque::new(),
             config,
         }
@@ -132,7 +152,8 @@ impl EtcdLease {
 
     /// When a candidate looks again: less often while a watch tells it.
     fn look_later(&mut self, now: Instant) {
-        let wait = if self.seat.watching { self.seat.timing.renew.max(LOOK) } else { LOOK };
+        let told = self.seat.watching && self.departure.is_none();
+        let wait = if told { self.seat.timing.renew.max(LOOK) } else { LOOK };
         let wait = self.seat.pace.spread(wait);
         self.seat.look_at(now + wait);
     }

@@ -117,7 +117,7 @@ impl KubeLease {
             return None;
         }
         match (self.seat.standing, &self.known) {
-            (Standing::Barred, _) => None,
+            (Standing::Barred | Standing::Leaving, _) => None,
             (Standing::Sick, Known::Object(_, since)) => Some(at.max(*since) + SICK_WAIT),
             (Standing::Sick, Known::Absent(_) | Known::Nothing) => Some(at + SICK_WAIT),
             (Standing::Fit, _) => Some(at),

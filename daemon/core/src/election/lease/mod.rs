@@ -94,9 +94,19 @@ pub enum CloseReason {
     Stopped,
     /// This node may not own.
     Barred,
+    /// Given up so that another one has it at once.
+    HandedOver,
 }
 
 impl CloseReason {
+    /// Given up by choice: nothing is released before all is closed.
+    pub const fn is_chosen(self) -> bool {
+        match self {
+            Self::Stopped | Self::Barred | Self::HandedOver => true,
+            Self::Expired | Self::Lost | Self::Gone => false,
+        }
+    }
+
     /// The label.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -105,6 +115,7 @@ impl CloseReason {
             Self::Gone => "gone",
             Self::Stopped => "stopped",
             Self::Barred => "barred",
+            Self::HandedOver => "handed_over",
         }
     }
 }
@@ -188,8 +199,17 @@ pub enum Standing {
     Fit,
     /// A gate fails: acquires only what nobody else took for [`SICK_WAIT`], and keeps what it has.
     Sick,
-    /// Drained or not eligible: releases, and does not acquire.
+    /// Drained or not eligible: releases, and does not acquire. A share in a joint entry is used to the end of what was proven instead.
     Barred,
+    /// Hands over: closes, then releases, and does not acquire. Of a joint entry the last of the group that does so frees it.
+    Leaving,
+}
+
+impl Standing {
+    /// It may not acquire.
+    pub const fn is_out(self) -> bool {
+        matches!(self, Self::Barred | Self::Leaving)
+    }
 }
 
 /// How long a sick node leaves a free lease to the others: longer than one look of theirs with kube-vip's retry period of 2 s.

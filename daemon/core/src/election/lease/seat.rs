@@ -81,7 +81,7 @@ impl<R, P> Seat<R, P> {
     }
 
     pub(super) fn is_barred(&self) -> bool {
-        self.stopping || self.standing == Standing::Barred
+        self.stopping || self.standing.is_out()
     }
 
     pub(super) fn set_condition(&mut self, condition: Condition) {

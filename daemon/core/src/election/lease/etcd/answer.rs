@@ -7,6 +7,7 @@ use super::super::elector::Steps as _;
 use super::super::seat::State;
 use super::super::timing::hold_max;
 use super::io::{Entry, LeaseId, Request};
+use super::leave::Share;
 use super::{EtcdLease, Known, Lease};
 use crate::time::Instant;
 
@@ -39,7 +40,7 @@ impl EtcdLease {
 
     /// On with the campaign, if this node may.
     fn next_step(&mut self, now: Instant) {
-        if self.seat.is_barred() { self.look_later(now) } else { self.seat.look_at(now) }
+        if self.seat.is_barred() && self.departure.is_none() { self.look_later(now) } else { self.seat.look_at(now) }
     }
 
     pub(super) fn take_grant(&mut self, id: LeaseId, ttl: Duration, sent: Instant, now: Instant) {
@@ -56,11 +57,9 @@ impl EtcdLease {
         let Some(lease) = self.lease.filter(|_| self.seat.state == State::Candidate) else { return };
         let entry = Entry { holder: self.config.identity.clone(), lease: lease.id, revision };
         let deadline = lease.proof + lease.hold;
+        self.share = self.config.joint.then_some(Share { lease: lease.id, revision, entry: revision });
         if self.seat.is_barred() {
-            self.known = Known::Nothing;
-            self.let_go();
-            self.seat.look_at(now);
-            return;
+            return self.decline(now);
         }
         self.known = Known::Held(entry);
         if now >= deadline {
@@ -78,7 +77,7 @@ impl EtcdLease {
     pub(super) fn take_part(&mut self, id: LeaseId, ttl: Duration, sent: Instant, now: Instant) {
         let hold = hold_max(ttl.min(self.seat.timing.duration));
         let revision = match &self.known {
-            Known::Held(entry) if entry.lease == id && self.is_joint(entry) => entry.revision,
+            Known::Held(entry) if entry.lease == id && self.is_joint(entry) && self.has_share(entry) => entry.revision,
             Known::Held(_) | Known::Absent(_) | Known::Nothing => return self.seat.look_at(now),
         };
         if ttl.is_zero() || self.seat.is_barred() || self.seat.state != State::Candidate || now >= sent + hold {

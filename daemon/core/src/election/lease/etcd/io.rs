@@ -28,7 +28,8 @@ pub enum Request {
     Look,
     /// LeaseGrant with this TTL; the server chooses the id.
     Grant(Duration),
-    /// Txn: if the key's `mod_revision` is `over` (0: the key is not there), put it with the lease; else range it.
+    /// Txn: if the key's `mod_revision` is `over` (0: the key is not there), put it with the lease; else range it. With a joint entry its first
+    /// share is put in the same step, whose revision is then the key's.
     Campaign {
         /// The value.
         holder: String,
@@ -41,6 +42,17 @@ pub enum Request {
     KeepAlive(LeaseId),
     /// LeaseRevoke: the key goes with it.
     Revoke(LeaseId),
+    /// Of a joint entry. Txn: if the key's `mod_revision` is `over`, put this node's share with the lease; else range the key.
+    Share {
+        /// The lease that it goes with.
+        lease: LeaseId,
+        /// The revision of the entry that it is a share in.
+        over: u64,
+    },
+    /// Txn: if the `mod_revision` of this node's share is this one, delete it.
+    Leave(u64),
+    /// Txn: if the key's `mod_revision` is this one and no share is there, delete the key; else range it.
+    Free(u64),
     /// Watch the key after this revision and report with `handle_watch` until it ends. At most one at a time; the deadline does not apply.
     Watch(u64),
 }
@@ -48,13 +60,13 @@ pub enum Request {
 /// The answer to a request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Answer {
-    /// Look, or a Campaign whose comparison failed: the key, and the revision of the store.
+    /// Look, or a Campaign, a Share or a Free whose comparison failed: the key, and the revision of the store.
     Key(Option<Entry>, u64),
     /// Grant or KeepAlive: the TTL in the answer. Zero: the lease is gone.
     Lease(LeaseId, Duration),
-    /// Campaign whose comparison held: the revision of the store, which is the key's.
+    /// Campaign, Share or Free whose comparison held: the revision of the store, which is that of what was put.
     Won(u64),
-    /// Revoke.
+    /// Revoke, and Leave whatever its comparison said.
     Revoked,
     /// NOT_FOUND: the lease is gone.
     NoLease,
@@ -80,7 +92,7 @@ pub struct EtcdConfig {
     /// over at once. Where the entry is `joint` it names the whole group.
     pub identity: String,
     /// All who name themselves so own together (the nodes of a site): each keeps the lease of the one entry alive and owns by its own proof.
-    /// None ends it for the others: what is given up is used to its end and runs out.
+    /// None ends it for the others: the last one that leaves frees it, and what is not left runs out.
     pub joint: bool,
     /// Members of the cluster that the driver can ask; after a failure it asks another one. The failure of one of several says little of the
     /// cluster: only the next one makes it [`super::super::Condition::Unreachable`].

@@ -6,6 +6,7 @@ use super::super::elector::{LeaseElector, Steps};
 use super::super::seat::{Pending, Seat, State};
 use super::super::{CloseReason, Condition, Failure, Holding, SICK_WAIT, Standing};
 use super::io::{Answer, Request, Watched};
+use super::leave::Share;
 use super::{EtcdLease, Known, LOOK, Purpose};
 use crate::time::Instant;
 
@@ -32,9 +33,10 @@ impl Steps for EtcdLease {
     /// It runs out by itself. The entry may still be ours, and is then taken over with a new lease.
     fn abandon(&mut self) {
         self.lease = None;
+        self.share = None;
     }
 
-    /// Who owns with others goes on to the end of its last proof: nobody can have it before, whoever gives up.
+    /// Who owns with others goes on to the end of its last proof, unless it hands over: nobody can have it before.
     fn bar(&mut self) {
         if !self.config.joint {
             self.close(CloseReason::Barred);
@@ -50,6 +52,7 @@ impl Steps for EtcdLease {
 
     fn release_closed(&mut self, now: Instant) {
         self.let_go();
+        self.depart(now);
         self.seat.look_at(now);
     }
 
@@ -65,22 +68,37 @@ impl Steps for EtcdLease {
         self.seat.set_condition(Condition::Reachable);
         self.seat.pace.succeeded();
         match (pending.purpose, answer) {
-            (Purpose::Look | Purpose::Campaign, Answer::Key(entry, revision)) => self.take_key(entry, revision, now),
+            (Purpose::Look | Purpose::Campaign | Purpose::Share(..), Answer::Key(entry, revision)) => {
+                self.take_key(entry, revision, now);
+            }
             (Purpose::Grant, Answer::Lease(id, ttl)) if !ttl.is_zero() => self.take_grant(id, ttl, pending.sent, now),
             (Purpose::Campaign, Answer::Won(revision)) => self.take_win(revision, now),
             (Purpose::KeepAlive, Answer::Lease(_, ttl)) => self.take_proof(ttl, pending.sent, now),
             (Purpose::KeepAlive, Answer::NoLease) => self.take_proof(Duration::ZERO, pending.sent, now),
             (Purpose::Join, Answer::Lease(id, ttl)) => self.take_part(id, ttl, pending.sent, now),
-            (Purpose::Join, Answer::NoLease) => self.look_later(now),
+            (Purpose::Join | Purpose::Share(..), Answer::NoLease) => self.look_later(now),
+            (Purpose::Share(lease, entry), Answer::Won(revision)) => {
+                self.take_share(Share { lease, revision, entry }, now);
+            }
+            (Purpose::Leave, Answer::Revoked) => self.left(now),
+            (Purpose::Free, answer @ (Answer::Won(_) | Answer::Key(..))) => self.freed(answer, now),
             (Purpose::Campaign, Answer::NoLease) => {
                 self.lease = None;
                 self.seat.look_at(now);
             }
             (Purpose::Revoke, _) => self.revoked(now),
             // An answer to another question than was asked.
-            (Purpose::Look | Purpose::Grant | Purpose::Campaign | Purpose::KeepAlive | Purpose::Join, _) => {
-                self.unanswered(pending, Failure::Unavailable, now);
-            }
+            (
+                Purpose::Look
+                | Purpose::Grant
+                | Purpose::Campaign
+                | Purpose::KeepAlive
+                | Purpose::Join
+                | Purpose::Share(..)
+                | Purpose::Leave
+                | Purpose::Free,
+                _,
+            ) => self.unanswered(pending, Failure::Unavailable, now),
         }
     }
 
@@ -155,6 +173,9 @@ impl Steps for EtcdLease {
     }
 
     fn try_for_it(&mut self, now: Instant) {
+        if self.leave_on(now) {
+            return;
+        }
         if let Some(spent) = self.spent.front().filter(|_| self.seat.is_barred() || self.lease.is_none()) {
             let revoke = Request::Revoke(*spent);
             self.seat.send(Purpose::Revoke, revoke, now);
@@ -171,9 +192,8 @@ impl Steps for EtcdLease {
             && self.is_joint(entry)
             && !self.seat.is_barred()
         {
-            let lease = entry.lease;
-            self.seat.send(Purpose::Join, Request::KeepAlive(lease), now);
-            return;
+            let entry = entry.clone();
+            return self.join(&entry, now);
         }
         let free = match &self.known {
             Known::Absent(since) => Some((0, *since)),

@@ -10,7 +10,12 @@ pub(super) trait Store {
         node
     }
     fn machine(&self, node: usize, boot: u32, term: Term, seed: u64) -> Self::M;
-    fn serve(&mut self, request: &Req<Self>, now: u64, mutant: Option<Mutant>) -> Ans<Self>;
+    /// What becomes of a request of node `from`.
+    fn serve(&mut self, from: usize, request: &Req<Self>, now: u64, mutant: Option<Mutant>) -> Ans<Self>;
+    /// Parties hand over.
+    fn hands_over(&self) -> bool {
+        false
+    }
     fn failed(failure: Failure) -> Ans<Self>;
     fn is_watch(request: &Req<Self>) -> bool;
     fn ended() -> <Self::M as Steps>::Watched;
@@ -48,6 +53,10 @@ pub(super) enum Mutant {
     ConflictIsSuccess,
     /// Reads a duration one second shorter than written.
     ShortDuration,
+    /// Frees an entry without looking for shares.
+    LooksForNoShare,
+    /// Takes its share away, whichever that is now.
+    LeavesAnyShare,
     /// Takes an old answer on a stream for the one that is awaited.
     StaleStream,
 }

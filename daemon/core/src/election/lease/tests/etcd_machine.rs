@@ -191,11 +191,20 @@ fn a_server_that_grants_less_is_believed() {
     assert_eq!(machine.holding().map(|h| h.deadline), Some(at(10) + hold_max(ms(3_000))));
 }
 
+/// Revision of the share that a member writes.
+const SHARE: u64 = 12;
+
+/// A share in the entry of revision 8 is asked for.
+fn share() -> Request {
+    Request::Share { lease: L, over: 8 }
+}
+
 /// Found the entry of its site at 10 ms and has a share in it since 30 ms.
 fn member() -> EtcdLease {
     let mut machine = of("site-1", true);
     machine.handle_start(at(0));
-    step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 10);
+    step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 5);
+    step(&mut machine, &share(), Answer::Won(SHARE), 10);
     step(&mut machine, &Request::KeepAlive(L), Answer::Lease(L, TTL), 30);
     let deadline = at(10) + hold_max(TTL);
     assert_eq!(take(&mut machine), [Output::Claim { term: Term(1), epoch: 8, deadline }], "a proof of its own");
@@ -215,7 +224,7 @@ fn who_finds_the_entry_of_its_group_joins_by_a_proof_of_its_own() {
     step(&mut slower, &Request::Grant(TTL), Answer::Lease(LeaseId(42), TTL), 20);
     let over = Request::Campaign { holder: "site-1".into(), lease: LeaseId(42), over: 0 };
     step(&mut slower, &over, Answer::Key(entry("site-1", L, 8), 8), 30);
-    assert_eq!(sent(&mut slower).1, Request::KeepAlive(L));
+    assert_eq!(sent(&mut slower).1, share());
     let mut told = of("site-1", true);
     told.handle_start(at(0));
     step(&mut told, &Request::Look, Answer::Key(entry("site-2", LeaseId(3), 5), 7), 10);
@@ -224,7 +233,7 @@ fn who_finds_the_entry_of_its_group_joins_by_a_proof_of_its_own() {
     let (id, _) = sent(&mut told);
     told.handle_watch(Watched::Put(entry("site-1", L, 8).expect("some")), at(30));
     told.handle_answer(id, Answer::Lease(LeaseId(44), TTL), at(40));
-    assert_eq!(sent(&mut told).1, Request::KeepAlive(L));
+    assert_eq!(sent(&mut told).1, share());
 }
 
 #[test]
@@ -232,14 +241,16 @@ fn a_share_in_a_lease_that_ended_or_became_another_ones_is_none() {
     for (lease, ttl) in [(L, Duration::ZERO), (LeaseId(43), TTL)] {
         let mut machine = of("site-1", true);
         machine.handle_start(at(0));
-        step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 10);
+        step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 5);
+        step(&mut machine, &share(), Answer::Won(SHARE), 10);
         let (id, _) = sent(&mut machine);
         machine.handle_answer(id, Answer::Lease(lease, ttl), at(20));
         assert_eq!(machine.holding(), None, "{lease:?} {ttl:?}");
     }
     let mut late = of("site-1", true);
     late.handle_start(at(0));
-    step(&mut late, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 10);
+    step(&mut late, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 5);
+    step(&mut late, &share(), Answer::Won(SHARE), 10);
     let (id, _) = sent(&mut late);
     late.handle_answer(id, Answer::Lease(L, TTL), at(10) + hold_max(TTL));
     assert_eq!(late.holding(), None, "its time was over before the answer came");
@@ -272,10 +283,114 @@ fn who_may_not_own_any_more_uses_its_share_to_the_end_and_ends_nothing_for_other
     assert_eq!(take(&mut free), []);
     free.handle_standing(Standing::Fit, at(500));
     assert_eq!(sent(&mut free).1, Request::Grant(TTL));
-    // One that stops closes, and revokes nothing.
+}
+
+#[test]
+fn a_share_is_only_had_in_the_entry_that_was_found() {
+    let mut machine = of("site-1", true);
+    machine.handle_start(at(0));
+    step(&mut machine, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 5);
+    // Another node of the site took it over meanwhile.
+    step(&mut machine, &share(), Answer::Key(entry("site-1", LeaseId(43), 11), 11), 10);
+    step(&mut machine, &Request::Share { lease: LeaseId(43), over: 11 }, Answer::NoLease, 20);
+    assert_eq!((machine.holding(), take(&mut machine)), (None, vec![]), "a lease that is over");
+    // The watch tells of another entry while the share is written: it is none in that one.
+    let mut late = of("site-1", true);
+    late.handle_start(at(0));
+    step(&mut late, &Request::Look, Answer::Key(entry("site-1", L, 8), 9), 5);
+    let (id, _) = sent(&mut late);
+    late.handle_watch(Watched::Put(entry("site-1", LeaseId(43), 11).expect("some")), at(8));
+    late.handle_answer(id, Answer::Won(SHARE), at(10));
+    assert_eq!(sent(&mut late).1, Request::Share { lease: LeaseId(43), over: 11 });
+}
+
+/// A member that was told to hand over, and has closed.
+fn leaving() -> EtcdLease {
+    let mut machine = member();
+    machine.handle_standing(Standing::Leaving, at(100));
+    assert_eq!(take(&mut machine), [Output::Close { term: Term(1), reason: CloseReason::HandedOver }]);
+    machine.handle_closed(Term(1), at(110));
+    machine
+}
+
+#[test]
+fn who_hands_over_closes_leaves_and_frees_what_nobody_shares() {
+    let mut last = leaving();
+    step(&mut last, &Request::Leave(SHARE), Answer::Revoked, 120);
+    step(&mut last, &Request::Free(8), Answer::Won(14), 130);
+    assert_eq!((last.holder(), last.is_certain()), (None, true), "said at once");
+    step(&mut last, &Request::Revoke(L), Answer::Revoked, 140);
+    let look = last.poll_timeout().expect("a look");
+    last.handle_timeout(look);
+    step(&mut last, &Request::Look, Answer::Key(None, 14), 3_000);
+    assert_eq!(take(&mut last), [], "it does not ask for it");
+    // Another node of the site has a share: the entry stays, and so does its lease.
+    let mut first = leaving();
+    step(&mut first, &Request::Leave(SHARE), Answer::Revoked, 120);
+    step(&mut first, &Request::Free(8), Answer::Key(entry("site-1", L, 8), 14), 130);
+    assert_eq!((take(&mut first), first.holder()), (vec![], Some("site-1")));
+    // Told otherwise it comes back, by a share and a proof of its own again.
+    first.handle_standing(Standing::Fit, at(200));
+    step(&mut first, &share(), Answer::Won(15), 210);
+    step(&mut first, &Request::KeepAlive(L), Answer::Lease(L, TTL), 220);
+    assert_eq!(first.holding().map(|h| (h.term, h.epoch)), Some((Term(2), 8)));
+    // A stop is the same.
     let mut stops = member();
     stops.handle_stop(at(100));
     assert_eq!(take(&mut stops), [Output::Close { term: Term(1), reason: CloseReason::Stopped }]);
     stops.handle_closed(Term(1), at(110));
+    step(&mut stops, &Request::Leave(SHARE), Answer::Revoked, 120);
+    step(&mut stops, &Request::Free(8), Answer::Key(entry("site-1", L, 8), 14), 130);
     assert_eq!((take(&mut stops), stops.is_stopped()), (vec![], true));
+}
+
+#[test]
+fn nothing_is_left_before_it_is_closed_and_what_is_left_is_finished_before_anything_else() {
+    let mut machine = member();
+    machine.handle_timeout(at(10) + TTL / 3);
+    let (id, _) = sent(&mut machine);
+    machine.handle_standing(Standing::Leaving, at(1_680));
+    let _close = take(&mut machine);
+    machine.handle_answer(id, Answer::Lease(L, TTL), at(1_690));
+    assert_eq!((take(&mut machine), machine.holding()), (vec![], None), "a proof that comes now extends nothing");
+    machine.handle_standing(Standing::Fit, at(1_700));
+    assert_eq!(take(&mut machine), [], "told otherwise, it is still closing");
+    machine.handle_closed(Term(1), at(1_710));
+    step(&mut machine, &Request::Leave(SHARE), Answer::Revoked, 1_720);
+    step(&mut machine, &Request::Free(8), Answer::Won(14), 1_730);
+    step(&mut machine, &Request::Revoke(L), Answer::Revoked, 1_740);
+    assert_eq!(sent(&mut machine).1, Request::Grant(TTL), "then it asks like anybody");
+    // The node that wins what it may not have any more frees it.
+    let mut won = of("site-1", true);
+    won.handle_start(at(0));
+    step(&mut won, &Request::Look, Answer::Key(None, 7), 10);
+    step(&mut won, &Request::Grant(TTL), Answer::Lease(L, TTL), 20);
+    let (id, _) = sent(&mut won);
+    won.handle_standing(Standing::Leaving, at(25));
+    won.handle_answer(id, Answer::Won(8), at(30));
+    step(&mut won, &Request::Leave(8), Answer::Revoked, 40);
+    step(&mut won, &Request::Free(8), Answer::Won(10), 50);
+    assert_eq!(won.holding(), None);
+}
+
+#[test]
+fn a_departure_that_is_not_answered_is_tried_again_until_the_lease_is_over() {
+    let mut machine = leaving();
+    let mut now = at(110);
+    let mut asked = 0;
+    let end = at(110) + TTL;
+    while now < end {
+        for output in take(&mut machine) {
+            let Output::Send { id, request: Request::Leave(SHARE), .. } = output else { panic!("{output:?}") };
+            asked += 1;
+            machine.handle_answer(id, Answer::Failed(Failure::Lost), now);
+        }
+        let due = machine.poll_timeout().expect("another try");
+        assert!(due > now, "not at once, where nobody else can be asked");
+        now = due;
+        machine.handle_timeout(now);
+    }
+    assert!(asked > 5, "{asked}");
+    let outputs = take(&mut machine);
+    assert!(matches!(&outputs[..], [Output::Send { request: Request::Look, .. }]), "{outputs:?}");
 }

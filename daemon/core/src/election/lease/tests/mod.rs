@@ -2,6 +2,7 @@
 
 mod contract;
 mod etcd_machine;
+mod joint;
 mod kube_machine;
 mod model;
 mod mutants;

@@ -139,7 +139,7 @@ impl Lease {
         let message = if stays { state.nodes[n].net[i].clone() } else { state.nodes[n].net.remove(i) };
         match message {
             Message::Request(id, request) => {
-                let answer = state.server.serve(&request, state.now, self.bug);
+                let answer = state.server.serve(n, &request, state.now, self.bug);
                 let _nobody_watches = state.server.changes();
                 state.nodes[n].net.push(Message::Answer(id, answer));
             }

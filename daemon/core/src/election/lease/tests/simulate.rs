@@ -56,6 +56,18 @@ fn etcd_takes_over_within_ttl_and_a_half_second_and_one() {
     assert!(worst > ms(4_900), "a death just after a keep-alive is among them: {worst:?}");
 }
 
+/// The arithmetic of ADR 0042, with the longest ordinary delay of a message (20.2 ms) each time. At the last node that leaves: the answer that it
+/// waits for (2), its driver's closing (50 ms), Leave (2), Free (1). At the next one: the watch (1), an answer that it waits for (2), Grant (2),
+/// Campaign (2). The lease of 5 s plays no part in it.
+#[test]
+fn a_hand_over_takes_some_messages_and_no_lease() {
+    for (apart, seeds) in [(Duration::ZERO, 0..300), (ms(400), 300..600)] {
+        let run = |seed| World::new(Etcd::joint(timing_etcd(), ms(500)), seed, None).with_a_hand_over(apart);
+        let worst = worst(seeds.map(run).inspect(|outcome| assert_eq!(outcome.violation, None)));
+        assert!(worst <= ms(50) + Duration::from_micros(20_200) * 12, "{worst:?}");
+    }
+}
+
 #[test]
 fn kubernetes_takes_over_within_its_stated_bound() {
     let timing = timing_kube();

@@ -1,5 +1,7 @@
 //! A virtual API server and a virtual etcd.
 
+use std::collections::BTreeMap;
+
 use super::contract::{Ans, Mutant, Req, Store};
 use super::kube::{KubeConfig, Object, Record, Version};
 use super::*;
@@ -35,7 +37,7 @@ impl Store for ApiServer {
         KubeLease::new(KubeConfig { identity, instance, timing: self.timing, seed: Some(seed), term })
     }
 
-    fn serve(&mut self, request: &kube::Request, _now: u64, mutant: Option<Mutant>) -> kube::Answer {
+    fn serve(&mut self, _from: usize, request: &kube::Request, _now: u64, mutant: Option<Mutant>) -> kube::Answer {
         match (request, &self.object) {
             (kube::Request::Get, Some(object)) => kube::Answer::Object(object.clone()),
             (kube::Request::Get | kube::Request::Update { .. }, None) => kube::Answer::NotFound,
@@ -103,13 +105,15 @@ impl Store for ApiServer {
 }
 
 /// One key and the leases.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Etcd {
     timing: Timing,
     revision: u64,
     leases: Vec<(etcd::LeaseId, u64)>,
     next: i64,
     key: Option<etcd::Entry>,
+    /// Shares in it by node, with their leases and revisions.
+    shares: BTreeMap<usize, (etcd::LeaseId, u64)>,
     changes: Vec<etcd::Watched>,
     /// Expired leases are looked for this often; 0: at once.
     lag: u64,
@@ -121,8 +125,8 @@ impl Etcd {
     /// etcd's lessor looks for expired leases every 500 ms; a lag of 0 is the worst for safety.
     pub(super) fn new(timing: Timing, lag: Duration) -> Self {
         let lag = u64::try_from(lag.as_nanos()).expect("short");
-        let (leases, changes) = (Vec::new(), Vec::new());
-        Self { timing, revision: 1, leases, next: 1, key: None, changes, lag, joint: false }
+        let (leases, changes, shares) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { timing, revision: 1, leases, next: 1, key: None, shares, changes, lag, joint: false }
     }
 
     pub(super) fn joint(timing: Timing, lag: Duration) -> Self {
@@ -136,11 +140,20 @@ impl Etcd {
 
     fn drop_lease(&mut self, id: etcd::LeaseId) {
         self.leases.retain(|(lease, _)| *lease != id);
+        self.shares.retain(|_, (lease, _)| *lease != id);
         if self.key.as_ref().is_some_and(|key| key.lease == id) {
-            self.key = None;
-            self.revision += 1;
-            self.changes.push(etcd::Watched::Deleted);
+            self.end();
         }
+    }
+
+    fn end(&mut self) {
+        self.key = None;
+        self.revision += 1;
+        self.changes.push(etcd::Watched::Deleted);
+    }
+
+    fn is_at(&self, revision: u64) -> bool {
+        self.key.as_ref().map_or(0, |key| key.revision) == revision
     }
 
     fn expire(&mut self, now: u64) {
@@ -165,7 +178,11 @@ impl Store for Etcd {
         EtcdLease::new(etcd::EtcdConfig { identity, joint, members: 3, timing, seed: Some(seed), term })
     }
 
-    fn serve(&mut self, request: &Req<Self>, now: u64, _mutant: Option<Mutant>) -> Ans<Self> {
+    fn hands_over(&self) -> bool {
+        self.joint
+    }
+
+    fn serve(&mut self, from: usize, request: &Req<Self>, now: u64, mutant: Option<Mutant>) -> Ans<Self> {
         if self.lag == 0 {
             self.expire(now);
         }
@@ -190,10 +207,13 @@ impl Store for Etcd {
                 if !self.leases.iter().any(|(id, _)| *id == lease) {
                     return etcd::Answer::NoLease;
                 }
-                if self.key.as_ref().map_or(0, |key| key.revision) != over {
+                if !self.is_at(over) {
                     return etcd::Answer::Key(self.key.clone(), self.revision);
                 }
                 self.revision += 1;
+                if self.joint {
+                    let _former = self.shares.insert(from, (lease, self.revision));
+                }
                 let entry = etcd::Entry { holder, lease, revision: self.revision };
                 self.key = Some(entry.clone());
                 self.changes.push(etcd::Watched::Put(entry));
@@ -202,6 +222,33 @@ impl Store for Etcd {
             etcd::Request::Revoke(id) => {
                 self.drop_lease(id);
                 etcd::Answer::Revoked
+            }
+            etcd::Request::Share { lease, over } => {
+                if !self.leases.iter().any(|(id, _)| *id == lease) {
+                    return etcd::Answer::NoLease;
+                }
+                if !self.is_at(over) {
+                    return etcd::Answer::Key(self.key.clone(), self.revision);
+                }
+                self.revision += 1;
+                let _former = self.shares.insert(from, (lease, self.revision));
+                etcd::Answer::Won(self.revision)
+            }
+            etcd::Request::Leave(share) => {
+                let any = mutant == Some(Mutant::LeavesAnyShare);
+                if self.shares.get(&from).is_some_and(|(_, revision)| *revision == share || any) {
+                    self.revision += 1;
+                    let _left = self.shares.remove(&from);
+                }
+                etcd::Answer::Revoked
+            }
+            etcd::Request::Free(over) => {
+                let none = self.shares.is_empty() || mutant == Some(Mutant::LooksForNoShare);
+                if !self.is_at(over) || !none {
+                    return etcd::Answer::Key(self.key.clone(), self.revision);
+                }
+                self.end();
+                etcd::Answer::Won(self.revision)
             }
         }
     }

@@ -76,6 +76,7 @@ enum Event<S: Store> {
     Wake(usize),
     Thaw(usize),
     Restart(usize),
+    Told(usize, Standing),
     Tick,
     Fault(u64),
 }
@@ -110,6 +111,8 @@ pub(super) struct World<S: Store> {
     latency: u64,
     mutant: Option<Mutant>,
     died: Option<u64>,
+    /// The party that gives it up, when nothing else ends.
+    leaves: Option<usize>,
     /// The latest events, for whoever reads a violation.
     trace: std::collections::VecDeque<String>,
     outcome: Outcome,
@@ -157,6 +160,7 @@ impl<S: Store> World<S> {
             latency,
             mutant,
             died: None,
+            leaves: None,
             trace: std::collections::VecDeque::new(),
             outcome: Outcome::default(),
         };
@@ -194,6 +198,22 @@ impl<S: Store> World<S> {
         self.died = Some(self.now);
         let end = self.now + settled;
         self.run(end);
+        self.outcome
+    }
+
+    /// All of the owner's party are told to hand over at a random time, within as long as `apart`; nothing else happens.
+    pub(super) fn with_a_hand_over(mut self, apart: Duration) -> Outcome {
+        let settled = 3 * u64::try_from(self.store.duration().as_nanos()).expect("short");
+        let order = settled + self.rng.below(settled);
+        self.run(order);
+        let owner = (0..3).find(|n| self.open(*n)).expect("an owner without faults");
+        let party = self.store.party(owner);
+        let apart = u64::try_from(apart.as_nanos()).expect("short");
+        for n in (0..3).filter(|n| self.store.party(*n) == party).collect::<Vec<_>>() {
+            self.at(order + apart * (n as u64 % 2), Event::Told(n, Standing::Leaving));
+        }
+        (self.died, self.leaves) = (Some(order + apart), Some(party));
+        self.run(order + settled);
         self.outcome
     }
 
@@ -269,10 +289,20 @@ impl<S: Store> World<S> {
                     self.nodes[n].fence.deadline = Instant::ZERO;
                 }
             }
-            Event::Wake(n) | Event::Answer(n, ..) | Event::Watched(n, ..) | Event::Closed(n, ..)
+            Event::Wake(n)
+            | Event::Answer(n, ..)
+            | Event::Watched(n, ..)
+            | Event::Closed(n, ..)
+            | Event::Told(n, ..)
                 if self.nodes[n].frozen.is_some() =>
             {
                 self.nodes[n].inbox.push(event);
+            }
+            Event::Told(n, standing) => {
+                self.note(|| format!("{n} is told {standing:?}"));
+                let now = self.local(n);
+                self.nodes[n].machine.handle_standing(standing, now);
+                self.settle(n);
             }
             Event::Wake(n) => {
                 let now = self.local(n);

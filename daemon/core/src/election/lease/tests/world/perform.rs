@@ -49,8 +49,9 @@ impl<S: Store> World<S> {
                 self.nodes[n].fence = Fence { term, deadline };
                 self.outcome.claims += 1;
                 self.judge(n);
-                if let Some(died) = self.died.filter(|_| self.outcome.takeover.is_none()) {
-                    self.outcome.takeover = Some(Duration::from_nanos(self.now - died));
+                let next = self.leaves != Some(self.store.party(n));
+                if let Some(died) = self.died.filter(|_| next && self.outcome.takeover.is_none()) {
+                    self.outcome.takeover = Some(Duration::from_nanos(self.now.saturating_sub(died)));
                 }
             }
             Output::Extend { term, deadline } => {

@@ -17,14 +17,14 @@ impl<S: Store> World<S> {
         let answer = if self.now < self.failing && self.rng.one_in(2) {
             // Half of the failed ones were done all the same.
             if self.rng.one_in(2) {
-                let _done = self.store.serve(&request, self.now, self.mutant);
+                let _done = self.store.serve(n, &request, self.now, self.mutant);
             }
             S::failed(Failure::Unavailable)
         } else if self.now < self.throttling && self.rng.one_in(2) {
             let retry_after = Some(Duration::from_secs(self.rng.below(3)));
             S::failed(Failure::Throttled { retry_after })
         } else {
-            self.store.serve(&request, self.now, self.mutant)
+            self.store.serve(n, &request, self.now, self.mutant)
         };
         self.note(|| format!("{n}'s {request:?} is answered {answer:?}"));
         self.announce();

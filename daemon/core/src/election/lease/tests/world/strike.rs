@@ -18,6 +18,15 @@ impl<S: Store> World<S> {
             4 => self.failing = until,
             5 => self.throttling = until,
             6 => self.storm = until,
+            // A drain of a party, or of one of its nodes, or one that not all hear of at once; and its end.
+            7 if self.store.hands_over() => {
+                let (party, all) = (self.store.party(n), !self.rng.one_in(4));
+                for m in (0..3).filter(|m| *m == n || all && self.store.party(*m) == party).collect::<Vec<_>>() {
+                    let (told, back) = (self.now + self.rng.below(S), until + self.rng.below(S));
+                    self.at(told, Event::Told(m, Standing::Leaving));
+                    self.at(back, Event::Told(m, Standing::Fit));
+                }
+            }
             7 => {
                 self.store.delete();
                 self.announce();
