@@ -169,6 +169,13 @@ impl Teller {
                     "a site says ready and serves nobody: it gets no new connections for a while"
                 );
             }
+            Report::Policy(PolicyReport::Kept { service, seconds }) => {
+                let service = service_name(sites, *service);
+                warn!(
+                    service,
+                    seconds, "no other site took the service: this one keeps it for a while, drained or not"
+                );
+            }
             Report::Policy(PolicyReport::Panic { service, on: true }) => {
                 warn!(service = service_name(sites, *service), "too little is usable: soft scores are ignored");
             }

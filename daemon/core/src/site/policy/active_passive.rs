@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::decide::Candidate;
-use super::io::{Action, Failback, Mode, ReleaseReason};
+use super::io::{Action, Failback, Mode, ReleaseReason, Report};
 use super::{FAILBACK, LEARN, Policy, Timer};
 use crate::site::SiteId;
 use crate::site::summary::ServiceId;
@@ -18,8 +18,34 @@ use crate::time::Instant;
 pub(super) const COURTESY: Duration = Duration::from_millis(500);
 
 /// The same when the authority has been away: it is back for one site up to the patience with a request (1.1 s) and a look (0.5 s) later than for
-/// another, and who had the lease last must not lose it by that.
+/// another, and who had the lease last must not lose it by that. A site that drains leaves what nobody has to all others for so long at least.
 pub(super) const RETURNED: Duration = Duration::from_secs(2);
+
+/// The sites as this one sees them.
+struct View {
+    /// Those that are well, in their order.
+    well: Vec<SiteId>,
+    /// Another one can take it for certain: it is heard or has been, is reached, and says that it serves.
+    able: bool,
+    /// This one drains.
+    draining: bool,
+    /// It could serve all the same.
+    spare: bool,
+}
+
+impl View {
+    fn of(here: SiteId, all: &[Candidate], order: &[SiteId]) -> Self {
+        let well = |site: &SiteId| all.iter().any(|c| c.site == *site && c.factor > 0.0);
+        let able = |c: &Candidate| c.factor > 0.0 && !c.hard && !c.fallback && c.summary.serves();
+        let own = all.iter().find(|c| c.site == here).map(|c| c.summary);
+        Self {
+            well: order.iter().copied().filter(well).collect(),
+            able: all.iter().any(|c| c.site != here && order.contains(&c.site) && able(c)),
+            draining: own.is_some_and(|own| own.draining),
+            spare: own.is_some_and(|own| own.draining && own.ready > 0),
+        }
+    }
+}
 
 impl Policy {
     /// The lease of an activePassive service has this holder. Said when it is known, and not while it is not.
@@ -30,7 +56,17 @@ impl Policy {
             service.vacant = holder.is_none().then_some(now);
             service.holder = holder;
             service.better = None;
+            let (handed, here) = (service.handed, self.config.here);
+            service.handed &= holder.is_none();
+            service.kept = match holder {
+                Some(holder) if holder == here => handed.then_some(now),
+                Some(_) => None,
+                None => service.kept,
+            };
             service.pending = Some((Rule::Lease { holder }, now, now));
+            if service.kept == Some(now) {
+                self.actions.push_back(Action::Report(Report::Kept { service: id, seconds: FAILBACK.as_secs() }));
+            }
             self.decide(id, now);
         }
     }
@@ -63,28 +99,30 @@ impl Policy {
     ) -> BTreeMap<SiteId, f64> {
         let here = self.config.here;
         let holder = self.services.get(&id).and_then(|service| service.holder);
-        let well: Vec<SiteId> =
-            order.iter().copied().filter(|site| all.iter().any(|c| c.site == *site && c.factor > 0.0)).collect();
+        let view = View::of(here, all, order);
         let reason = match holder {
-            Some(holder) if holder == here => self.gives_up(id, &well, order, failback, now),
+            Some(holder) if holder == here => self.gives_up(id, &view, order, failback, now),
             Some(_) => Some(ReleaseReason::Elsewhere),
-            None => (!self.has_turn(id, &well, failback, now)).then_some(ReleaseReason::Elsewhere),
+            None => (!self.has_turn(id, &view, failback, now)).then_some(ReleaseReason::Elsewhere),
         };
         if let Some(service) = self.services.get_mut(&id)
             && service.wants == reason.is_some()
         {
             service.wants = reason.is_none();
+            if holder == Some(here) {
+                service.handed = reason == Some(ReleaseReason::Draining);
+            }
             self.actions.push_back(reason.map_or(Action::Claim(id), |reason| Action::Release(id, reason)));
         }
         // Flows go to the holder and to nobody else, as long as it is possible at all that it serves them.
         holder.map(|site| BTreeMap::from([(site, 1.0)])).unwrap_or_default()
     }
 
-    /// Why the holder, this site, lets the lease run out.
+    /// Why the holder, this site, hands over or lets the lease run out. What nobody can take is kept, however it was ordered.
     fn gives_up(
         &mut self,
         id: ServiceId,
-        well: &[SiteId],
+        view: &View,
         order: &[SiteId],
         failback: Failback,
         now: Instant,
@@ -94,21 +132,30 @@ impl Policy {
             return Some(ReleaseReason::Isolated);
         }
         let learned = now.since(self.started) >= LEARN;
-        let other = well.iter().copied().find(|site| *site != here);
+        let other = view.well.iter().copied().find(|site| *site != here);
         let rank = |site: SiteId| order.iter().position(|s| *s == site).unwrap_or(usize::MAX);
         let service = self.services.get_mut(&id)?;
         let better = other.filter(|site| rank(*site) < rank(here));
         service.better = better.and(service.better.or(Some(now)));
-        if learned && !well.contains(&here) && other.is_some() {
-            return Some(ReleaseReason::NotServing);
+        // An order that was taken back is over: the next one is tried at once.
+        service.kept = service.kept.filter(|_| view.draining);
+        if learned && view.spare {
+            // Whoever did not take it then, though it looked as if it could, is not trusted with it again for a while.
+            let tried = service.kept.is_some_and(|since| now.since(since) < FAILBACK);
+            return (view.able && !tried).then_some(ReleaseReason::Draining);
+        }
+        if learned && !view.well.contains(&here) && other.is_some() {
+            return Some(if view.draining { ReleaseReason::Draining } else { ReleaseReason::NotServing });
         }
         let stable = service.better.is_some_and(|since| now.since(since) >= FAILBACK);
         (stable && failback == Failback::Automatic).then_some(ReleaseReason::Failback)
     }
 
     /// Nobody has the lease: is it for this site to ask for it? Who had it last goes first, unless the best one is to have it back: an authority
-    /// that was away for a moment must not move what nobody wanted moved. Then they go in their order.
-    fn has_turn(&mut self, id: ServiceId, well: &[SiteId], failback: Failback, now: Instant) -> bool {
+    /// that was away for a moment must not move what nobody wanted moved. Then they go in their order. A site that drains goes last: it is better
+    /// than nobody.
+    fn has_turn(&mut self, id: ServiceId, view: &View, failback: Failback, now: Instant) -> bool {
+        let View { well, spare, .. } = view;
         let (here, isolated) = (self.config.here, self.is_cut_off());
         let (Some(service), Some(reachable)) = (self.services.get(&id), self.authority) else { return false };
         let free = service.vacant.map_or(reachable, |vacant| vacant.max(reachable)).max(self.started + LEARN);
@@ -116,12 +163,14 @@ impl Policy {
         let returned = free.since(reachable) < RETURNED;
         let last = service.last.filter(|last| failback == Failback::Manual && (returned || well.contains(last)));
         let queue = last.into_iter().chain(well.iter().copied().filter(|site| Some(*site) != last));
+        let queue = queue.chain(spare.then_some(here));
         let Some(place) = queue.into_iter().position(|site| site == here) else { return false };
-        if isolated || !well.contains(&here) {
+        if isolated || !(well.contains(&here) || *spare) {
             return false;
         }
         let courtesy = if returned { RETURNED } else { COURTESY };
-        let turn = free + courtesy * u32::try_from(place).unwrap_or(u32::MAX);
+        let wait = courtesy * u32::try_from(place).unwrap_or(u32::MAX);
+        let turn = free + if *spare { wait.max(RETURNED) } else { wait };
         if now < turn && self.timers.get(Timer::Turn).is_none_or(|at| turn < at) {
             self.timers.set(Timer::Turn, turn);
         }

@@ -172,7 +172,8 @@ pub enum Action {
     },
     /// From now on try to get the lease of an activePassive service, and renew it.
     Claim(ServiceId),
-    /// From now on do not. A lease that is held is used to the end of what was proven, and no further: the fence closes then.
+    /// From now on do not. For a reason that [is planned](ReleaseReason::is_planned) a lease that is held is handed over: close first, release then.
+    /// Otherwise it is used to the end of what was proven, and no further: the fence closes then.
     Release(ServiceId, ReleaseReason),
     /// Take the VIP of a service back from the network, or announce it again.
     Announce {
@@ -195,6 +196,8 @@ pub enum ReleaseReason {
     Isolated,
     /// It cannot serve.
     NotServing,
+    /// It drains, and another site can take it.
+    Draining,
     /// A better site is well, and has been.
     Failback,
     /// Another site has it, or goes first.
@@ -202,11 +205,23 @@ pub enum ReleaseReason {
 }
 
 impl ReleaseReason {
+    /// Those for which a site hands over.
+    pub const PLANNED: [Self; 2] = [Self::Draining, Self::Failback];
+
+    /// Another site shall have it at once: what is held is closed and released, instead of being used to its end.
+    pub const fn is_planned(self) -> bool {
+        match self {
+            Self::Draining | Self::Failback => true,
+            Self::Isolated | Self::NotServing | Self::Elsewhere => false,
+        }
+    }
+
     /// The word for logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Isolated => "isolated",
             Self::NotServing => "not-serving",
+            Self::Draining => "draining",
             Self::Failback => "failback",
             Self::Elsewhere => "elsewhere",
         }
@@ -254,6 +269,13 @@ pub enum Report {
         site: SiteId,
         /// What the data path saw.
         observed: Observed,
+        /// For how long.
+        seconds: u64,
+    },
+    /// Nobody took what this site had handed over: it has it again, and does not hand over for a while.
+    Kept {
+        /// The service.
+        service: ServiceId,
         /// For how long.
         seconds: u64,
     },

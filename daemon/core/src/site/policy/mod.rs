@@ -89,6 +89,10 @@ struct Service {
     wants: bool,
     /// Since when a better site than the holder has been well.
     better: Option<Instant>,
+    /// This site drains and has handed it over, and nobody has taken it yet.
+    handed: bool,
+    /// Since when this site has it again because nobody took it.
+    kept: Option<Instant>,
     /// What changed since the last table: the rule, when its cause began, when it was noticed.
     pending: Option<(Rule, Instant, Instant)>,
     excess: f64,

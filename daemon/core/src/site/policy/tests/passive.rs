@@ -7,9 +7,11 @@ use proptest::prelude::*;
 use super::{API, DOWN, HERE, World, status, summary};
 use crate::site::SiteId;
 use crate::site::path::io::Carriage;
-use crate::site::policy::LEARN;
 use crate::site::policy::active_passive::{COURTESY, RETURNED};
-use crate::site::policy::io::{Action, Failback, Mode, ReleaseReason};
+use crate::site::policy::io::{Action, Failback, Mode, ReleaseReason, Report};
+use crate::site::policy::{FAILBACK, LEARN};
+use crate::site::summary::Summary;
+use crate::time::Instant;
 
 const B: SiteId = SiteId(2);
 const C: SiteId = SiteId(3);
@@ -124,6 +126,118 @@ fn who_does_not_serve_gives_it_up_if_another_one_does() {
     assert_eq!(said(&mut world), [], "nobody is better off elsewhere");
 }
 
+/// All endpoints are ready, and the site takes nothing new.
+fn drained() -> Summary {
+    Summary { draining: true, ..summary(10, 100, 0) }
+}
+
+#[test]
+fn a_drain_is_handed_over_at_once_if_another_one_can_take_it_and_else_waits_for_one() {
+    let mut world = world(&[HERE, B], Failback::Manual);
+    hold(&mut world, Some(HERE));
+    let _before = said(&mut world);
+    world.say(1, drained());
+    assert_eq!(said(&mut world), release(ReleaseReason::Draining), "in the step in which the order is heard");
+    // Taken back before anybody has it.
+    world.say(1, summary(10, 100, 0));
+    assert_eq!(said(&mut world), claim());
+    // The other one drains too, has nothing ready, or is away: it stays. C is well and may not have it.
+    let unable: [fn(&mut World); 3] = [
+        |world| world.say(2, drained()),
+        |world| world.say(2, summary(0, 100, 0)),
+        |world| world.path(2, status(DOWN)),
+    ];
+    for make in unable {
+        let mut world = self::world(&[HERE, B], Failback::Manual);
+        hold(&mut world, Some(HERE));
+        make(&mut world);
+        world.say(1, drained());
+        world.run(5_000);
+        assert_eq!(said(&mut world).into_iter().find(|action| matches!(action, Action::Release(..))), None);
+        world.path(2, status(Carriage::Up));
+        world.say(2, summary(10, 100, 0));
+        world.run(60_000);
+        assert_eq!(said(&mut world), release(ReleaseReason::Draining), "as soon as one can");
+    }
+}
+
+#[test]
+fn what_is_handed_over_and_not_taken_comes_back_and_is_not_offered_again_at_once() {
+    let mut world = world(&[HERE, B, C], Failback::Manual);
+    hold(&mut world, Some(HERE));
+    let _before = said(&mut world);
+    world.say(1, drained());
+    assert_eq!(said(&mut world), release(ReleaseReason::Draining));
+    hold(&mut world, None);
+    let free = world.now;
+    while said(&mut world) != claim() {
+        world.run(10);
+        assert!(world.now.since(free) < Duration::from_secs(5));
+    }
+    let waited = world.now.since(free);
+    assert!((RETURNED..RETURNED + Duration::from_millis(20)).contains(&waited), "after the others: {waited:?}");
+    hold(&mut world, Some(HERE));
+    let kept = |(_, action): &(Instant, Action)| matches!(action, Action::Report(Report::Kept { service: API, .. }));
+    assert!(world.actions.iter().any(kept), "it is said");
+    let back = world.now;
+    let mut again = said(&mut world);
+    while again.is_empty() {
+        world.run(1_000);
+        again = said(&mut world);
+        assert!(world.now.since(back) < FAILBACK * 2);
+    }
+    assert_eq!(again, release(ReleaseReason::Draining));
+    assert!(world.now.since(back) >= FAILBACK, "{:?}", world.now.since(back));
+    // Once another one had it, a further order is a further one.
+    hold(&mut world, Some(B));
+    world.say(1, summary(10, 100, 0));
+    hold(&mut world, None);
+    hold(&mut world, Some(HERE));
+    world.run(1_000);
+    let _before = said(&mut world);
+    world.say(1, drained());
+    assert_eq!(said(&mut world), release(ReleaseReason::Draining));
+}
+
+#[test]
+fn a_site_that_drains_takes_what_nobody_has_after_all_others() {
+    let mut world = world(&[HERE, B], Failback::Manual);
+    hold(&mut world, Some(B));
+    world.say(1, drained());
+    world.path(2, status(DOWN));
+    world.run(1_000);
+    let _before = said(&mut world);
+    hold(&mut world, None);
+    world.run(1_900);
+    assert_eq!(said(&mut world), []);
+    world.run(200);
+    assert_eq!(said(&mut world), claim(), "it is better than nobody");
+    hold(&mut world, Some(HERE));
+    world.run(30_000);
+    assert_eq!(said(&mut world), [], "and keeps it while there is nobody else");
+}
+
+#[test]
+fn another_order_of_sites_by_a_reload_moves_it_only_where_that_is_wanted() {
+    for (failback, wanted) in [(Failback::Manual, false), (Failback::Automatic, true)] {
+        let mut world = world(&[HERE, B], failback);
+        hold(&mut world, Some(HERE));
+        let mut config = world.policy.config.clone();
+        let mode = Mode::ActivePassive { order: vec![B, HERE], failback };
+        config.services.get_mut(&API).expect("a service").mode = mode;
+        let _before = said(&mut world);
+        world.policy.handle_config(config, world.now);
+        world.drain();
+        world.run(290_000);
+        assert_eq!(said(&mut world), []);
+        world.run(60_000);
+        let expected = if wanted { release(ReleaseReason::Failback) } else { vec![] };
+        assert_eq!(said(&mut world), expected, "{failback:?}");
+    }
+    let planned = |reason: &ReleaseReason| reason.is_planned();
+    assert!(ReleaseReason::PLANNED.iter().all(planned) && !ReleaseReason::NotServing.is_planned());
+}
+
 #[test]
 fn it_goes_back_to_a_better_site_only_where_that_is_wanted_and_after_five_minutes() {
     for (failback, wanted) in [(Failback::Manual, false), (Failback::Automatic, true)] {
@@ -175,7 +289,7 @@ fn who_begins_learns_before_it_asks_and_the_best_asks_first() {
 
 proptest! {
     /// Whatever happens: all flows go to the holder that was named last, or to nobody; what is said of the lease alternates; nothing is asked
-    /// for while another one has it.
+    /// for while another one has it; nothing is handed over while no other one serves.
     #[test]
     fn flows_are_never_at_two_sites(steps in proptest::collection::vec((0u8..6, 1u8..5, 0u64..3_000), 1..60)) {
         let mut world = world(&[B, HERE, C], Failback::Automatic);
