@@ -334,6 +334,8 @@ pub struct ForwardStatus {
     pub checks: Vec<CheckView>,
     /// Drops by reason.
     pub drops: Vec<(&'static str, u64)>,
+    /// Drops by reason of the fence that silences endpoints of services whose lease is elsewhere; empty: it does not stand.
+    pub term_drops: Vec<(&'static str, u64)>,
     /// What else became of packets.
     pub verdicts: Vec<(&'static str, u64)>,
     /// Accepted encapsulated packets by the number of nodes that had handled them before.

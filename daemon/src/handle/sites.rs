@@ -119,6 +119,20 @@ pub struct LeaseView {
     pub grant: Option<GrantView>,
     /// How often this node was given it.
     pub grants: u64,
+    /// This node's right was given up as planned, and there was none since.
+    pub handed: Option<HandedView>,
+    /// How often that was so, by why.
+    pub handovers: BTreeMap<&'static str, u64>,
+}
+
+/// The end of a right that was given up as planned.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandedView {
+    /// Why.
+    pub reason: &'static str,
+    /// Seconds since this node was silent.
+    pub seconds: f64,
 }
 
 /// The right of a node to serve a service.

@@ -427,6 +427,14 @@ families! {
     SITES_GRANTS = Counter "sites_service_grants_total" ["service"],
         "How often this node came to answer for the service. Renewals are none.",
         "a move of the lease to this site, a deadline that passed without a renewal, a restart";
+    SITES_HANDOVERS = Counter "sites_service_handovers_total" ["service", "reason"],
+        "How often this node closed the service and gave up its share of the lease as planned, so that another site has it at once: `draining`, \
+         `failback`. It counts at each node of the site, and says nothing of whether another one took it (the sum of sites_service_active).",
+        "`bascule drain service` or `site`, `draining: true`, a better site with `failback: auto`";
+    SITES_FENCE_DROPS = Counter "sites_fence_drops_total" ["reason"],
+        "Frames that the second fence dropped, by reason, since its maps were made: it silences the addresses of endpoints whose service another \
+         site has, for the second or two in which a lease ends, and from a missed deadline on. Absent where it does not stand.",
+        "a lease that ended while clients go on, a daemon that stands still";
     SITES_AUTHORITY = Gauge "sites_authority_reachable" ["service"],
         "1 while the etcd that decides which site has the service answers this node. At 0 a site that has it falls silent at its deadline.",
         "a majority that is gone, a cut, a certificate that is not believed";

@@ -92,6 +92,9 @@ fn counters(f: &Families, status: &ForwardStatus) {
     for (reason, count) in &status.drops {
         advance(&f.forward_drops.with_label_values(&[reason]), *count);
     }
+    for (reason, count) in &status.term_drops {
+        advance(&f.sites_fence_drops.with_label_values(&[reason]), *count);
+    }
     for (verdict, count) in &status.verdicts {
         advance(&f.forward_verdicts.with_label_values(&[verdict]), *count);
     }

@@ -102,6 +102,9 @@ fn service(f: &Families, service: &ServiceView) {
         set(&f.sites_active, lease.grant.is_some_and(|grant| grant.seconds > 0.0));
         set(&f.sites_authority, lease.authority == Condition::Reachable.as_str());
         advance(&f.sites_grants.with_label_values(&[name]), lease.grants);
+        for (reason, total) in &lease.handovers {
+            advance(&f.sites_handovers.with_label_values(&[name, reason]), *total);
+        }
         if let Some(grant) = lease.grant {
             #[expect(clippy::cast_precision_loss, reason = "a revision beyond 2^53 is not reached")]
             f.sites_term.with_label_values(&[name]).set(grant.term as f64);

@@ -67,8 +67,8 @@ pub(super) enum Order {
     Grant(ServiceKey, u64, Instant, oneshot::Sender<Result<(), String>>),
     /// It has it for longer.
     Extend(ServiceKey, Instant),
-    /// It does not have it any more; answered once nothing here answers for it.
-    Revoke(ServiceKey, oneshot::Sender<()>),
+    /// It does not have it any more; answered once nothing here answers for it, with false where that is so from the deadline on only.
+    Revoke(ServiceKey, oneshot::Sender<bool>),
     /// Endpoints are taken out of use, or put back.
     Drain(Endpoints, bool),
 }
@@ -263,8 +263,8 @@ impl Room {
             }
             Order::Extend(key, deadline) => self.plane.terms.extend(&key, deadline),
             Order::Revoke(key, done) => {
-                self.plane.revoke(&key, &self.links, now());
-                let _gone = done.send(());
+                let silent = self.plane.revoke(&key, &self.links, now());
+                let _gone = done.send(silent);
             }
             Order::Link(link) => {
                 self.links.insert(link.id, link);

@@ -54,6 +54,7 @@ impl Room {
             }
             status.balance = Some(balance);
         }
+        status.term_drops = self.plane.terms.drops().unwrap_or_default();
         status
     }
 }

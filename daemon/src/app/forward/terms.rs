@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use bascule_core::balance::Balancer;
 use bascule_core::service::ServiceKey;
 use bascule_core::time::Instant;
-use bascule_ebpf_common::{HEED_NOBODY, ROLE_ACTIVE, ShardCtl};
+use bascule_ebpf_common::{DropReason, HEED_NOBODY, ROLE_ACTIVE, ShardCtl};
 use tracing::{info, warn};
 
 use super::Said;
@@ -164,14 +164,29 @@ impl Terms {
         }
     }
 
-    /// The site does not have it any more.
-    pub(super) fn revoke(&mut self, key: &ServiceKey, balancer: &mut Balancer, now: Instant) {
-        let Some(right) = self.services.get_mut(key) else { return };
-        if let (Right::Granted(slot, _), Some(fence)) = (*right, &mut self.fence) {
-            *right = Right::Ending(slot);
-            self.said.result("an entry is not closed before its deadline", fence.write(slot, &ShardCtl::default()));
-        }
+    /// The site does not have it any more. True: the kernel is silent for it from now on. False: from the deadline on, for it could not be told.
+    pub(super) fn revoke(&mut self, key: &ServiceKey, balancer: &mut Balancer, now: Instant) -> bool {
+        let Some(right) = self.services.get_mut(key) else { return false };
+        let silent = match (*right, &mut self.fence) {
+            (Right::Granted(slot, _), Some(fence)) => {
+                *right = Right::Ending(slot);
+                let closed = fence.write(slot, &ShardCtl::default());
+                let silent = closed.is_ok();
+                self.said.result("an entry is not closed before its deadline", closed);
+                silent
+            }
+            // A fence that stands has closed what a former run left; one that does not may be that run's, and open.
+            (Right::None | Right::Ending(_), Some(_)) => true,
+            (Right::None | Right::Granted(..) | Right::Ending(_), None) => false,
+        };
         balancer.handle_hold(*key, true, now);
+        silent
+    }
+
+    /// What the programs of this fence dropped, by reason, since its maps were made; `None`: it does not stand, or does not say.
+    pub(super) fn drops(&self) -> Option<Vec<(&'static str, u64)>> {
+        let counters = self.fence.as_ref()?.counters().ok()?;
+        Some(DropReason::ALL.iter().map(|reason| (reason.name(), counters.drops(*reason))).collect())
     }
 
     /// Once a second: what ended is brought to its end. `settled`: the maps hold nothing of a former run any more.

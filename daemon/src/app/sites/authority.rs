@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bascule_core::election::lease::etcd::EtcdConfig;
 use bascule_core::election::lease::{CloseReason, Command, Condition, Standing, Word};
@@ -15,6 +16,7 @@ use bascule_core::types::Term;
 use bascule_etcd::{Elector, ElectorConfig};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::super::electors::mailbox::Mailbox;
@@ -23,8 +25,11 @@ use super::super::random_seed;
 use super::News;
 use super::terms::TermFile;
 use crate::config::{Etcd, Sites, Spread};
-use crate::handle::sites::{GrantView, LeaseView};
+use crate::handle::sites::{GrantView, HandedView, LeaseView};
 use crate::net::rt::boot_now;
+
+/// Longest wait between two looks at the clock of the fence.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Commands that may wait for an elector, which takes them between any two steps.
 const COMMANDS: usize = 16;
@@ -50,6 +55,8 @@ struct Start {
     name: String,
     key: ServiceKey,
     entry: String,
+    /// Of this node below it, by the names of its site and of itself.
+    share: String,
     site: String,
     file: PathBuf,
     etcd: Etcd,
@@ -67,10 +74,15 @@ struct Running {
     /// Why this node does not serve although the site has it.
     refused: Option<String>,
     grants: u64,
+    /// Why and when it was handed over last, if nothing was granted since; and how often by why.
+    handed: Option<(ReleaseReason, Instant)>,
+    handovers: BTreeMap<&'static str, u64>,
 }
 
 /// All of them.
 pub(super) struct Authority {
+    /// This node, and which daemon of it this is.
+    node: String,
     news: mpsc::Sender<News>,
     forward: ForwardSender,
     running: BTreeMap<ServiceId, Running>,
@@ -79,14 +91,17 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    pub(super) const fn new(news: mpsc::Sender<News>, forward: ForwardSender) -> Self {
-        Self { news, forward, running: BTreeMap::new(), wants: BTreeMap::new() }
+    pub(super) const fn new(node: String, news: mpsc::Sender<News>, forward: ForwardSender) -> Self {
+        Self { node, news, forward, running: BTreeMap::new(), wants: BTreeMap::new() }
     }
 
     /// Electors for these services and no others. One that is not wanted any more leaves its lease to run out, and the kernel closes with it.
     pub(super) fn fit(&mut self, sites: &Sites) {
-        let wanted: BTreeMap<ServiceId, Start> =
-            sites.services.iter().filter_map(|(id, spread)| Some((*id, Start::of(*id, spread, sites)?))).collect();
+        let wanted: BTreeMap<ServiceId, Start> = sites
+            .services
+            .iter()
+            .filter_map(|(id, spread)| Some((*id, Start::of(*id, spread, sites, &self.node)?)))
+            .collect();
         for (_, old) in
             self.running.extract_if(.., |id, run| wanted.get(id) != Some(&run.start) || run.task.is_finished())
         {
@@ -108,7 +123,7 @@ impl Authority {
                 commands: commands.clone(),
                 forward: self.forward.clone(),
                 news: self.news.clone(),
-                term: None,
+                grant: None,
             };
             let task = tokio::spawn(follow(start.clone(), taken, following));
             let run = Running {
@@ -121,6 +136,8 @@ impl Authority {
                 grant: None,
                 refused: None,
                 grants: 0,
+                handed: None,
+                handovers: ReleaseReason::PLANNED.map(|reason| (reason.as_str(), 0)).into(),
             };
             // Before its first answer: an elector that begins would take whatever is free.
             run.tell(self.wants.get(&id).copied().unwrap_or(Some(ReleaseReason::Elsewhere)));
@@ -134,6 +151,9 @@ impl Authority {
         let Some(run) = self.running.get(&id) else { return };
         match reason {
             None => info!(service = run.start.name, "this site asks for the service"),
+            Some(reason) if run.grant.is_some() && reason.is_planned() => {
+                info!(service = run.start.name, reason = reason.as_str(), "this site hands the service over");
+            }
             Some(reason) if run.grant.is_some() => {
                 warn!(service = run.start.name, reason = reason.as_str(), "this site lets its lease run out");
             }
@@ -142,13 +162,15 @@ impl Authority {
         run.tell(reason);
     }
 
-    /// Notes what was said; true when it is news for the policy.
-    pub(super) fn hear(&mut self, id: ServiceId, said: &Said) {
+    /// Notes what was said.
+    pub(super) fn hear(&mut self, id: ServiceId, said: &Said, now: Instant) {
+        let wanted = self.wants.get(&id).copied().flatten();
         let Some(run) = self.running.get_mut(&id) else { return };
         let service = run.start.name.as_str();
         match said {
             Said::Granted(term, deadline, refused) => {
                 run.grants += 1;
+                run.handed = None;
                 run.grant = Some((*term, *deadline));
                 match refused {
                     None => info!(service, term, "this site has the service"),
@@ -162,6 +184,15 @@ impl Authority {
                 if let Some((_, until)) = &mut run.grant {
                     *until = *deadline;
                 }
+            }
+            Said::Ended(CloseReason::HandedOver) => {
+                let term = run.grant.take().map(|(term, _)| term);
+                run.refused = None;
+                // Told otherwise in between, it was for a drain that was taken back.
+                let reason = wanted.filter(|reason| reason.is_planned()).unwrap_or(ReleaseReason::Draining);
+                run.handed = Some((reason, now));
+                *run.handovers.entry(reason.as_str()).or_default() += 1;
+                info!(service, term, reason = reason.as_str(), "this node has handed the service over: silent");
             }
             Said::Ended(reason) => {
                 let term = run.grant.take().map(|(term, _)| term);
@@ -194,7 +225,9 @@ impl Authority {
 
     pub(super) fn view(&self, id: ServiceId, now: Instant) -> Option<LeaseView> {
         let run = self.running.get(&id)?;
-        let reason = self.wants.get(&id).copied().unwrap_or(Some(ReleaseReason::Elsewhere));
+        // Once another site has it, that is why; what was said when it was given up may be over.
+        let elsewhere = run.holder.as_ref().is_some_and(|holder| *holder != run.start.site);
+        let reason = self.wants.get(&id).copied().filter(|_| !elsewhere).unwrap_or(Some(ReleaseReason::Elsewhere));
         Some(LeaseView {
             holder: run.holder.clone(),
             authority: run.condition.as_str(),
@@ -202,10 +235,14 @@ impl Authority {
             refrains: reason.map(ReleaseReason::as_str),
             grant: run.grant.map(|(term, until)| GrantView { term, seconds: until.since(now).as_secs_f64() }),
             grants: run.grants,
+            handed: run
+                .handed
+                .map(|(reason, at)| HandedView { reason: reason.as_str(), seconds: now.since(at).as_secs_f64() }),
+            handovers: run.handovers.clone(),
         })
     }
 
-    /// The process ends. Nothing is given up: a daemon that comes back in time goes on with the lease, and else the kernel closes with it.
+    /// The process ends. Nothing is given up (ADR 0042): a daemon that comes back in time goes on with the lease, and else the kernel closes with it.
     pub(super) fn stop(&mut self) {
         for (_, run) in std::mem::take(&mut self.running) {
             run.task.abort();
@@ -215,7 +252,11 @@ impl Authority {
 
 impl Running {
     fn tell(&self, reason: Option<ReleaseReason>) {
-        let standing = if reason.is_none() { Standing::Fit } else { Standing::Barred };
+        let standing = match reason {
+            None => Standing::Fit,
+            Some(reason) if reason.is_planned() => Standing::Leaving,
+            Some(_) => Standing::Barred,
+        };
         if self.commands.try_send(Command::Standing(standing)).is_err() {
             // The policy says it again only when it changes its mind; `fit` begins an elector that ended anew.
             error!(service = self.start.name, "an elector takes no commands");
@@ -225,12 +266,13 @@ impl Running {
 }
 
 impl Start {
-    fn of(id: ServiceId, spread: &Spread, sites: &Sites) -> Option<Self> {
+    fn of(id: ServiceId, spread: &Spread, sites: &Sites, node: &str) -> Option<Self> {
         let etcd = sites.authority.as_ref().filter(|_| spread.is_passive())?;
         Some(Self {
             name: spread.name.clone(),
             key: spread.key,
             entry: format!("/bascule/sites/{}/{}", sites.domain, id.0),
+            share: format!("{}/{node}", sites.own().name),
             site: sites.own().name.clone(),
             file: sites.terms.join(&spread.name),
             etcd: etcd.clone(),
@@ -250,7 +292,7 @@ async fn follow(start: Start, commands: mpsc::Receiver<Command>, mut following: 
     let config = ElectorConfig { access: start.etcd.access, key: start.entry, machine, clock: boot_now };
     let mailbox = Mailbox::default();
     let running = async {
-        Elector::new(config).run(commands, |word| mailbox.put(word)).await;
+        Elector::joint(config, &start.share).run(commands, |word| mailbox.put(word)).await;
         mailbox.close();
     };
     let passing = async {
@@ -269,7 +311,7 @@ struct Following {
     commands: mpsc::Sender<Command>,
     forward: ForwardSender,
     news: mpsc::Sender<News>,
-    term: Option<u64>,
+    grant: Option<(u64, Instant)>,
 }
 
 impl Following {
@@ -279,22 +321,26 @@ impl Following {
                 let (done, wait) = oneshot::channel();
                 self.forward.send(Order::Grant(self.key, epoch, deadline, done)).await;
                 let granted = wait.await.unwrap_or_else(|_| Err("forwarding has ended".to_owned()));
-                self.term = Some(epoch);
-                self.write(Some((epoch, deadline))).await;
+                self.grant = Some((epoch, deadline));
+                let _said = self.write().await;
                 Said::Granted(epoch, deadline, granted.err())
             }
             Word::Extend { deadline, .. } => {
                 self.forward.send(Order::Extend(self.key, deadline)).await;
-                self.write(self.term.map(|term| (term, deadline))).await;
+                self.grant = self.grant.map(|(term, _)| (term, deadline));
+                let _said = self.write().await;
                 Said::Extended(deadline)
             }
             Word::Close { term, reason } => {
                 let (done, wait) = oneshot::channel();
                 self.forward.send(Order::Revoke(self.key, done)).await;
-                // A room that has ended changes nothing any more: the deadline has closed, or will.
-                let _closed = wait.await;
-                self.term = None;
-                self.write(None).await;
+                let silent = wait.await.unwrap_or(false);
+                let deadline = self.grant.take().map(|(_, deadline)| deadline);
+                let written = self.write().await;
+                // What is not closed, or still read as open, is so until its deadline: nothing may be released before.
+                if !(silent && written) && reason.is_chosen() {
+                    pass(deadline).await;
+                }
                 // An elector that has ended waits for nothing.
                 let _ended = self.commands.send(Command::Closed(term)).await;
                 Said::Ended(reason)
@@ -310,12 +356,21 @@ impl Following {
         let _ended = self.news.send(News::Lease(self.id, said)).await;
     }
 
-    async fn write(&mut self, grant: Option<(u64, Instant)>) {
-        let file = self.file.clone();
+    /// False: the file says what it said before.
+    async fn write(&self) -> bool {
+        let (file, grant) = (self.file.clone(), self.grant);
         match tokio::task::spawn_blocking(move || file.write(grant)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => warn!(%error, "the file that says by which term this site has a service is not written"),
             Err(error) => error!(%error, "the file of a term"),
         }
+        false
+    }
+}
+
+/// Waits until it has passed on the clock of the fence, which goes on in suspend while tokio's does not.
+async fn pass(deadline: Option<Instant>) {
+    while let Some(left) = deadline.map(|at| at.since(boot_now())).filter(|left| !left.is_zero()) {
+        sleep(left.min(LOOK)).await;
     }
 }

@@ -120,6 +120,7 @@ pub(super) struct Running(oneshot::Sender<()>, JoinHandle<()>);
 /// What it begins with.
 struct Seat {
     node: String,
+    instance: u8,
     seed: u64,
     forward: ForwardSender,
     asked: ForwardHandle,
@@ -141,6 +142,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let seat = Seat {
             node: whole.node.node.clone(),
+            instance: whole.instance,
             seed: super::random_seed()?,
             forward: forward.clone(),
             asked: asked.clone(),
@@ -172,7 +174,7 @@ impl Seat {
                 changed = configs.changed() => if changed.is_err() { return },
             }
         };
-        let Self { node, seed, forward, asked, handle } = self;
+        let Self { node, instance, seed, forward, asked, handle } = self;
         let (news, inbox) = mpsc::channel(INBOX);
         let clock: Arc<dyn Clock> = Arc::new(Floor::new(Arc::new(Boot), sites.clock.clone()));
         let (keys, watched) = watch::channel(local::keys(&sites));
@@ -182,9 +184,9 @@ impl Seat {
         let (tables, applied) = local::apply(forward.clone());
         let orders = handle.open_orders();
         let room = Room {
+            authority: Authority::new(format!("{node}-{instance}"), news.clone(), forward),
             node,
             paths: Paths::new(seed, news.clone(), Arc::clone(&clock)),
-            authority: Authority::new(news.clone(), forward),
             relays: Relays::new(news, clock),
             join: Join::new(join_config(&sites), now()),
             records: BTreeMap::new(),
@@ -321,7 +323,7 @@ impl Room {
                 }
             }
             News::Lease(service, said) => {
-                self.authority.hear(service, &said);
+                self.authority.hear(service, &said, now);
                 match said {
                     Said::Holder(holder) => {
                         let holder = holder.and_then(|name| self.sites.numbered(&name));

@@ -188,5 +188,11 @@ dc-b  degraded (out for 26 s)  normal  62     37.5 %  -      90/120  -         -
         let shown = table(&page.to_string()).expect("a page");
         let line = "nobody has it; this node is silent for it; this site does not ask for it (elsewhere); the authority is unreachable (no answer in time)\n";
         assert!(shown.contains(line), "{shown}");
+        page["services"][0]["lease"]["handed"] = serde_json::json!({ "reason": "draining", "seconds": 12.0 });
+        let shown = table(&page.to_string()).expect("a page");
+        assert!(
+            shown.contains("nobody has it; this node handed it over 12.0s ago (draining) and is silent for it;"),
+            "{shown}"
+        );
     }
 }

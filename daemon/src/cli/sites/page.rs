@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ago;
+
 /// What is shown of `/sites`; fields that are not shown are not asked for, so that versions may differ.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -132,6 +134,14 @@ pub(super) struct Lease {
     pub(super) detail: Option<String>,
     pub(super) refrains: Option<String>,
     pub(super) grant: Option<Grant>,
+    #[serde(default)]
+    pub(super) handed: Option<Handed>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Handed {
+    pub(super) reason: String,
+    pub(super) seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -146,9 +156,12 @@ impl Lease {
             Some(site) => format!("{site} has it"),
             None => "nobody has it".to_owned(),
         };
-        let grant = match &self.grant {
-            Some(Grant { term, seconds }) => format!("this node serves it by term {term} for {seconds:.1} s more"),
-            None => "this node is silent for it".to_owned(),
+        let grant = match (&self.grant, &self.handed) {
+            (Some(Grant { term, seconds }), _) => format!("this node serves it by term {term} for {seconds:.1} s more"),
+            (None, Some(Handed { reason, seconds })) => {
+                format!("this node handed it over {} ago ({reason}) and is silent for it", ago(*seconds))
+            }
+            (None, None) => "this node is silent for it".to_owned(),
         };
         let asks = match &self.refrains {
             Some(reason) => format!("this site does not ask for it ({reason})"),

@@ -149,6 +149,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
         }],
         checks: vec![CheckView { service, endpoint, up: true, detail: String::new(), passed: 13, failed: 14 }],
         drops: vec![("encap_tag", 15)],
+        term_drops: vec![("deliver", 29)],
         verdicts: vec![("flow_hit", 16)],
         hops: vec![17, 18],
         flows: Fill { entries: 19, capacity: 524_288 },
@@ -307,6 +308,8 @@ pub(crate) fn one_at_a_time() -> crate::handle::sites::SitesStatus {
         refrains: None,
         grant: Some(GrantView { term: 41, seconds: 4.25 }),
         grants: 2,
+        handed: None,
+        handovers: [("draining", 3), ("failback", 0)].into(),
     };
     status.services[0].mode = "activePassive";
     status.services[0].lease = Some(lease);

@@ -314,6 +314,15 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::SITES_ACTIVE, r#"bascule_sites_service_active{service="web"}"#, 1.0, by_lease),
     (&catalog::SITES_TERM, r#"bascule_sites_service_term{service="web"}"#, 41.0, by_lease),
     (&catalog::SITES_GRANTS, r#"bascule_sites_service_grants_total{service="web"}"#, 2.0, by_lease),
+    (
+        &catalog::SITES_HANDOVERS,
+        r#"bascule_sites_service_handovers_total{reason="draining",service="web"}"#,
+        3.0,
+        by_lease,
+    ),
+    (&catalog::SITES_FENCE_DROPS, r#"bascule_sites_fence_drops_total{reason="deliver"}"#, 29.0, |m| {
+        m.update_forward(Some(&plane()))
+    }),
     (&catalog::SITES_AUTHORITY, r#"bascule_sites_authority_reachable{service="web"}"#, 1.0, by_lease),
     (&catalog::SITES_TABLES, r#"bascule_sites_tables_total{service="web"}"#, 9.0, spread),
     (&catalog::CONFIG_RELOAD, r#"bascule_config_reload_total{result="refused"}"#, 1.0, |m| m.config_reload(false)),

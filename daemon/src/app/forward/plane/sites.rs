@@ -134,10 +134,11 @@ impl Plane {
         keys.iter().map(of).collect()
     }
 
-    /// This site does not have it any more.
-    pub(in super::super) fn revoke(&mut self, key: &ServiceKey, links: &Links, now: Instant) {
-        self.terms.revoke(key, &mut self.balancer, now);
+    /// This site does not have it any more. False: nothing could silence its endpoints here before the deadline.
+    pub(in super::super) fn revoke(&mut self, key: &ServiceKey, links: &Links, now: Instant) -> bool {
+        let silent = self.terms.revoke(key, &mut self.balancer, now);
         self.turn(now, links);
+        silent
     }
 
     pub(super) fn refit(&mut self, links: &Links) {
