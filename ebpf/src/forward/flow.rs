@@ -2,8 +2,8 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, HALF_ORPHAN, Half,
-    RETURN_VIA_INGRESS, SHIM_REMOTE,
+    FLOW_ASKED, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, HALF_ORPHAN,
+    Half, RETURN_VIA_INGRESS, SHIM_REMOTE,
 };
 
 use crate::clock;
@@ -51,14 +51,19 @@ pub(crate) fn look<const NOTES: bool>(request: &Request) -> Entry {
     if !NOTES {
         return Entry::Own;
     }
+    let mut flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.seen_s != now {
         flow.seen_s = now;
+        flags &= !FLOW_ASKED;
     }
-    let mut flags = flow.flags | closing(request.work.kind.flags(), flow.flags);
     if flow.ingress != request.work.chain.ingress {
         flow.ingress = request.work.chain.ingress;
         flow.site = request.work.chain.origin_site;
-        flags = flags & !FLOW_VIA_INGRESS | via(request) | remote(request);
+        flags = flags & !(FLOW_VIA_INGRESS | FLOW_ASKED) | via(request);
+    }
+    // Whoever was told does not ask. That he does shows that the copy or the pin was lost; but not twice in a second: it may be under way.
+    if flags & FLOW_ASKED == 0 {
+        flags |= asked(request);
     }
     if flow.flags != flags {
         flow.flags = flags;
@@ -85,11 +90,15 @@ fn closing(tcp: u8, flags: u8) -> u8 {
     more
 }
 
-/// The flag of a flow that was found for another site. Without a branch, or all that follows would be verified for both.
+/// The flags of a flow that was found for another site. Without a branch, or all that follows would be verified for both.
 #[inline(always)]
-fn remote(request: &Request) -> u8 {
-    const { assert!(SHIM_REMOTE << 2 == FLOW_REMOTE) };
-    (request.work.chain.flags & SHIM_REMOTE) << 2
+fn asked(request: &Request) -> u8 {
+    const { assert!(SHIM_REMOTE << 2 == FLOW_REMOTE && SHIM_REMOTE << 3 == FLOW_ASKED) };
+    let chain = &request.work.chain;
+    // 0 for a packet that came back to its own site: nobody is to learn where its flow lives.
+    let elsewhere = (u32::from(chain.origin_site ^ request.config.site) + 0xff) >> 8;
+    let remote = u32::from(chain.flags & SHIM_REMOTE) * elsewhere;
+    (remote << 2 | remote << 3) as u8
 }
 
 /// The flag of a flow whose replies go back through another node.
@@ -110,7 +119,7 @@ pub(crate) fn enter(request: &mut Request, slot: u16) -> bool {
         endpoint: slot,
         ingress: request.work.chain.ingress,
         seen_s: clock::boot_s(),
-        flags: closing(request.work.kind.flags(), 0) | via(request) | remote(request),
+        flags: closing(request.work.kind.flags(), 0) | via(request) | asked(request),
         site: request.work.chain.origin_site,
         pad: 0,
     };

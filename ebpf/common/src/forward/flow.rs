@@ -28,9 +28,12 @@ pub const FLOW_FIN_ENDPOINT: u8 = 2;
 pub const FLOW_CLOSING: u8 = 4;
 /// Flag: replies go back encapsulated to `ingress`.
 pub const FLOW_VIA_INGRESS: u8 = 8;
-/// Flag: a packet of the flow was looked for from another site and found here: the next reply goes back through the node on which it arrived, which
-/// learns by that where the flow lives.
+/// Flag: a packet of the flow was looked for from another site and found here: the node on which it arrived gets the next reply that fits, or a copy of
+/// it, and learns by that where the flow lives.
 pub const FLOW_REMOTE: u8 = 16;
+/// Flag: the flow was marked with [`FLOW_REMOTE`] in the second of [`Flow::seen_s`], and is not marked again before the next one. Whoever writes
+/// another second there takes it away.
+pub const FLOW_ASKED: u8 = 32;
 
 /// What is known of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,8 +22,8 @@ pub use endpoint::{
     ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, ENDPOINT_REMOTE, Endpoint, ReverseEntry, ReverseKey,
 };
 pub use flow::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey, FragmentKey,
-    HALF_ORPHAN, Half,
+    FLOW_ASKED, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey,
+    FragmentKey, HALF_ORPHAN, Half,
 };
 pub use hash::{Tuple, entropy_port, fast_range, siphash13, siphash24};
 pub use node::{

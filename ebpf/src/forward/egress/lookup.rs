@@ -4,8 +4,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::lpm_trie::Key;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey, HALF_ORPHAN,
-    ReverseKey, Tally,
+    FLOW_ASKED, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey,
+    HALF_ORPHAN, ReverseKey, Tally,
 };
 
 use super::{FIN, RST};
@@ -74,11 +74,12 @@ unsafe fn by_flow(flow: *mut Flow, flags: u8) -> Found {
     // SAFETY: the caller's.
     unsafe {
         let now_s = (bpf_ktime_get_boot_ns() / SECOND_NS) as u32;
+        let before = (*flow).flags;
+        let mut after = ended(before, flags);
         if (*flow).seen_s != now_s {
             (*flow).seen_s = now_s;
+            after &= !FLOW_ASKED;
         }
-        let before = (*flow).flags;
-        let after = ended(before, flags);
         if after != before {
             (*flow).flags = after;
         }

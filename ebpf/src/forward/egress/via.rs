@@ -240,7 +240,7 @@ pub(super) fn send(ctx: &TcContext, config: &Config, leaving: &Leaving) -> Verdi
     }
     maps::tally(Tally::Told);
     // SAFETY: `skb` is the program's context; pointers into the frame are not kept over the call. A copy that does not leave tells nothing, and
-    // the next packet that takes the long way asks for one again where it comes in elsewhere.
+    // the first packet of another second that takes the long way asks for one again.
     let _left = unsafe { bpf_clone_redirect(ctx.skb.skb, node.ifindex, 0) };
     match skb.take_back(bytes).and_then(|()| skb.store(0, &link, Sum::Stays)) {
         Some(()) => Verdict::Pass,

@@ -1,15 +1,15 @@
 //! Delivery to an endpoint: the rewrite, the flow's entry, the counters.
 
 use bascule_ebpf_common::forward::{
-    DELIVER_DELEGATE, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_VIA_INGRESS, Flow, RETURN_VIA_INGRESS,
-    Service, Tally,
+    DELIVER_DELEGATE, FLOW_ASKED, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS,
+    Flow, RETURN_VIA_INGRESS, SHIM_REMOTE, Service, Tally,
 };
 
-use super::home::{Place, key_of, sought};
+use super::home::{Place, key_of};
 use super::ingress::{Arrival, FIN, Job, Kind, RST};
 use super::ip::{Ip, TCP, UDP};
 use super::state::Followed;
-use super::{Output, State, Verdict};
+use super::{Clock, Output, State, Verdict};
 use crate::forward::bytes::{address_bytes, adjusted, put16, u16_at};
 
 /// Which end of a packet is rewritten.
@@ -29,7 +29,7 @@ impl State {
             endpoint: place.slot,
             ingress: from.ingress,
             seen_s: job.now.seconds,
-            flags: self.via(&job.service, from.ingress) | sought(from),
+            flags: self.via(&job.service, from.ingress) | self.sought(from),
             site: from.origin_site,
             pad: 0,
         };
@@ -39,6 +39,12 @@ impl State {
     /// The flag of a flow whose replies go back through its ingress node.
     pub(crate) fn via(&self, service: &Service, ingress: u16) -> u8 {
         if service.returns == RETURN_VIA_INGRESS && ingress != self.config.node { FLOW_VIA_INGRESS } else { 0 }
+    }
+
+    /// The flags of a flow that was found for another site.
+    pub(crate) fn sought(&self, from: &Arrival) -> u8 {
+        let abroad = from.origin_site != self.config.site;
+        if abroad && from.flags & SHIM_REMOTE != 0 { FLOW_REMOTE | FLOW_ASKED } else { 0 }
     }
 
     /// Rewrites the destination and hands the packet to the stack.
@@ -82,6 +88,14 @@ impl State {
         {
             note_end(flow, flags, FLOW_FIN_CLIENT);
         }
+    }
+}
+
+/// A packet of the flow, of either side. In another second than the one before, the flow may be marked again.
+pub(crate) fn seen(flow: &mut Flow, now: Clock) {
+    if flow.seen_s != now.seconds {
+        flow.seen_s = now.seconds;
+        flow.flags &= !FLOW_ASKED;
     }
 }
 

@@ -6,7 +6,7 @@ use bascule_ebpf_common::forward::{
     OVERHEAD_V6, RETURN_VIA_INGRESS, ReverseKey, SHIM_FINAL, Service, ShimHead, Table, Tally,
 };
 
-use super::deliver::{End, clamp, note_end, rewrite};
+use super::deliver::{End, clamp, note_end, rewrite, seen};
 use super::encap::Why;
 use super::error::translate_error;
 use super::ingress::{ACK, Job, Kind, RST, SYN, kind_of, port_at};
@@ -156,7 +156,7 @@ impl State {
         if known.as_ref().is_some_and(|known| known.by == Tally::ReplyFlow)
             && let Some(flow) = self.flows.get_mut(key)
         {
-            flow.seen_s = now.seconds;
+            seen(flow, now);
         }
         known
     }

@@ -2,12 +2,13 @@
 
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_SITES, DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_CLOSING, FLOW_REMOTE, FLOW_VIA_INGRESS,
+    CONFIG_SITES, DELIVER_DELEGATE, ENDPOINT_DRAINING, ENDPOINT_READY, FLOW_ASKED, FLOW_CLOSING, FLOW_VIA_INGRESS,
     Flow, FlowKey, HALF_ORPHAN, HOP_ACCEPT, Half, PacketDrop, Row, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE,
     Service, ShimHead, Table, Tally, fast_range,
 };
 
 use super::chain::held;
+use super::deliver::seen;
 use super::encap::Why;
 use super::ingress::{ACK, Arrival, FIN, Job, Kind, RST, SYN};
 use super::{Output, State, Verdict};
@@ -177,13 +178,17 @@ impl State {
 
     /// A packet of the client keeps its flow alive; its replies follow when requests come by another node than before.
     fn renew(&mut self, job: &Job, from: &Arrival, place: &Place) {
-        let via = self.via(&job.service, from.ingress);
+        let (via, sought) = (self.via(&job.service, from.ingress), self.sought(from));
         let Some(flow) = self.flows.get_mut(&key_of(job, place)) else { return };
-        flow.seen_s = job.now.seconds;
+        seen(flow, job.now);
         if flow.ingress != from.ingress {
             flow.ingress = from.ingress;
             flow.site = from.origin_site;
-            flow.flags = flow.flags & !FLOW_VIA_INGRESS | via | sought(from);
+            flow.flags = flow.flags & !(FLOW_VIA_INGRESS | FLOW_ASKED) | via;
+        }
+        // A mark a second for each node where it comes in.
+        if flow.flags & FLOW_ASKED == 0 {
+            flow.flags |= sought;
         }
     }
 
@@ -388,11 +393,6 @@ impl State {
         let half = Half { vip, vip_port, service: job.slot, endpoint: place.slot | HALF_ORPHAN, ingress };
         self.half.entry(key_of(job, place)).or_insert(half);
     }
-}
-
-/// The flag of a flow that was found for another site.
-pub(crate) fn sought(from: &Arrival) -> u8 {
-    if from.flags & SHIM_REMOTE != 0 { FLOW_REMOTE } else { 0 }
 }
 
 /// Does the packet show that `id` was asked? The ingress node need not have been: its row may be older than ours.

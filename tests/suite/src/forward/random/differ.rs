@@ -123,8 +123,10 @@ fn one_scene(
             let seen = compare(&out, shown, &got, &input);
             faults.extend(seen.into_iter().map(|fault| format!("{}: {fault}", subject.name())));
         }
+        // What is done once in each second the model may have done in this one, and the programs in the next.
+        let turned = subjects[0].now() != now;
         window.add(&moved);
-        if !settled || !faults.is_empty() || window.packets == WINDOW || number + 1 == PER_SCENE {
+        if !settled || turned || !faults.is_empty() || window.packets == WINDOW || number + 1 == PER_SCENE {
             let counted = window.close(subjects, &out.loose.tallies)?;
             strayed |= !counted.is_empty();
             faults.extend(counted);
@@ -133,8 +135,8 @@ fn one_scene(
             report.wrong += 1;
             report.examples.push(format!("seed {seed:#x} packet {number}: {text}\n  {}", faults.join("\n  ")));
         }
-        // After another frame out the tables are still the same; after another way they may not be.
-        if strayed {
+        // After another frame out the tables are still the same; after another way they may not be, nor after two seconds of one packet.
+        if strayed || turned {
             return Ok(());
         }
     }

@@ -231,6 +231,10 @@ fn reverse(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service]) {
     }
 }
 
+/// Flags of a TCP flow.
+const FLAGS: [&str; 10] =
+    ["", "", "", "fin-client", "fin-endpoint", "closing", "via", "asked", "remote asked", "remote asked via"];
+
 fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service], sites: bool) {
     for _ in 0..60 {
         let at = usize::try_from(dice.roll(services.len() as u64)).unwrap_or(0);
@@ -263,8 +267,7 @@ fn flows(dice: &mut Dice, lines: &mut Vec<String>, services: &[Service], sites: 
                 ));
             }
             _ => {
-                let flags =
-                    if s.tcp { dice.pick(&["", "", "", "fin-client", "fin-endpoint", "closing", "via"]) } else { "" };
+                let flags = if s.tcp { dice.pick(&FLAGS) } else { "" };
                 lines.push(format!("flow {tuple} {rest} age {} {flags}", dice.pick(&[0, 1, 200])));
             }
         }

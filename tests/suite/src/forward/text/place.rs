@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey, Half,
+    FLOW_ASKED, FLOW_CLOSING, FLOW_FIN_CLIENT, FLOW_FIN_ENDPOINT, FLOW_REMOTE, FLOW_VIA_INGRESS, Flow, FlowKey, Half,
 };
 
 use super::words::{Words, number, socket, socket_protocol};
@@ -40,6 +40,7 @@ pub(crate) fn flow(w: &mut Words<'_>, now: Clock) -> Result<(FlowKey, Flow)> {
         ("closing", FLOW_CLOSING),
         ("via", FLOW_VIA_INGRESS),
         ("remote", FLOW_REMOTE),
+        ("asked", FLOW_ASKED),
     ] {
         flags |= if w.flag(name) { bit } else { 0 };
     }
