@@ -1,5 +1,5 @@
 //! Two sites of two nodes behind a WAN router: a fraction of the rows spills and comes back, the anycast route of all clients moves to
-//! the other site and back, and the guard of the second chance. Every byte of every flow is audited.
+//! the other site and back, the guard of the second chance, and copies of replies that get lost. Every byte of every flow is audited.
 
 use std::time::Duration;
 
@@ -122,6 +122,53 @@ fn spill_and_shift(name: &str, hook: Hook, count: usize) -> Result<()> {
         ensure!(report.broken(&[]).is_empty() && report.flows.len() == count, "{}", report.describe(&[]));
     }
     Ok(())
+}
+
+/// All flows shift while every copy that would pin them is lost.
+fn copies_lost(name: &str, hook: Hook) -> Result<()> {
+    const COUNT: usize = 200;
+    const ALL: u64 = COUNT as u64;
+    let mut sites = TwoSites::new(name, hook, PODS)?;
+    let all = flows(&sites, COUNT)?;
+    let lost = sites.lose_copies()?;
+    sites.shift(2)?;
+    // One for each flow comes of the shift; what is lost beyond that was copied again.
+    let often = || lost.dropped().is_ok_and(|dropped| dropped >= 3 * ALL);
+    wait_for(PATIENCE, "three copies of every flow", || often().then_some(()))?;
+    turns(&all, &sites, "copies were lost")?;
+    let [pinned, learned] = [sites.counted(2, Tally::Pinned)?, sites.counted(2, Tally::Learned)?];
+    ensure!(pinned + learned == 0, "{pinned} pinned, {learned} learned without a copy");
+    // Who asks more often than once a second gets no more than that: an acknowledgement asks too.
+    let [remote, told] = [sites.counted(2, Tally::Remote)?, sites.counted(1, Tally::Told)?];
+    println!("{hook:?}: {ALL} flows, {remote} packets by the second chance, {told} copies, {} lost", lost.dropped()?);
+    ensure!(told * 3 <= remote * 2, "{told} copies for {remote} packets");
+
+    drop(lost);
+    let learned = || sites.counted(2, Tally::Learned).is_ok_and(|learned| learned >= ALL);
+    wait_for(PATIENCE, "every flow pinned", || learned().then_some(()))?;
+    turns(&all, &sites, "copies arrive")?;
+    let ways = || -> Result<[u64; 3]> {
+        Ok([sites.counted(2, Tally::Remote)?, sites.counted(2, Tally::Pinned)?, sites.counted(1, Tally::Told)?])
+    };
+    let before = ways()?;
+    turns(&all, &sites, "another look at them")?;
+    let after = ways()?;
+    let [remote, pinned, told] = [0, 1, 2].map(|i| after[i] - before[i]);
+    println!("{hook:?}: then {remote} by the second chance, {pinned} straight, {told} copies");
+    ensure!(pinned >= 2 * ALL && remote == 0 && told == 0, "{remote} looked for again, {pinned} not, {told} copies");
+    let report = all.finish();
+    ensure!(report.broken(&[]).is_empty() && report.flows.len() == COUNT, "{}", report.describe(&[]));
+    Ok(())
+}
+
+#[test]
+fn a_lost_copy_costs_a_flow_a_second_by_tc() {
+    copies_lost("copies-tc", Hook::Tc).unwrap();
+}
+
+#[test]
+fn a_lost_copy_costs_a_flow_a_second_by_xdp() {
+    copies_lost("copies-xdp", Hook::Xdp).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use bascule_ebpf_common::forward::{
 
 use super::entries::{ROWS, SERVICE, config, minutes, nodes_table, tag_key};
 use super::table::push;
-use super::{Hook, Layout, NodePrograms, Site};
+use super::{Hook, Layout, LostCopies, NodePrograms, Site};
 use crate::{LabError, Result};
 
 /// Packets a second and CPU that may look for their flow in the other site: as the daemon has it.
@@ -141,6 +141,14 @@ impl TwoSites {
     /// When the router refuses.
     pub fn shift(&mut self, site: u8) -> Result<()> {
         self.site.spread(&[site.into()])
+    }
+
+    /// Copies of replies get lost between the sites from now on.
+    ///
+    /// # Errors
+    /// When nft refuses.
+    pub fn lose_copies(&self) -> Result<LostCopies> {
+        LostCopies::new(&self.site.router)
     }
 
     /// What the nodes of a site counted.
