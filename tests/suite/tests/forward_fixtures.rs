@@ -46,6 +46,9 @@ fn tc_agrees_with_every_fixture() {
     all(Hook::Tc);
 }
 
+/// Packets in their order.
+type Story = &'static [(Side, &'static str)];
+
 /// Another site asks for a flow, sends a segment of it here by its pin, and the endpoint answers.
 const ASKS: (Side, &str) = (
     Side::In,
@@ -61,12 +64,7 @@ const ANSWERS: (Side, &str) = (Side::Out, "eth / ip 10.1.0.1 > 198.51.100.7 / tc
 const ATTEMPTS: usize = 100;
 
 /// Copies that programs and model have sent after each packet of a story, all within one second. `None`: it turned meanwhile.
-fn copies(
-    programs: &mut Programs<'_>,
-    base: &Path,
-    entry: &str,
-    story: &[(Side, &str)],
-) -> Result<Option<Vec<[u64; 2]>>> {
+fn copies(programs: &mut Programs<'_>, base: &Path, entry: &str, story: Story) -> Result<Option<Vec<[u64; 2]>>> {
     let (devices, netns) = programs.ground();
     let mut world = World::new(programs.now(), devices, netns);
     world.read(base)?;
@@ -95,7 +93,7 @@ fn copies(
 fn a_lost_copy_is_made_again_in_another_second() {
     let flow = "flow 198.51.100.7:40000 10.1.0.1:8080/tcp vip 192.0.2.10:80 site 2 ingress";
     let half = "half 198.51.100.7:40000 10.1.0.1:8080/tcp vip 192.0.2.10:80 ingress 41";
-    let stories: [(String, &[(Side, &str)], &[u64]); 7] = [
+    let stories: [(String, Story, &[u64]); 7] = [
         // The copy of the second before was lost: another one, and no third in this second.
         (format!("{flow} 41 age 1 asked"), &[ASKS, ANSWERS, ASKS, ANSWERS], &[0, 1, 1, 1]),
         (format!("{flow} 41 asked"), &[ASKS, ANSWERS], &[0, 0]),
