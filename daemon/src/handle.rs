@@ -3,6 +3,7 @@
 pub mod bgp;
 pub mod forward;
 pub mod intent;
+pub mod neighbors;
 pub mod sites;
 
 use std::collections::VecDeque;
@@ -88,6 +89,7 @@ pub struct NodeHandle {
     forward: forward::ForwardHandle,
     intent: intent::IntentHandle,
     sites: sites::SitesHandle,
+    neighbors: neighbors::NeighborsHandle,
 }
 
 /// The driver's side.
@@ -118,7 +120,8 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (NodeHandle, NodePort) {
     let (bgp_port, forward_port) = (Some(bgp_port), Some(forward_port));
     let port = NodePort { requests, bgp: bgp_port, forward: forward_port, shared: Arc::clone(&shared) };
     let (intent, sites) = (intent::IntentHandle::default(), sites::SitesHandle::default());
-    (NodeHandle { requests: sender, wake, shared, bgp, forward, intent, sites }, port)
+    let neighbors = neighbors::NeighborsHandle::default();
+    (NodeHandle { requests: sender, wake, shared, bgp, forward, intent, sites, neighbors }, port)
 }
 
 impl NodeHandle {
@@ -176,6 +179,11 @@ impl NodeHandle {
     /// What this node makes of sites.
     pub fn sites(&self) -> &sites::SitesHandle {
         &self.sites
+    }
+
+    /// How the neighbours stand that this node depends on.
+    pub fn neighbors(&self) -> &neighbors::NeighborsHandle {
+        &self.neighbors
     }
 
     /// The kept events after sequence number `after`, and those to come; nothing is lost or doubled between the two.

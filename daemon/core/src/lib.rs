@@ -13,6 +13,7 @@ pub mod handover;
 pub mod health;
 pub mod intent;
 pub mod ipam;
+pub mod neighbor;
 pub mod node;
 pub mod service;
 pub mod shard;

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::handle::NodeHandle;
 use crate::handle::bgp::BgpStatus;
 use crate::handle::intent::{AllocatorView, ClusterView, ReportsView, ShardView};
+use crate::handle::neighbors::NeighborsView;
 
 /// A loop that has not turned for this long is stuck: it turns at least every 100 ms, and the machine may stall for a while.
 pub const LIVE_AGE: Duration = Duration::from_secs(2);
@@ -146,6 +147,8 @@ struct Page {
     bgp: Option<BgpStatus>,
     /// `null` when Services of a cluster are left alone.
     cluster: Option<Cluster>,
+    /// `null` before the first look.
+    neighbors: Option<NeighborsView>,
 }
 
 /// What of `/cluster` is of one page: without its Services and nodes.
@@ -199,6 +202,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
     let bgp = bgp::snapshot(&asked).await;
     node.ready &= reasons.is_empty();
     let cluster = cluster(&asked, &node);
+    let neighbors = asked.handle.neighbors().get();
     Json(Page {
         version: env!("CARGO_PKG_VERSION"),
         last_turn_age_seconds: turn_age(asked.handle.last_turn()).as_secs_f64(),
@@ -207,6 +211,7 @@ pub(super) async fn state(State(asked): State<Asked>) -> Response {
         bfd,
         bgp,
         cluster,
+        neighbors,
     })
     .into_response()
 }

@@ -247,6 +247,7 @@ impl Merger {
         let plan = Arc::clone(&merged.plan);
         let all = merged.effective();
         let other_sites = merged.other_sites;
+        self.rooms.neighbors.config(&all);
         let forwards = first || other_sites || (&before.services, &before.nodes) != (&plan.services, &plan.nodes);
         let taken = if forwards { Some(self.tell_forwarding(&mut merged, &all, &before).await?) } else { None };
         if (&before.groups, &before.anycast) != (&plan.groups, &plan.anycast) {
@@ -290,6 +291,7 @@ impl Merger {
     /// Tables before announcements: what is announced is served.
     async fn tell_all(&self, merged: &mut MutexGuard<'_, Merged>) -> Result<()> {
         let all = merged.effective();
+        self.rooms.neighbors.config(&all);
         if merged.forwards() {
             self.rooms.world.forwarded(super::forward::frames(&all)).await?;
             merged.told = true;

@@ -9,6 +9,7 @@ mod bgp;
 mod electors;
 mod forward;
 mod intent;
+mod kept;
 mod neighbors;
 mod report;
 mod sessions;
@@ -149,8 +150,15 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     }
     let (sender, room_of) = (room.sender.clone(), world_tx.clone());
     let (sessions_of, forward_of) = (sessions.clone(), forward.clone());
-    let rooms =
-        tasks::Rooms { world: room_of, sessions: sessions_of, forward: forward_of, bgp: sender, sites: sites_tx };
+    let (kept, neighbors) = kept::Running::start(instance, metrics.clone(), node.neighbors().clone())?;
+    let rooms = tasks::Rooms {
+        world: room_of,
+        sessions: sessions_of,
+        forward: forward_of,
+        bgp: sender,
+        sites: sites_tx,
+        neighbors,
+    };
     tokio::spawn(intent::health(merged.health()));
     let merger = intent::Merger::new(merged, rooms);
     merger.begin().await?;
@@ -189,6 +197,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
             Err(error) => warn!(%error, "the fence could not be removed; `bascule clean` does it"),
         }
     }
+    kept.stop(STOP_GRACE).await;
     let _told = tokio::time::timeout(STOP_GRACE, reporter).await;
     let _nobody_listens = stop_admin.send(());
     let _closed = tokio::time::timeout(STOP_GRACE, admin).await;

@@ -64,7 +64,7 @@ pub(super) async fn run(metrics: Metrics) {
                 Some(News::Full(refused)) => warn!(
                     refused,
                     setting,
-                    "the kernel's neighbour table is full: unicast peers, routers and endpoints may be out of reach; raise it"
+                    "the kernel's neighbour table is full: clients and endpoints may be out of reach; raise it"
                 ),
                 Some(News::Room) => info!(setting, "the kernel's neighbour table has room again"),
                 None => {}

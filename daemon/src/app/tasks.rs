@@ -19,6 +19,7 @@ use super::bgp::RoomSender;
 use super::electors::Stores;
 use super::forward::{self, ForwardSender};
 use super::intent::Merger;
+use super::kept::NeighborsSender;
 use super::sessions::Sessions;
 use super::sites::SitesSender;
 use crate::announce::{self, Order};
@@ -257,6 +258,7 @@ pub(super) struct Rooms {
     pub(super) forward: ForwardSender,
     pub(super) bgp: RoomSender,
     pub(super) sites: SitesSender,
+    pub(super) neighbors: NeighborsSender,
 }
 
 /// Whoever must hear of another file.

@@ -26,6 +26,16 @@ struct State {
     gates: Vec<Gate>,
     bgp: Option<Bgp>,
     cluster: Option<Cluster>,
+    #[serde(default)]
+    neighbors: Option<Neighbours>,
+}
+
+#[derive(Deserialize)]
+struct Neighbours {
+    resolved: usize,
+    unresolved: usize,
+    missing: usize,
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +146,7 @@ pub(super) fn table(state: &str) -> Result<String, ClientError> {
         cluster::shown(of, standing, &mut text).expect("writing to memory does not fail");
     }
     routes(&state, &mut text).expect("writing to memory does not fail");
+    neighbours(&state, &mut text).expect("writing to memory does not fail");
     gates(&state, &mut text).expect("writing to memory does not fail");
     Ok(text)
 }
@@ -274,6 +285,23 @@ fn routes(state: &State, text: &mut String) -> std::fmt::Result {
         writeln!(text, "{}", line.trim())?;
     }
     Ok(())
+}
+
+/// Neighbours whose entries are kept: a line where there are any.
+fn neighbours(state: &State, text: &mut String) -> std::fmt::Result {
+    let Some(Neighbours { resolved, unresolved, missing, error }) = &state.neighbors else { return Ok(()) };
+    let all = resolved + unresolved + missing;
+    if all == 0 {
+        return Ok(());
+    }
+    write!(text, "\nneighbours   {} of {all} kept", resolved + unresolved)?;
+    if *unresolved > 0 {
+        write!(text, ", {unresolved} without an answer")?;
+    }
+    if let Some(error) = error {
+        write!(text, ": {error}")?;
+    }
+    writeln!(text)
 }
 
 fn gates(state: &State, text: &mut String) -> std::fmt::Result {

@@ -77,6 +77,18 @@ lease of web: no answer in time
 }
 
 #[test]
+fn kept_neighbours_have_a_line_where_there_are_any() {
+    let mut state = state();
+    let with = |state: &Value| status::table(&state.to_string()).unwrap();
+    state["neighbors"] = json!({ "resolved": 0, "unresolved": 0, "missing": 0, "error": null });
+    assert!(!with(&state).contains("neighbours"));
+    state["neighbors"] = json!({ "resolved": 3, "unresolved": 0, "missing": 0, "error": null });
+    assert!(with(&state).contains("\nneighbours   3 of 3 kept\n"));
+    state["neighbors"] = json!({ "resolved": 1, "unresolved": 1, "missing": 1, "error": "refused" });
+    assert!(with(&state).contains("\nneighbours   2 of 3 kept, 1 without an answer: refused\n"));
+}
+
+#[test]
 fn status_says_what_is_wrong() {
     let mut state = state();
     state["ready"] = false.into();

@@ -58,6 +58,8 @@ pub(super) const RESULTS_OF_RENEWALS: [&str; 3] = ["extended", "expired", "lost"
 pub(super) const PLANES: [&str; 4] = ["state", "nodes", "records", "probes"];
 /// The values of `sites_relays_gone_total{how}`.
 pub(super) const GONE: [&str; 3] = ["stopped", "closed", "silent"];
+/// The values of `neighbors_kept{state}`.
+pub(super) const STATES_OF_NEIGHBORS: [&str; 3] = ["resolved", "unresolved", "missing"];
 /// The values of `config_reload_total{result}`.
 pub(super) const RESULTS: [&str; 2] = ["applied", "refused"];
 
@@ -123,8 +125,17 @@ families! {
     NEIGHBOR_TABLE_FULL = Counter "neighbor_table_full_total" ["family"],
         "Neighbours that the kernel refused to learn because its table was full (gc_thresh3), since boot and of all namespaces, asked every 10 s. \
          Absent where the kernel does not show it: it does to its first network namespace only. Adverts to the group and announcements do not need the table; unicast \
-         peers, BGP, BFD and endpoints do.",
+         peers, BGP, BFD and nodes have entries that it does not cost (neighbors_kept); clients and endpoints do not.",
         "more neighbours than net.ipv4.neigh.default.gc_thresh3";
+    NEIGHBORS_KEPT = Gauge "neighbors_kept" ["state"],
+        "Neighbours on a link that unicast peers, BFD, BGP and nodes of the data plane are reached through (the peer itself or its gateway), looked at every second: \
+         resolved = its entry of the neighbour table is safe from limit and collector and has a MAC, unresolved = safe, but nobody answers, missing = not \
+         safe. Says nothing of a peer behind a gateway, nor of clients and endpoints.",
+        "peers that come and go, a peer that does not answer";
+    NEIGHBOR_REFUSALS = Counter "neighbor_refusals_total" [],
+        "Steps that the kernel refused while an entry of the neighbour table was to be kept, tried again every second. A full table is no reason: \
+         it does not bind these entries.",
+        "a kernel or a sandbox that lets nobody change neighbours";
     RIVAL_CLAIMS = Counter "rival_claims_total" ["group"],
         "Frames (ARP, NDP, VRRP) in which somebody else behaved as owner while this node was Active. Only what reached this node: \
          a rival behind a partition is seen on rejoin.",

@@ -19,12 +19,13 @@ use std::time::Duration;
 use bascule_core::announce::l2::FrameKind;
 use bascule_core::announce::route::Want;
 use bascule_core::election::Reason;
+use bascule_core::neighbor::Standing;
 use bascule_core::node::event::Event;
 use bascule_core::node::status::NodeStatus;
 use bascule_core::types::{Family, Role};
 use prometheus::{Encoder, TextEncoder};
 
-use catalog::{CHANNELS, PHASES, RESULTS};
+use catalog::{CHANNELS, PHASES, RESULTS, STATES_OF_NEIGHBORS};
 use register::Families;
 
 const ROLES: [Role; 3] = [Role::Initialize, Role::Backup, Role::Active];
@@ -132,6 +133,21 @@ impl Metrics {
         let _consistent = self.lock();
         let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
         advance(&self.inner.families.neighbor_table_full.with_label_values(&[family]), total);
+    }
+
+    /// How the neighbours stand that this node depends on.
+    pub fn neighbors_kept(&self, standing: Standing) {
+        let _consistent = self.lock();
+        let counts = [standing.resolved, standing.unresolved, standing.missing];
+        for (state, count) in STATES_OF_NEIGHBORS.iter().zip(counts) {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.inner.families.neighbors_kept.with_label_values(&[state]).set(f64::from(count));
+        }
+    }
+
+    /// The kernel refused to keep an entry of the neighbour table.
+    pub fn neighbor_refused(&self) {
+        self.inner.families.neighbor_refusals.inc();
     }
 
     /// The event loop woke this much after the deadline it slept for.

@@ -6,6 +6,7 @@ use bascule_bgp::event::Event as BgpEvent;
 use bascule_bgp::session::State as Session;
 use bascule_core::bfd::io::BfdEvent;
 use bascule_core::bfd::status::{BfdStatus, DiscardCount};
+use bascule_core::neighbor::Standing;
 use bascule_core::node::status::{AnycastStatus, GroupStatus};
 use bascule_core::types::{Family, Mac, Term};
 use bascule_core::wire::bfd::{Diag, State};
@@ -100,6 +101,10 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::NEIGHBOR_TABLE_FULL, r#"bascule_neighbor_table_full_total{family="ipv4"}"#, 3.0, |m| {
         m.neighbor_table_full(Family::V4, 3);
     }),
+    (&catalog::NEIGHBORS_KEPT, r#"bascule_neighbors_kept{state="unresolved"}"#, 2.0, |m| {
+        m.neighbors_kept(Standing { resolved: 3, unresolved: 2, missing: 1 });
+    }),
+    (&catalog::NEIGHBOR_REFUSALS, "bascule_neighbor_refusals_total", 1.0, |m| m.neighbor_refused()),
     (&catalog::RIVAL_CLAIMS, r#"bascule_rival_claims_total{group="api"}"#, 1.0, |m| m.observe(&event("rival"))),
     (&catalog::ONE_WAY, r#"bascule_one_way_total{group="api"}"#, 1.0, |m| m.observe(&event("one_way"))),
     (&catalog::ADDRESS_RESTORED, r#"bascule_address_restored_total{group="api"}"#, 1.0, |m| {

@@ -3,6 +3,7 @@
 //! Leaves every decision to `bascule-core`. Events are never trusted alone: the whole state is read again every 30 s and after every loss.
 
 mod addresses;
+mod entries;
 mod parse;
 mod socket;
 mod state;
@@ -19,6 +20,7 @@ use bascule_core::node::io::LinkInfo;
 use bascule_core::types::LinkId;
 use tokio::sync::mpsc;
 
+pub use entries::{Entries, Target};
 pub use parse::{LAST_MARKER, MARKER};
 use socket::NetlinkSocket;
 pub use ways::{Change, Way, Ways, Whereabouts};

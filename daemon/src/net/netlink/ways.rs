@@ -27,8 +27,8 @@ const ROUTES_MAX: usize = 256;
 const PENDING_MAX: usize = 4096;
 /// Sizes of `rtmsg`, `ndmsg` and `ifinfomsg`.
 const ROUTE_HEADER: usize = 12;
-const NEIGHBOUR_HEADER: usize = 12;
-const LINK_HEADER: usize = 16;
+pub(super) const NEIGHBOUR_HEADER: usize = 12;
+pub(super) const LINK_HEADER: usize = 16;
 /// Attributes of linux/rtnetlink.h and linux/neighbour.h.
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -47,7 +47,7 @@ const IFLA_INFO_KIND: u16 = 1;
 /// Type of a route to an address of our own (`RTN_LOCAL`).
 const LOCAL: u8 = 2;
 /// Neighbour states in which the MAC may be used (`NUD_VALID`), and those in which it is known to be right.
-const VALID: u16 = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08;
+pub(super) const VALID: u16 = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08;
 const CERTAIN: u16 = 0x80 | 0x40 | 0x02;
 /// Smallest MTU of IPv6 (RFC 8200 section 5): a metric below it is somebody's mistake.
 const MTU_MIN: u32 = 576;
@@ -104,10 +104,10 @@ impl Change {
     }
 }
 
-struct Route {
-    local: bool,
-    ifindex: u32,
-    gateway: Option<IpAddr>,
+pub(super) struct Route {
+    pub(super) local: bool,
+    pub(super) ifindex: u32,
+    pub(super) gateway: Option<IpAddr>,
     mtu: Option<u32>,
 }
 
@@ -272,11 +272,11 @@ impl Ways {
     }
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-fn mac(value: &[u8]) -> Option<[u8; 6]> {
+pub(super) fn mac(value: &[u8]) -> Option<[u8; 6]> {
     value.try_into().ok()
 }
 
@@ -307,7 +307,7 @@ fn destination(payload: &[u8]) -> Option<IpNet> {
     IpNet::new(to, length).ok()
 }
 
-fn parse_route(payload: &[u8]) -> Option<Route> {
+pub(super) fn parse_route(payload: &[u8]) -> Option<Route> {
     let (header, rest) = payload.split_at_checked(ROUTE_HEADER)?;
     let mut route = Route { local: header[7] == LOCAL, ifindex: 0, gateway: None, mtu: None };
     for nla in attributes(rest) {
