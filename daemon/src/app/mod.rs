@@ -8,6 +8,7 @@ mod allocator;
 mod bgp;
 mod electors;
 mod forward;
+mod guard;
 mod intent;
 mod kept;
 mod neighbors;
@@ -30,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Loaded};
-use crate::dataplane::{self, Fence, FenceOptions};
+use crate::dataplane::{self, Fence, FenceGuard, FenceOptions};
 use crate::driver::electors::ELECTOR_QUEUE;
 use crate::driver::world::{EVENT_QUEUE, ROUTE_QUEUE, WORK_QUEUE, WORLD_QUEUE};
 use crate::driver::{BFD_UPDATE_QUEUE, Driver, Ports};
@@ -141,7 +142,14 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let ports =
         Ports { node: port, world, work, electors: electors_tx, events, routes, bfd, wake, metrics: metrics.clone() };
     let peer_port = loaded.peer_port;
+    // What puts the fence on a link again has to end before it is taken away.
+    let (fence, watched) = match fence.map(|fence| fence.map(guarded).transpose()) {
+        Ok(Ok(Some((fence, guard)))) => (Ok(Some(fence)), Some(guard)),
+        Ok(Ok(None)) => (Ok(None), None),
+        Ok(Err(error)) | Err(error) => (Err(error), None),
+    };
     let driver = spawn_driver(fence, peer_port, ports)?;
+    let guard = watched.map(|watched| guard::Running::start(watched, world_tx.clone(), metrics.clone())).transpose()?;
     // Links first: a group that is told of its interface a moment too late would report that it has none.
     tasks::tell_links(first_events, &world_tx).await?;
     let sessions = Sessions::new(world_tx.clone(), *decided.borrow());
@@ -188,6 +196,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     if tokio::time::timeout(STOP_GRACE, worker).await.is_err() {
         warn!("the last address changes were not carried out in time; their lifetime ends within 10 s");
     }
+    if let Some(guard) = guard {
+        guard.stop(STOP_GRACE).await;
+    }
     let fence = ended?;
     if fence.is_some() {
         drop(fence);
@@ -214,6 +225,12 @@ fn open_fence(policy: FencePolicy, instance: u8) -> Result<Option<Fence>, String
         return Ok(None);
     }
     Fence::open(&FenceOptions::of(instance)).map(Some).map_err(|e| e.to_string())
+}
+
+/// With the guard that looks after it.
+fn guarded(mut fence: Fence) -> Result<(Fence, FenceGuard), String> {
+    let guard = fence.guard().map_err(|e| e.to_string())?;
+    Ok((fence, guard))
 }
 
 /// A node without a data plane must not go on with that of a former run, whose tables nobody keeps any more.

@@ -65,6 +65,11 @@ impl WorldSender {
         let _ended = self.send(World::Word(elector, word)).await;
     }
 
+    /// A loop that has ended has no fence any more.
+    pub(super) async fn fence_gap(&self, gap: Option<String>) {
+        let _ended = self.send(World::FenceGap(gap)).await;
+    }
+
     pub(super) async fn forwarded(&self, frames: Vec<Forwarded>) -> Result<()> {
         let sent = self.send(World::Forwarded(frames)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }

@@ -85,6 +85,7 @@ impl Fence {
                 remove_links(&self.dir, ifindex)?;
             }
         }
+        self.stands.put(ifindex, kind);
         Ok(kind)
     }
 
@@ -93,6 +94,7 @@ impl Fence {
     /// # Errors
     /// [`FenceError::Io`], [`FenceError::Attach`].
     pub fn detach(&mut self, ifindex: u32) -> Result<(), FenceError> {
+        self.stands.take_off(ifindex);
         remove_links(&self.dir, ifindex)?;
         if let Some(link) = link::all()?.into_iter().find(|link| link.ifindex == ifindex) {
             remove_filters(&self.dir, &link)?;
@@ -106,32 +108,58 @@ impl Fence {
 
     fn attach_tcx(&mut self, link: &LinkFacts) -> Result<AttachKind, FenceError> {
         for (name, direction, place) in PLACES {
-            let pin = link_pin(&self.dir, link.ifindex, place);
-            let program = program(&mut self.ebpf, name)?;
-            if !renew_pinned(program, &pin) {
-                // None, or one whose device is gone: its index may have been given to this link.
-                pins::remove_link(&pin)?;
-                pin_new(program, link, direction, &pin)?;
-            }
+            put_tcx(program(&mut self.ebpf, name)?, &self.dir, link, direction, place)?;
         }
         Ok(AttachKind::Tcx)
     }
 
     fn attach_clsact(&mut self, link: &LinkFacts) -> Result<AttachKind, FenceError> {
-        if clsact::ensure_qdisc(&link.name).map_err(FenceError::attach(&link.name, "adding the clsact qdisc"))? {
-            let mark = qdisc_mark(&self.dir, link.ifindex);
-            if let Err(e) = std::fs::create_dir(&mark)
-                && e.kind() != std::io::ErrorKind::AlreadyExists
-            {
-                return Err(FenceError::io("marking our qdisc by", mark)(e));
-            }
-        }
+        mark_qdisc(&self.dir, link)?;
         for (name, direction, _) in PLACES {
-            clsact::attach(program(&mut self.ebpf, name)?, &link.name, direction, clsact::FENCE)
-                .map_err(FenceError::attach(&link.name, "adding the clsact filter"))?;
+            put_clsact(program(&mut self.ebpf, name)?, link, direction)?;
         }
         Ok(AttachKind::Clsact)
     }
+}
+
+/// Puts one program on the link as a pinned tcx link: in place of one of a former run, else first in the chain.
+pub(super) fn put_tcx(
+    program: &mut SchedClassifier,
+    dir: &Path,
+    link: &LinkFacts,
+    direction: TcAttachType,
+    place: &str,
+) -> Result<(), FenceError> {
+    let pin = link_pin(dir, link.ifindex, place);
+    if renew_pinned(program, &pin) {
+        return Ok(());
+    }
+    // None, or one whose device is gone: its index may have been given to this link.
+    pins::remove_link(&pin)?;
+    pin_new(program, link, direction, &pin)
+}
+
+/// Sees to the clsact qdisc of the link, and notes when it is our making.
+pub(super) fn mark_qdisc(dir: &Path, link: &LinkFacts) -> Result<(), FenceError> {
+    if clsact::ensure_qdisc(&link.name).map_err(FenceError::attach(&link.name, "adding the clsact qdisc"))? {
+        let mark = qdisc_mark(dir, link.ifindex);
+        if let Err(e) = std::fs::create_dir(&mark)
+            && e.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(FenceError::io("marking our qdisc by", mark)(e));
+        }
+    }
+    Ok(())
+}
+
+/// Puts one program into the clsact qdisc of the link, which must be there.
+pub(super) fn put_clsact(
+    program: &mut SchedClassifier,
+    link: &LinkFacts,
+    direction: TcAttachType,
+) -> Result<(), FenceError> {
+    clsact::attach(program, &link.name, direction, clsact::FENCE)
+        .map_err(FenceError::attach(&link.name, "adding the clsact filter"))
 }
 
 /// Gives a pinned link of a former run the new program; false: there is no such link, or it leads nowhere.

@@ -12,7 +12,17 @@ use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcHandle as Handle, TcMessage};
 
-use super::rtnl::request;
+use super::rtnl::{dump_raw, request};
+
+/// Fields of `tcmsg` and its length, bytes (linux/rtnetlink.h).
+const TCM_HANDLE: usize = 8;
+const TCM_INFO: usize = 16;
+const TCM_LENGTH: usize = 20;
+/// Attributes of linux/rtnetlink.h and linux/pkt_cls.h.
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_ID: u16 = 11;
+/// Without the flags for nesting and byte order (linux/netlink.h).
+const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Where filters of one kind of ours go.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +98,49 @@ pub(super) fn detach(link: &str, direction: TcAttachType, program: &str) -> Resu
     }
 }
 
+/// Is our filter there, with this program?
+///
+/// # Errors
+/// When the kernel does not tell.
+pub(super) fn stands(ifindex: u32, direction: TcAttachType, seat: Seat, program: u32) -> io::Result<bool> {
+    let minor = if direction == TcAttachType::Egress { Handle::MIN_EGRESS } else { Handle::MIN_INGRESS };
+    let parent = Handle { major: Handle::CLSACT.major, minor };
+    let dump = RouteNetlinkMessage::GetTrafficFilter(message(ifindex, Handle::UNSPEC, parent)?);
+    match dump_raw(dump) {
+        Ok(filters) => Ok(filters.iter().any(|payload| is_ours(payload, seat, program))),
+        // No qdisc at all: the dump itself is refused.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Reads `tcmsg` (linux/rtnetlink.h) and the two attributes that are needed: what hangs beside ours in a chain may be anything.
+fn is_ours(payload: &[u8], seat: Seat, program: u32) -> bool {
+    let word = |at: usize| payload.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
+    let (handle, info) = (word(TCM_HANDLE), word(TCM_INFO));
+    // The priority is the upper half of `tcm_info`.
+    let priority = info.and_then(|info| u16::try_from(info >> 16).ok());
+    let seated =
+        handle == Some(u32::from(seat.handle)) && priority.is_some_and(|p| (seat.first..=seat.last).contains(&p));
+    let id = attribute(payload.get(TCM_LENGTH..).unwrap_or_default(), TCA_OPTIONS)
+        .and_then(|options| attribute(options, TCA_BPF_ID))
+        .and_then(|id| id.try_into().ok().map(u32::from_ne_bytes));
+    seated && id == Some(program)
+}
+
+/// The value of the first attribute of a kind (`rtattr` of linux/rtnetlink.h), before any damaged one.
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let (&[l0, l1, k0, k1], _) = bytes.split_first_chunk::<4>()?;
+        let (length, kind) = (usize::from(u16::from_ne_bytes([l0, l1])), u16::from_ne_bytes([k0, k1]));
+        let value = bytes.get(4..length)?;
+        if kind & NLA_TYPE_MASK == wanted {
+            return Some(value);
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
 /// Deletes the qdisc if no filter of anybody hangs in it; false: it is in use.
 pub(super) fn remove_empty_qdisc(ifindex: u32) -> io::Result<bool> {
     for minor in [Handle::MIN_INGRESS, Handle::MIN_EGRESS] {
@@ -108,4 +161,35 @@ fn message(ifindex: u32, handle: Handle, parent: Handle) -> io::Result<TcMessage
     message.header.handle = handle;
     message.header.parent = parent;
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nla(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
+    }
+
+    fn filter(handle: u32, priority: u32, id: u32) -> Vec<u8> {
+        let mut payload = vec![0; TCM_LENGTH];
+        payload[TCM_HANDLE..TCM_HANDLE + 4].copy_from_slice(&handle.to_ne_bytes());
+        payload[TCM_INFO..TCM_INFO + 4].copy_from_slice(&(priority << 16 | 0x300).to_ne_bytes());
+        payload.extend(nla(1, b"bpf\0"));
+        payload.extend(nla(TCA_OPTIONS, &nla(TCA_BPF_ID, &id.to_ne_bytes())));
+        payload
+    }
+
+    #[test]
+    fn a_filter_is_ours_by_handle_priority_and_program() {
+        assert!(is_ours(&filter(0xba5c, 1, 7), FENCE, 7));
+        assert!(is_ours(&filter(0xba5c, 8, 7), FENCE, 7));
+        assert!(is_ours(&filter(0xba5d, 9, 7), FORWARD, 7));
+        for (handle, priority, id) in [(0xba5c, 9, 7), (0xba5c, 1, 8), (0xba5d, 1, 7), (0, 1, 7)] {
+            assert!(!is_ours(&filter(handle, priority, id), FENCE, 7), "{handle:#x} {priority} {id}");
+        }
+        let whole = filter(0xba5c, 1, 7);
+        (0..whole.len()).for_each(|end| assert!(!is_ours(&whole[..end], FENCE, 7), "{end}"));
+    }
 }

@@ -12,6 +12,7 @@ mod clsact;
 mod error;
 pub mod forward;
 mod forwarded;
+mod guard;
 mod link;
 mod pins;
 mod probe;
@@ -36,10 +37,12 @@ pub use attach::{Attach, AttachKind};
 pub use clean::{CleanReport, clean, clean_fence, clean_forward};
 pub use error::FenceError;
 pub use forwarded::Forwarded;
+pub use guard::{FenceGuard, Found, Look};
 pub use registry::Family;
 pub use writer::FenceWriter;
 
 use forwarded::ForwardedMap;
+use guard::Stands;
 use registry::Registry;
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
@@ -145,6 +148,7 @@ pub struct Fence {
     links: HashMap<MapData, u32, LinkInfo>,
     counters: PerCpuArray<MapData, u64>,
     writer: FenceWriter,
+    stands: Stands,
 }
 
 impl Fence {
@@ -187,7 +191,7 @@ impl Fence {
             program(&mut ebpf, name)?.load().map_err(|e| FenceError::Program { name, source: Box::new(e) })?;
         }
         tracing::info!(pins = %dir.display(), reused_maps = reused, "fence loaded");
-        Ok(Self { ebpf, dir, registry, forwarded, links, counters, writer })
+        Ok(Self { ebpf, dir, registry, forwarded, links, counters, writer, stands: Stands::default() })
     }
 
     /// Makes `slot` guard exactly `vips` and `adverts` on `ifindex`: what it guarded before and no longer does is

@@ -2,14 +2,19 @@
 
 use std::io;
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 
-/// Sends one request and reads until its end; the objects that the answer named.
-pub(super) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+/// Length of `nlmsghdr` (linux/netlink.h).
+const HEADER: usize = 16;
+
+/// A socket on which one request is under way.
+fn send(message: RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -19,7 +24,36 @@ pub(super) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Ve
     let mut buffer = vec![0; packet.buffer_len()];
     packet.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
+    Ok(socket)
+}
 
+/// Asks for a whole table; the payload of each object as it came. For objects of others, which a decoder may not know.
+pub(super) fn dump_raw(message: RouteNetlinkMessage) -> io::Result<Vec<Vec<u8>>> {
+    let socket = send(message, NLM_F_DUMP)?;
+    let mut objects = Vec::new();
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = answer.as_slice();
+        while let Some(header) = rest.get(..HEADER) {
+            let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let kind = u16::from_ne_bytes([header[4], header[5]]);
+            let payload = rest.get(HEADER..length).ok_or_else(|| io::Error::other("a netlink message is cut off"))?;
+            match kind {
+                NLMSG_DONE | NLMSG_ERROR => {
+                    // 0 or a negative errno in front; an empty one is success.
+                    let code = payload.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+                    return if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(objects) };
+                }
+                _ => objects.push(payload.to_vec()),
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// Sends one request and reads until its end; the objects that the answer named.
+pub(super) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let socket = send(message, flags)?;
     let mut objects = Vec::new();
     loop {
         let (answer, _) = socket.recv_from_full()?;

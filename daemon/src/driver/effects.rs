@@ -158,7 +158,16 @@ impl Driver {
 
     /// A fence that cannot be written is no fence: the node decides by its policy.
     fn fence_failed(&mut self, why: &str) {
+        self.fence_broken = true;
         self.node.handle_input(Input::Fence(FenceState::Unavailable(why.to_owned())), boot_now());
+    }
+
+    /// What the fence's guard says. Where the fence is missing the node decides as if there were none, until it stands again.
+    pub(super) fn fence_gap(&mut self, gap: Option<String>) {
+        if self.fence.is_none() || self.fence_broken {
+            return;
+        }
+        self.feed(Input::Fence(gap.map_or(FenceState::Ready, FenceState::Unavailable)));
     }
 
     pub(super) fn publish_drops(&mut self) {

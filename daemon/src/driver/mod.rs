@@ -75,6 +75,8 @@ pub struct Driver {
     /// Loaded programs, or nothing under `fence: off` and after a failure.
     fence: Option<Fence>,
     fence_error: Option<String>,
+    /// It could not be put on a link or written: it does not become whole by itself.
+    fence_broken: bool,
     vrrp: Vec<VrrpSocket>,
     peers: Vec<PeerSocket>,
     peer_port: u16,
@@ -128,6 +130,7 @@ impl Driver {
             node: Node::new(seed, boot_now()),
             fence,
             fence_error,
+            fence_broken: false,
             vrrp,
             peers,
             peer_port,
@@ -332,6 +335,7 @@ impl Driver {
                 World::Held(id, result) => self.feed(Input::Held { id, result }),
                 World::Released(id, result) => self.feed(Input::Released { id, result }),
                 World::Word(elector, word) => self.feed(Input::Word { elector, word }),
+                World::FenceGap(gap) => self.fence_gap(gap),
                 World::Probed { gate, ok, detail } => self.feed(Input::Probed { gate, ok, detail }),
             }
         }

@@ -60,6 +60,8 @@ pub enum World {
     Released(u64, Result<(), String>),
     /// A lease elector says something.
     Word(ElectorId, Word),
+    /// Links that the fence was put on have it no more, and it cannot be put on again: why. `None`: it stands on all of them.
+    FenceGap(Option<String>),
     /// A probe ended.
     Probed {
         /// Gate.

@@ -318,6 +318,8 @@ pub struct ForwardStatus {
     pub conditions: Vec<String>,
     /// Devices that carry the programs.
     pub devices: Vec<Standing>,
+    /// How often the programs were missing on a device and were put on again.
+    pub healed: u64,
     /// Networks inside: what endpoints send there is no reply of a service unless a known flow says so.
     pub inside: Vec<ipnet::IpNet>,
     /// Tag keys as the programs have them; `None`: they could not be read.

@@ -114,6 +114,10 @@ families! {
         "Frames that the fence's programs dropped, by reason, since they were loaded. Drops on a Backup are its normal work and no \
          sign of a fault.",
         "frames for the address while this node may not answer";
+    FENCE_HEALED = Counter "fence_healed_total" [],
+        "Links on which the fence was missing and was put on again: something else had taken its programs off. Looked for every second, and when filters \
+         change. Until then nothing but the node's own state kept it from answering for what it does not own there.",
+        "`tc qdisc del dev X clsact`, another tool that takes links or filters for its own";
     GARP_SENT = Counter "garp_sent_total" ["kind"],
         "Gratuitous ARP frames, unsolicited neighbour advertisements and conflict probes handed to the link, by kind. The fence may \
          still drop one, and no switch confirms any.",
@@ -304,6 +308,10 @@ families! {
     FORWARD_TABLES = Counter "forward_tables_total" ["work"],
         "Tables that were computed, and those that were written and swapped in because they differ.",
         "a changed endpoint, node or configuration";
+    FORWARD_HEALED = Counter "forward_healed_total" [],
+        "Devices on which a program of forwarding was missing and was put on again, looked for every second: something else had taken it off. Packets of \
+         flows that live elsewhere met the node's own stack meanwhile.",
+        "`tc qdisc del dev X clsact`, `ip link set dev X xdp off`, another tool that takes links or filters for its own";
     FORWARD_ROWS_MOVED = Counter "forward_rows_moved_total" [],
         "Rows that got another home. Flows of a moved row are found through its previous homes.",
         "a changed endpoint, node or configuration";

@@ -101,6 +101,7 @@ fn counters(f: &Families, status: &ForwardStatus) {
     for (nodes, count) in status.hops.iter().enumerate() {
         advance(&f.forward_hops.with_label_values(&[nodes.to_string().as_str()]), *count);
     }
+    advance(&f.forward_healed, status.healed);
     if let Some(balance) = &status.balance {
         for (work, count) in TABLE_WORK.iter().zip([balance.counts.builds, balance.counts.swaps]) {
             advance(&f.forward_tables.with_label_values(&[work]), count);

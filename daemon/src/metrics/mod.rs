@@ -170,6 +170,11 @@ impl Metrics {
         }
     }
 
+    /// The fence was missing on a link, and stands again.
+    pub fn fence_healed(&self) {
+        self.inner.families.fence_healed.inc();
+    }
+
     /// Sets everything that is a state, from a snapshot taken for this scrape.
     pub fn update(&self, status: &NodeStatus) {
         let mut shown = self.lock();

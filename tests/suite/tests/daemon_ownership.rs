@@ -1,6 +1,7 @@
 //! The daemon on a LAN: who owns, who answers, what a fault leaves behind.
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -102,6 +103,31 @@ fn frozen_owner_is_silent_before_its_successor_speaks_and_stays_backup() -> Resu
     cluster.wait_metric(1, "bascule_fence_closed_total", |v| v >= 1.0)?;
     ensure!(cluster.daemon(2).role("web").as_deref() == Some("active"));
     Ok(())
+}
+
+#[test]
+fn a_fence_that_something_takes_off_a_link_stands_again_and_no_owner_changes() -> Result<()> {
+    let mut cluster = Cluster::new("healed", 2)?;
+    cluster.start_all()?;
+    let before = cluster.daemon(1).group("web").expect("state")["term"].clone();
+    let netns = cluster.hosts[0].netns.clone();
+    let inode = netns.run(|| std::fs::metadata("/proc/thread-self/ns/net").map(|of| of.ino()))?;
+    let dir = bascule::dataplane::pin_root(0).join(inode.to_string());
+    let ifindex = netns.ifindex("eth0")?;
+    let pins = ["ingress", "egress"].map(|place| dir.join(format!("link-{ifindex}-{place}")));
+    for pin in &pins {
+        std::fs::remove_file(pin)?;
+    }
+    cluster.wait_metric(1, "bascule_fence_healed_total", |healed| healed >= 1.0)?;
+    wait_for(SOON, "both links", || pins.iter().all(|pin| pin.exists()).then_some(()))?;
+    cluster.wait_adverts(1)?;
+    ensure!(cluster.daemon(1).group("web").expect("state")["term"] == before, "it owns as before");
+    // What stands is the fence: it closes without adverts.
+    let stopped = cluster.daemon(1).process.stop();
+    let prober = cluster.probe(VIP)?;
+    prober.wait_answer(SOON, stopped, Some(2))?;
+    cluster.daemon(1).process.cont();
+    Ok(cluster.daemon(1).wait_role(SOON, "web", "backup")?)
 }
 
 #[test]

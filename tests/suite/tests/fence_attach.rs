@@ -103,6 +103,63 @@ fn our_own_qdisc_goes_when_empty_and_stays_while_used() {
 }
 
 #[test]
+fn a_guard_tells_one_direction_from_both_and_what_it_cannot_heal() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let mut fence = ground.fence()?;
+        let mut guard = fence.guard()?;
+        assert!(guard.look().found.is_empty(), "it stands nowhere yet");
+        fence.attach(a, Attach::Clsact)?;
+        // Filters of others, and the fence's own renewal, are no gap.
+        ground.tc("filter add dev va ingress protocol ip prio 40 u32 match u32 0 0 flowid 1:1")?;
+        fence.attach(a, Attach::Clsact)?;
+        assert!(guard.look().found.is_empty());
+
+        ground.tc("filter del dev va egress handle 0xba5c prio 1 protocol all bpf")?;
+        let found = guard.look().found;
+        assert!(matches!(&found[..], [one] if one.healed.is_ok() && one.missing == ["egress"]), "{found:?}");
+        assert_eq!(ground.tc("filter show dev va egress")?.matches("handle 0xba5c bascule_egress").count(), 1);
+
+        // Another qdisc in the place of ours has no egress at all.
+        ground.tc("qdisc del dev va clsact")?;
+        ground.tc("qdisc add dev va ingress")?;
+        for _ in 0..2 {
+            let found = guard.look().found;
+            assert!(matches!(&found[..], [one] if one.healed.is_err()), "{found:?}");
+        }
+        ground.tc("qdisc del dev va ingress")?;
+        let found = guard.look().found;
+        assert!(matches!(&found[..], [one] if one.healed.is_ok()), "{found:?}");
+        assert!(guard.look().found.is_empty());
+
+        ground.ip("link del va")?;
+        assert!(guard.look().found.is_empty(), "a link that is gone misses nothing");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_guard_puts_back_what_was_detached_and_nothing_that_was_taken_off_by_us() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let mut fence = ground.fence()?;
+        let mut guard = fence.guard()?;
+        fence.attach(a, Attach::Tcx)?;
+        // The pin is what holds the link.
+        fs::remove_file(fence.pin_dir().join(format!("link-{a}-ingress")))?;
+        let found = guard.look().found;
+        assert!(matches!(&found[..], [one] if one.healed.is_ok() && one.missing == ["ingress"]), "{found:?}");
+        assert!(guard.look().found.is_empty());
+        fence.detach(a)?;
+        assert!(guard.look().found.is_empty());
+        assert_eq!(pins(fence.pin_dir()), MAPS);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn the_kind_can_change_and_only_one_stands() {
     Ground::run(|ground| {
         let a = veth(ground)?;

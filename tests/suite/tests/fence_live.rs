@@ -139,6 +139,34 @@ fn answers_while_open_and_is_silent_from_the_deadline_on() {
     });
 }
 
+/// Without the guard the node would answer from then on, whoever owns.
+#[test]
+fn a_fence_that_was_taken_off_stands_again_after_a_look_of_the_guard() {
+    each_kind(|ground, how| {
+        let lan = Lan::build(ground)?;
+        let mut fence = lan.fenced(ground, how)?;
+        let mut guard = fence.guard()?;
+        assert!(guard.look().found.is_empty() && lan.silent()?, "nothing is missing");
+        match how {
+            // Takes the filters of all with it.
+            Attach::Clsact => drop(ground.tc("qdisc del dev va clsact")?),
+            Attach::Tcx | Attach::Auto => {
+                for place in ["ingress", "egress"] {
+                    std::fs::remove_file(fence.pin_dir().join(format!("link-{}-{place}", lan.va)))?;
+                }
+            }
+        }
+        assert_eq!(lan.answered()?, (true, true), "nothing keeps the kernel from answering");
+        let found = guard.look().found;
+        assert!(matches!(&found[..], [one] if one.healed.is_ok() && one.missing == ["egress", "ingress"]), "{found:?}");
+        assert!(lan.silent()?, "closed as before");
+        fence.write(SLOT, &open_for(HOUR))?;
+        assert_eq!(lan.answered()?, (true, true), "by the maps that were there");
+        assert!(guard.look().found.is_empty());
+        Ok(())
+    });
+}
+
 #[test]
 fn adverts_that_leave_keep_it_open_and_closing_follows_the_last_one() {
     each_kind(|ground, how| {

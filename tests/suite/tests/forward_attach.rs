@@ -273,6 +273,33 @@ fn a_device_without_native_xdp_gets_the_tc_twin_and_says_why() {
 }
 
 #[test]
+fn what_takes_the_programs_off_a_device_is_seen() {
+    Ground::run(|ground| {
+        let a = veth(ground)?;
+        let mut forward = open(ground)?;
+        let standing = forward.attach(a, Wish::Clsact)?;
+        assert!(forward.stands(&standing)?);
+        ground.tc("qdisc del dev va clsact")?;
+        assert!(!forward.stands(&standing)?);
+        let standing = forward.attach(a, Wish::Clsact)?;
+        assert!(forward.stands(&standing)?, "put on again");
+        ground.tc("filter del dev va ingress handle 0xba5d prio 9 protocol all bpf")?;
+        assert!(!forward.stands(&standing)?, "one direction is not both");
+        for (wish, place) in [(Wish::Tc, "egress"), (Wish::Xdp, "xdp")] {
+            let standing = forward.attach(a, wish)?;
+            assert!(forward.stands(&standing)?);
+            fs::remove_file(forward.pin_dir().join(format!("link-{a}-{place}")))?;
+            assert!(!forward.stands(&standing)?, "{place}");
+        }
+        let standing = forward.attach(a, Wish::Auto)?;
+        ground.ip("link del va")?;
+        assert!(forward.stands(&standing)?, "a device that is gone misses nothing");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_foreign_xdp_program_keeps_its_place() {
     Ground::run(|ground| {
         let a = veth(ground)?;

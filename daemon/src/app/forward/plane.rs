@@ -59,6 +59,8 @@ pub(super) struct Plane {
     /// Endpoints to ask out of turn.
     pub(super) questions: Vec<Question>,
     pub(super) standings: BTreeMap<u32, Standing>,
+    /// How often the programs had been taken off a device.
+    pub(super) healed: u64,
     /// Devices that refused, and what they said.
     refused: BTreeMap<u32, String>,
     look: bool,
@@ -395,8 +397,23 @@ impl Plane {
             self.look = true;
         }
         self.check_headroom();
+        self.check_standings();
         self.turn(now, links);
         self.end_terms(links);
+    }
+
+    /// Something else may take programs off a device: then they are put on again.
+    fn check_standings(&mut self) {
+        let Some(forward) = &self.forward else { return };
+        let gone = |standing: &Standing| matches!(forward.stands(standing), Ok(false));
+        let gone: Vec<u32> = self.standings.iter().filter(|(_, s)| gone(s)).map(|(ifindex, _)| *ifindex).collect();
+        for ifindex in gone {
+            if let Some(standing) = self.standings.remove(&ifindex) {
+                warn!(device = standing.device, "something took forwarding off a device; it is put on again");
+                self.healed += 1;
+                self.look = true;
+            }
+        }
     }
 
     /// A driver that leaves no room before a frame shows only when frames are made longer: then tc does it.

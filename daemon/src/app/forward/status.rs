@@ -16,6 +16,7 @@ impl Room {
             on: self.plane.forward().is_some() && self.plane.this().is_some(),
             conditions: self.plane.conditions(),
             devices: self.plane.standings.values().map(asked).collect(),
+            healed: self.plane.healed,
             inside: self.plane.forward().map(|forward| forward.inside().collect()).unwrap_or_default(),
             ..ForwardStatus::default()
         };

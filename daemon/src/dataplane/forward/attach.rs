@@ -94,6 +94,35 @@ impl Forward {
         Ok(Standing { ifindex, device: link.name, ingress, egress, reasons, probes })
     }
 
+    /// Do our programs stand where they were put? A device that is gone misses nothing.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn stands(&self, standing: &Standing) -> Result<bool, ForwardError> {
+        match link::ethernet(standing.ifindex) {
+            Ok(_) => {}
+            Err(FenceError::NoLink { .. }) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        let ingress = self.hook_stands(standing.ifindex, TcAttachType::Ingress, standing.ingress)?;
+        Ok(ingress && self.hook_stands(standing.ifindex, TcAttachType::Egress, standing.egress)?)
+    }
+
+    fn hook_stands(&self, ifindex: u32, direction: TcAttachType, hook: Hook) -> Result<bool, ForwardError> {
+        let (name, pin) = match hook {
+            Hook::Xdp => (XDP, XDP_PLACE),
+            Hook::Tcx | Hook::Clsact => (tc_program(direction), place(direction)),
+        };
+        let loaded = self.ebpf.program(name).ok_or(FenceError::Incomplete { what: name })?;
+        let info = loaded.info().map_err(|e| FenceError::Program { name, source: Box::new(e) })?;
+        if hook == Hook::Clsact {
+            let there = clsact::stands(ifindex, direction, clsact::FORWARD, info.id());
+            return there.map_err(ForwardError::call("looking for a filter"));
+        }
+        let found = sys::pinned_link(&link_pin(&self.root, ifindex, pin)).ok().flatten();
+        Ok(found.is_some_and(|link| link.ifindex == ifindex && link.program == info.id()))
+    }
+
     /// Takes our programs off the device. A device that is gone is no error.
     ///
     /// # Errors

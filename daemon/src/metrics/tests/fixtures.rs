@@ -127,6 +127,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
     let (ingress, egress) = (Hook::Xdp, Hook::Tcx);
     let standing = Standing { ifindex: 2, device: "eth0".into(), ingress, egress, reasons: Vec::new(), probes };
     ForwardStatus {
+        healed: 97,
         on: true,
         devices: vec![standing],
         nodes: vec![

@@ -96,6 +96,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::FENCE_DROPS, r#"bascule_fence_drops_total{reason="answer"}"#, 7.0, |m| {
         m.fence_drops(&[("answer", 7), ("deliver", 0)]);
     }),
+    (&catalog::FENCE_HEALED, "bascule_fence_healed_total", 1.0, |m| m.fence_healed()),
     (&catalog::GARP_SENT, r#"bascule_garp_sent_total{kind="first"}"#, 2.0, |m| m.frame_sent(FrameKind::First, 2)),
     (&catalog::GARP_REFUSED, r#"bascule_garp_refused_total{kind="first"}"#, 1.0, |m| m.frame_refused(FrameKind::First)),
     (&catalog::NEIGHBOR_TABLE_FULL, r#"bascule_neighbor_table_full_total{family="ipv4"}"#, 3.0, |m| {
@@ -256,6 +257,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::FORWARD_TABLES, r#"bascule_forward_tables_total{work="swapped"}"#, 22.0, |m| {
         m.update_forward(Some(&plane()))
     }),
+    (&catalog::FORWARD_HEALED, "bascule_forward_healed_total", 97.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_ROWS_MOVED, r#"bascule_forward_rows_moved_total"#, 23.0, |m| m.update_forward(Some(&plane()))),
     (&catalog::FORWARD_ROWS_FORGOTTEN, r#"bascule_forward_rows_forgotten_total"#, 25.0, |m| {
         m.update_forward(Some(&plane()))

@@ -7,6 +7,7 @@ mod entries;
 mod parse;
 mod socket;
 mod state;
+mod tc;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 pub use entries::{Entries, Target};
 pub use parse::{LAST_MARKER, MARKER};
 use socket::NetlinkSocket;
+pub use tc::TcEvents;
 pub use ways::{Change, Way, Ways, Whereabouts};
 
 use super::NetError;
