@@ -130,6 +130,26 @@ fn a_node_that_is_no_relay_follows_the_one_that_leads_and_nobody_else() {
 }
 
 #[test]
+fn a_node_that_stood_still_hears_of_sessions_again() {
+    let (mut relay, mut node) = (Node::new(Some("a"), &["a"]), Node::new(None, &["a"]));
+    node.settled();
+    relay.run(100, &[]);
+    relay.fact(Source::Own, Fact::Session { site: THERE, up: true });
+    // Nothing was read for as long as a relay is believed. The connection with it stands: it does not greet anew.
+    node.run(HOLD.as_millis().try_into().expect("seconds"), &[]);
+    node.run(100, &[("a", true)]);
+    assert!(node.join.leader() == Some("a") && !node.join.session(THERE));
+    relay.done.clear();
+    relay.fact(Source::Own, Fact::Confirmed { site: THERE, age: Duration::ZERO });
+    for action in relay.done.drain(..) {
+        if let Action::Publish(fact) = action {
+            node.fact(Source::Relay("a"), fact);
+        }
+    }
+    assert!(node.join.session(THERE));
+}
+
+#[test]
 fn with_all_relays_dead_nothing_moves() {
     let mut node = Node::new(None, &["a", "b"]);
     node.settled();
