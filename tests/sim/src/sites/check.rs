@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bascule_core::site::path::io::Carriage;
 use bascule_core::site::state::message::Cursor;
 
-use super::host::{Host, LOCAL, SPREAD, vip};
+use super::host::{Host, LOCAL, SERVICES, SPREAD, id, vip};
 use super::link::SEC;
+use super::node::{NAMES, Node};
 use super::scene::{Class, Scene};
 use crate::violation::Violation;
 
@@ -69,7 +70,7 @@ impl Checker {
         let wrong = |rule, text| Err(Violation { rule, at: now, text });
         let live = || hosts.iter().enumerate().filter_map(|(site, h)| Some((site, h.as_ref()?)));
         let serving: Vec<usize> =
-            live().filter(|(_, h)| h.announced && h.holds.is_some_and(|u| now < u)).map(|(site, _)| site).collect();
+            live().filter(|(_, h)| h.holds.is_some_and(|u| now < u)).map(|(site, _)| site).collect();
         if serving.len() > 1 {
             return wrong("one owner of an activePassive VIP", format!("sites {serving:?}"));
         }
@@ -104,7 +105,7 @@ impl Checker {
                 return wrong("a slow way weighs less", format!("at site {site} that to {other} weighs {weight:.3}"));
             }
         }
-        let written: u64 = live().map(|(_, h)| h.written).sum();
+        let written: u64 = live().map(|(_, h)| h.written()).sum();
         let tables = written - (*self.tables.get_or_insert(written)).min(written);
         if scene.tables.is_some_and(|most| tables > most) {
             return wrong("traffic stays", format!("{tables} tables were written since the first fault"));
@@ -114,20 +115,25 @@ impl Checker {
             return wrong("the activePassive service stays", format!("it moved {moved} times"));
         }
         for (site, host) in live() {
-            if let Some((origin, ip)) = host.vips.iter().find(|(origin, ip)| *ip != vip(*origin)) {
+            if let Some((origin, ip)) =
+                host.vips.iter().find(|(origin, ip)| !SERVICES.map(|service| vip(*origin, service)).contains(ip))
+            {
                 return wrong("no foreign VIP", format!("site {site} took {ip} from site {origin}"));
             }
-            for service in [LOCAL, SPREAD] {
-                let good: Vec<usize> = (0..scene.sites).filter(|to| truth.serves(site, *to)).collect();
-                if good.is_empty() {
-                    continue;
-                }
-                let served: f64 = good.iter().map(|to| host.share(service, *to)).sum();
+            let good: Vec<usize> = (0..scene.sites).filter(|to| truth.serves(site, *to)).collect();
+            if good.is_empty() {
+                continue;
+            }
+            for ((number, node, _), service) in host.running().flat_map(|one| [LOCAL, SPREAD].map(move |of| (one, of)))
+            {
+                let served: f64 = good.iter().map(|to| node.share(service, *to)).sum();
                 let since = now - truth.changed;
                 if served < 1.0 - PROBATION && truth.changed >= super::scene::START {
                     self.longest = self.longest.max(since);
                     if since > scene.settle {
-                        let text = format!("{:.3} of {service:?} at site {site} is served by {good:?}", served);
+                        let name = NAMES[number];
+                        let text =
+                            format!("{served:.3} of {service:?} at site {site}, node {name}, is served by {good:?}");
                         return wrong("no black hole", text);
                     }
                 }
@@ -136,21 +142,21 @@ impl Checker {
         Ok(())
     }
 
-    /// Every 100 ms: what the sites know of one another. `sessions`: since when two sites can talk.
+    /// Every 100 ms: what the sites know of one another. `sessions`: since when two sites can talk, and by which nodes' relays.
     pub(super) fn records(
         &mut self,
         hosts: &[Option<Host>],
-        sessions: &BTreeMap<(usize, usize), u64>,
+        sessions: &BTreeMap<(usize, usize), (u64, [usize; 2])>,
         said: &[u64],
         now: u64,
     ) -> Result<(), Violation> {
         let wrong = |rule, text| Err(Violation { rule, at: now, text });
-        for ((a, b), since) in sessions {
-            for (reader, writer) in [(*a, *b), (*b, *a)] {
+        for ((a, b), (since, ends)) in sessions {
+            for (reader, node, writer) in [(*a, ends[0], *b), (*b, ends[1], *a)] {
                 let (Some(reads), Some(writes)) = (&hosts[reader], &hosts[writer]) else { continue };
-                let at = reads.at(now);
-                let cursor = reads.state.cursor(super::host::id(writer));
-                let run = reads.state.own().instance;
+                let (at, Some(state)) = (reads.at(now), reads.state(node)) else { continue };
+                let cursor = state.cursor(id(writer));
+                let run = state.own().instance;
                 let before = self.cursors.insert((reader, writer), (run, cursor));
                 if let Some((_, old)) = before.filter(|(r, old)| *r == run && old.incarnation > cursor.incarnation) {
                     return wrong(
@@ -162,7 +168,7 @@ impl Checker {
                 if !quiet {
                     continue;
                 }
-                let known = reads.state.records(super::host::id(writer), at).find_map(|(key, body, _)| match body {
+                let known = state.records(id(writer), at).find_map(|(key, body, _)| match body {
                     bascule_core::site::state::record::Body::Service(summary)
                         if key == bascule_core::site::state::record::Key::Service(LOCAL) =>
                     {
@@ -175,6 +181,7 @@ impl Checker {
                         format!("site {reader} knows {known:?} ready of site {writer}, which has {}", writes.ready);
                     return wrong("what is said is known", text);
                 }
+                every_node_knows(reads, writes, now)?;
             }
         }
         Ok(())
@@ -190,9 +197,14 @@ impl Checker {
         // The sites that are well share again.
         let calm = matches!(scene.class, Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26 | Class::F32);
         for host in hosts.iter().flatten().filter(|_| calm) {
-            let third = host.share(SPREAD, host.site);
-            if (third - 1.0 / scene.sites as f64).abs() > 0.02 {
-                return wrong("shares as configured", format!("site {} keeps {third:.3}", host.site));
+            // A node that has just begun learns first, as all do before the first fault.
+            let learned = |node: &Node| scene.end - node.since >= super::scene::START;
+            for (number, node, _) in host.running().filter(|(_, node, _)| learned(node)) {
+                let third = node.share(SPREAD, host.site);
+                if (third - 1.0 / scene.sites as f64).abs() > 0.02 {
+                    let text = format!("node {} of site {} keeps {third:.3}", NAMES[number], host.site);
+                    return wrong("shares as configured", text);
+                }
             }
         }
         if scene.class == Class::F32 {
@@ -205,15 +217,18 @@ impl Checker {
     fn versions(&self, scene: &Scene, hosts: &[Option<Host>]) -> Result<(), Violation> {
         let wrong = |text| Err(Violation { rule: "versions understand one another", at: scene.end, text });
         for (reader, writer) in hosts.iter().flatten().flat_map(|r| hosts.iter().flatten().map(move |w| (r, w))) {
-            let of = super::host::id(writer.site);
+            let of = id(writer.site);
             if reader.site == writer.site {
                 continue;
             }
-            let agreed = reader.state.speaks(of).0;
+            let Some(state) = reader.speaker().and_then(|node| reader.state(node)) else {
+                return wrong(format!("nobody speaks for site {}", reader.site));
+            };
+            let agreed = state.speaks(of).0;
             if agreed != Some(reader.newest.min(writer.newest)) {
                 return wrong(format!("site {} speaks {agreed:?} with {}", reader.site, writer.site));
             }
-            if reader.state.refused(of).closed > 0 || reader.closed > 0 {
+            if state.refused(of).closed > 0 || reader.closed > 0 {
                 return wrong(format!("site {} closed sessions with {}", reader.site, writer.site));
             }
         }
@@ -223,6 +238,28 @@ impl Checker {
         }
         Ok(())
     }
+}
+
+/// What the relay of a site knows of another one every node of the site knows, if it has run for a while: it listens within seconds, and after it
+/// stood still hears of sessions again within a beat of `state`.
+fn every_node_knows(reads: &Host, writes: &Host, now: u64) -> Result<(), Violation> {
+    let of = id(writes.site);
+    for (number, node, daemon) in reads.running().filter(|(_, node, _)| now - node.since > 15 * SEC) {
+        let wrong = |what| {
+            let (name, since) = (NAMES[number], node.since as f64 / 1e9);
+            let text =
+                format!("node {name} of site {}, since {since:.3} s, of site {}: {what}", reads.site, writes.site);
+            Err(Violation { rule: "what is said is known to every node", at: now, text })
+        };
+        let known = daemon.join.summary(of, LOCAL).map(|summary| summary.ready);
+        if known != Some(writes.ready) {
+            return wrong(format!("{known:?} ready, where {} are", writes.ready));
+        }
+        if now.saturating_sub(reads.woke) > 15 * SEC && !daemon.join.session(of) {
+            return wrong("no session".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// A longer way is judged once, and never as none (F12).
@@ -235,14 +272,16 @@ fn slower_is_not_down(hosts: &[&Host], now: u64) -> Result<(), Violation> {
             return wrong(format!("site {} has no path to {other}", host.site));
         }
         let begun = host.at(super::scene::START);
-        let since = || host.stood.iter().filter(|(.., at)| *at >= begun);
-        for (service, site, _) in since() {
-            let times = since().filter(|(one, of, _)| one == service && of == site).count();
-            if times > TRANSITIONS {
-                return wrong(format!(
-                    "{service:?} at {site} stands otherwise for the {times}th time at site {}",
-                    host.site
-                ));
+        for (number, node, _) in host.running() {
+            let since = || node.stood.iter().filter(|(.., at)| *at >= begun);
+            for (service, site, _) in since() {
+                let times = since().filter(|(one, of, _)| one == service && of == site).count();
+                if times > TRANSITIONS {
+                    return wrong(format!(
+                        "{service:?} at {site} stands otherwise for the {times}th time at node {} of site {}",
+                        NAMES[number], host.site
+                    ));
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Several sites of the very machines of `bascule_core::site` on a virtual WAN, from a seed.
 //!
 //! [`path`] is two ends of one path over a link that loses; [`brownout`] makes distributions of it. [`overload`] is the policy of many
-//! sites in a fluid model. [`wan`] is whole sites: paths, policy and records behind a driver, with the faults of [`scene`] and the invariants of
+//! sites in a fluid model. [`wan`] is whole sites: the nodes of each run the machine
+//! that joins facts as the daemon does, with paths, relays and records behind a driver, with the faults of [`scene`] and the invariants of
 //! [`check`]; that the checker sees is proven by planted bugs ([`mutant`]).
 
 mod authority;
@@ -11,6 +12,7 @@ pub mod churn;
 mod host;
 pub mod link;
 pub mod mutant;
+mod node;
 pub mod overload;
 pub mod path;
 pub mod scene;

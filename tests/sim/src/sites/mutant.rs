@@ -36,4 +36,8 @@ planted! {
     ObservedUnsaid = "observed-unsaid",
     /// A session that is down counts as a site that is down.
     SessionDownIsSiteDown = "session-down-is-site-down",
+    /// What the leading relay knows of other sites is not told to the nodes of its own.
+    FactsUnsaid = "facts-unsaid",
+    /// The leading relay does not say that what it holds is still so.
+    AgesUnsaid = "ages-unsaid",
 }

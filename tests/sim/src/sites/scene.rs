@@ -12,7 +12,7 @@ use crate::rng::Rng;
 pub enum Class {
     /// A whole site goes off.
     F3,
-    /// All relays are killed: no STATE session anywhere for a minute.
+    /// All relays are killed, at once or one after the other: no STATE session anywhere for a while.
     F4,
     /// The daemon that holds the lease does not run for a while.
     F5,
@@ -126,8 +126,10 @@ pub enum Fault {
     Start(usize, bool),
     /// The witness is there or not, for one site or (`None`) at all.
     Witness(Option<usize>, bool),
-    /// No STATE session can be made.
+    /// All nodes that are relays are there, or their daemons are dead.
     Relays(bool),
+    /// The same of one of them, of a site.
+    Relay(usize, usize, bool),
     /// A site's endpoints are ready or not.
     Ready(usize, bool),
     /// It answers nobody although it says that it is ready.
@@ -138,7 +140,7 @@ pub enum Fault {
     Noise(bool),
     /// A site's daemon does not run; its kernel does.
     Pause(usize, bool),
-    /// A site's relay is another one, which speaks up to this version.
+    /// A site's relays are other ones, which speak up to this version.
     Upgrade(usize, u8),
 }
 
@@ -230,6 +232,15 @@ impl Scene {
                 others().for_each(|o| cut(a, o, Loss::None).into_iter().for_each(|f| put(heal, f)));
                 put(heal, Fault::Witness(Some(a), true));
                 put(heal, Fault::Start(a, false));
+            }
+            Class::F4 if rng.chance(500) => {
+                // The one that leads, then the one that took over; they return in the other order, and the first takes its place again.
+                for site in 0..sites {
+                    let at = at + rng.below(3 * SEC);
+                    let turns = [(0, 0, false), (20, 1, false), (50, 1, true), (70, 0, true)];
+                    turns.into_iter().for_each(|(s, relay, there)| put(at + s * SEC, Fault::Relay(site, relay, there)));
+                }
+                scene.end = at + 100 * SEC;
             }
             Class::F4 => {
                 put(at, Fault::Relays(false));

@@ -1,5 +1,6 @@
 //! The world: sites, links, streams, a lease, and time.
 
+mod feed;
 mod mail;
 mod net;
 mod pause;
@@ -9,23 +10,24 @@ mod version;
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use bascule_core::site::policy::facts::Observed;
-
 use super::authority::Authority;
 use super::check::{Checker, Truth};
 use super::host::Host;
 use super::link::{Buffer, Direction, MS, SEC, symmetric};
 use super::mutant::Mutant;
+use super::node::NODES;
 use super::scene::{Class, START, Scene, THIS};
 use crate::clock::Clock;
 use crate::rng::Rng;
 use crate::violation::Violation;
 
-/// The world's own rhythm: local words, what the data path sees, leases.
+/// The world's own rhythm: local words, leases.
 const TICK: u64 = 100 * MS;
+/// What the data path sees is read so often: `handshakes::LOOK`.
+const LOOK: u64 = 250 * MS;
 /// A stream over a cut link breaks after so long (TCP_USER_TIMEOUT as the driver will set it).
 const PATIENCE: u64 = 15 * SEC;
-/// New connections a second to a service at each site.
+/// New connections a second to a service at each node.
 const CONNECTIONS: f64 = 50.0;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,12 +44,16 @@ enum Event {
         from: usize,
         bytes: Vec<u8>,
     },
+    /// The call of a relay.
     Connected {
-        a: usize,
-        b: usize,
+        from: usize,
+        node: usize,
+        to: usize,
     },
+    /// A relay has no session with a site.
     Refused {
         from: usize,
+        node: usize,
         to: usize,
     },
     /// Something between a site and the authority.
@@ -55,6 +61,22 @@ enum Event {
         site: usize,
         number: u64,
     },
+    /// Something between two nodes of a site.
+    Word {
+        site: usize,
+        number: u64,
+    },
+}
+
+/// A session of two sites.
+#[derive(Debug)]
+struct Session {
+    conn: u64,
+    since: u64,
+    /// When the last message of each direction arrives.
+    last: [u64; 2],
+    /// Which nodes' relays have it, at the site of the lower number first.
+    ends: [usize; 2],
 }
 
 /// What a run showed.
@@ -83,11 +105,10 @@ pub struct World {
     buffers: BTreeMap<(usize, usize), Buffer>,
     queue: BinaryHeap<std::cmp::Reverse<(u64, u64, Event)>>,
     order: u64,
-    /// Sessions: their number, since when, and when the last message of each direction arrives.
-    streams: BTreeMap<(usize, usize), (u64, u64, [u64; 2])>,
+    streams: BTreeMap<(usize, usize), Session>,
     /// What waits for a cut link, in order.
     held: Vec<(usize, usize, Vec<u8>)>,
-    relays: bool,
+    feed: feed::Feed,
     witness: Vec<bool>,
     authority: Authority,
     /// What is on its way between sites and the authority.
@@ -102,8 +123,8 @@ pub struct World {
     waiting: Vec<Vec<Event>>,
     rng: Rng,
     checker: Checker,
-    fails: BTreeMap<(usize, usize), Observed>,
-    disks: Vec<u64>,
+    /// Incarnations on the disks of sites that are off.
+    disks: Vec<[u64; NODES]>,
     starts: u64,
     deltas: u64,
     /// A message of a later version than its reader speaks was sent.
@@ -138,7 +159,7 @@ impl World {
             order: 0,
             streams: BTreeMap::new(),
             held: Vec::new(),
-            relays: true,
+            feed: feed::Feed::new(scene.seed),
             witness: vec![true; n],
             authority: Authority::new(scene.seed.is_multiple_of(2)),
             mail: BTreeMap::new(),
@@ -157,8 +178,7 @@ impl World {
             waiting: (0..n).map(|_| Vec::new()).collect(),
             rng,
             checker: Checker::default(),
-            fails: BTreeMap::new(),
-            disks: vec![0; n],
+            disks: vec![[0; NODES]; n],
             starts: 0,
             deltas: 0,
             foreign: None,
@@ -180,22 +200,24 @@ impl World {
         let instance = self.starts << 8 | site as u64;
         let newest = if self.scene.class == Class::F32 { THIS - 1 } else { THIS };
         let about = (clock, instance, self.disks[site], newest);
-        let mut host = Host::new(site, self.scene.sites, about, self.now, self.mutant);
+        let mut host = Host::new((site, self.scene.sites), about, self.now, self.mutant, self.trace);
         host.frozen = self.scene.policy_off && self.now >= START;
         self.hosts[site] = Some(host);
         self.watching[site] = false;
         self.truth.alive[site] = true;
         self.said[site] = self.now;
+        (0..NODES).for_each(|node| self.rise(site, node));
     }
 
     /// Runs to the end or to the first violation.
     pub fn run(mut self) -> Outcome {
-        let (mut events, mut tick, mut next_fault, mut violation) = (0, 0, 0, None);
+        let (mut events, mut tick, mut read, mut next_fault, mut violation) = (0, 0, LOOK, 0, None);
         while self.now < self.scene.end && violation.is_none() {
             let fault = self.scene.faults.get(next_fault).map(|(at, _)| *at);
             let timers = self.due.iter().flatten().copied().min();
             let arrival = self.queue.peek().map(|r| r.0.0);
-            let next = [fault, timers, arrival, Some(tick)].into_iter().flatten().min().unwrap_or(self.scene.end);
+            let next =
+                [fault, timers, arrival, Some(tick), Some(read)].into_iter().flatten().min().unwrap_or(self.scene.end);
             self.now = self.now.max(next);
             events += 1;
             while let Some((_, fault)) = self.scene.faults.get(next_fault).filter(|(at, _)| *at <= self.now).copied() {
@@ -208,6 +230,11 @@ impl World {
                 self.deliver(event);
             }
             self.expire();
+            if self.now >= read {
+                self.observe();
+                self.touched.fill(true);
+                read += LOOK;
+            }
             if self.now >= tick {
                 self.tick(tick);
                 self.touched.fill(true);
@@ -217,7 +244,7 @@ impl World {
             violation = self.look(tick == self.now + TICK).err();
         }
         let violation = violation.or_else(|| self.checker.end(&self.scene, &self.hosts).err());
-        let written: u64 = self.hosts.iter().flatten().map(|h| h.written).sum();
+        let written: u64 = self.hosts.iter().flatten().map(Host::written).sum();
         let tables = written.saturating_sub(self.checker.tables.unwrap_or(written));
         Outcome { violation, events, longest: self.checker.longest, tables }
     }
@@ -247,7 +274,7 @@ impl World {
         }
         self.checker.look(&self.scene, &self.truth, &self.hosts, moves, self.now)?;
         if ticked {
-            let sessions = self.streams.iter().map(|(pair, (_, since, _))| (*pair, *since)).collect();
+            let sessions = self.streams.iter().map(|(pair, stream)| (*pair, (stream.since, stream.ends))).collect();
             self.checker.records(&self.hosts, &sessions, &self.said, self.now)?;
         }
         Ok(())

@@ -25,7 +25,7 @@ impl World {
     }
 
     fn send(&mut self, site: usize, letter: Letter) {
-        let Some(life) = self.hosts[site].as_ref().map(|host| host.state.own().instance) else { return };
+        let Some(life) = self.hosts[site].as_ref().map(|host| host.life) else { return };
         self.order += 1;
         let (number, wait) = (self.order, self.rng.between(1, 20) * MS);
         let _new = self.mail.insert(number, (life, letter));
@@ -40,7 +40,7 @@ impl World {
             return;
         }
         let now = self.now;
-        let Some(host) = self.hosts[site].as_mut().filter(|host| host.state.own().instance == life) else { return };
+        let Some(host) = self.hosts[site].as_mut().filter(|host| host.life == life) else { return };
         let at = host.at(now);
         self.touched[site] = true;
         match letter {

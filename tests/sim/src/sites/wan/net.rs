@@ -6,7 +6,7 @@ use super::super::host::{Host, Out, id};
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
 use super::super::scene::Class;
-use super::{Event, World};
+use super::{Event, PATIENCE, Session, World};
 
 impl World {
     pub(super) fn deliver(&mut self, event: Event) {
@@ -25,55 +25,72 @@ impl World {
             Event::Stream { conn, to, from, bytes } => {
                 self.touched[to] = true;
                 let pair = (to.min(from), to.max(from));
-                if self.streams.get(&pair).is_some_and(|s| s.0 == conn)
+                if let Some(stream) = self.streams.get(&pair).filter(|stream| stream.conn == conn)
                     && let Some(host) = &mut self.hosts[to]
                 {
-                    let at = host.at(now);
-                    host.state.handle_bytes(id(from), &bytes, at);
-                }
-            }
-            Event::Connected { a, b } => {
-                let whole = self.relays && [a, b].iter().all(|site| self.running().any(|runs| runs == *site));
-                if !whole || self.truth.cut[a][b] || self.truth.cut[b][a] {
-                    self.refuse(a, b);
-                    self.refuse(b, a);
-                    return;
-                }
-                if self.streams.contains_key(&(a, b)) {
-                    return;
-                }
-                self.order += 1;
-                let _new = self.streams.insert((a, b), (self.order, now, [now; 2]));
-                for (site, other) in [(a, b), (b, a)] {
-                    self.touched[site] = true;
-                    if let Some(host) = &mut self.hosts[site] {
-                        let at = host.at(now);
-                        host.state.handle_connected(id(other), at);
+                    let (node, at) = (stream.ends[usize::from(to > from)], host.at(now));
+                    if let Some(state) = host.tell(node) {
+                        state.handle_bytes(id(from), &bytes, at);
                     }
                 }
             }
-            Event::Refused { from, to } => self.refuse(from, to),
+            Event::Connected { from, node, to } => self.connected(from, node, to),
+            Event::Refused { from, node, to } => self.refuse(from, node, to),
             Event::Mail { site, number } => self.letter(site, number),
+            Event::Word { site, number } => self.word(site, number),
         }
     }
 
-    fn refuse(&mut self, from: usize, to: usize) {
-        if self.streams.contains_key(&(from.min(to), from.max(to))) {
+    /// A call arrives. A relay that does not speak for its site sends it on to the one that does; a site that has a session with another relay
+    /// of the caller's site keeps that.
+    fn connected(&mut self, from: usize, node: usize, to: usize) {
+        let now = self.now;
+        let speaks = |site: usize| self.hosts[site].as_ref().filter(|_| !self.paused[site])?.speaker();
+        let calls = speaks(from).and_then(|_| self.hosts[from].as_ref()?.state(node)).map(|_| node);
+        let (pair, cut) = ((from.min(to), from.max(to)), self.truth.cut[from][to] || self.truth.cut[to][from]);
+        let (Some(calls), Some(answers), false) = (calls, speaks(to), cut) else { return self.refuse(from, node, to) };
+        let side = usize::from(from > to);
+        if let Some(stream) = self.streams.get(&pair) {
+            if stream.ends[side] != calls {
+                self.refuse(from, node, to);
+            }
+            return;
+        }
+        let ends = if side == 0 { [calls, answers] } else { [answers, calls] };
+        self.order += 1;
+        let _new = self.streams.insert(pair, Session { conn: self.order, since: now, last: [now; 2], ends });
+        for (site, node, other) in [(pair.0, ends[0], pair.1), (pair.1, ends[1], pair.0)] {
+            self.touched[site] = true;
+            if let Some(host) = &mut self.hosts[site] {
+                let at = host.at(now);
+                if let Some(state) = host.tell(node) {
+                    state.handle_connected(id(other), at);
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, from: usize, node: usize, to: usize) {
+        let (pair, side) = ((from.min(to), from.max(to)), usize::from(from > to));
+        if self.streams.get(&pair).is_some_and(|stream| stream.ends[side] == node) {
             return;
         }
         let now = self.now;
         self.touched[from] = true;
         if let Some(host) = &mut self.hosts[from] {
             let at = host.at(now);
-            host.state.handle_disconnected(id(to), at);
+            if let Some(state) = host.tell(node) {
+                state.handle_disconnected(id(to), at);
+            }
         }
     }
 
     pub(super) fn disconnect(&mut self, a: usize, b: usize) {
-        self.held.retain(|(from, to, _)| (from.min(to), from.max(to)) != (&a.min(b), &a.max(b)));
-        if self.streams.remove(&(a.min(b), a.max(b))).is_some() {
-            self.refuse(a, b);
-            self.refuse(b, a);
+        let (a, b) = (a.min(b), a.max(b));
+        self.held.retain(|(from, to, _)| (from.min(to), from.max(to)) != (&a, &b));
+        if let Some(stream) = self.streams.remove(&(a, b)) {
+            self.refuse(a, stream.ends[0], b);
+            self.refuse(b, stream.ends[1], a);
         }
     }
 
@@ -110,19 +127,42 @@ impl World {
                 }
                 self.put(now + wait, Event::Datagram { to, from: site, flow, bytes });
             }
-            Out::Stream(to, bytes) => self.stream(site, to, bytes),
-            Out::Dial(to) => {
-                let wait = self.delay[site][to] * self.slower * 3;
-                let (a, b) = (site.min(to), site.max(to));
-                self.put(now + wait, Event::Connected { a, b });
-            }
-            Out::Close(to) => {
-                if self.streams.remove(&(site.min(to), site.max(to))).is_some() {
-                    let wait = self.delay[site][to];
-                    self.put(now + wait, Event::Refused { from: to, to: site });
+            Out::Stream { node, to, bytes } => {
+                if self.ends_at(site, node, to) {
+                    self.stream(site, to, bytes);
                 }
             }
+            Out::Dial { node, to } => {
+                let wait = self.delay[site][to] * self.slower * 3;
+                self.put(now + wait, Event::Connected { from: site, node, to });
+            }
+            Out::Close { node, to } => self.hang_up(site, node, to),
+            Out::Ends(node) => {
+                (0..self.scene.sites).filter(|to| *to != site).for_each(|to| self.hang_up(site, node, to));
+            }
+            Out::Tell(node, word) => self.tell_nodes(site, node, &word),
+            Out::Say(node, word) => self.tell_relays(site, node, &word),
             Out::Ask(id, request) => self.ask(site, id, request),
+        }
+    }
+
+    /// The session of two sites, if there is one, is that of this relay.
+    fn ends_at(&self, site: usize, node: usize, to: usize) -> bool {
+        let stream = self.streams.get(&(site.min(to), site.max(to)));
+        stream.is_some_and(|stream| stream.ends[usize::from(site > to)] == node)
+    }
+
+    /// A relay closes its session with a site, which hears it.
+    pub(super) fn hang_up(&mut self, site: usize, node: usize, to: usize) {
+        if !self.ends_at(site, node, to) {
+            return;
+        }
+        let pair = (site.min(to), site.max(to));
+        self.held.retain(|(from, to, _)| (*from.min(to), *from.max(to)) != pair);
+        if let Some(stream) = self.streams.remove(&pair) {
+            let cut = self.truth.cut[site][to] || self.truth.cut[to][site];
+            let (wait, node) = (if cut { PATIENCE } else { self.delay[site][to] }, stream.ends[usize::from(to > site)]);
+            self.put(self.now + wait, Event::Refused { from: to, node, to: site });
         }
     }
 
@@ -160,7 +200,7 @@ impl World {
         // A lost segment is sent again: the stream stalls, in order.
         let stall = if self.links[site][to].loses(self.now) { 200 * MS } else { 0 };
         let wait = self.delay[a][b] * self.slower + self.buffered(site, to) + stall;
-        let Some((conn, _, last)) = self.streams.get_mut(&(a, b)) else { return };
+        let Some(Session { conn, last, .. }) = self.streams.get_mut(&(a, b)) else { return };
         if cut {
             // Sent again until it arrives or the session breaks.
             return self.held.push((site, to, bytes));

@@ -15,6 +15,9 @@ impl World {
         for event in std::mem::take(&mut self.waiting[site]) {
             self.deliver(event);
         }
+        if let Some(host) = &mut self.hosts[site] {
+            host.woke = self.now;
+        }
         self.touched[site] = true;
     }
 
@@ -22,7 +25,7 @@ impl World {
     pub(super) fn arrived(&mut self, event: Event) -> Option<Event> {
         let (to, datagram) = match &event {
             Event::Datagram { to, .. } => (*to, true),
-            Event::Stream { to, .. } | Event::Refused { from: to, .. } => (*to, false),
+            Event::Stream { to, .. } | Event::Refused { from: to, .. } | Event::Word { site: to, .. } => (*to, false),
             // Who greets must run: looked at there.
             Event::Connected { .. } => return Some(event),
             Event::Mail { site, number } if self.is_answer(*number) => (*site, false),

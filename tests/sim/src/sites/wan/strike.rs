@@ -1,6 +1,7 @@
 //! A fault strikes.
 
 use super::super::link::Loss;
+use super::super::node::{NODES, RELAYS};
 use super::super::scene::Fault;
 use super::{Event, PATIENCE, World};
 
@@ -16,10 +17,8 @@ impl World {
                     self.truth.cut[from][to] = cut;
                     self.truth.changed = now;
                     // What waited in the stream goes on, or will break.
-                    for ((a, b), stream) in &mut self.streams {
-                        if (*a, *b) == (from.min(to), from.max(to)) {
-                            stream.1 = now;
-                        }
+                    if let Some(stream) = self.streams.get_mut(&(from.min(to), from.max(to))) {
+                        stream.since = now;
                     }
                     for (from, to, bytes) in std::mem::take(&mut self.held) {
                         self.stream(from, to, bytes);
@@ -30,22 +29,23 @@ impl World {
             Fault::Buffer(from, to, buffer) => drop(self.buffers.insert((from, to), buffer)),
             Fault::Kill(site) => {
                 if let Some(host) = self.hosts[site].take() {
-                    self.disks[site] = host.persisted;
+                    self.disks[site] = core::array::from_fn(|node| host.nodes[node].persisted);
                 }
+                self.unheard(site, None);
                 self.truth.alive[site] = false;
                 self.truth.changed = now;
                 let gone: Vec<_> = self.streams.keys().filter(|(a, b)| *a == site || *b == site).copied().collect();
                 for (a, b) in gone {
-                    let _gone = self.streams.remove(&(a, b));
-                    let other = if a == site { b } else { a };
+                    let Some(stream) = self.streams.remove(&(a, b)) else { continue };
+                    let (other, node) = if a == site { (b, stream.ends[1]) } else { (a, stream.ends[0]) };
                     // A dead process's kernel says so, where the link lets it.
                     let wait = if self.truth.cut[site][other] { PATIENCE } else { self.delay[site][other] };
-                    self.put(now + wait, Event::Refused { from: other, to: site });
+                    self.put(now + wait, Event::Refused { from: other, node, to: site });
                 }
             }
             Fault::Start(site, wiped) => {
                 if wiped {
-                    self.disks[site] = 0;
+                    self.disks[site] = [0; NODES];
                 }
                 self.start(site);
                 self.truth.changed = now;
@@ -55,13 +55,11 @@ impl World {
                 None => self.witness.iter_mut().for_each(|w| *w = there),
             },
             Fault::Relays(there) => {
-                self.relays = there;
-                if !there {
-                    for (a, b) in self.streams.keys().copied().collect::<Vec<_>>() {
-                        self.disconnect(a, b);
-                    }
-                }
+                let all = (0..self.scene.sites).flat_map(|site| RELAYS.map(move |node| (site, node)));
+                all.for_each(|(site, node)| if there { self.rise(site, node) } else { self.fall(site, node) });
             }
+            Fault::Relay(site, node, true) => self.rise(site, node),
+            Fault::Relay(site, node, false) => self.fall(site, node),
             Fault::Ready(site, ready) => {
                 self.truth.ready[site] = ready;
                 self.truth.changed = now;

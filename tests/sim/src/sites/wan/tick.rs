@@ -1,12 +1,10 @@
-//! The world's own rhythm: streams over cut links break, what the data path sees, who is asked about others, leases.
+//! The world's own rhythm: streams over cut links break, what the data path sees, leases.
 
-use bascule_core::site::path::io::Carriage;
-
-use super::super::host::{LOCAL, SPREAD, id};
+use super::super::host::SPREAD;
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
 use super::super::scene::START;
-use super::{CONNECTIONS, PATIENCE, World};
+use super::{CONNECTIONS, LOOK, PATIENCE, World};
 
 impl World {
     pub(super) fn tick(&mut self, tick: u64) {
@@ -18,8 +16,8 @@ impl World {
         let dead: Vec<_> = self
             .streams
             .iter()
-            .filter(|((a, b), (_, since, _))| {
-                (self.truth.cut[*a][*b] || self.truth.cut[*b][*a]) && now - since >= PATIENCE
+            .filter(|((a, b), stream)| {
+                (self.truth.cut[*a][*b] || self.truth.cut[*b][*a]) && now - stream.since >= PATIENCE
             })
             .map(|(pair, _)| *pair)
             .collect();
@@ -31,10 +29,6 @@ impl World {
                     host.refresh(now);
                 }
             }
-        }
-        if tick.is_multiple_of(SEC) {
-            self.observe();
-            self.others();
         }
         self.authority(tick);
     }
@@ -56,44 +50,16 @@ impl World {
         whole && self.majority(site)
     }
 
-    /// Ten seconds of handshakes, in the proportions of the tables in force.
-    fn observe(&mut self) {
-        let sites = self.scene.sites;
+    /// What the data path of each node sees of handshakes, by its tables in force.
+    pub(super) fn observe(&mut self) {
+        let (sites, now) = (self.scene.sites, self.now);
         for site in self.running() {
-            for other in 0..sites {
-                let serves = self.truth.serves(site, other);
-                let Some(host) = &mut self.hosts[site] else { continue };
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most fifty")]
-                let new = (host.share(SPREAD, other) * CONNECTIONS) as u32;
-                let seen = self.fails.entry((site, other)).or_default();
-                let decay = |n: u32| n - n.div_ceil(10);
-                seen.handshakes = decay(seen.handshakes) + new;
-                seen.failed = decay(seen.failed) + if serves { 0 } else { new };
-                // Each site has a part of the flows of the service by weight, and nothing fails by chance.
-                seen.compared = true;
-                host.observe(other, SPREAD, *seen, self.now);
-                host.observe(other, LOCAL, *seen, self.now);
-            }
-        }
-    }
-
-    /// Who has a session with others asks them for what it does not reach.
-    fn others(&mut self) {
-        for site in self.running() {
-            for lost in (0..self.scene.sites).filter(|o| *o != site) {
-                let helpers = (0..self.scene.sites).filter(|h| *h != site && *h != lost);
-                let answers: Vec<bool> = helpers
-                    .filter(|h| self.streams.contains_key(&(site.min(*h), site.max(*h))))
-                    .filter(|h| !self.paused[*h])
-                    .filter_map(|h| {
-                        let path = self.hosts[h].as_ref()?.paths.get(&lost)?;
-                        Some(path.status().carriage == Carriage::Up)
-                    })
-                    .collect();
-                let reach = (!answers.is_empty()).then(|| answers.contains(&true));
-                if let Some(host) = &mut self.hosts[site] {
-                    host.policy.handle_others(id(lost), reach);
-                }
+            let serves: Vec<bool> = (0..sites).map(|other| self.truth.serves(site, other)).collect();
+            let Some(host) = &mut self.hosts[site] else { continue };
+            for node in host.running().map(|(node, ..)| node).collect::<Vec<_>>() {
+                let new = CONNECTIONS * LOOK as f64 / SEC as f64;
+                let sent: Vec<f64> = (0..sites).map(|other| host.nodes[node].share(SPREAD, other) * new).collect();
+                host.observe(node, &sent, &serves, now);
             }
         }
     }

@@ -7,20 +7,19 @@ use bascule_core::site::state::record::{Key, Record};
 use bascule_core::site::state::version::Speaks;
 
 use super::super::mutant::Mutant;
+use super::super::node::RELAYS;
 use super::super::scene::THIS;
 use super::World;
 
 impl World {
+    /// All relays of a site are other ones from now on.
     pub(super) fn upgrade(&mut self, site: usize, newest: u8) {
-        for other in (0..self.scene.sites).filter(|other| *other != site) {
-            self.disconnect(site, other);
-        }
-        self.starts += 1;
-        let (instance, now) = (self.starts << 8 | site as u64, self.now);
         if let Some(host) = &mut self.hosts[site] {
-            host.upgrade(instance, newest, now);
+            host.newest = newest;
         }
-        self.said[site] = now;
+        RELAYS.for_each(|node| self.fall(site, node));
+        RELAYS.for_each(|node| self.rise(site, node));
+        self.said[site] = self.now;
     }
 
     /// What the versions of two relays make of a message: what the next one adds, which those before it must leave out.
