@@ -17,6 +17,9 @@ use crate::net::netlink::TcEvents;
 const LOOK: Duration = Duration::from_secs(1);
 /// Changes of filters within this time are one; also what a tool that fights for the link can make us do.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Looks after one that could not put the fence on again, [`SETTLE`] apart, before the node is told. A tcx link whose pin went is taken down a
+/// moment later by a worker of the kernel: until then its program still judges, and cannot be put there twice (EEXIST).
+const AGAIN: u32 = 5;
 /// From one line about a healed fence to the next: between them they are counted.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -75,6 +78,22 @@ impl Said {
     }
 }
 
+/// A look, and what further ones made of what it could not heal.
+fn look(guard: &mut FenceGuard) -> Look {
+    let mut all = guard.look();
+    for _ in 0..AGAIN {
+        if all.found.iter().all(|found| found.healed.is_ok()) {
+            break;
+        }
+        std::thread::sleep(SETTLE);
+        let next = guard.look();
+        all.found.retain(|found| found.healed.is_ok());
+        all.found.extend(next.found);
+        all.unseen = all.unseen.or(next.unseen);
+    }
+    all
+}
+
 struct Watch {
     world: WorldSender,
     metrics: Metrics,
@@ -93,7 +112,7 @@ impl Watch {
                 () = tokio::time::sleep(LOOK) => {}
             }
             let looked = tokio::task::spawn_blocking(move || {
-                let look = guard.look();
+                let look = look(&mut guard);
                 (guard, look)
             });
             // A panic in there has been logged; without a guard the fence is as good as it was before there was one.

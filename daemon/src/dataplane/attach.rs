@@ -141,7 +141,8 @@ pub(super) fn put_tcx(
 
 /// Sees to the clsact qdisc of the link, and notes when it is our making.
 pub(super) fn mark_qdisc(dir: &Path, link: &LinkFacts) -> Result<(), FenceError> {
-    if clsact::ensure_qdisc(&link.name).map_err(FenceError::attach(&link.name, "adding the clsact qdisc"))? {
+    let made = clsact::ensure_qdisc(&link.name, link.ifindex);
+    if made.map_err(FenceError::attach(&link.name, "adding the clsact qdisc"))? {
         let mark = qdisc_mark(dir, link.ifindex);
         if let Err(e) = std::fs::create_dir(&mark)
             && e.kind() != std::io::ErrorKind::AlreadyExists

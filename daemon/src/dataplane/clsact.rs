@@ -15,10 +15,13 @@ use rtnetlink::packet_route::tc::{TcHandle as Handle, TcMessage};
 use super::rtnl::{dump_raw, request};
 
 /// Fields of `tcmsg` and its length, bytes (linux/rtnetlink.h).
+const TCM_IFINDEX: usize = 4;
 const TCM_HANDLE: usize = 8;
+const TCM_PARENT: usize = 12;
 const TCM_INFO: usize = 16;
 const TCM_LENGTH: usize = 20;
 /// Attributes of linux/rtnetlink.h and linux/pkt_cls.h.
+const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_ID: u16 = 11;
 /// Without the flags for nesting and byte order (linux/netlink.h).
@@ -41,12 +44,29 @@ pub(super) const FENCE: Seat = Seat { handle: TcHandle::new(0, 0xba5c), first: 1
 pub(super) const FORWARD: Seat = Seat { handle: TcHandle::new(0, 0xba5d), first: 9, last: 16 };
 
 /// Adds the qdisc if there is none. True: we made it.
-pub(super) fn ensure_qdisc(link: &str) -> Result<bool, TcError> {
+///
+/// # Errors
+/// Also when an `ingress` qdisc has its place: the kernel would take filters for the way out all the same, and ask them about what comes in.
+pub(super) fn ensure_qdisc(link: &str, ifindex: u32) -> Result<bool, TcError> {
     match qdisc_add_clsact(link) {
         Ok(()) => Ok(true),
-        Err(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(TcError::NetlinkError(e)) if e.raw_os_error() == Some(libc::EEXIST) => match is_clsact(ifindex)? {
+            true => Ok(false),
+            false => Err(TcError::IoError(io::Error::other("an ingress qdisc, which has no way out, is in its place"))),
+        },
         Err(e) => Err(e),
     }
+}
+
+/// Is it clsact what stands in its place on the link? An `ingress` qdisc has the same handle and parent.
+fn is_clsact(ifindex: u32) -> io::Result<bool> {
+    let all = dump_raw(RouteNetlinkMessage::GetQueueDiscipline(message(ifindex, Handle::UNSPEC, Handle::UNSPEC)?))?;
+    Ok(all.iter().any(|payload| {
+        let there = word(payload, TCM_IFINDEX) == Some(ifindex);
+        let placed = word(payload, TCM_PARENT) == Some(u32::from(Handle::CLSACT));
+        let kind = attribute(payload.get(TCM_LENGTH..).unwrap_or_default(), TCA_KIND);
+        there && placed && kind == Some(b"clsact\0")
+    }))
 }
 
 /// Puts the program into the qdisc: in place of our filter of a former run (without a gap), else as a new filter.
@@ -103,6 +123,9 @@ pub(super) fn detach(link: &str, direction: TcAttachType, program: &str) -> Resu
 /// # Errors
 /// When the kernel does not tell.
 pub(super) fn stands(ifindex: u32, direction: TcAttachType, seat: Seat, program: u32) -> io::Result<bool> {
+    if !is_clsact(ifindex)? {
+        return Ok(false);
+    }
     let minor = if direction == TcAttachType::Egress { Handle::MIN_EGRESS } else { Handle::MIN_INGRESS };
     let parent = Handle { major: Handle::CLSACT.major, minor };
     let dump = RouteNetlinkMessage::GetTrafficFilter(message(ifindex, Handle::UNSPEC, parent)?);
@@ -116,8 +139,7 @@ pub(super) fn stands(ifindex: u32, direction: TcAttachType, seat: Seat, program:
 
 /// Reads `tcmsg` (linux/rtnetlink.h) and the two attributes that are needed: what hangs beside ours in a chain may be anything.
 fn is_ours(payload: &[u8], seat: Seat, program: u32) -> bool {
-    let word = |at: usize| payload.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
-    let (handle, info) = (word(TCM_HANDLE), word(TCM_INFO));
+    let (handle, info) = (word(payload, TCM_HANDLE), word(payload, TCM_INFO));
     // The priority is the upper half of `tcm_info`.
     let priority = info.and_then(|info| u16::try_from(info >> 16).ok());
     let seated =
@@ -126,6 +148,10 @@ fn is_ours(payload: &[u8], seat: Seat, program: u32) -> bool {
         .and_then(|options| attribute(options, TCA_BPF_ID))
         .and_then(|id| id.try_into().ok().map(u32::from_ne_bytes));
     seated && id == Some(program)
+}
+
+fn word(payload: &[u8], at: usize) -> Option<u32> {
+    payload.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes)
 }
 
 /// The value of the first attribute of a kind (`rtattr` of linux/rtnetlink.h), before any damaged one.

@@ -3,13 +3,18 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use aya::programs::{SchedClassifier, TcAttachType};
 use bascule::dataplane::{Attach, AttachKind, CleanReport, Fence, FenceError, FenceOptions, clean};
 use bascule_ebpf_common::DropReason;
+use bascule_lab::wait_for;
 use bascule_suite::fence::frames::ipv4;
 use bascule_suite::fence::{Ground, Wire};
+
+/// How long anything may take that must happen, on a busy machine.
+const SOON: Duration = Duration::from_secs(15);
 
 /// A veth pair `va`-`vb` in the ground's namespace; the index of `va`.
 fn veth(ground: &Ground) -> Result<u32> {
@@ -146,10 +151,13 @@ fn a_guard_puts_back_what_was_detached_and_nothing_that_was_taken_off_by_us() {
         let mut fence = ground.fence()?;
         let mut guard = fence.guard()?;
         fence.attach(a, Attach::Tcx)?;
-        // The pin is what holds the link.
+        // The pin is what holds the link. The kernel takes it down a moment later; until then it judges, and the program cannot be put there twice.
         fs::remove_file(fence.pin_dir().join(format!("link-{a}-ingress")))?;
-        let found = guard.look().found;
-        assert!(matches!(&found[..], [one] if one.healed.is_ok() && one.missing == ["ingress"]), "{found:?}");
+        wait_for(SOON, "the fence to stand again", || {
+            let found = guard.look().found;
+            assert!(matches!(&found[..], [one] if one.missing == ["ingress"]), "{found:?}");
+            found[0].healed.is_ok().then_some(())
+        })?;
         assert!(guard.look().found.is_empty());
         fence.detach(a)?;
         assert!(guard.look().found.is_empty());

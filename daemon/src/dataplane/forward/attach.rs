@@ -203,7 +203,7 @@ impl Forward {
             return Err(FenceError::OneInstance { link: link.name.clone() }.into());
         }
         let wrap = |what| FenceError::attach(&link.name, what);
-        if clsact::ensure_qdisc(&link.name).map_err(wrap("adding the clsact qdisc"))?
+        if clsact::ensure_qdisc(&link.name, link.ifindex).map_err(wrap("adding the clsact qdisc"))?
             && let Some(dir) = self.root.parent()
         {
             // The fence's mark: whoever of the two is last takes the qdisc away.

@@ -291,7 +291,7 @@ impl Host {
         let Some(daemon) = &mut self.nodes[node].daemon else { return };
         daemon.touched = true;
         match word {
-            Word::Beat { leads } => daemon.join.handle_beat(NAMES[from], leads, at),
+            Word::Beat(beat) => daemon.join.handle_beat(NAMES[from], beat, at),
             Word::Fact(fact) => daemon.join.handle_fact(Source::Relay(NAMES[from]), fact, at),
             Word::Said(counts) => {
                 let _unwanted = daemon.join.handle_said(NAMES[from], &counts, at);
@@ -299,12 +299,21 @@ impl Host {
         }
     }
 
+    /// Nobody serves where a node heard a relay.
+    pub(super) fn refused(&mut self, node: usize, relay: usize, now: u64) {
+        let at = self.at(now);
+        if let Some(daemon) = &mut self.nodes[node].daemon {
+            daemon.touched = true;
+            daemon.join.handle_gone(NAMES[relay], at);
+        }
+    }
+
     /// All that a relay tells a node that listens from now on.
     pub(super) fn greeting(&self, relay: usize, now: u64) -> Vec<Word> {
         let Some(daemon) = &self.nodes[relay].daemon else { return Vec::new() };
-        let leads = daemon.state.is_some();
-        let facts = daemon.join.facts(self.at(now)).into_iter().filter(|_| leads);
-        [Word::Beat { leads }].into_iter().chain(facts.map(Word::Fact)).collect()
+        let says = daemon.says;
+        let facts = daemon.join.facts(self.at(now)).into_iter().filter(|_| says.leads);
+        [Word::Beat(says)].into_iter().chain(facts.map(Word::Fact)).collect()
     }
 
     /// How much the way to a site counts, as the policy is told; `None`: it has none to it.

@@ -14,6 +14,7 @@ use bascule_core::site::demand::Count;
 use bascule_core::site::handshakes::{ANSWER, Totals};
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Capacity, Config, Fact, Local};
+use bascule_core::site::lead::Beat;
 use bascule_core::site::policy::io::{Config as PolicyConfig, Failback, Mode, ServicePolicy};
 use bascule_core::site::state::io::{self as state, Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
@@ -40,7 +41,7 @@ const BROUGHT: u64 = 100;
 /// What a relay says to the nodes of its site, and they to it.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Word {
-    Beat { leads: bool },
+    Beat(Beat),
     Fact(Fact),
     Said(Vec<Count>),
 }
@@ -72,6 +73,8 @@ pub(super) struct Daemon {
     pub(super) join: Join,
     /// The relay of this node, while it speaks for the site.
     pub(super) state: Option<State>,
+    /// What that says of itself.
+    pub(super) says: Beat,
     /// Processes of it so far.
     pub(super) processes: u64,
     /// What this site writes, for a relay that begins to speak.
@@ -112,6 +115,7 @@ impl Daemon {
             life,
             join: Join::new(config(site, sites, number), at),
             state: None,
+            says: Beat::default(),
             processes: 0,
             records: BTreeMap::new(),
             beat_at: relay.then_some(at),

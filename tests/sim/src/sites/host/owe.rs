@@ -6,7 +6,7 @@ use bascule_core::election::lease::etcd::Request;
 use bascule_core::election::lease::{Condition, LeaseElector as _, Output, Standing};
 use bascule_core::site::SiteId;
 use bascule_core::site::join::io::{Action, Fact, Report, Source};
-use bascule_core::site::lead::BEAT;
+use bascule_core::site::lead::{BEAT, Beat};
 use bascule_core::site::path::Path;
 use bascule_core::site::path::io as path;
 use bascule_core::site::policy::io as policy;
@@ -58,7 +58,7 @@ impl Host {
                 {
                     daemon.beat_at = Some(at + BEAT);
                     daemon.touched = true;
-                    out.push(Out::Tell(node, Word::Beat { leads: daemon.state.is_some() }));
+                    out.push(Out::Tell(node, Word::Beat(daemon.says)));
                 }
             }
             while let Some(output) = self.elector.poll_output() {
@@ -135,7 +135,7 @@ impl Host {
                 self.table(node, service, generation, &slots, at);
                 self.log(out, || format!("{}: {service:?} {:?}", NAMES[node], self.nodes[node].shares.get(&service)));
             }
-            Action::Lead(leads) => self.lead(node, leads, at, out),
+            Action::Lead(says) => self.lead(node, says, at, out),
             Action::Write(key, body) => {
                 match body {
                     Some(body) => drop(daemon.records.insert(key, body)),
@@ -200,12 +200,17 @@ impl Host {
         }
     }
 
-    /// The relay of a node begins to speak for the site, as a new process with all that the site writes, or ends that.
-    fn lead(&mut self, node: usize, leads: bool, at: Instant, out: &mut Vec<Out>) {
+    /// The relay of a node says something else of itself: it begins to speak for the site, as a new process with all that the site writes, or ends
+    /// that.
+    fn lead(&mut self, node: usize, says: Beat, at: Instant, out: &mut Vec<Out>) {
         let (persisted, newest) = (self.nodes[node].persisted, self.newest);
         let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
+        daemon.says = says;
+        if says.leads == daemon.state.is_some() {
+            return out.push(Out::Tell(node, Word::Beat(says)));
+        }
         let before = daemon.state.take();
-        if leads {
+        if says.leads {
             daemon.processes += 1;
             let instance = daemon.life << 16 | daemon.processes;
             let config = state_config(self.site, self.sites, (instance, persisted, newest), self.mutant);
@@ -217,8 +222,8 @@ impl Host {
             self.retire(&before);
             out.push(Out::Ends(node));
         }
-        out.push(Out::Tell(node, Word::Beat { leads }));
-        self.log(out, || format!("{} {}", NAMES[node], if leads { "leads" } else { "does not lead" }));
+        out.push(Out::Tell(node, Word::Beat(says)));
+        self.log(out, || format!("{} {}", NAMES[node], if says.leads { "leads" } else { "does not lead" }));
     }
 
     /// What the elector owes, as the daemon carries it out: the deadline is the kernel's, who stands still or not.

@@ -1,6 +1,7 @@
 //! What goes between the nodes of a site: the words of relays, and what nodes say to them. Each node listens to each relay of its site over a
-//! connection of its own, which carries words in order, late by what a network within a site takes. A relay that dies ends it, and it is made
-//! anew within a second of the relay's return (`feed::listen` in `daemon/mesh`).
+//! connection of its own, which carries words in order, late by what a network within a site takes. A relay that dies ends it; where its host
+//! lives, who listens calls at once and is refused, and knows. It is made anew within a second of the relay's return (`feed::listen` in
+//! `daemon/mesh`).
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,17 @@ struct Parcel {
     ear: Ear,
     /// The processes of the relay and of the node.
     lives: [u64; 2],
-    word: Option<Word>,
-    up: bool,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// The connection is made.
+    Call,
+    Down(Word),
+    Up(Word),
+    /// Nobody serves there any more.
+    Refused,
 }
 
 /// The feeds of all sites. Their chances are their own: what happens between sites stays what a seed made of it.
@@ -56,15 +66,27 @@ impl World {
         let hears = others().filter(|other| RELAYS.contains(other)).map(|other| (site, other, node));
         for ear in heard.chain(hears) {
             let wait = self.feed.rng.between(MS, AGAIN);
-            self.parcel(ear, None, false, now + wait);
+            self.parcel(ear, What::Call, now + wait);
         }
     }
 
     /// The daemon of a node dies.
     pub(super) fn fall(&mut self, site: usize, node: usize) {
+        let listeners: Vec<(Ear, [u64; 2])> = (0..NODES)
+            .map(|listens| (site, node, listens))
+            .filter(|ear| self.feed.ears.contains_key(ear))
+            .filter_map(|ear| Some((ear, self.lives(ear)?)))
+            .collect();
         let Some(host) = &mut self.hosts[site] else { return };
         host.kill(node);
         self.touched[site] = true;
+        // Half of all deaths are those of a host, and nobody answers.
+        if self.feed.rng.chance(500) {
+            for (ear, lives) in listeners {
+                let late = self.feed.rng.between(WAY, 20 * WAY);
+                self.carry(ear, lives, What::Refused, self.now + late);
+            }
+        }
         self.unheard(site, Some(node));
         (0..self.scene.sites).filter(|to| *to != site).for_each(|to| self.hang_up(site, node, to));
     }
@@ -91,14 +113,20 @@ impl World {
         let last = &mut last[usize::from(up)];
         *last = (now + late).max(*last + 1);
         let at = *last;
-        self.parcel(ear, Some(word.clone()), up, at);
+        let word = word.clone();
+        self.parcel(ear, if up { What::Up(word) } else { What::Down(word) }, at);
     }
 
-    fn parcel(&mut self, ear: Ear, word: Option<Word>, up: bool, at: u64) {
-        let Some(lives) = self.lives(ear) else { return };
+    fn parcel(&mut self, ear: Ear, what: What, at: u64) {
+        if let Some(lives) = self.lives(ear) {
+            self.carry(ear, lives, what, at);
+        }
+    }
+
+    fn carry(&mut self, ear: Ear, lives: [u64; 2], what: What, at: u64) {
         self.order += 1;
         let (site, number) = (ear.0, self.order);
-        let _new = self.feed.under_way.insert(number, Parcel { ear, lives, word, up });
+        let _new = self.feed.under_way.insert(number, Parcel { ear, lives, what });
         self.put(at, Event::Word { site, number });
     }
 
@@ -111,21 +139,23 @@ impl World {
 
     /// It arrives, if it is for the process that it was sent to.
     pub(super) fn word(&mut self, site: usize, number: u64) {
-        let Some(Parcel { ear, lives, word, up }) = self.feed.under_way.remove(&number) else { return };
+        let Some(Parcel { ear, lives, what }) = self.feed.under_way.remove(&number) else { return };
         let (now, (_, relay, node)) = (self.now, ear);
-        if self.lives(ear) != Some(lives) {
-            return;
-        }
+        let living = self.lives(ear) == Some(lives);
         let Some(host) = &mut self.hosts[site] else { return };
-        self.touched[site] = true;
-        match word {
-            Some(word) if up => host.hear(relay, node, word, now),
-            Some(word) => host.hear(node, relay, word, now),
-            None => {
+        let life = |node: usize| host.nodes[node].daemon.as_ref().map(|daemon| daemon.life);
+        let refused = life(relay).is_none() && life(node) == Some(lives[1]);
+        match what {
+            What::Refused if refused => host.refused(node, relay, now),
+            What::Up(word) if living => host.hear(relay, node, word, now),
+            What::Down(word) if living => host.hear(node, relay, word, now),
+            What::Call if living => {
                 let all = host.greeting(relay, now);
                 let _new = self.feed.ears.insert(ear, [now; 2]);
                 all.iter().for_each(|word| self.pass(ear, word, false));
             }
+            What::Refused | What::Up(_) | What::Down(_) | What::Call => return,
         }
+        self.touched[site] = true;
     }
 }
