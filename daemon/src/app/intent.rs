@@ -19,6 +19,7 @@ use bascule_core::service::translate::HealthPort;
 use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 use tracing::{info, warn};
 
+use super::forward::Frames;
 use super::tasks::Rooms;
 use crate::config::{Bgp, Loaded};
 use crate::handle::intent::{InForce, IntentHandle};
@@ -47,8 +48,8 @@ pub(super) struct Merged {
     /// former run left.
     waiting: bool,
     plans: u64,
-    /// The last frames that the fence was told of are those of these services.
-    told: bool,
+    /// What the fence was told of.
+    frames: Frames,
     handle: IntentHandle,
     health: watch::Sender<BTreeMap<String, HealthPort>>,
 }
@@ -69,7 +70,7 @@ impl Merged {
             crowded: false,
             waiting,
             plans: 0,
-            told: false,
+            frames: Frames::default(),
             handle,
             health,
         };
@@ -293,8 +294,7 @@ impl Merger {
         let all = merged.effective();
         self.rooms.neighbors.config(&all);
         if merged.forwards() {
-            self.rooms.world.forwarded(super::forward::frames(&all)).await?;
-            merged.told = true;
+            self.tell_fence(merged, &all).await?;
             drop(self.rooms.forward.config(&all).await);
         }
         self.rooms.world.config(all.node.clone()).await?;
@@ -304,19 +304,20 @@ impl Merger {
         self.tell_routers(&all).await
     }
 
+    async fn tell_fence(&self, merged: &mut Merged, all: &Loaded) -> Result<()> {
+        match merged.frames.config(all) {
+            Some(opening) => self.rooms.world.forwarded(opening).await,
+            None => Ok(()),
+        }
+    }
+
     async fn tell_forwarding(
         &self,
         merged: &mut MutexGuard<'_, Merged>,
         all: &Loaded,
         before: &Plan,
     ) -> Result<oneshot::Receiver<()>> {
-        let (old, new) = (&before.services, &merged.plan.services);
-        let same = old.len() == new.len()
-            && old.iter().zip(new).all(|(a, b)| Arc::ptr_eq(a, b) || (a.key(), a.delivery) == (b.key(), b.delivery));
-        if !merged.told || !same {
-            self.rooms.world.forwarded(super::forward::frames(all)).await?;
-            merged.told = true;
-        }
+        self.tell_fence(merged, all).await?;
         let taken = self.rooms.forward.config(all).await;
         if merged.other_sites || before.nodes != merged.plan.nodes {
             self.rooms.sessions.config(all).await?;

@@ -111,7 +111,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> Result<()> {
     let fence = fence.and_then(|mut fence| {
         if let Some(fence) = fence.as_mut() {
             fence.clear().map_err(|e| e.to_string())?;
-            fence.forward(&forward::frames(&whole)).map_err(|e| e.to_string())?;
+            fence.forward(&forward::Frames::all(&whole)).map_err(|e| e.to_string())?;
         }
         Ok(fence)
     });

@@ -24,7 +24,7 @@ use super::sessions::Sessions;
 use super::sites::SitesSender;
 use crate::announce::{self, Order};
 use crate::config::{self, Loaded};
-use crate::dataplane::Forwarded;
+use crate::dataplane::Opening;
 use crate::driver::world::{Told, Work, World};
 use crate::handle::intent::IntentHandle;
 use crate::handle::sites::SitesHandle;
@@ -70,8 +70,8 @@ impl WorldSender {
         let _ended = self.send(World::FenceGap(gap)).await;
     }
 
-    pub(super) async fn forwarded(&self, frames: Vec<Forwarded>) -> Result<()> {
-        let sent = self.send(World::Forwarded(frames)).await;
+    pub(super) async fn forwarded(&self, opening: Opening) -> Result<()> {
+        let sent = self.send(World::Forwarded(opening)).await;
         if sent { Ok(()) } else { Err(anyhow!("the event loop has ended")) }
     }
 

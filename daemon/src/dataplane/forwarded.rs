@@ -23,6 +23,20 @@ pub struct Forwarded {
     pub protocol: u8,
 }
 
+/// Frames that the fence shall let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// These, and nothing that a former run or word opened.
+    Whole(Vec<Forwarded>),
+    /// What was told before, but for these.
+    Change {
+        /// No more.
+        gone: Vec<Forwarded>,
+        /// From now on.
+        new: Vec<Forwarded>,
+    },
+}
+
 impl Forwarded {
     const fn key(&self) -> ForwardedKey {
         ForwardedKey::new(vip_key(self.vip), self.port.to_be(), self.protocol)
@@ -34,6 +48,8 @@ pub(super) struct ForwardedMap {
     map: HashMap<MapData, ForwardedKey, u32>,
     /// What the map holds, also from a former run: its connections go on while this daemon learns what it shall serve.
     mirror: BTreeSet<ForwardedKey>,
+    /// What shall be in it and found no room: tried again with each word.
+    missing: BTreeSet<ForwardedKey>,
 }
 
 impl ForwardedMap {
@@ -41,22 +57,40 @@ impl ForwardedMap {
         let map: HashMap<MapData, ForwardedKey, u32> =
             HashMap::try_from(map).map_err(FenceError::map("FORWARDED", "taking"))?;
         let mirror = map.keys().collect::<Result<_, _>>().map_err(FenceError::map("FORWARDED", "listing"))?;
-        Ok(Self { map, mirror })
+        Ok(Self { map, mirror, missing: BTreeSet::new() })
     }
 
-    /// Leftovers go first, so that a full set of other keys fits; what stays is open all the time. The event loop does this: thousands of keys
-    /// that did not change are only walked past.
-    pub(super) fn set(&mut self, frames: &[Forwarded]) -> Result<(), FenceError> {
-        let mut wanted: Vec<ForwardedKey> = frames.iter().map(Forwarded::key).collect();
-        wanted.sort_unstable();
-        let (gone, new) = differences(&self.mirror, &wanted);
-        for key in gone {
-            self.map.remove(&key).map_err(FenceError::map("FORWARDED", "removing"))?;
-            self.mirror.remove(&key);
+    pub(super) fn take(&mut self, opening: &Opening) -> Result<(), FenceError> {
+        match opening {
+            Opening::Whole(frames) => {
+                let mut wanted: Vec<ForwardedKey> = frames.iter().map(Forwarded::key).collect();
+                wanted.sort_unstable();
+                let (gone, new) = differences(&self.mirror, &wanted);
+                self.missing.clear();
+                self.change(gone, new)
+            }
+            Opening::Change { gone, new } => {
+                self.change(gone.iter().map(Forwarded::key).collect(), new.iter().map(Forwarded::key).collect())
+            }
         }
-        for key in new {
-            self.map.insert(key, OPEN, 0).map_err(FenceError::map("FORWARDED", "inserting"))?;
-            self.mirror.insert(key);
+    }
+
+    /// Leftovers go first, so that a full set of other keys fits; what stays is open all the time.
+    fn change(&mut self, gone: Vec<ForwardedKey>, new: Vec<ForwardedKey>) -> Result<(), FenceError> {
+        for key in gone {
+            let _missing = self.missing.remove(&key);
+            if self.mirror.contains(&key) {
+                self.map.remove(&key).map_err(FenceError::map("FORWARDED", "removing"))?;
+                let _was = self.mirror.remove(&key);
+            }
+        }
+        self.missing.extend(new);
+        while let Some(key) = self.missing.first().copied() {
+            if !self.mirror.contains(&key) {
+                self.map.insert(key, OPEN, 0).map_err(FenceError::map("FORWARDED", "inserting"))?;
+                let _new = self.mirror.insert(key);
+            }
+            let _was = self.missing.remove(&key);
         }
         Ok(())
     }

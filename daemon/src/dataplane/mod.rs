@@ -36,7 +36,7 @@ use bascule_ebpf_common::{ABI_STAMP, COUNTER_ADVERTS_PASSED, DropReason, LinkInf
 pub use attach::{Attach, AttachKind};
 pub use clean::{CleanReport, clean, clean_fence, clean_forward};
 pub use error::FenceError;
-pub use forwarded::Forwarded;
+pub use forwarded::{Forwarded, Opening};
 pub use guard::{FenceGuard, Found, Look};
 pub use registry::Family;
 pub use writer::FenceWriter;
@@ -225,17 +225,17 @@ impl Fence {
     /// [`FenceError::Map`].
     pub fn clear(&mut self) -> Result<(), FenceError> {
         self.writer.close_all()?;
-        self.forwarded.set(&[])?;
+        self.forwarded.take(&Opening::Whole(Vec::new()))?;
         self.registry.clear()
     }
 
-    /// Opens `deliver` for exactly `frames` on this node, whoever owns their VIPs: what the forwarding plane serves here. ARP and NDP stay
-    /// with the owner. What a former run opened stays open until the first call.
+    /// Opens `deliver` for frames on this node, whoever owns their VIPs: what the forwarding plane serves here. ARP and NDP stay
+    /// with the owner. What a former run opened stays open until the first whole word.
     ///
     /// # Errors
-    /// [`FenceError::Map`] when the map is full; then a part may be open.
-    pub fn forward(&mut self, frames: &[Forwarded]) -> Result<(), FenceError> {
-        self.forwarded.set(frames)
+    /// [`FenceError::Map`] when the map is full; then a part may be open, and the next word tries the rest again.
+    pub fn forward(&mut self, opening: &Opening) -> Result<(), FenceError> {
+        self.forwarded.take(opening)
     }
 
     /// Writes the will of user space for `slot`: one system call, fit for the real-time thread.

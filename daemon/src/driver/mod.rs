@@ -23,7 +23,7 @@ use bascule_core::types::{Family, LinkId, Mac};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use crate::dataplane::{Fence, Forwarded};
+use crate::dataplane::{Fence, Opening};
 use crate::handle::{NodePort, Request};
 use crate::metrics::Metrics;
 use crate::net::NetError;
@@ -313,7 +313,7 @@ impl Driver {
                     self.sync_links();
                 }
                 World::Bfd(peers) => self.configure_bfd(peers),
-                World::Forwarded(frames) => self.open_for(&frames),
+                World::Forwarded(opening) => self.open_for(&opening),
                 World::Link(link) => {
                     self.note_link(&link);
                     self.feed_bfd(BfdInput::Link(link.clone()));
@@ -364,8 +364,8 @@ impl Driver {
     }
 
     /// The fence lets in what the data plane serves. Where it cannot, stragglers for a VIP that moved are dropped, and that is said.
-    fn open_for(&mut self, frames: &[Forwarded]) {
-        if let Some(Err(error)) = self.fence.as_mut().map(|fence| fence.forward(frames)) {
+    fn open_for(&mut self, opening: &Opening) {
+        if let Some(Err(error)) = self.fence.as_mut().map(|fence| fence.forward(opening)) {
             error!(%error, "the fence does not know what the data plane serves");
         }
     }

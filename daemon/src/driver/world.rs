@@ -12,7 +12,7 @@ use bascule_core::node::event::Event;
 use bascule_core::node::io::{ElectorId, LinkInfo};
 use bascule_core::types::{LinkId, Slot};
 
-use crate::dataplane::Forwarded;
+use crate::dataplane::Opening;
 use crate::net::raw::NeighborSocket;
 
 /// Inputs that may wait for the driver. The senders are tasks that wait when it is full: nothing is lost.
@@ -38,7 +38,7 @@ pub enum World {
     /// Every BFD session that there shall be.
     Bfd(Vec<PeerConfig>),
     /// Frames that the data plane serves whoever owns their VIP: the fence lets them in.
-    Forwarded(Vec<Forwarded>),
+    Forwarded(Opening),
     /// A link appeared or changed.
     Link(LinkInfo),
     /// A link is gone.

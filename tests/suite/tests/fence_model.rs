@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use bascule::dataplane::{Attach, Direction, Family, Fence, Forwarded};
+use bascule::dataplane::{Attach, Direction, Family, Fence, Forwarded, Opening};
 use bascule_ebpf_common::ShardCtl;
 use bascule_suite::fence::frames::{RIVAL_MAC, advert, arp, ipv4, sent_by};
 use bascule_suite::fence::{Ground, Outcome, boot_ns, test_run};
@@ -201,7 +201,7 @@ impl Run {
             .map(|(vip, _)| Forwarded { vip: (*vip).into(), port: 0, protocol: 6 })
             .collect();
         self.tally.forwards += u64::from(!frames.is_empty());
-        self.fence.forward(&frames)?;
+        self.fence.forward(&Opening::Whole(frames))?;
         Ok(())
     }
 

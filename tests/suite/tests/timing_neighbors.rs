@@ -29,8 +29,9 @@ impl Crowd {
         netns.tool("ip", &["link", "add", "s0", "type", "veth", "peer", "name", "s1"])?;
         netns.set_link("s1", true)?;
         netns.set_link("s0", true)?;
-        let mut lines = String::new();
+        let mut files = Vec::new();
         for (family, first) in [("ipv4", "10.88.0.0".parse::<IpAddr>()?), ("ipv6", "fd88::".parse()?)] {
+            let mut lines = String::new();
             let room = std::fs::read_to_string(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3"))?;
             for n in 1..=room.trim().parse::<u32>()? + BEYOND {
                 let address: IpAddr = match first {
@@ -39,15 +40,18 @@ impl Crowd {
                 };
                 writeln!(lines, "neigh replace {address} dev s0 lladdr 02:00:00:00:00:01 nud reachable")?;
             }
+            let file = lab.directory().join(format!("crowd-{family}"));
+            std::fs::write(&file, lines)?;
+            files.push(file.display().to_string());
         }
-        let file = lab.directory().join("crowd");
-        std::fs::write(&file, lines)?;
         let end = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
-                // Refused from where the table is full: that is what is wanted.
-                let _refused = netns.tool("ip", &["-force", "-batch", &file.display().to_string()]);
+                // It ends where the table is full, at the first refusal: that is what is wanted.
+                for file in &files {
+                    let _refused = netns.tool("ip", &["-batch", file]);
+                }
             }
         });
         Ok(Self { end, thread: Some(thread) })
@@ -65,7 +69,7 @@ impl Drop for Crowd {
 fn wait_full() -> Result<()> {
     for family in [Family::V4, Family::V6] {
         let before = table_full(family).context("the first network namespace shows its neighbour tables")?;
-        wait_for(SOON, "a full neighbour table", || table_full(family).filter(|now| *now > before + 100))?;
+        wait_for(SOON, "a full neighbour table", || table_full(family).filter(|now| *now > before + 20))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod by_place;
 mod checks;
+mod frames;
 mod inside;
 mod liveness;
 mod plane;
@@ -18,7 +19,7 @@ use anyhow::{Context as _, Result};
 use bascule_core::balance::SiteSpec;
 use bascule_core::bfd::config::PeerConfig;
 use bascule_core::node::io::LinkInfo;
-use bascule_core::service::{Delivery, ServiceKey};
+use bascule_core::service::ServiceKey;
 use bascule_core::site::SiteId;
 use bascule_core::time::Instant;
 use bascule_core::types::LinkId;
@@ -28,19 +29,17 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::config::{Forwarding, Loaded};
-use crate::dataplane::{self, Forwarded};
+use crate::dataplane;
 use crate::handle::forward::{ForwardPort, ForwardRequest};
 use crate::net::netlink::{Change, Ways};
 
 use checks::Checks;
+pub(super) use frames::Frames;
 pub(super) use liveness::Session;
 use plane::{Plane, Question};
 
 /// Orders that may wait for the room. Whoever gives one waits meanwhile.
 const ORDER_QUEUE: usize = 64;
-/// Protocol numbers (IANA).
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 /// From one look at the devices, the frames that did not fit and the nodes to the next.
 const TICK: Duration = Duration::from_secs(1);
 /// Events of the network within this time are one change: a link that comes up makes dozens.
@@ -104,19 +103,6 @@ impl ForwardSender {
         self.send(Order::Config(loaded.forwarding.clone().map(Box::new), loaded.bfd.clone(), passive, done)).await;
         taken
     }
-}
-
-/// What the fence must let in whoever owns its VIP: every service that is steered, and of its VIP what belongs to any service (ICMP,
-/// later fragments), once for each.
-pub(super) fn frames(loaded: &Loaded) -> Vec<Forwarded> {
-    let services = loaded.forwarding.iter().flat_map(|f| &f.config.services);
-    let steered = services.filter(|service| service.delivery != Delivery::None);
-    let frames = steered.flat_map(|service| {
-        let (vip, protocol) = (service.vip, service.protocol.number());
-        let icmp = if vip.is_ipv4() { ICMP } else { ICMPV6 };
-        [(service.port, protocol), (0, protocol), (0, icmp)].map(|(port, protocol)| Forwarded { vip, port, protocol })
-    });
-    frames.collect()
 }
 
 /// Starts the room on its thread; it ends when the sender is dropped. Programs and maps stay as they are.

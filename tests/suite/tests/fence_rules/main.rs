@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
-use bascule::dataplane::{Attach, Direction, Family, Fence, Forwarded};
+use bascule::dataplane::{Attach, Direction, Family, Fence, Forwarded, Opening};
 use bascule_ebpf_common::{DropReason, FLAG_HANDOVER, FLAG_NO_ACCEPT, HEED_NOBODY, ShardCtl};
 use bascule_suite::fence::frames::{
     CLIENT_MAC, RIVAL_MAC, advert, arp, cut, extension, fragment, ipv4, ipv4_fragment, ipv4_options, ipv6, ndp,
@@ -308,7 +308,7 @@ fn what_is_forwarded_passes_in_every_state_and_nothing_else_does() {
         fence.attach(va, Attach::Auto)?;
         fence.register(SLOT, va, &[VIP.into(), VIP6.into()], &[(Family::V4, VRID)])?;
         fence.register(SLOT + 1, va, &[OTHER.into(), OTHER6.into()], &[])?;
-        fence.forward(&Vec::from_iter(served()))?;
+        fence.forward(&Opening::Whole(Vec::from_iter(served())))?;
         let rows = forwarded_rows();
         let mut failures = Vec::new();
         for (term, state) in (1..).zip(&STATES) {
@@ -333,10 +333,21 @@ fn what_is_forwarded_passes_in_every_state_and_nothing_else_does() {
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &frame)?, Outcome::Pass);
         let mut less = served();
         less.remove(&Forwarded { vip: VIP.into(), port: 53, protocol: 17 });
-        fence.forward(&Vec::from_iter(less))?;
+        fence.forward(&Opening::Whole(Vec::from_iter(less)))?;
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &frame)?, Outcome::Drop);
         let other = ipv4(CLIENT, VIP, 6, &ports(9, 443));
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &other)?, Outcome::Pass);
+        let [dns, web] = [(53, 17), (443, 6)].map(|(port, protocol)| Forwarded { vip: VIP.into(), port, protocol });
+        for (gone, new) in [(web, dns), (dns, web)] {
+            fence.forward(&Opening::Change { gone: vec![gone], new: vec![new] })?;
+            let verdict = |at: Forwarded| if at == new { Outcome::Pass } else { Outcome::Drop };
+            assert_eq!(
+                test_run(fence.program_fd(Ingress)?, va, &frame)?,
+                verdict(dns),
+                "a difference changes what it names"
+            );
+            assert_eq!(test_run(fence.program_fd(Ingress)?, va, &other)?, verdict(web));
+        }
         fence.clear()?;
         fence.register(SLOT, va, &[VIP.into()], &[])?;
         assert_eq!(test_run(fence.program_fd(Ingress)?, va, &other)?, Outcome::Drop);
