@@ -128,11 +128,21 @@ impl Keeping {
             begun = wanted.changed() => begun.is_ok(),
             _ = &mut stop => false,
         };
+        if begun {
+            self.keep(&mut wanted, &mut stop).await;
+        }
+        if let Err(error) = self.look(&BTreeMap::new()).await {
+            warn!(%error, "kept entries of the neighbour table were not let go of; the next start does it");
+        }
+    }
+
+    /// Until it shall stop, or nobody wants anything any more.
+    async fn keep(&mut self, wanted: &mut watch::Receiver<Option<BTreeSet<Target>>>, stop: &mut oneshot::Receiver<()>) {
         let mut places = BTreeSet::new();
         let mut left = 0;
         let mut failed = false;
-        while begun {
-            let looked = self.turn(&mut wanted, &mut places, &mut left).await;
+        loop {
+            let looked = self.turn(wanted, &mut places, &mut left).await;
             match (&looked, failed) {
                 (Err(error), false) => {
                     warn!(%error, "entries of the neighbour table are not looked after; tried again")
@@ -142,9 +152,9 @@ impl Keeping {
             }
             failed = looked.is_err();
             tokio::select! {
-                _ = &mut stop => break,
+                _ = &mut *stop => return,
                 changed = wanted.changed() => {
-                    if changed.is_err() { break }
+                    if changed.is_err() { return }
                     left = 0;
                 }
                 changed = self.entries.changed() => {
@@ -154,9 +164,6 @@ impl Keeping {
                 }
                 () = tokio::time::sleep(LOOK) => {}
             }
-        }
-        if let Err(error) = self.look(&BTreeMap::new()).await {
-            warn!(%error, "kept entries of the neighbour table were not let go of; the next start does it");
         }
     }
 
