@@ -76,6 +76,9 @@ pub fn clean_fence(pin_root: &Path, report: &mut CleanReport) -> Result<(), Fenc
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if name.starts_with("link-") {
             report.links += usize::from(pins::remove_link(&path)?);
+        } else if name.starts_with("guard-") {
+            // Of a daemon that was killed in the moment between.
+            let _was = pins::remove(&path)?;
         } else if name.starts_with("qdisc-") {
             fs::remove_dir(&path).map_err(FenceError::io("removing the mark", &path))?;
         }

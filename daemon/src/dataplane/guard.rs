@@ -5,15 +5,17 @@
 //! [`Fence`] loaded, so that what it puts on is what was there.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aya::pin::PinError;
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::attach::{self, AttachKind, PLACES, link_pin};
 use super::error::FenceError;
 use super::link::{self, LinkFacts};
-use super::{Fence, clsact, program, sys};
+use super::{Fence, clsact, pins, program, sys};
 
 /// Where a fence was put, by the index of the link; shared with its guard. Held for a line at a time.
 #[derive(Debug, Clone, Default)]
@@ -88,10 +90,17 @@ impl Fence {
     pub fn guard(&mut self) -> Result<FenceGuard, FenceError> {
         let mut programs = Vec::new();
         for (name, direction, place) in PLACES {
+            // A descriptor of its own: by a pin that is gone at once, for to ask by the program's number takes CAP_SYS_ADMIN, which a pod has not.
+            let pin = pins::guard_pin(&self.dir, place);
+            let _left = pins::remove(&pin)?;
+            let loaded = program(&mut self.ebpf, name)?;
+            let refused = |e: PinError| FenceError::io("pinning a program at", &pin)(io::Error::other(e));
+            loaded.pin(&pin).map_err(refused)?;
+            let opened = SchedClassifier::from_pin(&pin);
+            loaded.unpin().map_err(FenceError::io("removing the pin", &pin))?;
             let failed = |e| FenceError::Program { name, source: Box::new(e) };
-            let info = program(&mut self.ebpf, name)?.info().map_err(failed)?;
-            let id = info.id();
-            let program = SchedClassifier::from_program_info(info, name.into()).map_err(failed)?;
+            let program = opened.map_err(failed)?;
+            let id = program.info().map_err(failed)?.id();
             programs.push(Placed { name, direction, place, id, program });
         }
         Ok(FenceGuard { dir: self.dir.clone(), stands: self.stands.clone(), programs })

@@ -1,7 +1,7 @@
 //! The pinned maps of a former run: reused only when every one of them, and the ABI they carry, is ours.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapInfo, MapType};
 use bascule_ebpf_common::{
@@ -57,6 +57,11 @@ pub(super) fn remove_maps(dir: &Path) -> Result<usize, FenceError> {
         removed += usize::from(remove(&dir.join(shape.name))?);
     }
     Ok(removed)
+}
+
+/// Where a program is pinned for a moment, while the guard of the fence opens it.
+pub(super) fn guard_pin(dir: &Path, place: &str) -> PathBuf {
+    dir.join(format!("guard-{place}"))
 }
 
 /// Detaches a pinned link and removes its pin; false: there was none.
