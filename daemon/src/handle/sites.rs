@@ -71,14 +71,26 @@ pub struct SiteView {
     pub name: String,
     /// Its region.
     pub region: String,
-    /// The STATE session of this site with it stands.
+    /// A relay of this site has a session with it.
     pub session: bool,
+    /// Which have one, as this node hears it.
+    pub relays: Vec<RelayView>,
     /// Seconds since the oldest of what it said was confirmed; `None`: it has said nothing.
     pub age_seconds: Option<f64>,
-    /// The session itself, on the relay that leads.
+    /// The session of this node's relay, if it is one.
     pub state: Option<SessionStatus>,
     /// The path from this node; `None`: it is not probed.
     pub path: Option<PathStatus>,
+}
+
+/// A relay of this site that has a session with another one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayView {
+    /// Its name.
+    pub relay: String,
+    /// Its word counts at this node: that of the relay that leads, then by name.
+    pub counts: bool,
 }
 
 /// A service of several sites.

@@ -1,4 +1,5 @@
-//! Which relay of a site speaks for it: of those that are heard, the first by name.
+//! Which relay of a site leads: of those that are heard, the first by name. Every relay hears other sites and writes there (ADR 0043); the one that
+//! leads gives orders, sums up what clients bring, borrows and lends.
 //!
 //! Relays beat to all nodes of their site every second. One that is heard no more for [`HOLD`] is gone; so is, at once, one that says that it
 //! stops, and one at whose address nobody serves any more. The next one by name begins in the same step.
@@ -7,8 +8,8 @@
 //!
 //! A relay that begins *waits*: it listens for [`HOLD`] and says so, and one that leads goes on meanwhile. Then it says that it waits no more;
 //! those of a worse name step back on that word, and it leads as soon as none of them says that it leads, or after one more [`HOLD`]. So a
-//! relay that comes back is waited for with nobody leading for as long as words take, rather than with two: two that write as one site would
-//! be taken for an accident (`state`). A network that splits a site has two leaders for as long; both stop exporting then, which moves nothing.
+//! relay that comes back is waited for with nobody leading for as long as words take, rather than with two that lend and borrow for one site.
+//! A network that splits a site has two leaders for as long as it is split.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub struct Beat {
     pub waits: bool,
     /// It ends now, and this is its last word.
     pub stops: bool,
+    /// It says what it hears of other sites also while another one leads. Relays of before ADR 0043 do not.
+    pub tells: bool,
 }
 
 /// Relays that were heard and are not any more, since the start, by how that became known.
@@ -111,7 +114,7 @@ impl Lead {
         let held = self.heard.iter().any(|(relay, Heard { beat, .. })| {
             if relay < me { !beat.waits || young && !leads } else { beat.leads && young && !leads }
         });
-        self.says = Beat { leads: !waits && !held, waits, stops: false };
+        self.says = Beat { leads: !waits && !held, waits, stops: false, tells: true };
     }
 
     /// Does the relay of this node speak for the site?
@@ -132,9 +135,9 @@ impl Lead {
         self.heard.iter().find(|(_, heard)| heard.beat.leads).map(|(relay, _)| relay.as_str())
     }
 
-    /// Does this relay say that it leads, whether its word counts or not?
-    pub fn claims(&self, relay: &str) -> bool {
-        self.heard.get(relay).is_some_and(|heard| heard.beat.leads)
+    /// Is this relay, another one than this node's, heard?
+    pub fn is_heard(&self, relay: &str) -> bool {
+        self.heard.contains_key(relay)
     }
 
     /// Relays that are heard, this node's among them.

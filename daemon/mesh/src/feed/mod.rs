@@ -1,4 +1,4 @@
-//! What the leading relay of a site knows of other sites, to every node of its own (ADR 0031).
+//! What each relay of a site knows of other sites, to every node of its own (ADR 0031, 0043).
 //!
 //! A relay serves ([`Server`]); every other node of the site listens to each relay ([`listen`]) over TLS 1.3 with the same certificates as
 //! between sites, here both of one site. Words go down: beats, which say that a relay lives, whether it leads and when it stops, and facts.

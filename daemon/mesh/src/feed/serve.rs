@@ -45,7 +45,7 @@ const SAID: u32 = 80;
 /// What the server is told.
 #[derive(Debug)]
 pub enum Order {
-    /// What the relay is; one that does not lead knows no facts.
+    /// What the relay is; one that does not lead and does not say what it hears knows no facts.
     Lead(Beat),
     /// Tell everybody, and whoever comes later.
     Publish(Fact),
@@ -98,7 +98,7 @@ impl Server {
             clock,
             reload,
             credentials,
-            says: Beat { waits: true, ..Beat::default() },
+            says: Beat { waits: true, tells: true, ..Beat::default() },
             sessions: BTreeMap::new(),
             said: BTreeMap::new(),
             nodes: Vec::new(),
@@ -171,7 +171,7 @@ impl Server {
         match order {
             Order::Lead(says) => {
                 self.says = says;
-                if !says.leads {
+                if !says.leads && !says.tells {
                     self.sessions.clear();
                     self.said.clear();
                 }

@@ -37,6 +37,8 @@ enum Wire {
         waits: bool,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         stops: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tells: bool,
     },
     Session {
         site: u8,
@@ -134,7 +136,7 @@ impl From<&Word> for Wire {
     fn from(word: &Word) -> Self {
         let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         match *word {
-            Word::Beat(Beat { leads, waits, stops }) => Self::Beat { leads, waits, stops },
+            Word::Beat(Beat { leads, waits, stops, tells }) => Self::Beat { leads, waits, stops, tells },
             Word::Fact(Fact::Session { site, up }) => Self::Session { site: site.0, up },
             Word::Fact(Fact::Summary { site, service, summary, age }) => {
                 let counts = |Summary { ready, expected, draining, capacity, demand }| Counts {
@@ -162,7 +164,7 @@ impl From<&Word> for Wire {
 impl From<Wire> for Word {
     fn from(wire: Wire) -> Self {
         Self::Fact(match wire {
-            Wire::Beat { leads, waits, stops } => return Self::Beat(Beat { leads, waits, stops }),
+            Wire::Beat { leads, waits, stops, tells } => return Self::Beat(Beat { leads, waits, stops, tells }),
             Wire::Session { site, up } => Fact::Session { site: SiteId(site), up },
             Wire::Summary { site, service, ms, summary } => {
                 let summary = summary.map(|Counts { ready, expected, draining, capacity, demand }| Summary {
@@ -265,6 +267,7 @@ mod tests {
             Word::Fact(Fact::Summary { site, service, summary: Some(full), age }),
             Word::Beat(Beat { waits: true, ..Beat::default() }),
             Word::Beat(Beat { stops: true, ..Beat::default() }),
+            Word::Beat(Beat { tells: true, ..Beat::default() }),
             Word::Fact(Fact::Summary { site, service, summary: None, age }),
             Word::Fact(Fact::Confirmed { site, age }),
             Word::Fact(Fact::Ask { site, service, amount: u32::MAX }),
@@ -351,6 +354,7 @@ mod tests {
         // Fields that they leave out, beside the one that they have.
         assert_eq!(bytes(Beat { waits: true, ..Beat::default() }), r#"[{"word":"beat","leads":false,"waits":true}]"#);
         assert_eq!(bytes(Beat { stops: true, ..Beat::default() }), r#"[{"word":"beat","leads":false,"stops":true}]"#);
+        assert_eq!(bytes(Beat { tells: true, ..Beat::default() }), r#"[{"word":"beat","leads":false,"tells":true}]"#);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Side<'a> {
     pub(super) relay: &'a str,
     /// We called.
     pub(super) dialled: bool,
+    /// Both ends lead.
+    pub(super) leads: bool,
 }
 
 /// What becomes of a connection that came while there is one.
@@ -28,10 +30,11 @@ pub(super) enum Choice {
 /// Chooses. `age`: how long the old one has stood.
 ///
 /// Of calls that cross, the one of the site with the lower number stays. Who calls otherwise has no session any more, whatever we
-/// believe: it is right, if it is the relay that we know. Another relay of its site waits until the one that we hear is gone.
+/// believe: it is right, if it is the relay that we know. Another relay of its site waits until the one that we hear is gone, unless it leads as we
+/// do, and the one that we hear does not: those who lead have a session with one another (ADR 0043).
 pub(super) fn choose(here: SiteId, there: SiteId, old: Side<'_>, new: Side<'_>, age: Duration) -> Choice {
     if old.relay != new.relay {
-        return Choice::Keep;
+        return if new.leads && !old.leads { Choice::Replace } else { Choice::Keep };
     }
     let preferred = |side: Side<'_>| side.dialled == (here < there);
     if age < CROSSING && old.dialled != new.dialled {
@@ -50,7 +53,7 @@ mod tests {
 
     #[test]
     fn of_calls_that_cross_both_ends_keep_the_one_of_the_lower_site_in_any_order() {
-        let side = |dialled| Side { relay: "r", dialled };
+        let side = |dialled| Side { relay: "r", dialled, leads: false };
         for young in [Duration::ZERO, Duration::from_secs(9)] {
             // At A its own call, then B's; and the other way round. At B the same two.
             assert_eq!(choose(A, B, side(true), side(false), young), Choice::Keep);
@@ -62,13 +65,22 @@ mod tests {
 
     #[test]
     fn who_calls_again_has_lost_the_session_and_another_relay_waits() {
-        let (known, other) = (Side { relay: "r", dialled: true }, Side { relay: "s", dialled: false });
+        let (known, other) =
+            (Side { relay: "r", dialled: true, leads: false }, Side { relay: "s", dialled: false, leads: false });
         for here in [A, B] {
             let there = if here == A { B } else { A };
             assert_eq!(choose(here, there, known, Side { dialled: false, ..known }, LATE), Choice::Replace);
             assert_eq!(choose(here, there, known, known, Duration::ZERO), Choice::Replace);
             assert_eq!(choose(here, there, known, other, LATE), Choice::Keep);
             assert_eq!(choose(here, there, known, other, Duration::ZERO), Choice::Keep);
+            let (leads, other) = (Side { leads: true, ..known }, Side { leads: true, ..other });
+            assert_eq!(
+                choose(here, there, known, other, Duration::ZERO),
+                Choice::Replace,
+                "those who lead find one another"
+            );
+            assert_eq!(choose(here, there, leads, other, LATE), Choice::Keep, "a second that says so waits");
+            assert_eq!(choose(here, there, leads, Side { leads: false, ..other }, LATE), Choice::Keep);
         }
     }
 }

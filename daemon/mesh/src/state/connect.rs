@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::Inner;
-use super::frame::{self, Frame, FrameError, Goodbye};
+use super::frame::{self, Frame, FrameError, Goodbye, Rank};
 use super::io::{Dial, Failed};
 use super::link::Fresh;
 use crate::pki::Identity;
@@ -38,8 +38,21 @@ pub(super) struct Face {
     pub(super) credentials: Arc<Credentials>,
     /// Counts up with every change of credentials.
     pub(super) generation: u64,
-    /// `None`: another relay leads.
+    /// `None`: it does not run yet.
     pub(super) process: Option<u64>,
+    /// It leads its site.
+    pub(super) leads: bool,
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// There is no session.
+    Session,
+    /// The session shall go on on a connection with other certificates.
+    Renewal,
+    /// There is one with a relay that does not lead: the one that leads is looked for.
+    Seek,
 }
 
 /// Accepts for ever.
@@ -113,12 +126,19 @@ async fn answer(stream: TcpStream, from: SocketAddr, face: &Face) -> Result<Fres
     };
     // Who is called greets second: it may be asked to carry on a session.
     match frame::read(&mut stream).await? {
-        (Frame::Greeting { process: theirs, renews }, _) => {
-            stream.write_all(&Frame::Greeting { process, renews }.encode()).await?;
+        (Frame::Greeting { process: theirs, renews, rank }, _) => {
+            // An earlier version knows one writer of a site (ADR 0043), and who seeks has a session with one that does not lead.
+            if !face.leads && rank.is_none_or(|rank| rank.seeks) {
+                stream.write_all(&Frame::Goodbye(Goodbye::Standby).encode()).await?;
+                stream.shutdown().await?;
+                return Err(Unanswered::Standby);
+            }
+            let ours = Some(Rank { leads: face.leads, seeks: false });
+            stream.write_all(&Frame::Greeting { process, renews, rank: ours }.encode()).await?;
             stream.flush().await?;
-            let generation = face.generation;
+            let (generation, stated) = (face.generation, face.leads);
             let (ours, process) = (process, theirs);
-            Ok(Fresh { from, stream, peer, process, ours, renews, dialled: false, chain, generation })
+            Ok(Fresh { from, stream, peer, process, ours, renews, rank, stated, dialled: false, chain, generation })
         }
         _ => Err(Unanswered::Refused(Some(peer.site), Refusal::Protocol)),
     }
@@ -130,7 +150,7 @@ pub(super) async fn call(
     relays: Vec<SocketAddr>,
     dial: Dial,
     face: Face,
-    renews: bool,
+    why: Why,
 ) -> Result<Fresh, Failed> {
     let mut failed = Failed::Unreachable;
     for address in relays {
@@ -141,7 +161,7 @@ pub(super) async fn call(
                 continue;
             }
         };
-        match timeout(GREET, greet(stream, address, site, &face, renews)).await {
+        match timeout(GREET, greet(stream, address, site, &face, why)).await {
             Ok(Ok(fresh)) => return Ok(fresh),
             Ok(Err(why)) => failed = why,
             Err(_late) => failed = Failed::Unreachable,
@@ -156,7 +176,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, renews: bool) -> Result<Fresh, Failed> {
+async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, why: Why) -> Result<Fresh, Failed> {
     let Some(ours) = face.process else { return Err(Failed::Goodbye(Goodbye::Standby)) };
     manners(&stream)?;
     let connector = TlsConnector::from(face.credentials.client());
@@ -166,7 +186,9 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
     if peer.site != site {
         return Err(Failed::Refused(Refusal::WrongName));
     }
-    stream.write_all(&Frame::Greeting { process: ours, renews }.encode()).await?;
+    let (renews, stated) = (why == Why::Renewal, face.leads);
+    let rank = Some(Rank { leads: stated, seeks: why == Why::Seek });
+    stream.write_all(&Frame::Greeting { process: ours, renews, rank }.encode()).await?;
     stream.flush().await?;
     let read = frame::read(&mut stream).await.map_err(|error| match error {
         FrameError::Broken(error) => error.into(),
@@ -174,12 +196,17 @@ async fn greet(stream: TcpStream, from: SocketAddr, site: SiteId, face: &Face, r
         FrameError::Version { .. } => Failed::Refused(Refusal::Version),
     });
     match read?.0 {
-        Frame::Greeting { process, renews } => {
+        Frame::Greeting { rank: None, .. } if !stated => {
+            stream.write_all(&Frame::Goodbye(Goodbye::Standby).encode()).await?;
+            stream.shutdown().await?;
+            Err(Failed::Goodbye(Goodbye::Standby))
+        }
+        Frame::Greeting { process, renews, rank } => {
             let generation = face.generation;
-            Ok(Fresh { from, stream, peer, process, ours, renews, dialled: true, chain, generation })
+            Ok(Fresh { from, stream, peer, process, ours, renews, rank, stated, dialled: true, chain, generation })
         }
         Frame::Goodbye(why) => Err(Failed::Goodbye(why)),
-        Frame::Message(_) | Frame::Ping | Frame::Pong | Frame::Moved | Frame::Unknown => {
+        Frame::Message(_) | Frame::Ping | Frame::Pong | Frame::Moved | Frame::Leads(_) | Frame::Unknown => {
             Err(Failed::Refused(Refusal::Protocol))
         }
     }

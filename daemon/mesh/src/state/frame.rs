@@ -42,6 +42,8 @@ pub enum Frame {
         process: u64,
         /// The connection shall carry on a session that there is.
         renews: bool,
+        /// What the sender is in its site; `None`: it does not say, as relays of before ADR 0043, of which the one that greets leads.
+        rank: Option<Rank>,
     },
     /// A message of [`bascule_core::site::state`].
     Message(Vec<u8>),
@@ -53,18 +55,43 @@ pub enum Frame {
     Moved,
     /// The last frame of its sender.
     Goodbye(Goodbye),
+    /// Its sender leads, or does not any more. To those alone whose greeting had a rank.
+    Leads(bool),
     /// Of a kind that only later versions have.
     Unknown,
+}
+
+/// What a relay is in its site, behind its greeting: one byte, of which bits from 2 on are later versions'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rank {
+    /// It leads (bit 0).
+    pub leads: bool,
+    /// It has a session with another relay of the site and looks for the one that leads; others shall say that they stand by (bit 1).
+    pub seeks: bool,
+}
+
+impl Rank {
+    const fn byte(self) -> u8 {
+        self.leads as u8 | (self.seeks as u8) << 1
+    }
+
+    const fn of(byte: u8) -> Self {
+        Self { leads: byte & 1 != 0, seeks: byte & 2 != 0 }
+    }
 }
 
 impl Frame {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
+        let greeting;
         let (kind, payload): (u8, &[u8]) = match self {
             Self::Message(bytes) => (0, bytes),
-            Self::Greeting { process, renews } => {
-                let p = process.to_be_bytes();
-                (1, &[VERSION, u8::from(*renews), p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]])
+            Self::Greeting { process, renews, rank } => {
+                let mut bytes = vec![VERSION, u8::from(*renews)];
+                bytes.extend(process.to_be_bytes());
+                bytes.extend(rank.map(Rank::byte));
+                greeting = bytes;
+                (1, &greeting)
             }
             Self::Ping => (2, &[]),
             Self::Pong => (3, &[]),
@@ -78,6 +105,8 @@ impl Frame {
                     Goodbye::Closed => &[3],
                 },
             ),
+            Self::Leads(false) => (LATER, &[0]),
+            Self::Leads(true) => (LATER, &[1]),
             // Nobody has reason to say it: what others leave out.
             Self::Unknown => (LATER, &[]),
         };
@@ -92,7 +121,9 @@ impl Frame {
         Some(match (kind, &payload[..]) {
             (0, [_, ..]) => Self::Message(payload),
             (1, [VERSION, renews @ (0 | 1), rest @ ..]) => {
-                Self::Greeting { process: u64::from_be_bytes(*rest.first_chunk()?), renews: *renews == 1 }
+                let (process, more) = rest.split_first_chunk()?;
+                let rank = more.first().copied().map(Rank::of);
+                Self::Greeting { process: u64::from_be_bytes(*process), renews: *renews == 1, rank }
             }
             (2, []) => Self::Ping,
             (3, []) => Self::Pong,
@@ -101,6 +132,7 @@ impl Frame {
             (5, [1]) => Self::Goodbye(Goodbye::Held),
             (5, [2]) => Self::Goodbye(Goodbye::Stopping),
             (5, [3]) => Self::Goodbye(Goodbye::Closed),
+            (LATER, [leads @ (0 | 1)]) => Self::Leads(*leads == 1),
             (LATER..=127, _) => Self::Unknown,
             _ => return None,
         })
@@ -160,7 +192,9 @@ mod tests {
     #[test]
     fn every_frame_survives_the_wire_and_no_part_of_one_is_a_frame() {
         let all = [
-            Frame::Greeting { process: 0x0102_0304_0506_0708, renews: true },
+            Frame::Greeting { process: 0x0102_0304_0506_0708, renews: true, rank: None },
+            Frame::Leads(false),
+            Frame::Leads(true),
             Frame::Message(vec![7; 300]),
             Frame::Ping,
             Frame::Pong,
@@ -193,11 +227,21 @@ mod tests {
 
     #[test]
     fn what_later_versions_add_is_read_over_and_another_version_of_all_is_named() {
-        let greeting = Frame::Greeting { process: 0x0102_0304_0506_0708, renews: false };
+        let greeting = Frame::Greeting {
+            process: 0x0102_0304_0506_0708,
+            renews: false,
+            rank: Some(Rank { leads: true, seeks: false }),
+        };
         let mut longer = greeting.encode();
         longer.extend(b"more");
         longer[3] += 4;
         assert_eq!(parse(&longer).expect("a greeting"), (greeting.clone(), longer.len()));
+        // To earlier versions the rank is what may follow.
+        let earlier = Frame::Greeting { process: 0x0102_0304_0506_0708, renews: false, rank: None }.encode();
+        assert_eq!(
+            (earlier.len(), &earlier[HEADER..]),
+            (HEADER + GREETING.0, &greeting.encode()[HEADER..HEADER + GREETING.0])
+        );
         for kind in [LATER, 100, 127] {
             assert_eq!(parse(&[kind, 0, 0, 3, 1, 2, 3]).expect("read over"), (Frame::Unknown, 7));
         }

@@ -61,7 +61,7 @@ pub struct RelayConfig {
     pub incarnation: PathBuf,
     /// Sites. This one is passed over, so that all may have the same list.
     pub peers: BTreeMap<SiteId, Peer>,
-    /// Does this relay speak for its site from the start? At most one does at a time: the site's own election says which.
+    /// Does this relay lead its site from the start? At most one does at a time: the site's own election says which.
     pub leads: bool,
     /// How often the files of `credentials` are compared with what is in force.
     pub reload: Duration,
@@ -76,7 +76,7 @@ pub struct RelayConfig {
 /// What a relay is told.
 #[derive(Debug)]
 pub enum Command {
-    /// This site writes a record; `None`: there is none any more. Kept also while another relay leads.
+    /// This site writes a record; `None`: there is none any more.
     Local(Key, Option<Body>),
     /// We need room at a site, or lend it some.
     Credit {
@@ -91,8 +91,10 @@ pub enum Command {
     },
     /// Other peers, rights or addresses.
     Peers(BTreeMap<SiteId, Peer>),
-    /// Speak for the site, as a process of its own; or leave that to another relay.
+    /// Lead the site, or leave that to another relay. Sessions stay, but for those with an earlier version, which are the leading relay's.
     Lead(bool),
+    /// Begin as another process, which tells everything again.
+    Anew,
     /// How is it?
     Status(oneshot::Sender<Status>),
     /// How old is what is held of each site? The oldest record of a site counts; one of which nothing is held is left out.
@@ -239,7 +241,7 @@ pub enum Event {
         /// What we speak.
         ours: Speaks,
     },
-    /// Another process writes as this site. Nothing is exported any more.
+    /// Another process writes as this relay. Nothing is exported any more.
     DuplicateSite {
         /// Its random number.
         instance: u64,
@@ -295,6 +297,8 @@ pub struct SessionStatus {
     pub relay: Option<String>,
     /// We called.
     pub dialled: bool,
+    /// The other end leads its site.
+    pub leads: bool,
     /// Certificate of the other end is not valid after, in seconds since 1970.
     pub expires: u64,
     /// Bytes of frames sent on all sessions with the site.
@@ -322,7 +326,7 @@ pub struct SessionStatus {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// It speaks for its site.
+    /// It leads its site.
     pub leads: bool,
     /// Incarnation in which it writes.
     pub incarnation: u64,

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsStream;
 
-use super::frame::{self, Frame, FrameError};
+use super::frame::{self, Frame, FrameError, Rank};
 use super::{Inner, Said};
 use crate::pki::Identity;
 
@@ -38,6 +38,10 @@ pub(super) struct Fresh {
     /// The process of ours that greeted.
     pub(super) ours: u64,
     pub(super) renews: bool,
+    /// What the other end is in its site.
+    pub(super) rank: Option<Rank>,
+    /// What it was told of us: that we lead.
+    pub(super) stated: bool,
     pub(super) dialled: bool,
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// Which of our credentials it was made with.
@@ -51,6 +55,10 @@ pub(super) struct Link {
     pub(super) from: SocketAddr,
     pub(super) peer: Identity,
     pub(super) process: u64,
+    /// The other end leads, as it says; `None`: it is of an earlier version, says nothing, and leads.
+    pub(super) rank: Option<bool>,
+    /// What it was told of us: that we lead.
+    pub(super) stated: bool,
     pub(super) dialled: bool,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) generation: u64,
@@ -80,12 +88,14 @@ impl Link {
         let reader = tokio::spawn(reader(id, read, gone, inner));
         // Ends by itself: when the queue is closed and empty, when the stream breaks, or when it has had its time to say farewell.
         let _writer = tokio::spawn(writer(write, queue, Arc::clone(&unsent), lives));
-        let Fresh { from, peer, process, dialled, chain, generation, .. } = fresh;
+        let Fresh { from, peer, process, rank, stated, dialled, chain, generation, .. } = fresh;
         Self {
             id,
             from,
             peer,
             process,
+            rank: rank.map(|rank| rank.leads),
+            stated,
             dialled,
             chain,
             generation,
@@ -99,6 +109,20 @@ impl Link {
             go: Some(go),
             reader,
         }
+    }
+
+    /// The other end leads its site.
+    pub(super) fn leads(&self) -> bool {
+        self.rank != Some(false)
+    }
+
+    /// Tells the other end what we are, unless it knows, or would not understand it.
+    pub(super) fn state(&mut self, leads: bool) -> Result<usize, Slow> {
+        if self.rank.is_none() || self.stated == leads {
+            return Ok(0);
+        }
+        self.stated = leads;
+        self.send(&Frame::Leads(leads))
     }
 
     /// Reads from now on.

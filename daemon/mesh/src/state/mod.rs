@@ -1,7 +1,8 @@
 //! Records between sites: the driver of [`bascule_core::site::state::State`].
 //!
-//! One relay of a site speaks at a time ([`Command::Lead`]); the others listen and send callers on. It has at most one session with each
-//! other site, whoever called ([`choose`]), over TLS 1.3 with certificates at both ends ([`crate::tls`]). Who a peer is, its certificate
+//! Every relay of a site speaks, as a process of its own. It has at most one session with each other site, whoever called ([`choose`]): those
+//! that lead have one with one another, which is looked for where it is not ([`Command::Lead`]); each of the others with the first relay that has
+//! none (ADR 0043). Relays of an earlier version have sessions with the one that leads alone. All over TLS 1.3 with certificates at both ends ([`crate::tls`]). Who a peer is, its certificate
 //! says; where it called from decides nothing.
 //!
 //! What is bounded: frames by their header before they are read ([`frame`]), unread frames by a permit each, unsent ones by number and
@@ -40,7 +41,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 pub use disk::DiskError;
 pub use io::{Command, Counters, Dial, Ended, Event, Failed, Peer, RelayConfig, SessionStatus, Status};
 
-use connect::Face;
+use connect::{Face, Why};
 pub(crate) use connect::{manners, whose};
 use disk::Disk;
 use link::Fresh;
@@ -92,7 +93,7 @@ pub struct Relay {
     face: watch::Sender<Face>,
     disk: Disk,
     state: Option<State>,
-    /// All that this site has written, for the next process that leads.
+    /// All that this site has written, for the next process.
     ours: BTreeMap<Key, Body>,
     sites: BTreeMap<SiteId, Site>,
     /// Numbers of connections and calls.
@@ -114,7 +115,7 @@ impl Relay {
     pub fn new(mut config: RelayConfig) -> Result<Self, RelayError> {
         let credentials = Arc::new(Credentials::read(&config.credentials, &config.clock)?);
         let _own = config.peers.remove(&credentials.identity.site);
-        let (face, _) = watch::channel(Face { credentials, generation: 0, process: None });
+        let (face, _) = watch::channel(Face { credentials, generation: 0, process: None, leads: false });
         let sites = config.peers.iter().map(|(site, peer)| (*site, Site::new(peer.clone()))).collect();
         Ok(Self {
             disk: Disk { path: config.incarnation.clone() },
@@ -151,8 +152,9 @@ impl Relay {
     ) -> Result<(), RelayError> {
         let mut reload = interval(self.config.reload.max(Duration::from_millis(1)));
         reload.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.begin().await?;
         if self.config.leads {
-            self.lead(true).await?;
+            self.lead(true);
         }
         // Who calls earlier waits in the queue of the listener, and is not told that we stand by.
         let mut tasks = JoinSet::new();
@@ -165,9 +167,10 @@ impl Relay {
             if now.since(self.looked) >= LOOK {
                 self.look(now);
             }
+            self.seek(now);
             self.carry_out().await?;
             self.events.drain(..).for_each(&mut say);
-            let due = self.state.as_ref().and_then(State::poll_timeout);
+            let due = self.state.as_ref().and_then(State::poll_timeout).into_iter().chain(self.next_seek()).min();
             let wait = due.map_or(LOOK, |at| at.since(self.now()).min(LOOK));
             tokio::select! {
                 Some(inner) = self.inner.1.recv() => self.hear(inner),
@@ -180,7 +183,8 @@ impl Relay {
                 () = sleep(self.config.clock.sleep(wait)) => {}
             }
         }
-        self.lead(false).await?;
+        self.leave();
+        self.lead(false);
         self.events.drain(..).for_each(&mut say);
         Ok(())
     }
@@ -207,7 +211,9 @@ impl Relay {
                 }
             }
             Command::Credit { to, service, amount, lend } => {
-                if let Some(state) = &mut self.state {
+                // Nobody else has use for it.
+                let leads = self.sites.get(&to).and_then(|site| site.link.as_ref()).is_some_and(link::Link::leads);
+                if leads && let Some(state) = &mut self.state {
                     state.handle_credit(to, service, amount, lend);
                 }
             }
@@ -226,7 +232,11 @@ impl Relay {
                 }
                 self.config.peers = peers;
             }
-            Command::Lead(leads) => self.lead(leads).await?,
+            Command::Lead(leads) => self.lead(leads),
+            Command::Anew => {
+                self.leave();
+                self.begin().await?;
+            }
             Command::Status(answer) => {
                 // Who asked and went away needs no answer.
                 let _gone = answer.send(self.status());
@@ -242,24 +252,30 @@ impl Relay {
         Ok(())
     }
 
-    /// Begins to speak for the site, as a new process, or ends that.
-    async fn lead(&mut self, leads: bool) -> Result<(), RelayError> {
-        if leads == self.state.is_some() {
-            return Ok(());
+    /// Begins to lead the site, or ends that.
+    fn lead(&mut self, leads: bool) {
+        if leads == self.face.borrow().leads {
+            return;
         }
-        if !leads {
-            for site in self.sites.keys().copied().collect::<Vec<_>>() {
-                self.end(site, Ended::Ours);
-            }
-            self.state = None;
+        let now = self.now();
+        self.face.send_modify(|face| face.leads = leads);
+        if let Some(state) = self.state.as_mut().filter(|_| leads) {
+            state.handle_lead(now);
         }
-        let process = if leads { Some(self.begin().await?) } else { None };
-        self.face.send_modify(|face| face.process = process);
+        self.state_rank(leads, now);
         self.events.push(Event::Leads(leads));
-        Ok(())
     }
 
-    async fn begin(&mut self) -> Result<u64, RelayError> {
+    /// Takes leave of all sites.
+    fn leave(&mut self) {
+        for site in self.sites.keys().copied().collect::<Vec<_>>() {
+            self.end(site, Ended::Ours);
+        }
+        self.state = None;
+    }
+
+    /// Begins to write, as a new process.
+    async fn begin(&mut self) -> Result<(), RelayError> {
         let mut random = [[0; 8]; 2];
         for number in &mut random {
             let source = rustls::crypto::ring::default_provider().secure_random;
@@ -276,14 +292,15 @@ impl Relay {
         let mut state = State::new(config, now);
         self.ours.iter().for_each(|(key, body)| state.handle_local(*key, Some(*body), now));
         self.state = Some(state);
-        Ok(instance)
+        self.face.send_modify(|face| face.process = Some(instance));
+        Ok(())
     }
 
     /// Everything that the machine owes, in its order.
     async fn carry_out(&mut self) -> Result<(), RelayError> {
         while let Some(action) = self.state.as_mut().and_then(State::poll_action) {
             match action {
-                Action::Dial(site) => self.call(site, false),
+                Action::Dial(site) => self.call(site, Why::Session),
                 Action::Send(site, bytes) => self.send(site, bytes),
                 Action::Close(site, reason) => self.end(site, Ended::Machine(reason)),
                 Action::Persist(incarnation) => {
@@ -344,7 +361,7 @@ impl Relay {
             (*id, status)
         };
         Status {
-            leads: state.is_some(),
+            leads: self.face.borrow().leads,
             incarnation: state.map_or(0, |s| s.own().incarnation),
             duplicate: state.is_some_and(State::duplicate),
             expires: self.face.borrow().credentials.expires.as_secs(),

@@ -7,6 +7,7 @@ use bascule_core::time::Instant;
 use tokio::task::spawn_blocking;
 
 use super::choose::CROSSING;
+use super::connect::Why;
 use super::frame::{Frame, Goodbye};
 use super::io::{Ended, Event};
 use super::link::{Fresh, Link};
@@ -87,9 +88,8 @@ impl Relay {
         let generation = self.face.borrow().generation;
         for id in self.sites.keys().copied().collect::<Vec<_>>() {
             let Some(site) = self.sites.get(&id) else { continue };
-            let idle = site.former.is_none() && site.renewal.is_none() && site.calling.is_none() && !site.moved;
-            if idle && site.link.as_ref().is_some_and(|link| link.generation != generation) {
-                self.call(id, true);
+            if site.is_idle() && site.link.as_ref().is_some_and(|link| link.generation != generation) {
+                self.call(id, Why::Renewal);
             }
         }
     }
@@ -99,7 +99,8 @@ impl Relay {
         let here = self.site();
         let Some(site) = self.sites.get_mut(&id) else { return };
         let known = |old: &Link| (old.process, &old.peer) == (link.process, &link.peer);
-        let ours = site.renewal.is_some() || site.calling.is_some() && !site.unheard;
+        let calling = matches!(site.calling, Some((_, Why::Renewal)));
+        let ours = site.renewal.is_some() || calling && !site.unheard;
         // Of two that renew at once the lower site does; its connection shows both new certificates.
         let may = site.former.is_none() && !site.moved && (!ours || here > id);
         if !may || !site.link.as_ref().is_some_and(known) {
@@ -146,7 +147,7 @@ impl Relay {
         }
         match (site.renewal.is_some(), site.calling) {
             (true, _) => self.follow(id, now),
-            (false, Some((_, true))) => site.moved = true,
+            (false, Some((_, Why::Renewal))) => site.moved = true,
             (false, _) => self.lost(id, Ended::Malformed, now),
         }
     }

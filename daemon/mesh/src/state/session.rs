@@ -6,8 +6,8 @@ use std::time::Duration;
 use bascule_core::site::SiteId;
 use bascule_core::time::Instant;
 
-use super::choose::{Choice, Side, choose};
-use super::connect;
+use super::choose::{CROSSING, Choice, Side, choose};
+use super::connect::{self, Why};
 use super::frame::{Frame, Goodbye};
 use super::io::{Ended, Event, Failed, Peer, SessionStatus};
 use super::link::{Fresh, Link, Slow};
@@ -20,6 +20,10 @@ const ASK: Duration = Duration::from_secs(5);
 const DOUBT: Duration = Duration::from_secs(2);
 /// Without a frame for so long it is over.
 const SILENCE: Duration = Duration::from_secs(15);
+/// The relay that leads the other site is looked for so often, at most so long after one another, and then less often: it may be about to lead.
+const SEEK: (u32, Duration, Duration) = (8, Duration::from_millis(250), Duration::from_secs(5));
+/// A site whose relays are of an earlier version is not called for so long by a relay that does not lead.
+const EARLIER: Duration = Duration::from_secs(300);
 
 /// What there is with one site.
 #[derive(Debug)]
@@ -33,8 +37,14 @@ pub(super) struct Site {
     pub(super) renewal: Option<Link>,
     /// The session has moved at the other end, and the connection it moved to is not here yet.
     pub(super) moved: bool,
-    /// The number of a call under way, and whether it renews.
-    pub(super) calling: Option<(u64, bool)>,
+    /// The number of a call under way, and what for.
+    pub(super) calling: Option<(u64, Why)>,
+    /// A relay that greeted and may yet say that it has another session: it is ours with its first message.
+    pub(super) sought: Option<Link>,
+    /// Calls for the relay that leads, and when the next one is due.
+    pub(super) seeks: (u32, Instant),
+    /// Until then its relays count as ones of an earlier version.
+    pub(super) earlier: Instant,
     /// Our last call to renew reached nobody: the other end may have to do it.
     pub(super) unheard: bool,
     /// The relay to call first: the last that answered, or the one after that which went.
@@ -53,6 +63,9 @@ impl Site {
             renewal: None,
             moved: false,
             calling: None,
+            sought: None,
+            seeks: (0, Instant::ZERO),
+            earlier: Instant::ZERO,
             unheard: false,
             first: 0,
             sent: 0,
@@ -67,6 +80,7 @@ impl Site {
         SessionStatus {
             relay: link.map(|l| l.peer.relay.clone()),
             dialled: link.is_some_and(|l| l.dialled),
+            leads: link.is_some_and(Link::leads),
             expires: end.map_or(0, |at| at.as_secs()),
             sent: self.sent,
             received: self.received,
@@ -87,102 +101,225 @@ impl Site {
     }
 
     fn links(&mut self) -> impl Iterator<Item = &mut Link> {
-        self.link.iter_mut().chain(&mut self.former).chain(&mut self.renewal)
+        self.link.iter_mut().chain(&mut self.former).chain(&mut self.renewal).chain(&mut self.sought)
+    }
+
+    /// Nothing is under way that will make its session another one.
+    pub(super) fn is_idle(&self) -> bool {
+        let links = self.former.is_none() && self.renewal.is_none() && self.sought.is_none();
+        links && self.calling.is_none() && !self.moved
+    }
+
+    /// It is worth looking for another relay of it: the one that we speak with does not lead.
+    fn wants_another(&self) -> bool {
+        self.peer.relays.len() > 1 && self.link.as_ref().is_some_and(|link| !link.leads())
     }
 }
 
 impl Relay {
     /// Calls the relays of a site, one after the other.
-    pub(super) fn call(&mut self, id: SiteId, renews: bool) {
-        let call = self.draw();
+    pub(super) fn call(&mut self, id: SiteId, why: Why) {
+        let (call, now) = (self.draw(), self.now());
         let (face, dial, inner) = (self.face.borrow().clone(), self.config.dial.clone(), self.inner.0.clone());
-        let Some(site) = self.sites.get_mut(&id).filter(|site| renews || site.link.is_none()) else { return };
-        site.calling = Some((call, renews));
+        let Some(site) = self.sites.get_mut(&id) else { return };
+        // One that has greeted says what becomes of it.
+        if why == Why::Session && (site.link.is_some() || site.sought.is_some()) {
+            return;
+        }
+        if why == Why::Session && !face.leads && now < site.earlier {
+            if let Some(state) = &mut self.state {
+                state.handle_disconnected(id, now);
+            }
+            return;
+        }
+        site.calling = Some((call, why));
         let mut relays = site.peer.relays.clone();
         // The list wins, but a relay that answered last time needs no time limit of the dead ones before it.
         let first = site.first.min(relays.len().saturating_sub(1));
         relays.rotate_left(first);
         let _task = self.calls.spawn(async move {
-            let outcome = connect::call(id, relays, dial, face, renews).await.map(Box::new);
+            let outcome = connect::call(id, relays, dial, face, why).await.map(Box::new);
             // A driver that has ended needs to know nothing.
             let _over = inner.send(Inner::Called { site: id, call, outcome }).await;
         });
     }
 
     pub(super) fn called(&mut self, id: SiteId, call: u64, outcome: Result<Box<Fresh>, Failed>) {
-        let now = self.now();
+        let (now, leads) = (self.now(), self.face.borrow().leads);
         let Some(site) = self.sites.get_mut(&id) else { return };
         // A call that nobody waits for any more.
-        let Some((_, renews)) = site.calling.take_if(|(number, _)| *number == call) else { return };
+        let Some((_, why)) = site.calling.take_if(|(number, _)| *number == call) else { return };
         let fresh = match outcome {
             Ok(fresh) => *fresh,
             Err(failed) => {
                 if let Failed::Refused(refusal) = failed {
                     *self.counters.sent_away.entry(refusal).or_default() += 1;
                 }
-                site.unheard |= renews && failed == Failed::Unreachable;
-                if !renews && site.link.is_none() {
+                site.unheard |= why == Why::Renewal && failed == Failed::Unreachable;
+                if why == Why::Session && !leads && failed == Failed::Goodbye(Goodbye::Standby) {
+                    site.earlier = now + EARLIER;
+                }
+                if why == Why::Session && site.link.is_none() {
                     site.first = (site.first + 1) % site.peer.relays.len().max(1);
-                    self.events.push(Event::CallFailed { site: id, failed });
-                    if let Some(state) = &mut self.state {
-                        state.handle_disconnected(id, now);
-                    }
+                    self.no_session(id, failed);
                 }
                 return;
             }
         };
-        if renews { self.renewal_came(id, fresh) } else { self.fresh(fresh) }
+        match why {
+            Why::Renewal => self.renewal_came(id, fresh),
+            // Who leads is taken by whoever has no session with one that leads: that is soon known.
+            Why::Session if fresh.stated => self.fresh(fresh),
+            Why::Session | Why::Seek => self.await_word(id, fresh),
+        }
     }
 
-    /// A connection whose ends have greeted each other: it becomes the session, or goes.
+    fn no_session(&mut self, id: SiteId, failed: Failed) {
+        let now = self.now();
+        self.events.push(Event::CallFailed { site: id, failed });
+        if let Some(state) = &mut self.state {
+            state.handle_disconnected(id, now);
+        }
+    }
+
+    /// A relay that we called has greeted, and decides now: it begins a session with a message, or says that it has another one. What we have
+    /// stays until then.
+    fn await_word(&mut self, id: SiteId, fresh: Fresh) {
+        let (now, number, process) = (self.now(), self.draw(), self.face.borrow().process);
+        let ours = fresh.ours;
+        let mut link = Link::new(number, fresh, self.inner.0.clone(), now);
+        let Some(site) = self.sites.get_mut(&id).filter(|site| process == Some(ours) && site.sought.is_none()) else {
+            return link.end(Some(&Frame::Goodbye(Goodbye::Closed)));
+        };
+        link.listen(now);
+        site.sought = Some(link);
+    }
+
+    /// What came of it. True: it is the session, and what it said is to be heard.
+    fn sought(&mut self, id: SiteId, said: &Said, now: Instant) -> bool {
+        let Some(site) = self.sites.get_mut(&id) else { return false };
+        match said {
+            Said::Frame(Frame::Message(_), ..) => {
+                let Some(link) = site.sought.take() else { return false };
+                self.settle(id, link, now)
+            }
+            Said::Frame(Frame::Leads(leads), ..) => {
+                if let Some(link) = &mut site.sought {
+                    link.rank = Some(*leads);
+                }
+                false
+            }
+            Said::Frame(Frame::Goodbye(word), ..) => {
+                self.not_taken_up(id, Failed::Goodbye(*word));
+                false
+            }
+            Said::Frame(..) | Said::Malformed | Said::Broken(_) => {
+                self.not_taken_up(id, Failed::Unreachable);
+                false
+            }
+        }
+    }
+
+    fn not_taken_up(&mut self, id: SiteId, failed: Failed) {
+        let Some(site) = self.sites.get_mut(&id) else { return };
+        let Some(link) = site.sought.take() else { return };
+        site.passed(link.from);
+        link.end(Some(&Frame::Goodbye(Goodbye::Closed)));
+        if site.link.is_none() && site.calling.is_none() {
+            self.no_session(id, failed);
+        }
+    }
+
+    /// A connection that came to us and whose ends have greeted each other: it becomes the session, or goes.
     pub(super) fn fresh(&mut self, fresh: Fresh) {
-        let (now, here, id) = (self.now(), self.site(), fresh.peer.site);
-        let link = self.draw();
-        let process = self.face.borrow().process;
+        let (now, id) = (self.now(), fresh.peer.site);
+        let number = self.draw();
+        let (process, leads) = (self.face.borrow().process, self.face.borrow().leads);
         let (from, ours, renews) = (fresh.from, fresh.ours, fresh.renews && !fresh.dialled);
-        let link = Link::new(link, fresh, self.inner.0.clone(), now);
-        let Some(site) = self.sites.get_mut(&id) else {
+        let link = Link::new(number, fresh, self.inner.0.clone(), now);
+        if !self.sites.contains_key(&id) {
             link.end(Some(&Frame::Goodbye(Goodbye::Closed)));
             return self.sent_away(from, Some(id), Refusal::WrongName);
-        };
-        // We stand by since it was greeted, or are another process.
-        if process != Some(ours) {
-            return link.end(Some(&Frame::Goodbye(Goodbye::Standby)));
+        }
+        // We are another process since it was greeted, or lead no more and it knows of no other relays.
+        if process != Some(ours) || !leads && link.rank.is_none() {
+            let called = process == Some(ours) && link.dialled;
+            link.end(Some(&Frame::Goodbye(Goodbye::Standby)));
+            if called && self.sites.get(&id).is_some_and(|site| site.link.is_none()) {
+                self.no_session(id, Failed::Goodbye(Goodbye::Standby));
+            }
+            return;
         }
         if renews {
             return self.renew_for(id, link, now);
         }
-        if let Some(old) = &site.link {
-            let side = |l: &Link| (l.peer.relay.clone(), l.dialled);
-            let ((old_relay, old_dialled), (new_relay, new_dialled)) = (side(old), side(&link));
-            let (old_side, new_side) =
-                (Side { relay: &old_relay, dialled: old_dialled }, Side { relay: &new_relay, dialled: new_dialled });
+        let _stays = self.settle(id, link, now);
+    }
+
+    /// Which of two connections with a site is the session. True: this one.
+    fn settle(&mut self, id: SiteId, link: Link, now: Instant) -> bool {
+        let (here, leads) = (self.site(), self.face.borrow().leads);
+        if let Some(old) = self.sites.get(&id).and_then(|site| site.link.as_ref()) {
+            let side = |l: &Link| (l.peer.relay.clone(), l.dialled, leads && l.leads());
+            let (old_side, new_side) = (side(old), side(&link));
+            let another = old_side.0 != new_side.0;
+            let [old_side, new_side] =
+                [&old_side, &new_side].map(|(relay, dialled, leads)| Side { relay, dialled: *dialled, leads: *leads });
             if choose(here, id, old_side, new_side, now.since(old.since)) == Choice::Keep {
                 link.end(Some(&Frame::Goodbye(Goodbye::Held)));
-                if old_relay != new_relay {
+                if another {
                     self.doubt(id, now);
                 }
-                return;
+                return false;
             }
             self.hang_up(id, Ended::Replaced);
         }
         self.install(id, link, now);
+        true
+    }
+
+    /// Looks for the relay that leads another site, where we lead and speak with one that does not.
+    pub(super) fn seek(&mut self, now: Instant) {
+        if !self.face.borrow().leads {
+            return;
+        }
+        for id in self.sites.keys().copied().collect::<Vec<_>>() {
+            let Some(site) = self.sites.get_mut(&id) else { continue };
+            if !site.wants_another() {
+                site.seeks = (0, now);
+            } else if site.is_idle() && site.seeks.1 <= now {
+                let (tries, soon, later) = (site.seeks.0 + 1, SEEK.1, SEEK.2);
+                site.seeks = (tries, now + if tries <= SEEK.0 { soon } else { later });
+                self.call(id, Why::Seek);
+            }
+        }
+    }
+
+    /// When [`Self::seek`] has something to do.
+    pub(super) fn next_seek(&self) -> Option<Instant> {
+        let sites = self.sites.values().filter(|site| site.wants_another() && site.is_idle());
+        sites.map(|site| site.seeks.1).min().filter(|_| self.face.borrow().leads)
     }
 
     fn install(&mut self, id: SiteId, mut link: Link, now: Instant) {
-        let here = self.site();
+        let (here, leads) = (self.site(), self.face.borrow().leads);
         let Some(site) = self.sites.get_mut(&id) else { return };
         // Of crossing calls that of the lower site counts: it goes on, the other one is not waited for.
         if here > id || link.dialled {
             site.calling = None;
         }
         site.sessions += 1;
+        site.seeks = (0, now);
         link.listen(now);
-        self.events.push(Event::Up { site: id, relay: link.peer.relay.clone(), dialled: link.dialled });
+        let relay = link.peer.relay.clone();
+        self.events.push(Event::Up { site: id, relay: relay.clone(), dialled: link.dialled });
+        // We may have begun to lead since it was greeted.
+        let stated = link.state(leads);
         site.link = Some(link);
         if let Some(state) = &mut self.state {
-            state.handle_connected(id, now);
+            state.handle_relay(id, &relay, now);
         }
+        self.stated(id, stated, now);
     }
 
     pub(super) fn send(&mut self, id: SiteId, bytes: Vec<u8>) {
@@ -217,7 +354,7 @@ impl Relay {
             Ended::Replaced => Goodbye::Held,
             _ => Goodbye::Closed,
         };
-        if matches!(ended, Ended::Goodbye(Goodbye::Stopping) | Ended::Broken | Ended::Silent)
+        if matches!(ended, Ended::Goodbye(Goodbye::Stopping | Goodbye::Held) | Ended::Broken | Ended::Silent)
             && let Some(from) = site.link.as_ref().map(|link| link.from)
         {
             site.passed(from);
@@ -225,7 +362,7 @@ impl Relay {
         let links = [site.link.take(), site.former.take(), site.renewal.take()];
         links.into_iter().flatten().for_each(|link| link.end(Some(&Frame::Goodbye(word))));
         site.moved = false;
-        site.calling = site.calling.filter(|(_, renews)| !renews);
+        site.calling = site.calling.filter(|(_, why)| *why == Why::Session);
         *self.counters.ended.entry(ended).or_default() += 1;
         self.events.push(Event::Down { site: id, ended });
     }
@@ -242,6 +379,10 @@ impl Relay {
         });
         // Of a connection that we have ended.
         let Some(id) = found else { return };
+        let sought = self.sites.get(&id).and_then(|site| site.sought.as_ref()).is_some_and(|link| link.id == number);
+        if sought && !self.sought(id, &said, now) {
+            return;
+        }
         let (frame, len) = match said {
             Said::Frame(frame, len, _until_here) => (frame, len),
             Said::Malformed => return self.lost(id, Ended::Malformed, now),
@@ -260,6 +401,14 @@ impl Relay {
             Frame::Ping | Frame::Pong => self.ping(id, number, frame == Frame::Ping, now),
             Frame::Moved => self.moved(id, number, now),
             Frame::Goodbye(word) => self.lost(id, Ended::Goodbye(word), now),
+            Frame::Leads(leads) => {
+                if let Some(link) = self.sites.get_mut(&id).and_then(|site| site.links().find(|link| link.id == number))
+                {
+                    link.rank = Some(leads);
+                }
+                // It costs as little as a ping, and there are no more of them.
+                self.ping(id, number, false, now);
+            }
             Frame::Unknown => {
                 self.counters.unknown += 1;
                 // It costs as little as a ping, and there are no more of them.
@@ -299,10 +448,40 @@ impl Relay {
         }
     }
 
+    fn stated(&mut self, id: SiteId, sent: Result<usize, Slow>, now: Instant) {
+        match sent {
+            Ok(len) => {
+                if let Some(site) = self.sites.get_mut(&id) {
+                    site.sent += len as u64;
+                }
+            }
+            Err(Slow) => self.lost(id, Ended::Slow, now),
+        }
+    }
+
+    /// Tells other sites that we lead, or do not any more. Sessions with an earlier version are the leading relay's.
+    pub(super) fn state_rank(&mut self, leads: bool, now: Instant) {
+        for id in self.sites.keys().copied().collect::<Vec<_>>() {
+            let Some(site) = self.sites.get_mut(&id) else { continue };
+            let Some(link) = &mut site.link else { continue };
+            if link.rank.is_none() && !leads {
+                site.earlier = now + EARLIER;
+                self.lost(id, Ended::Ours, now);
+            } else {
+                let stated = link.state(leads);
+                self.stated(id, stated, now);
+            }
+        }
+    }
+
     /// Asks who was silent for long, and gives up who does not answer.
     pub(super) fn look(&mut self, now: Instant) {
         self.looked = now;
         for id in self.sites.keys().copied().collect::<Vec<_>>() {
+            let late = |link: &Link| now.since(link.since) >= CROSSING;
+            if self.sites.get(&id).is_some_and(|site| site.sought.as_ref().is_some_and(late)) {
+                self.not_taken_up(id, Failed::Unreachable);
+            }
             let Some(link) = self.sites.get_mut(&id).and_then(|site| site.link.as_mut()) else { continue };
             let silent = now.since(link.heard_at);
             let unanswered = link.doubted.is_some_and(|at| link.heard_at < at && now.since(at) >= DOUBT);

@@ -34,7 +34,7 @@ impl Rogue {
             connector.connect(credentials.server_name(site), stream).await.ok()
         };
         let mut rogue = Self { stream: met(call).await.expect("a handshake") };
-        rogue.send(&Frame::Greeting { process: 0x7067_7565, renews: false }).await;
+        rogue.send(&Frame::Greeting { process: 0x7067_7565, renews: false, rank: None }).await;
         rogue
     }
 

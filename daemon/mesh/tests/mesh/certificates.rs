@@ -301,7 +301,7 @@ async fn every_handshake_is_a_full_one_and_nothing_below_it_is_answered() {
         let stream = TcpStream::connect(a.address).await.expect("a relay listens");
         let mut stream =
             TlsConnector::from(Arc::clone(&config)).connect(name.clone(), stream).await.expect("a handshake");
-        let greeting = bascule_mesh::state::frame::Frame::Greeting { process: 1, renews: false };
+        let greeting = bascule_mesh::state::frame::Frame::Greeting { process: 1, renews: false, rank: None };
         tokio::io::AsyncWriteExt::write_all(&mut stream, &greeting.encode()).await.expect("written");
         let mut answer = [0; 14];
         let _all = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut answer).await.expect("a greeting");

@@ -80,7 +80,7 @@ async fn frames_and_messages_that_are_none_end_the_session() {
         rogue.closed().await;
     }
     let mut rogue = scene.peer(1).await;
-    rogue.send(&Frame::Greeting { process: 1, renews: false }).await;
+    rogue.send(&Frame::Greeting { process: 1, renews: false, rank: None }).await;
     rogue.closed().await;
     scene.a.until("five are counted", |s| s.counters.ended.get(&Ended::Malformed) == Some(&5)).await;
     // Truncated: every message cut short.

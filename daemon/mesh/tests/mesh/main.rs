@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod active;
 mod certificates;
 mod feed;
 mod hostile;

@@ -24,7 +24,6 @@ use bascule_core::site::demand::Count;
 use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
-use bascule_core::site::lead::Beat;
 use bascule_core::site::path::io::Event as PathEvent;
 use bascule_core::site::policy::SLOT;
 use bascule_core::site::policy::io::Config as PolicyConfig;
@@ -54,7 +53,7 @@ use tell::Teller;
 const INBOX: usize = 4096;
 /// From one try to the next of what could not be opened, and from one look at the certificate to the next.
 const RETRY: Duration = Duration::from_secs(5);
-/// From one word of a leading relay on how old everything is to the next: as often as sites say so (`state::BEAT`).
+/// From one word of a relay on how old everything is to the next: as often as sites say so (`state::BEAT`).
 const CONFIRM: Duration = bascule_core::site::state::BEAT;
 
 /// The clock of the daemon, for drivers.
@@ -357,9 +356,7 @@ impl Room {
         if self.relays.lost_news() {
             // What was not heard is told again by a process that begins anew.
             self.no_sessions();
-            let says = self.join.says();
-            self.relays.lead(Beat { leads: false, ..says }).await;
-            self.relays.lead(says).await;
+            self.relays.begin_anew().await;
         }
         while let Some(action) = self.join.poll_action() {
             match action {
@@ -424,7 +421,7 @@ impl Room {
             self.paths.fit(&self.sites).await;
             self.relays.fit(&self.sites, &self.records, self.join.says()).await;
         }
-        if now() >= self.confirm_at && self.join.leads() {
+        if now() >= self.confirm_at {
             self.confirm_at = now() + CONFIRM;
             for (site, age) in self.relays.ages().await {
                 self.join.handle_fact(Source::Own, Fact::Confirmed { site, age }, now());

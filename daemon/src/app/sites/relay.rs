@@ -220,6 +220,11 @@ impl Relays {
         self.tell(Order::Lead(says)).await;
     }
 
+    /// It tells everything again, as another process.
+    pub(super) async fn begin_anew(&mut self) {
+        self.order(Command::Anew).await;
+    }
+
     pub(super) async fn write(&mut self, key: Key, body: Option<Body>) {
         self.order(Command::Local(key, body)).await;
     }

@@ -70,10 +70,10 @@ impl Teller {
             }
             Event::TooMany { site } => warn!(site = named(site), "another site has more records than it may"),
             Event::DuplicateSite { instance } => {
-                error!(instance, "another process writes as this site: nothing is exported any more");
+                error!(instance, "another process writes as this relay: nothing is exported any more");
             }
-            Event::Incarnation(number) => info!(number, "this site writes in a new incarnation"),
-            Event::Leads(leads) => info!(leads, "the relay of this node speaks for the site, or not"),
+            Event::Incarnation(number) => info!(number, "the relay of this node writes in a new incarnation"),
+            Event::Leads(leads) => info!(leads, "the relay of this node leads the site, or not"),
             Event::Reloaded { expires } => info!(expires, "other certificates are in force"),
             Event::NotReloaded { error } => {
                 warn!(error, "the files of the certificate are not taken: what was in force stays")

@@ -8,7 +8,7 @@ use bascule_core::time::Instant;
 use super::{Room, now};
 use crate::clock;
 use crate::config::{Site, Spread};
-use crate::handle::sites::{ServiceView, SiteView, SitesStatus, StandingView};
+use crate::handle::sites::{RelayView, ServiceView, SiteView, SitesStatus, StandingView};
 
 /// A certificate that ends so soon is said: leaves of 90 days are replaced at half their time.
 const EXPIRES_SOON: u64 = 7 * 86_400;
@@ -47,7 +47,7 @@ fn conditions(room: &Room) -> Vec<String> {
     }
     all.extend(room.authority.conditions());
     if room.relays.state.as_ref().is_some_and(|state| state.duplicate) {
-        all.push("another process writes as this site: nothing is exported".to_owned());
+        all.push("another process writes as this relay: nothing is exported".to_owned());
     }
     if room.join.leader().is_none() {
         all.push("no relay of this site leads: what was known of others ages".to_owned());
@@ -56,14 +56,14 @@ fn conditions(room: &Room) -> Vec<String> {
 }
 
 fn site(room: &Room, (id, site): (&SiteId, &Site), now: Instant) -> SiteView {
-    let leads = room.join.leads();
     SiteView {
         id: *id,
         name: site.name.clone(),
         region: site.region.clone(),
         session: room.join.session(*id),
+        relays: room.join.sessions(*id).map(|(relay, counts)| RelayView { relay: relay.to_owned(), counts }).collect(),
         age_seconds: room.join.age(*id, now).map(|age| age.as_secs_f64()),
-        state: room.relays.state.as_ref().filter(|_| leads).and_then(|state| state.sites.get(id).cloned()),
+        state: room.relays.state.as_ref().and_then(|state| state.sites.get(id).cloned()),
         path: room.paths.status.get(id).copied(),
     }
 }

@@ -131,11 +131,15 @@ impl Join {
         Serving { draining: serving.draining || self.orders.drains(id, local.key.vip).is_some(), ..serving }
     }
 
-    /// Word of an order. The relay that leads counts; while none does, every relay: what one holds outlives its return.
+    /// Word of an order. The relay that leads counts; while none does, every relay: what one holds outlives its return. Orders of other sites
+    /// are said by every relay that has a session there, and again by the one that leads.
     pub(super) fn hear_order(&mut self, source: Source<'_>, fact: Fact, now: Instant) {
-        let counts = match source {
-            Source::Own => self.says.leads,
-            Source::Relay(name) => !self.says.leads && self.leader.as_deref().is_none_or(|leader| leader == name),
+        let leads = |name: &str| !self.says.leads && self.leader.as_deref().is_none_or(|leader| leader == name);
+        let counts = match (source, fact) {
+            (Source::Own, Fact::Drained { .. }) => self.config.relay.is_some(),
+            (Source::Own, _) => self.says.leads,
+            (Source::Relay(name), Fact::Drained { site, .. }) => leads(name) || self.has_session(name, site),
+            (Source::Relay(name), _) => leads(name),
         };
         if !counts {
             return;
@@ -165,7 +169,7 @@ impl Join {
             | Fact::Loan { .. }
             | Fact::Demand { .. } => {}
         }
-        if self.says.leads {
+        if source == Source::Own {
             self.actions.push_back(Action::Publish(fact));
         }
     }

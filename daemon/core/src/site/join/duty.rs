@@ -40,26 +40,25 @@ impl Join {
     pub(super) fn settle(&mut self, now: Instant) {
         self.lead.handle_expire(now);
         let leader = self.lead.leader().map(str::to_owned);
-        let another = leader != self.leader;
-        if another {
+        if leader != self.leader {
             self.leader.clone_from(&leader);
             self.led = leader.is_some().then_some(now);
-            // Its word is another one's: sessions are those that it has.
-            let known: Vec<SiteId> = self.sessions.keys().copied().collect();
-            known.into_iter().for_each(|site| self.set_session(site, false));
             self.actions.push_back(Action::Report(Report::Leader { relay: leader }));
         }
         let (says, led) = (self.lead.says(), self.says.leads);
         if says != self.says && self.config.relay.is_some() {
             self.says = says;
             self.actions.push_back(Action::Lead(says));
-            if says.leads && !led {
-                self.actions.extend(self.facts(now).into_iter().map(Action::Publish));
+            // Nodes of earlier versions have left out what was said before.
+            if says.leads
+                && !led
+                && let Some(word) = self.config.relay.as_ref().and_then(|relay| self.words.get(relay))
+            {
+                let again: Vec<Action> = word.facts(now).map(Action::Publish).collect();
+                self.actions.extend(again);
             }
         }
-        if another && let Some(leader) = self.leader.clone() {
-            self.early.taken(&leader, now).into_iter().for_each(|fact| self.take(fact, now));
-        }
+        self.settle_words(now);
         self.actions.extend(self.near.poll().map(Action::Neighbours));
         while let Some(decided) = self.policy.poll_action() {
             self.carry(decided);

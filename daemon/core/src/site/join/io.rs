@@ -52,10 +52,10 @@ pub struct Config {
     pub relay: Option<String>,
 }
 
-/// What is known of another site, from the relay that leads to all nodes of its site.
+/// What is known of another site, from a relay to all nodes of its own.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fact {
-    /// Its STATE session stands, or does not.
+    /// A session of this relay with it stands, or does not.
     Session {
         /// Which site.
         site: SiteId,

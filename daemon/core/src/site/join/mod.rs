@@ -5,20 +5,18 @@
 //! Contract: feed `handle_*` with a `now` that never goes back; after every call take [`Join::poll_action`] until `None` and carry out each
 //! action in order; call [`Join::handle_expire`] at or after [`Join::poll_timeout`].
 //!
-//! Facts of others are taken from the relay that leads, and from no other. When none is heard, what was known stays known and ages, and
-//! sessions count as down: sites are kept "blind" (sites.md 4.5), nothing moves. Readiness here needs no relay.
-//!
-//! Nodes come to know at different times that a relay is gone: what the next one says before its word counts here is kept for as long as
-//! that may take ([`early`]), and counts then.
+//! Every relay of the site says what it hears of other sites, and for each of them the word of one counts ([`words`]). Where no relay has a
+//! session, what was known stays known and ages: sites are kept "blind" (sites.md 4.5), nothing moves. Requests, loans, orders and the sum of
+//! what clients bring are the leading relay's. Readiness here needs no relay.
 
 pub mod demand;
 pub mod drain;
 mod duty;
-mod early;
 pub mod handshakes;
 pub mod io;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -38,11 +36,8 @@ use crate::balance::serving::Serving;
 use crate::service::ServiceKey;
 use crate::time::Instant;
 use drain::Theirs;
-use early::Early;
-use io::{Action, Capacity, Config, Fact, Local, Report, Source};
-
-/// What another site said of a service, how old that was, and when it came.
-type Said = (Summary, Duration, Instant);
+use io::{Action, Capacity, Config, Fact, Local, Source};
+use words::{Said, Word, said_facts};
 
 /// The machine.
 #[derive(Clone, Debug)]
@@ -51,12 +46,15 @@ pub struct Join {
     policy: Policy,
     lead: Lead,
     near: Near,
-    early: Early,
     /// What the relay of this node was told that it is.
     says: Beat,
     leader: Option<String>,
     /// Since when that relay speaks for the site.
     led: Option<Instant>,
+    /// What each relay says, and whose word counts for a site.
+    words: BTreeMap<String, Word>,
+    speaks: BTreeMap<SiteId, String>,
+    /// What counts.
     sessions: BTreeMap<SiteId, bool>,
     said: BTreeMap<(SiteId, ServiceId), Said>,
     /// What the balancer here sees, and what this site says of it.
@@ -83,10 +81,11 @@ impl Join {
             policy: Policy::new(config.policy.clone(), now),
             lead: Lead::new(config.relay.clone(), &config.relays, now),
             near: Near::default(),
-            early: Early::default(),
-            says: Beat { waits: true, ..Beat::default() },
+            says: Beat { waits: true, tells: true, ..Beat::default() },
             leader: None,
             led: None,
+            words: BTreeMap::new(),
+            speaks: BTreeMap::new(),
             sessions: BTreeMap::new(),
             said: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -112,11 +111,16 @@ impl Join {
     pub fn handle_config(&mut self, config: Config, now: Instant) {
         let before = core::mem::replace(&mut self.config, config);
         self.lead.handle_config(&self.config.relays, now);
-        self.early.retain(|relay| self.config.relays.contains(relay));
+        self.words.retain(|relay, _| self.config.relays.contains(relay));
         let sites = &self.config.policy.sites;
         self.near.handle_config(self.config.policy.here, sites);
         self.sessions.retain(|site, _| sites.contains_key(site));
+        self.speaks.retain(|site, _| sites.contains_key(site));
         self.said.retain(|(site, _), _| sites.contains_key(site));
+        for word in self.words.values_mut() {
+            word.sessions.retain(|site, _| sites.contains_key(site));
+            word.said.retain(|(site, _), _| sites.contains_key(site));
+        }
         self.theirs.retain(|(site, _), _| sites.contains_key(site));
         self.demand.retain(|id| self.config.services.contains_key(id));
         self.handshakes.retain(|id| self.config.services.contains_key(id));
@@ -173,6 +177,9 @@ impl Join {
     /// A relay of this site beat.
     pub fn handle_beat(&mut self, relay: &str, beat: Beat, now: Instant) {
         self.lead.handle_beat(relay, beat, now);
+        if !beat.leads && !beat.tells {
+            self.hush(relay);
+        }
         self.settle(now);
     }
 
@@ -196,38 +203,18 @@ impl Join {
             self.settle(now);
             return;
         }
-        let counts = match source {
+        let leads = match source {
             Source::Own => self.says.leads,
             Source::Relay(name) => !self.says.leads && self.leader.as_deref() == Some(name),
         };
-        if !counts {
-            if let Source::Relay(name) = source
-                && self.lead.claims(name)
-            {
-                self.early.keep(name, fact, now);
-            }
-            return;
-        }
-        self.take(fact, now);
-        self.settle(now);
-    }
-
-    fn take(&mut self, fact: Fact, now: Instant) {
         match fact {
-            Fact::Session { site, up } => self.set_session(site, up),
-            Fact::Summary { site, service, summary, age } => {
-                // One that is gone is one that serves nowhere.
-                let summary = summary.unwrap_or_default();
-                let _before = self.said.insert((site, service), (summary, age, now));
-                self.policy.handle_summary(site, service, summary, age, now);
-            }
-            Fact::Confirmed { site, age } => self.confirm(site, age, now),
-            Fact::Ask { site, service, amount } => self.policy.handle_ask(site, service, amount, now),
-            Fact::Loan { site, service, amount } => self.policy.handle_loan(site, service, amount, now),
-            Fact::Demand { service, rate } => self.hear_demand(service, rate, now),
-            Fact::Order { .. } | Fact::Drained { .. } => {}
+            Fact::Session { .. } | Fact::Summary { .. } | Fact::Confirmed { .. } => self.hear_word(source, fact, now),
+            Fact::Ask { site, service, amount } if leads => self.policy.handle_ask(site, service, amount, now),
+            Fact::Loan { site, service, amount } if leads => self.policy.handle_loan(site, service, amount, now),
+            Fact::Demand { service, rate } if leads => self.hear_demand(service, rate, now),
+            Fact::Ask { .. } | Fact::Loan { .. } | Fact::Demand { .. } | Fact::Order { .. } | Fact::Drained { .. } => {}
         }
-        if self.says.leads {
+        if self.says.leads && leads && matches!(fact, Fact::Ask { .. } | Fact::Loan { .. } | Fact::Demand { .. }) {
             self.actions.push_back(Action::Publish(fact));
             // A node that stood still for as long as a relay is believed took its sessions for gone, and its connection still stands: nobody
             // greets it anew. What else it held has aged, and is confirmed with this.
@@ -235,6 +222,7 @@ impl Join {
                 self.actions.push_back(Action::Publish(Fact::Session { site, up: self.session(site) }));
             }
         }
+        self.settle(now);
     }
 
     /// The lease of an activePassive service has this holder.
@@ -276,16 +264,10 @@ impl Join {
         self.policy.poll_timeout().into_iter().chain(rest).min()
     }
 
-    /// All that is known of other sites, with ages: for a node that listens from now on.
+    /// All that is known of other sites, with ages, whoever said it.
     pub fn facts(&self, now: Instant) -> Vec<Fact> {
         let sessions = self.sessions.iter().map(|(site, up)| Fact::Session { site: *site, up: *up });
-        let said = self.said.iter().map(|((site, service), (summary, age, at))| Fact::Summary {
-            site: *site,
-            service: *service,
-            summary: Some(*summary),
-            age: *age + now.since(*at),
-        });
-        sessions.chain(said).collect()
+        sessions.chain(said_facts(&self.said, now)).collect()
     }
 
     /// The relay of this node speaks for the site.
@@ -313,7 +295,7 @@ impl Join {
         self.lead.heard()
     }
 
-    /// The STATE session with a site stands, as far as is known here.
+    /// A relay of this site has a session with a site, as far as is known here.
     pub fn session(&self, site: SiteId) -> bool {
         self.sessions.get(&site).copied().unwrap_or(false)
     }
@@ -345,22 +327,6 @@ impl Join {
     /// No other site is heard.
     pub const fn isolated(&self) -> bool {
         self.policy.isolated()
-    }
-
-    fn set_session(&mut self, site: SiteId, up: bool) {
-        if self.sessions.insert(site, up).unwrap_or(false) != up {
-            self.policy.handle_session(site, up);
-            self.actions.push_back(Action::Report(Report::Session { site, up }));
-        }
-    }
-
-    fn confirm(&mut self, site: SiteId, age: Duration, now: Instant) {
-        for ((_, service), (summary, said, at)) in self.said.iter_mut().filter(|((s, _), _)| *s == site) {
-            if *said + now.since(*at) > age {
-                (*said, *at) = (age, now);
-                self.policy.handle_summary(site, *service, *summary, age, now);
-            }
-        }
     }
 }
 

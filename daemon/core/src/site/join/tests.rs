@@ -1,6 +1,8 @@
+mod active;
 mod succession;
 
 use super::drain::{Drain, Refused};
+use super::io::Report;
 use super::*;
 use crate::balance::SiteSpec;
 use crate::service::Protocol;
@@ -39,7 +41,7 @@ pub(super) fn config(relay: Option<&str>, relays: &[&str]) -> Config {
 
 /// What a relay says that has stood for long.
 pub(super) fn beat(leads: bool) -> Beat {
-    Beat { leads, ..Beat::default() }
+    Beat { leads, tells: true, ..Beat::default() }
 }
 
 pub(super) fn serving(ready: u16) -> Serving {
@@ -224,13 +226,15 @@ fn the_relay_that_leads_writes_publishes_and_steps_back() {
     node.take();
     assert!(!node.join.leads() && node.done.contains(&Action::Lead(beat(false))), "a comes first");
     node.fact(Source::Own, fact(0));
-    assert!(!node.done.iter().any(|a| matches!(a, Action::Publish(_))), "its word is worth nothing now");
+    assert!(node.done.contains(&Action::Publish(fact(0))), "what it hears it says");
+    node.fact(Source::Own, Fact::Ask { site: THERE, service: WEB, amount: 5 });
+    assert!(!node.done.iter().any(|a| matches!(a, Action::Publish(Fact::Ask { .. }))), "requests are not its any more");
     node.run(100, &[("a", true)]);
     assert_eq!(node.join.leader(), Some("a"));
     node.run(3_000, &[]);
     assert!(node.join.leads(), "a is gone");
     let again = node.done.iter().filter(|a| matches!(a, Action::Publish(Fact::Summary { .. }))).count();
-    assert_eq!(again, 1, "those who listened to another one are told everything: {:?}", node.done);
+    assert_eq!(again, 2, "nodes of earlier versions have listened to another one: {:?}", node.done);
 }
 
 #[test]

@@ -12,10 +12,10 @@ fn relay(name: &str, now: u64) -> Lead {
     Lead::new(Some(name.to_owned()), &relays(), at(now))
 }
 
-const LEADS: Beat = Beat { leads: true, waits: false, stops: false };
-const STANDS_BY: Beat = Beat { leads: false, waits: false, stops: false };
-const WAITS: Beat = Beat { leads: false, waits: true, stops: false };
-const STOPS: Beat = Beat { leads: false, waits: false, stops: true };
+const LEADS: Beat = Beat { leads: true, waits: false, stops: false, tells: true };
+const STANDS_BY: Beat = Beat { leads: false, waits: false, stops: false, tells: true };
+const WAITS: Beat = Beat { leads: false, waits: true, stops: false, tells: true };
+const STOPS: Beat = Beat { leads: false, waits: false, stops: true, tells: false };
 
 #[test]
 fn the_first_by_name_of_those_heard_leads() {

@@ -148,7 +148,7 @@ pub enum Report {
         /// What.
         vip: core::net::IpAddr,
     },
-    /// Another process writes as this site. Nothing is exported any more.
+    /// Another process writes as this relay of this site. Nothing is exported any more.
     DuplicateSite {
         /// The other process.
         instance: u64,

@@ -9,8 +9,9 @@
 //! lost gets everything. A beat every 10 s says that nothing else is new, which makes all that is held fresh without sending it again, and
 //! carries a digest, which finds what should not differ (anti-entropy).
 //!
-//! One session with each site at a time; which relay of a site holds it is the driver's matter. A relay that takes over is a new
-//! incarnation.
+//! Each relay of a site writes as a process of its own, with the name in its certificate, and has one session with each other site at a
+//! time; with which of its relays is the driver's matter. How far a writer was read is kept by its name (ADR 0043): a session that turns to
+//! another relay of the site begins with all that this one says, which replaces what the former said.
 
 mod hear;
 pub mod io;
@@ -66,7 +67,7 @@ pub struct State {
     sessions: BTreeMap<SiteId, Session>,
     /// Peers are still being asked for our past.
     learning: bool,
-    /// Foreign processes that wrote as us, with the incarnation above which we went.
+    /// Foreign processes that wrote as this relay, with the incarnation above which we went, since this relay leads or does not.
     outbid: BTreeMap<u64, u64>,
     /// Another one writes as us: nothing is exported any more.
     duplicate: bool,
@@ -132,8 +133,28 @@ impl State {
         }
     }
 
-    /// A session with a site stands, dialled by either side. An earlier one is forgotten.
+    /// This relay begins to speak for its site: where it has no session, it calls at once.
+    ///
+    /// Readers of before ADR 0043 know one writer of a site and not its name: two relays that take turns go above one another there, and that
+    /// is no accident. What was seen in one turn says nothing about the next.
+    pub fn handle_lead(&mut self, now: Instant) {
+        self.outbid.clear();
+        for (site, session) in self.sessions.iter_mut().filter(|(_, session)| !session.connected) {
+            session.backoff.soon();
+            self.timers.set(Timer::Dial(*site), now);
+        }
+    }
+
+    /// A session with a site stands, with the only relay that it has, or with one whose name is of no interest.
     pub fn handle_connected(&mut self, site: SiteId, now: Instant) {
+        self.handle_relay(site, "", now);
+    }
+
+    /// A session with this relay of a site stands, dialled by either side. An earlier one is forgotten.
+    pub fn handle_relay(&mut self, site: SiteId, relay: &str, now: Instant) {
+        if let Some(theirs) = self.theirs.get_mut(&site) {
+            theirs.turn_to(relay);
+        }
         let Some(session) = self.sessions.get_mut(&site) else {
             return self.actions.push_back(Action::Close(site, CloseReason::Removed));
         };
@@ -217,7 +238,7 @@ impl State {
         self.theirs.get(&origin).into_iter().flat_map(move |t| t.iter(now))
     }
 
-    /// How far a site has been read.
+    /// How far the relay of a site has been read with which the session is, or was last.
     pub fn cursor(&self, origin: SiteId) -> Cursor {
         self.theirs.get(&origin).map(|t| t.cursor).unwrap_or_default()
     }
@@ -245,7 +266,7 @@ impl State {
         self.theirs.get(&site).map_or(0, Theirs::len) + staged
     }
 
-    /// Another process writes as this site.
+    /// Another process writes as this relay.
     pub const fn duplicate(&self) -> bool {
         self.duplicate
     }

@@ -12,6 +12,8 @@ use crate::time::Instant;
 
 /// A deleted record is remembered for so long, so that a reader that was away hears of it (sites.md 4.4).
 const GRAVE: Duration = Duration::from_secs(600);
+/// Relays of a site whose place is remembered. Names are what its authority has signed; a site has a handful.
+const RELAYS: usize = 16;
 /// What a site may have: services, VIPs, orders (sites.md 4.3).
 const LIMITS: [usize; 3] = [5000, 1024, 256];
 /// Records that are held of a site at most, for a snapshot on its way.
@@ -94,6 +96,9 @@ struct Stored {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Theirs {
     pub(super) cursor: Cursor,
+    /// Of which relay that is, and which process of others was read last, without a position: what they said was replaced since.
+    relay: String,
+    others: BTreeMap<String, Cursor>,
     records: BTreeMap<Key, Stored>,
     /// When all that is held was last said to be current, and how late that word was.
     pub(super) confirmed: Option<(Instant, Duration)>,
@@ -116,6 +121,24 @@ pub(super) enum Taken {
 }
 
 impl Theirs {
+    /// The next word is this relay's. What another one said stays in force until this one has said everything.
+    pub(super) fn turn_to(&mut self, relay: &str) {
+        if self.relay == relay {
+            return;
+        }
+        let next = self.others.remove(relay).unwrap_or_default();
+        let before = core::mem::replace(&mut self.relay, relay.to_owned());
+        if self.cursor.incarnation > 0 {
+            if self.others.len() >= RELAYS {
+                let _forgotten = self.others.pop_first();
+            }
+            let _known = self.others.insert(before, Cursor { seq: 0, ..self.cursor });
+        }
+        self.cursor = next;
+        self.confirmed = None;
+        self.forget_sequences();
+    }
+
     pub(super) fn take(&mut self, record: &Record, peer: &PeerConfig, now: Instant) -> Taken {
         let known = self.records.get(&record.key);
         if known.is_some_and(|stored| stored.seq >= record.seq) {

@@ -1,6 +1,7 @@
 //! Two sites over a stream that the test connects and cuts. Loss, reorder, restarts and partitions of many sites are the simulator's.
 
 mod codec;
+mod relays;
 mod rules;
 mod versions;
 
