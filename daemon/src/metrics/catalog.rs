@@ -371,7 +371,7 @@ families! {
          one in 5 min when nothing does. One that failed is written again, a minute later at most.",
         "a takeover; a role without `vipstatuses`";
     SITES_LEADS = Gauge "sites_leads" [],
-        "1 while the relay of this node speaks for its site. The sum over a site is 1; 0 for a moment when a relay stops, is killed or \
+        "1 while the relay of this node leads its site. The sum over a site is 1; 0 for a moment when a relay stops, is killed or \
          returns, and for up to 3 s when its host dies or is cut off.",
         "the death or the return of a relay with a better name";
     SITES_RELAYS_GONE = Counter "sites_relays_gone_total" ["how"],
@@ -379,10 +379,10 @@ families! {
          both at once; or they were silent for 3 s (`silent`).",
         "a relay that stops, is killed, or whose host is gone";
     SITES_SESSION = Gauge "sites_session" ["site"],
-        "1 while this site has a session with the other one, as this node hears it from the relay that leads. Traffic does not depend on it.",
+        "1 while a relay of this site has a session with the other one, as this node hears it. Traffic does not depend on it.",
         "a relay that ends, a cut between relays, a certificate that is not believed";
     SITES_BYTES = Counter "sites_session_bytes_total" ["site", "direction"],
-        "Bytes of frames of the sessions with a site, without TLS, TCP and acknowledgements. Of the relay that leads, 0 elsewhere.",
+        "Bytes of frames of the sessions of this node's relay with a site, without TLS, TCP and acknowledgements; 0 where there is no relay.",
         "changes of services in one of the two sites, and beats";
     SITES_STATE_AGE = Gauge "sites_state_age_seconds" ["site"],
         "Seconds since the site last said, or confirmed, all that is held of it. Up to 20 s are normal; beyond 90 s its weight falls.",

@@ -190,7 +190,8 @@ async fn a_relay_that_stops_says_so_and_one_that_was_killed_is_missed_at_its_add
         // It comes back, and waits for those who are there.
         node.heard.lock().expect("nobody panics with it").clear();
         let _relay = Relay::start_at(&mut mesh, address).await;
-        node.until_word("the first beat", |w| *w == Word::Beat(Beat { waits: true, ..Beat::default() })).await;
+        node.until_word("the first beat", |w| *w == Word::Beat(Beat { waits: true, tells: true, ..Beat::default() }))
+            .await;
     }
 }
 

@@ -103,6 +103,10 @@ pub(in crate::cli) fn table(answer: &str) -> Result<String, ClientError> {
         sites.add_row(row);
     }
     put(&mut text, &sites);
+    for (site, hears) in page.sites.iter().flat_map(|site| site.relays.iter().map(move |hears| (site, hears))) {
+        let counts = if hears.counts { ", and its word counts" } else { "" };
+        text.push_str(&format!("{} is heard by relay {}{counts}\n", site.name, hears.relay));
+    }
     for (site, state) in page.sites.iter().filter_map(|site| Some((site, site.state.as_ref()?))) {
         if let Some(version) = state.version {
             let build = state.build.as_deref().unwrap_or("it does not say what it runs");
@@ -154,6 +158,7 @@ sent away: 2 revoked
 
 SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
 dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2      -
+dc-b is heard by relay n1, and its word counts
 the session with dc-b speaks version 2: bascule 9.9
 
 service web   weighted   37.5 % elsewhere   9 tables

@@ -60,9 +60,18 @@ pub(super) struct Counters {
 pub(super) struct Site {
     pub(super) name: String,
     pub(super) session: bool,
+    #[serde(default)]
+    pub(super) relays: Vec<Hears>,
     pub(super) age_seconds: Option<f64>,
     pub(super) state: Option<Session>,
     pub(super) path: Option<Probed>,
+}
+
+/// A relay of this site that has a session with another one.
+#[derive(Deserialize)]
+pub(super) struct Hears {
+    pub(super) relay: String,
+    pub(super) counts: bool,
 }
 
 #[derive(Deserialize)]

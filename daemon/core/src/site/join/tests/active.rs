@@ -94,6 +94,7 @@ fn a_death_by_which_nothing_is_news_moves_nothing_for_an_hour() {
 #[test]
 fn another_end_that_dies_leaves_the_word_of_who_has_another_partner() {
     let mut node = hearing(&["a", "b"]);
+    node.run(100, &ALL);
     node.fact(Source::Relay("b"), fact(2));
     node.fact(Source::Relay("a"), DOWN);
     assert_eq!(sessions(&node), [("b", true)]);
