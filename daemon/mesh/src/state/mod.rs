@@ -20,6 +20,7 @@ pub mod frame;
 pub mod io;
 mod link;
 mod renew;
+mod seek;
 mod session;
 
 use std::collections::BTreeMap;

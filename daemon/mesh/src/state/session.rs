@@ -20,10 +20,8 @@ const ASK: Duration = Duration::from_secs(5);
 const DOUBT: Duration = Duration::from_secs(2);
 /// Without a frame for so long it is over.
 const SILENCE: Duration = Duration::from_secs(15);
-/// The relay that leads the other site is looked for so often, at most so long after one another, and then less often: it may be about to lead.
-const SEEK: (u32, Duration, Duration) = (8, Duration::from_millis(250), Duration::from_secs(5));
 /// A site whose relays are of an earlier version is not called for so long by a relay that does not lead.
-const EARLIER: Duration = Duration::from_secs(300);
+pub(super) const EARLIER: Duration = Duration::from_secs(300);
 
 /// What there is with one site.
 #[derive(Debug)]
@@ -91,7 +89,7 @@ impl Site {
     }
 
     /// The relay at this address is gone: it is called last. One that called us is known by its host alone.
-    fn passed(&mut self, from: SocketAddr) {
+    pub(super) fn passed(&mut self, from: SocketAddr) {
         let relays = &self.peer.relays;
         let at =
             relays.iter().position(|relay| *relay == from).or_else(|| relays.iter().position(|r| r.ip() == from.ip()));
@@ -111,7 +109,7 @@ impl Site {
     }
 
     /// It is worth looking for another relay of it: the one that we speak with does not lead.
-    fn wants_another(&self) -> bool {
+    pub(super) fn wants_another(&self) -> bool {
         self.peer.relays.len() > 1 && self.link.as_ref().is_some_and(|link| !link.leads())
     }
 }
@@ -174,59 +172,11 @@ impl Relay {
         }
     }
 
-    fn no_session(&mut self, id: SiteId, failed: Failed) {
+    pub(super) fn no_session(&mut self, id: SiteId, failed: Failed) {
         let now = self.now();
         self.events.push(Event::CallFailed { site: id, failed });
         if let Some(state) = &mut self.state {
             state.handle_disconnected(id, now);
-        }
-    }
-
-    /// A relay that we called has greeted, and decides now: it begins a session with a message, or says that it has another one. What we have
-    /// stays until then.
-    fn await_word(&mut self, id: SiteId, fresh: Fresh) {
-        let (now, number, process) = (self.now(), self.draw(), self.face.borrow().process);
-        let ours = fresh.ours;
-        let mut link = Link::new(number, fresh, self.inner.0.clone(), now);
-        let Some(site) = self.sites.get_mut(&id).filter(|site| process == Some(ours) && site.sought.is_none()) else {
-            return link.end(Some(&Frame::Goodbye(Goodbye::Closed)));
-        };
-        link.listen(now);
-        site.sought = Some(link);
-    }
-
-    /// What came of it. True: it is the session, and what it said is to be heard.
-    fn sought(&mut self, id: SiteId, said: &Said, now: Instant) -> bool {
-        let Some(site) = self.sites.get_mut(&id) else { return false };
-        match said {
-            Said::Frame(Frame::Message(_), ..) => {
-                let Some(link) = site.sought.take() else { return false };
-                self.settle(id, link, now)
-            }
-            Said::Frame(Frame::Leads(leads), ..) => {
-                if let Some(link) = &mut site.sought {
-                    link.rank = Some(*leads);
-                }
-                false
-            }
-            Said::Frame(Frame::Goodbye(word), ..) => {
-                self.not_taken_up(id, Failed::Goodbye(*word));
-                false
-            }
-            Said::Frame(..) | Said::Malformed | Said::Broken(_) => {
-                self.not_taken_up(id, Failed::Unreachable);
-                false
-            }
-        }
-    }
-
-    fn not_taken_up(&mut self, id: SiteId, failed: Failed) {
-        let Some(site) = self.sites.get_mut(&id) else { return };
-        let Some(link) = site.sought.take() else { return };
-        site.passed(link.from);
-        link.end(Some(&Frame::Goodbye(Goodbye::Closed)));
-        if site.link.is_none() && site.calling.is_none() {
-            self.no_session(id, failed);
         }
     }
 
@@ -257,7 +207,7 @@ impl Relay {
     }
 
     /// Which of two connections with a site is the session. True: this one.
-    fn settle(&mut self, id: SiteId, link: Link, now: Instant) -> bool {
+    pub(super) fn settle(&mut self, id: SiteId, link: Link, now: Instant) -> bool {
         let (here, leads) = (self.site(), self.face.borrow().leads);
         if let Some(old) = self.sites.get(&id).and_then(|site| site.link.as_ref()) {
             let side = |l: &Link| (l.peer.relay.clone(), l.dialled, leads && l.leads());
@@ -276,29 +226,6 @@ impl Relay {
         }
         self.install(id, link, now);
         true
-    }
-
-    /// Looks for the relay that leads another site, where we lead and speak with one that does not.
-    pub(super) fn seek(&mut self, now: Instant) {
-        if !self.face.borrow().leads {
-            return;
-        }
-        for id in self.sites.keys().copied().collect::<Vec<_>>() {
-            let Some(site) = self.sites.get_mut(&id) else { continue };
-            if !site.wants_another() {
-                site.seeks = (0, now);
-            } else if site.is_idle() && site.seeks.1 <= now {
-                let (tries, soon, later) = (site.seeks.0 + 1, SEEK.1, SEEK.2);
-                site.seeks = (tries, now + if tries <= SEEK.0 { soon } else { later });
-                self.call(id, Why::Seek);
-            }
-        }
-    }
-
-    /// When [`Self::seek`] has something to do.
-    pub(super) fn next_seek(&self) -> Option<Instant> {
-        let sites = self.sites.values().filter(|site| site.wants_another() && site.is_idle());
-        sites.map(|site| site.seeks.1).min().filter(|_| self.face.borrow().leads)
     }
 
     fn install(&mut self, id: SiteId, mut link: Link, now: Instant) {
@@ -445,32 +372,6 @@ impl Relay {
             Some(Ok(len)) => site.sent += len as u64,
             Some(Err(Slow)) => self.lost(id, Ended::Slow, now),
             None => {}
-        }
-    }
-
-    fn stated(&mut self, id: SiteId, sent: Result<usize, Slow>, now: Instant) {
-        match sent {
-            Ok(len) => {
-                if let Some(site) = self.sites.get_mut(&id) {
-                    site.sent += len as u64;
-                }
-            }
-            Err(Slow) => self.lost(id, Ended::Slow, now),
-        }
-    }
-
-    /// Tells other sites that we lead, or do not any more. Sessions with an earlier version are the leading relay's.
-    pub(super) fn state_rank(&mut self, leads: bool, now: Instant) {
-        for id in self.sites.keys().copied().collect::<Vec<_>>() {
-            let Some(site) = self.sites.get_mut(&id) else { continue };
-            let Some(link) = &mut site.link else { continue };
-            if link.rank.is_none() && !leads {
-                site.earlier = now + EARLIER;
-                self.lost(id, Ended::Ours, now);
-            } else {
-                let stated = link.state(leads);
-                self.stated(id, stated, now);
-            }
         }
     }
 
