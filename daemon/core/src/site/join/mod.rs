@@ -216,11 +216,6 @@ impl Join {
         }
         if self.says.leads && leads && matches!(fact, Fact::Ask { .. } | Fact::Loan { .. } | Fact::Demand { .. }) {
             self.actions.push_back(Action::Publish(fact));
-            // A node that stood still for as long as a relay is believed took its sessions for gone, and its connection still stands: nobody
-            // greets it anew. What else it held has aged, and is confirmed with this.
-            if let Fact::Confirmed { site, .. } = fact {
-                self.actions.push_back(Action::Publish(Fact::Session { site, up: self.session(site) }));
-            }
         }
         self.settle(now);
     }
