@@ -149,7 +149,7 @@ fn drills() -> Result<Vec<Drill>> {
         Drill {
             name: "site-seeds",
             shows: "10,000 seeds of the fault matrix between sites without a broken invariant",
-            minutes: 15,
+            minutes: 30,
             parts: site_seeds.collect(),
         },
         Drill {
