@@ -73,13 +73,11 @@ struct Lease {
 }
 
 fn local(node: &Node, now: u64) -> Instant {
-    let rate = u128::try_from(1_000_000 + node.ppm).expect("positive");
-    Instant::from_nanos(u64::try_from(u128::from(now) * rate / 1_000_000).expect("short"))
+    clock_at(node.ppm, now)
 }
 
 fn truth(node: &Node, at: Instant) -> u64 {
-    let rate = u128::try_from(1_000_000 + node.ppm).expect("positive");
-    u64::try_from((u128::from(at.as_nanos()) * 1_000_000).div_ceil(rate)).expect("short")
+    true_at(node.ppm, at)
 }
 
 fn open(node: &Node, now: u64) -> bool {
