@@ -179,7 +179,7 @@ fn config(dir: &Path, n: usize, etcd: (&Authority, &Pair)) -> Value {
 }
 
 impl Stage {
-    /// Both sites run, dc-a has the service, every client is answered by it, and the witness leads etcd.
+    /// Both sites run and know what the other one can serve, dc-a has the service, every client is answered by it, and the witness leads etcd.
     fn new(name: &str) -> Result<Self> {
         let mut cluster = Cluster::new(name, 3)?;
         let dir = cluster.lab.directory().to_owned();
@@ -209,6 +209,15 @@ impl Stage {
             let daemon = cluster.daemon(n);
             wait_for(PATIENCE, "the first holder", || page(daemon).filter(knows)).with_context(|| format!("n{n}"))?;
             wait_for(PATIENCE, "the end of learning", || (Stamp::now().since(begun) > LEARN).then_some(()))?;
+        }
+        for (n, other) in [(1, "dc-b"), (2, "dc-a")] {
+            // What a site serves is told when it has learned, and a session has begun after that.
+            let serves = |shown: &Value| {
+                let known = shown["services"][0]["sites"].as_array();
+                known.into_iter().flatten().any(|site| site["name"] == other && site["verdict"] == "normal")
+            };
+            let daemon = cluster.daemon(n);
+            wait_for(PATIENCE, other, || page(daemon).filter(serves)).with_context(|| format!("n{n}"))?;
         }
         let second = cluster.lab.host("second", &cluster.lan, &["10.9.0.201/24".parse()?])?;
         let askers = [(&cluster.client, 1), (&second.0, 2)].into_iter().flat_map(|(netns, by)| {
@@ -482,9 +491,13 @@ fn a_site_that_drains_hands_over_at_once_and_keeps_what_nobody_can_take() -> Res
     ensure!(one.contains("active=no") && other.contains(&format!("active=yes\nterm={after}\n")), "{one}{other}");
     stage.cluster.daemon(1).process.wait_for_line(PATIENCE, "this node has handed the service over: silent")?;
     for asked in [vec!["sites"], vec!["why", "db"]] {
-        let shown = stage.cluster.daemon(1).ctl(&asked)?;
-        ensure!(shown.contains("dc-b has it; this node handed it over"), "{shown}");
-        ensure!(shown.contains("(draining) and is silent for it; this site does not ask for it"), "{shown}");
+        let (mut shown, daemon) = (String::new(), stage.cluster.daemon(1));
+        let handed = wait_for(PATIENCE, "words of a hand-over", || {
+            shown = daemon.ctl(&asked).ok()?;
+            let silent = "(draining) and is silent for it; this site does not ask for it";
+            ["dc-b has it; this node handed it over", silent].iter().all(|part| shown.contains(part)).then_some(())
+        });
+        handed.with_context(|| shown)?;
     }
     let counted = "bascule_sites_service_handovers_total{reason=\"draining\",service=\"db\"}";
     stage.cluster.wait_metric(1, counted, |handed| handed == 1.0)?;

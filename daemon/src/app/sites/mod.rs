@@ -55,6 +55,8 @@ const INBOX: usize = 4096;
 const RETRY: Duration = Duration::from_secs(5);
 /// From one word of a relay on how old everything is to the next: as often as sites say so (`state::BEAT`).
 const CONFIRM: Duration = bascule_core::site::state::BEAT;
+/// What an operator ordered, and who has a service, is shown so soon: an order is followed by a question.
+const SHOWN: Duration = Duration::from_millis(50);
 
 /// The clock of the daemon, for drivers.
 #[derive(Debug)]
@@ -196,6 +198,7 @@ impl Seat {
             unwanted: 0,
             retry_at: now(),
             confirm_at: now() + CONFIRM,
+            changed: false,
             sites,
         };
         room.run(configs, inbox, applied, orders, stopped).await;
@@ -237,6 +240,8 @@ struct Room {
     unwanted: u64,
     retry_at: Instant,
     confirm_at: Instant,
+    /// Something is to be shown before the next slot.
+    changed: bool,
 }
 
 impl Room {
@@ -253,9 +258,14 @@ impl Room {
         configs.mark_unchanged();
         self.authority.fit(&self.sites);
         self.join.handle_authority(self.authority.is_reachable(), now());
+        let mut soon = false;
         loop {
             self.join.handle_expire(now());
             self.carry_out().await;
+            if core::mem::take(&mut self.changed) && !soon {
+                soon = true;
+                look.reset_after(SHOWN);
+            }
             let wait = self.join.poll_timeout(now()).map_or(SLOT, |at| at.since(now()));
             tokio::select! {
                 _ = &mut stopped => break,
@@ -268,7 +278,10 @@ impl Room {
                         self.configure(next).await;
                     }
                 }
-                _ = look.tick() => self.look().await,
+                _ = look.tick() => {
+                    soon = false;
+                    self.look().await;
+                }
                 () = sleep(wait) => {}
             }
         }
@@ -322,6 +335,7 @@ impl Room {
                 }
             }
             News::Lease(service, said) => {
+                self.changed |= !matches!(said, Said::Extended(_));
                 self.authority.hear(service, &said, now);
                 match said {
                     Said::Holder(holder) => {

@@ -55,6 +55,7 @@ impl Room {
     pub(super) fn order(&mut self, request: OrderRequest) {
         let OrderRequest { target, wanted, reply } = request;
         let what = words(&self.sites, &target);
+        self.changed = true;
         let (done, said) = match wanted {
             Wanted::Drain { within, parts, force } => {
                 let done = self.join.handle_drain(target, within, &parts, force, now());

@@ -216,7 +216,8 @@ impl Policy {
             let Some(own) = own.filter(|c| c.factor > 0.0) else { continue };
             let free = FULL * f64::from(own.summary.capacity) * own.factor - f64::from(own.summary.demand);
             let loans = service.credits.loans(free, now);
-            service.lending = loans.iter().map(|(_, amount)| amount).sum();
+            // The sum of nothing is -0, and would be shown so.
+            service.lending = loans.iter().fold(0.0, |all, (_, amount)| all + amount);
             self.actions.extend(loans.into_iter().map(|(to, amount)| Action::Lend {
                 to,
                 service: id,

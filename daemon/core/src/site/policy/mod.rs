@@ -320,7 +320,8 @@ impl Policy {
     /// Of a service: what this site lends to others, and what others lend to it, in units of capacity.
     pub fn credits(&self, id: ServiceId, now: Instant) -> (f64, f64) {
         let Some(service) = self.services.get(&id) else { return (0.0, 0.0) };
-        (service.lending, self.config.sites.keys().map(|site| service.credits.lent(*site, now)).sum())
+        let lent = self.config.sites.keys().map(|site| service.credits.lent(*site, now));
+        (service.lending, lent.fold(0.0, |all, one| all + one))
     }
 
     /// The latest changes of a service's table, for `bascule why`.
