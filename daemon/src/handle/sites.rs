@@ -81,6 +81,8 @@ pub struct SiteView {
     pub state: Option<SessionStatus>,
     /// The path from this node; `None`: it is not probed.
     pub path: Option<PathStatus>,
+    /// Its gateways that probes of this node do not reach: nothing is sent to them.
+    pub silent_gateways: Vec<String>,
 }
 
 /// A relay of this site that has a session with another one.

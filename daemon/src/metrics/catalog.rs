@@ -404,6 +404,10 @@ families! {
     SITES_PATH_MTU = Gauge "sites_path_mtu_bytes" ["site"],
         "Largest IP packet that gets through, found every half minute up to the 1500 bytes that are tried. It says nothing while the path is down.",
         "a tunnel or a filter on the way";
+    SITES_GATEWAYS_SILENT = Gauge "sites_gateways_silent" ["site"],
+        "Gateways of the site that probes of this node do not reach, or have reached again for less than 10 s: nothing is sent to them. 0 while \
+         the whole path is down, and where this node is no gateway and does not probe.",
+        "a node of the other site that died, a daemon that is being replaced";
     SITES_PATH_PACKETS = Counter "sites_path_packets_total" ["site", "direction"],
         "Probes that were given to the kernel, and datagrams that came from the nodes of the site, whatever became of them.",
         "time: ten a second and flow";

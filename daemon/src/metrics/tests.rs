@@ -141,6 +141,7 @@ fn a_site_that_is_gone_has_no_state_and_keeps_its_counters() {
         "path_loss",
         "path_rtt",
         "path_mtu",
+        "gateways_silent",
         "service_score",
         "service_share",
         "drains",

@@ -79,6 +79,8 @@ pub struct SiteStatus {
 pub(super) struct Sites {
     /// Nearest first.
     known: Vec<SiteSpec>,
+    /// Ids of gateways that probes do not reach.
+    silent: BTreeMap<SiteId, BTreeSet<u16>>,
     told: BTreeMap<SiteId, SiteEntry>,
     order: Vec<SiteId>,
 }
@@ -100,7 +102,9 @@ impl Sites {
         let all = self.all(nodes);
         let mut wanted = BTreeMap::new();
         for spec in &all {
-            let here = |n: &&crate::service::NodeSpec| n.site == spec.site.0 && !nodes.is_dead(&n.name);
+            let silent = |id| self.silent.get(&spec.site).is_some_and(|silent| silent.contains(&id));
+            let here =
+                |n: &&crate::service::NodeSpec| n.site == spec.site.0 && !nodes.is_dead(&n.name) && !silent(n.id);
             let mut gateways: Vec<u16> = nodes.by_name.values().filter(here).map(|n| n.id).collect();
             gateways.sort_unstable();
             gateways.truncate(GATEWAYS);
@@ -216,5 +220,13 @@ impl Balancer {
         self.sites.known = nearest_first.to_vec();
         self.sites.tell(&self.nodes, &mut self.room);
         self.mark_all(now);
+    }
+
+    /// Probes do not reach these gateways of a site ([`crate::site::gateways`]): they are left out as dead ones are.
+    pub fn handle_silent(&mut self, site: SiteId, gateways: BTreeSet<u16>, now: Instant) {
+        if self.sites.silent.insert(site, gateways.clone()).unwrap_or_default() != gateways {
+            self.sites.tell(&self.nodes, &mut self.room);
+            self.mark_all(now);
+        }
     }
 }

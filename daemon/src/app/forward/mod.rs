@@ -62,6 +62,8 @@ pub(super) enum Order {
     Sites(ServiceKey, Vec<SiteId>, oneshot::Sender<()>),
     /// Other sites, the nearest first: whether they may be asked, and how large a packet gets there.
     Neighbours(Vec<SiteSpec>),
+    /// Gateways of a site that probes do not reach, by id: nothing is sent to them.
+    Silent(SiteId, BTreeSet<u16>),
     /// This site has a service, by a term, until then. Answered with why its endpoints here do not answer, if so.
     Grant(ServiceKey, u64, Instant, oneshot::Sender<Result<(), String>>),
     /// It has it for longer.
@@ -268,6 +270,7 @@ impl Room {
             }
             Order::Drain(endpoints, on) => self.plane.drain(endpoints, on, &self.links, now()),
             Order::Neighbours(specs) => self.plane.neighbours(specs, &self.links, now()),
+            Order::Silent(site, gateways) => self.plane.silent(site, gateways, &self.links, now()),
         }
     }
 

@@ -85,6 +85,8 @@ pub(super) struct Plane {
     sites: BTreeMap<ServiceKey, Vec<SiteId>>,
     /// Other sites, the nearest first, for the same.
     neighbours: Vec<SiteSpec>,
+    /// Gateways of sites that probes do not reach, by id, for the same.
+    silent: BTreeMap<SiteId, BTreeSet<u16>>,
     /// Endpoints that operators took out of use, for the same.
     drained: BTreeSet<Endpoints>,
     /// Services that one site at a time has.

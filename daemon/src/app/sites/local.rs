@@ -1,6 +1,6 @@
 //! The way between the room and the forwarding room: what services have, and whose their slots are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ pub(super) enum Told {
     },
     /// Other sites, the nearest first.
     Neighbours(Vec<SiteSpec>),
+    /// Gateways of a site that probes do not reach, by id.
+    Silent(SiteId, BTreeSet<u16>),
     /// Endpoints out of use, or back.
     Drain(Endpoints, bool),
 }
@@ -135,6 +137,7 @@ pub(super) fn apply(forward: ForwardSender) -> (mpsc::Sender<Told>, mpsc::Receiv
             match told {
                 Told::Drain(endpoints, on) => forward.send(Order::Drain(endpoints, on)).await,
                 Told::Neighbours(specs) => forward.send(Order::Neighbours(specs)).await,
+                Told::Silent(site, gateways) => forward.send(Order::Silent(site, gateways)).await,
                 Told::Table { service, key, generation, slots } => {
                     let (done, wait) = oneshot::channel();
                     forward.send(Order::Sites(key, slots, done)).await;

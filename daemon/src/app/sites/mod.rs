@@ -21,6 +21,7 @@ use anyhow::Result;
 use bascule_core::balance::serving::Serving;
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::Count;
+use bascule_core::site::gateways::Gateways;
 use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
@@ -187,6 +188,7 @@ impl Seat {
         let room = Room {
             authority: Authority::new(format!("{node}-{instance}"), news.clone(), forward),
             node,
+            gateways: Gateways::default(),
             paths: Paths::new(seed, news.clone(), Arc::clone(&clock)),
             relays: Relays::new(news, clock),
             join: Join::new(join_config(&sites), now()),
@@ -228,6 +230,7 @@ struct Room {
     sites: Sites,
     join: Join,
     paths: Paths,
+    gateways: Gateways,
     relays: Relays,
     authority: Authority,
     /// What this site writes, for a relay that begins anew.
@@ -256,6 +259,7 @@ impl Room {
         let mut look = interval(SLOT);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         configs.mark_unchanged();
+        self.gateways.handle_config(&paths::gateways(&self.sites));
         self.authority.fit(&self.sites);
         self.join.handle_authority(self.authority.is_reachable(), now());
         let mut soon = false;
@@ -293,6 +297,7 @@ impl Room {
         self.sites = next;
         self.keys.send_replace(local::keys(&self.sites));
         self.join.handle_config(join_config(&self.sites), now());
+        self.gateways.handle_config(&paths::gateways(&self.sites));
         self.authority.fit(&self.sites);
         self.relays.configure(&self.sites).await;
         self.paths.fit(&self.sites).await;
@@ -362,11 +367,17 @@ impl Room {
 
     fn know_path(&mut self, site: SiteId, status: &PathStatus) {
         let now = now();
+        self.gateways.handle_path(site, &status.path, now);
         self.join.handle_path(site, status.path, status.silent_since.unwrap_or(now), now);
     }
 
     /// Everything that the machine owes, in its order.
     async fn carry_out(&mut self) {
+        while let Some((site, silent)) = self.gateways.poll() {
+            self.teller.gateways(&self.sites, site, &silent);
+            // As for tables: it waits for the forwarding room, which may be busy for seconds when it loads programs.
+            let _ended = self.tables.send(local::Told::Silent(site, silent)).await;
+        }
         if self.relays.lost_news() {
             // What was not heard is told again by a process that begins anew.
             self.no_sessions();

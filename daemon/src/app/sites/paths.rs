@@ -47,6 +47,20 @@ pub(super) fn ways(sites: &Sites, there: &Site) -> Vec<Way> {
     ways
 }
 
+/// Which flows go to which gateways of each site, for the machine that leaves out those that are silent (bit n: flow n).
+pub(super) fn gateways(sites: &Sites) -> BTreeMap<SiteId, BTreeMap<u16, u32>> {
+    let others = sites.all.iter().filter(|(site, there)| **site != sites.here && there.keys.is_some());
+    let of = |there: &Site| {
+        let ways = ways(sites, there);
+        let flows = |address: Option<&IpAddr>| {
+            let to = ways.iter().filter(|(.., to)| Some(&to.ip()) == address);
+            to.fold(0, |all, (number, ..)| all | 1u32.checked_shl(u32::from(*number)).unwrap_or_default())
+        };
+        there.gateways.iter().map(|node| (node.id, flows(node.addresses.first()))).collect()
+    };
+    others.map(|(site, there)| (*site, of(there))).collect()
+}
+
 struct Running {
     ways: Vec<Way>,
     keys: PairKeys,

@@ -31,6 +31,8 @@ pub(super) struct Teller {
     /// Relays of this site that run a later version.
     later: BTreeSet<String>,
     conditions: Vec<String>,
+    /// Gateways of other sites that probes do not reach.
+    silent: BTreeMap<SiteId, BTreeSet<u16>>,
 }
 
 impl Teller {
@@ -112,6 +114,19 @@ impl Teller {
             Heard::Lost => warn!(relay, "a relay of this site is not heard"),
             Heard::Gone => warn!(relay, "nobody serves where a relay of this site was: it is gone"),
             Heard::Unknown(_) => {}
+        }
+    }
+
+    /// Gateways of another site that probes do not reach: all that there are now.
+    pub(super) fn gateways(&mut self, sites: &Sites, site: SiteId, silent: &BTreeSet<u16>) {
+        let before = self.silent.insert(site, silent.clone()).unwrap_or_default();
+        for id in silent.difference(&before) {
+            let gateway = sites.gateway_name(site, *id);
+            warn!(site = sites.name_of(site), gateway, "probes do not reach a gateway: nothing is sent to it");
+        }
+        for id in before.difference(silent) {
+            let gateway = sites.gateway_name(site, *id);
+            info!(site = sites.name_of(site), gateway, "a gateway is sent its part again");
         }
     }
 

@@ -73,6 +73,22 @@ fn both_ends_of_a_flow_number_it_alike_whatever_the_sizes_of_the_sites() {
 }
 
 #[test]
+fn each_gateway_of_the_other_site_has_the_flows_that_go_to_it() {
+    let sites = sites(1, 0, [2, 3]);
+    let gateways = &paths::gateways(&sites)[&SiteId(2)];
+    assert_eq!(gateways.len(), 3);
+    assert_eq!(
+        gateways.values().fold(0, |all, flows| all ^ flows),
+        gateways.values().fold(0, |all, flows| all | flows)
+    );
+    for (number, _, to) in ways(&sites, &sites.all[&SiteId(2)]) {
+        let there = &sites.all[&SiteId(2)].gateways;
+        let node = there.iter().find(|node| node.addresses.contains(&to.ip())).expect("a gateway");
+        assert!(gateways[&node.id] >> number & 1 == 1, "flow {number} goes to {}: {gateways:?}", node.name);
+    }
+}
+
+#[test]
 fn a_certificate_must_be_of_this_site_and_of_its_relay() {
     let mut sites = sites(1, 0, [1, 1]);
     let identity = |domain: &str, site: u8, relay: &str| Identity::new(domain, SiteId(site), relay).expect("good");

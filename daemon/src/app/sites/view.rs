@@ -56,6 +56,7 @@ fn conditions(room: &Room) -> Vec<String> {
 }
 
 fn site(room: &Room, (id, site): (&SiteId, &Site), now: Instant) -> SiteView {
+    let silent = room.gateways.left_out(*id);
     SiteView {
         id: *id,
         name: site.name.clone(),
@@ -65,6 +66,7 @@ fn site(room: &Room, (id, site): (&SiteId, &Site), now: Instant) -> SiteView {
         age_seconds: room.join.age(*id, now).map(|age| age.as_secs_f64()),
         state: room.relays.state.as_ref().and_then(|state| state.sites.get(id).cloned()),
         path: room.paths.status.get(id).copied(),
+        silent_gateways: silent.iter().map(|gateway| room.sites.gateway_name(*id, *gateway)).collect(),
     }
 }
 

@@ -107,6 +107,10 @@ pub(in crate::cli) fn table(answer: &str) -> Result<String, ClientError> {
         let counts = if hears.counts { ", and its word counts" } else { "" };
         text.push_str(&format!("{} is heard by relay {}{counts}\n", site.name, hears.relay));
     }
+    for (site, gateway) in page.sites.iter().flat_map(|site| site.silent_gateways.iter().map(move |name| (site, name)))
+    {
+        text.push_str(&format!("gateway {gateway} of {} is not reached by probes: nothing is sent to it\n", site.name));
+    }
     for (site, state) in page.sites.iter().filter_map(|site| Some((site, site.state.as_ref()?))) {
         if let Some(version) = state.version {
             let build = state.build.as_deref().unwrap_or("it does not say what it runs");
@@ -159,6 +163,7 @@ sent away: 2 revoked
 SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
 dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2      -
 dc-b is heard by relay n1, and its word counts
+gateway m2 of dc-b is not reached by probes: nothing is sent to it
 the session with dc-b speaks version 2: bascule 9.9
 
 service web   weighted   37.5 % elsewhere   9 tables

@@ -65,6 +65,8 @@ pub(super) struct Site {
     pub(super) age_seconds: Option<f64>,
     pub(super) state: Option<Session>,
     pub(super) path: Option<Probed>,
+    #[serde(default)]
+    pub(super) silent_gateways: Vec<String>,
 }
 
 /// A relay of this site that has a session with another one.

@@ -100,6 +100,12 @@ impl Sites {
         self.all.get(&site).map_or_else(|| site.to_string(), |found| found.name.clone())
     }
 
+    /// Name of a gateway, for people.
+    pub fn gateway_name(&self, site: SiteId, id: u16) -> String {
+        let found = self.all.get(&site).and_then(|site| site.gateways.iter().find(|node| node.id == id));
+        found.map_or_else(|| format!("node {id}"), |node| node.name.clone())
+    }
+
     /// Number of a site by its name.
     pub fn numbered(&self, name: &str) -> Option<SiteId> {
         self.all.iter().find(|(_, site)| site.name == name).map(|(id, _)| *id)

@@ -235,6 +235,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         rtt_factor: 1.0,
         mtu: 1400,
         flows_up: 2,
+        flows: 0b11,
         suppressed: false,
         refused: Refused { tag: 5, ..Refused::default() },
     };
@@ -275,6 +276,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             age_seconds: Some(4.0),
             state: Some(session),
             path: Some(PathStatus { path, counters, silent_since: None }),
+            silent_gateways: vec!["m2".to_owned()],
         }],
         services: vec![ServiceView {
             name: "web".to_owned(),

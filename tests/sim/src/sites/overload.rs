@@ -86,6 +86,7 @@ fn up(rtt: u64) -> Status {
         rtt_factor: 1.0,
         mtu: 1500,
         flows_up: 6,
+        flows: 0b11_1111,
         suppressed: false,
         refused: Refused::default(),
     }

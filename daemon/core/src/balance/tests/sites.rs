@@ -147,6 +147,24 @@ fn dead_gateways_are_left_out_and_without_one_a_site_is_cut() {
 }
 
 #[test]
+fn gateways_that_probes_do_not_reach_are_left_out_as_dead_ones_are() {
+    let mut world = World::with(three_sites(1));
+    split(&mut world, &share(100, NEAR));
+    let rows = world.node_rows(&key()).to_vec();
+    for (silent, gateways) in [(vec![22], vec![21]), (vec![21], vec![22]), (vec![], vec![21, 22])] {
+        world.balancer.handle_silent(NEAR, silent.into_iter().collect(), world.now);
+        world.drive();
+        world.run(Duration::from_millis(20));
+        assert_eq!(world.sites[&NEAR].gateways, gateways);
+        assert_eq!(world.node_rows(&key()), rows, "the site is the home all the time");
+    }
+    world.balancer.handle_silent(NEAR, [22].into(), world.now);
+    world.node("n21", false);
+    world.run(Duration::from_millis(20));
+    assert!(homes(&world).iter().all(|id| *id <= 4), "one is dead, the other silent");
+}
+
+#[test]
 fn a_service_without_endpoints_here_is_served_elsewhere_and_answers() {
     let mut config = three_sites(1);
     Arc::make_mut(&mut Arc::make_mut(&mut config.services[0]).endpoints).clear();

@@ -167,6 +167,8 @@ pub struct Status {
     pub mtu: u16,
     /// Flows that carry packets.
     pub flows_up: u8,
+    /// Which: bit n is flow n. There are at most two for each of eight gateways.
+    pub flows: u32,
     /// Traffic speaks for the path: probes are few.
     pub suppressed: bool,
     /// Datagrams refused, by reason.

@@ -60,6 +60,7 @@ enum Timer {
     Send,
     Slot,
     Silence,
+    Flow,
     Window,
     Mtu,
     Pace,
@@ -195,6 +196,7 @@ impl Path {
                 Timer::Send => self.send_due(now),
                 Timer::Slot => self.slot(now),
                 Timer::Silence => self.silence(now),
+                Timer::Flow => self.flow_states(now),
                 Timer::Window => self.window(now),
                 Timer::Mtu => self.measure(now),
                 Timer::Pace => self.pace(now),
@@ -214,6 +216,7 @@ impl Path {
 
     /// What is known.
     pub fn status(&self) -> Status {
+        let up = (0..u32::BITS).zip(&self.flows).filter(|(_, flow)| flow.up);
         Status {
             carriage: self.carriage,
             brownout_in: self.inward.1.alarm(),
@@ -225,6 +228,7 @@ impl Path {
             rtt_factor: self.rtt.factor(),
             mtu: self.mtu.confirmed(),
             flows_up: u8::try_from(self.flows.iter().filter(|f| f.up).count()).unwrap_or(u8::MAX),
+            flows: up.fold(0, |all, (number, _)| all | 1 << number),
             suppressed: self.suppressed,
             refused: self.refused,
         }
@@ -248,6 +252,7 @@ impl Path {
                 if !flow.up {
                     flow.up = true;
                     self.actions.push_back(Action::Report(Event::FlowUp { flow: probe.flow }));
+                    self.timers.set(Timer::Flow, now + self.config.interval);
                 }
                 if probe.wants_full && self.suppressed {
                     self.suppress(false, now);
@@ -347,7 +352,6 @@ impl Path {
             good = Some(good.unwrap_or(true) && slot.good());
             self.judge(Direction::Out, slot);
         }
-        self.flow_states(now);
         if self.carriage == Carriage::Up {
             return;
         }
@@ -381,8 +385,12 @@ impl Path {
         self.actions.push_back(Action::Report(event));
     }
 
-    /// A single flow that is silent while others are not: one of several equal links.
+    /// A single flow that is silent while others are not: one of several equal links, or the node at its end. Looked at in each interval, so that
+    /// it is known as soon as a path's silence.
     fn flow_states(&mut self, now: Instant) {
+        if self.flows.iter().any(|flow| flow.up) {
+            self.timers.set(Timer::Flow, now + self.config.interval);
+        }
         let limit = self.limit();
         if self.suppressed || now.since(self.full_since) <= limit + self.srtt {
             return;

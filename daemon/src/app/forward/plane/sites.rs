@@ -51,6 +51,13 @@ impl Plane {
         self.turn(now, links);
     }
 
+    /// Probes do not reach these gateways of a site.
+    pub(in super::super) fn silent(&mut self, site: SiteId, gateways: BTreeSet<u16>, links: &Links, now: Instant) {
+        self.balancer.handle_silent(site, gateways.clone(), now);
+        self.silent.insert(site, gateways);
+        self.turn(now, links);
+    }
+
     /// Endpoints are taken out of use, or put back.
     pub(in super::super) fn drain(&mut self, endpoints: Endpoints, on: bool, links: &Links, now: Instant) {
         if on {
@@ -83,6 +90,9 @@ impl Plane {
     pub(super) fn tell_sites(&mut self, now: Instant) {
         for target in self.drained.iter().filter_map(|endpoints| self.named(endpoints)).collect::<Vec<_>>() {
             self.balancer.handle_drain(target, true, now);
+        }
+        for (site, gateways) in &self.silent {
+            self.balancer.handle_silent(*site, gateways.clone(), now);
         }
         self.balancer.handle_neighbours(&self.neighbours, now);
         if self.sites.is_empty() {

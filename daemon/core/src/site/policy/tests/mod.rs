@@ -30,6 +30,7 @@ pub(in crate::site) const fn status(carriage: Carriage) -> Status {
         rtt_factor: 1.0,
         mtu: 1500,
         flows_up: 6,
+        flows: 0b11_1111,
         suppressed: false,
         refused: Refused { malformed: 0, tag: 0, stale: 0, replayed: 0, flow: 0, version: 0, unknown: 0 },
     }

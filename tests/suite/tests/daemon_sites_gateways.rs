@@ -1,0 +1,72 @@
+//! A gateway of another site dies without a BFD session that would tell: nodes n1 (relay, all endpoints) and n2 are the gateways of `dc-a`,
+//! clients come in at n3 (`dc-b`), of which half of the new connections are sent to one of the two.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use bascule_lab::sites::{init, issue, share};
+use bascule_lab::{Direction, Filter};
+use bascule_suite::cluster::Cluster;
+use bascule_suite::pair::{VIP, WHOLE, answers, config, secrets, serve, wait_page, wait_page_for};
+use serde_json::{Value, json};
+
+/// The file of node `n`; n2 has no endpoint, so that nothing but its part of what comes from `dc-b` depends on it.
+fn file(dir: &Path, n: usize) -> Value {
+    let mut file = config(dir, n);
+    for service in file["services"].as_array_mut().into_iter().flatten() {
+        if let Some(endpoints) = service["endpoints"].as_array_mut() {
+            endpoints.retain(|endpoint| endpoint["node"] != "n2");
+        }
+    }
+    file
+}
+
+fn silent(page: &Value) -> &Value {
+    &page["sites"][0]["silentGateways"]
+}
+
+#[test]
+fn a_gateway_that_probes_do_not_reach_is_sent_nothing_until_it_is_heard_again() -> Result<()> {
+    let mut cluster = Cluster::new("gateways", 3)?;
+    let dir = cluster.lab.directory().to_owned();
+    secrets(&dir)?;
+    let authority = init(&dir.join("authority"))?;
+    for n in [3, 1, 2] {
+        issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
+        serve(&cluster.hosts[n - 1].netns, u8::try_from(n)?)?;
+        cluster.start(n, &file(&dir, n))?;
+    }
+    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.3"])?;
+    let half = |page: &Value| (share(page, "shop", "dc-a") - 0.5).abs() < 0.01 && *silent(page) == json!([]);
+    let before = wait_page_for(WHOLE, &mut cluster, 3, "both gateways, and half of the share", half)?;
+    ensure!(answers(&cluster.client, 40)? == [1, 3].into(), "both sites answer");
+
+    cluster.daemon(2).process.sigkill()?;
+    let off = cluster.hosts[1].port.cut(Direction::Both, Filter::All)?;
+    let gone = wait_page(&mut cluster, 3, "a silent gateway", |page| *silent(page) == json!(["n2"]))?;
+    ensure!(gone["sites"][0]["path"]["path"]["carriage"] == "up" && gone["sites"][0]["session"] == true, "{gone:#}");
+    ensure!(half_of(&gone) && gone["services"][1]["tables"] == before["services"][1]["tables"], "{before:#} {gone:#}");
+    // A quarter of them went by n2 before, and would get no answer there.
+    ensure!(answers(&cluster.client, 80)? == [1, 3].into(), "its part goes by the other one");
+    cluster.wait_metric(3, "bascule_sites_gateways_silent{site=\"dc-a\"}", |silent| silent == 1.0)?;
+    let shown = cluster.daemon(3).ctl(&["sites"])?;
+    ensure!(shown.contains("gateway n2 of dc-a is not reached by probes: nothing is sent to it"), "{shown}");
+
+    off.heal()?;
+    cluster.start(2, &file(&dir, 2))?;
+    wait_page(&mut cluster, 3, "the gateway again", |page| *silent(page) == json!([]))?;
+    ensure!(answers(&cluster.client, 40)? == [1, 3].into(), "both sites answer");
+    let lines = cluster.daemon(3).process.log();
+    let said = |what: &str| lines.lines().filter(|line| line.contains(what)).count();
+    let (left, again) = (said("probes do not reach a gateway"), said("a gateway is sent its part again"));
+    ensure!(left >= 1 && left == again, "left out {left} times, {again} times back: {lines}");
+    cluster.daemon(2).process.sigterm()?;
+    let status = cluster.daemon(2).process.wait(std::time::Duration::from_secs(20))?;
+    ensure!(status.success(), "{status}");
+    wait_page(&mut cluster, 3, "a gateway that stopped", |page| *silent(page) == json!(["n2"])).context("a stop")?;
+    Ok(())
+}
+
+fn half_of(page: &Value) -> bool {
+    (share(page, "shop", "dc-a") - 0.5).abs() < 0.01
+}
