@@ -75,6 +75,8 @@ pub struct SiteView {
     pub session: bool,
     /// Which have one, as this node hears it.
     pub relays: Vec<RelayView>,
+    /// What other sites say of it, whose word counts now; empty: nobody can say.
+    pub others: Vec<OtherView>,
     /// Seconds since the oldest of what it said was confirmed; `None`: it has said nothing.
     pub age_seconds: Option<f64>,
     /// The session of this node's relay, if it is one.
@@ -93,6 +95,16 @@ pub struct RelayView {
     pub relay: String,
     /// Its word counts at this node: that of the relay that leads, then by name.
     pub counts: bool,
+}
+
+/// What a third site says of another one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherView {
+    /// Which site says so.
+    pub site: String,
+    /// It reaches it, by a path or by a session.
+    pub reaches: bool,
 }
 
 /// A service of several sites.

@@ -387,6 +387,10 @@ families! {
     SITES_STATE_AGE = Gauge "sites_state_age_seconds" ["site"],
         "Seconds since the site last said, or confirmed, all that is held of it. Up to 20 s are normal; beyond 90 s its weight falls.",
         "a session that is down";
+    SITES_OTHERS_REACH = Gauge "sites_others_reach" ["site"],
+        "1 while another site says that it reaches this one, by a path or a session; 0 while none of those that say something does. Absent where \
+         nobody can say: with two sites, and 30 s after the last word. For up to 15 s a site that is off is reached by its sessions.",
+        "a site that is off, or cut off from all others";
     SITES_REFUSED = Counter "sites_refused_total" ["plane", "reason"],
         "What was not taken from other sites or from nodes of this one: callers of the relay (`state`, `nodes`), records of sites that call \
          rightly (`records`), datagrams (`probes`). Who sent it is in the log, once. `unknown`: parts of a later version, left out; what was \

@@ -31,6 +31,7 @@ impl Metrics {
         for states in [
             &f.sites_session,
             &f.sites_state_age,
+            &f.sites_others_reach,
             &f.sites_path_up,
             &f.sites_path_loss,
             &f.sites_path_rtt,
@@ -63,6 +64,10 @@ impl Metrics {
 fn site(f: &Families, site: &SiteView) {
     let name = site.name.as_str();
     f.sites_session.with_label_values(&[name]).set(f64::from(u8::from(site.session)));
+    if !site.others.is_empty() {
+        let reach = site.others.iter().any(|other| other.reaches);
+        f.sites_others_reach.with_label_values(&[name]).set(f64::from(u8::from(reach)));
+    }
     if let Some(age) = site.age_seconds {
         f.sites_state_age.with_label_values(&[name]).set(age);
     }

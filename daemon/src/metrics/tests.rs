@@ -137,6 +137,7 @@ fn a_site_that_is_gone_has_no_state_and_keeps_its_counters() {
     for states in [
         "session{",
         "state_age",
+        "others_reach",
         "path_up",
         "path_loss",
         "path_rtt",
@@ -149,6 +150,21 @@ fn a_site_that_is_gone_has_no_state_and_keeps_its_counters() {
         assert!(!has(&format!("bascule_sites_{states}")), "{states}");
     }
     assert!(has("bascule_sites_session_bytes_total{") && has("bascule_sites_tables_total{"));
+}
+
+#[test]
+fn what_others_reach_is_shown_while_somebody_can_say() {
+    let metrics = Metrics::new("n1", 0);
+    let mut status = fixtures::across();
+    let mut value = |others| {
+        status.sites[0].others = others;
+        metrics.update_sites(Some(&status));
+        samples(&metrics).get(r#"bascule_sites_others_reach{site="dc-b"}"#).copied()
+    };
+    let says = |site: &str, reaches| crate::handle::sites::OtherView { site: site.to_owned(), reaches };
+    assert_eq!(value(vec![says("dc-c", false), says("dc-d", true)]), Some(1.0));
+    assert_eq!(value(vec![says("dc-c", false), says("dc-d", false)]), Some(0.0));
+    assert_eq!(value(vec![]), None);
 }
 
 #[test]

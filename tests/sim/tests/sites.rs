@@ -109,7 +109,7 @@ fn a_seed_gives_the_same_run_twice() {
 /// In which row a planted bug shows soonest.
 const fn stage(mutant: Mutant) -> Class {
     match mutant {
-        Mutant::DownUnsaid | Mutant::ReturnsAtOnce => Class::F7,
+        Mutant::DownUnsaid | Mutant::ReturnsAtOnce | Mutant::ReachDenied => Class::F7,
         Mutant::WitnessNeeded => Class::F9,
         Mutant::NewerUnsaid | Mutant::OlderUnheard => Class::F32,
         Mutant::SlownessUnsaid => Class::F12,
@@ -117,7 +117,7 @@ const fn stage(mutant: Mutant) -> Class {
         Mutant::DeltaLost | Mutant::ZeroUnsaid | Mutant::ReadUnsaid => Class::F25,
         Mutant::AgesUnsaid => Class::F22,
         Mutant::PrefixesIgnored | Mutant::FactsUnsaid => Class::F23,
-        Mutant::TableLost => Class::F3,
+        Mutant::TableLost | Mutant::ReachUnsaid => Class::F3,
         Mutant::LeaseOutlived | Mutant::NoAuthority => Class::F8,
         Mutant::ObservedUnsaid => Class::F15,
         Mutant::SessionDownIsSiteDown => Class::F4,

@@ -204,8 +204,13 @@ impl Server {
                     }
                 }
             }
-            // Worth seconds, or said again every second: who comes later hears the next.
-            Fact::Ask { .. } | Fact::Loan { .. } | Fact::Order { .. } | Fact::Drained { .. } | Fact::Demand { .. } => {}
+            // Worth seconds, or said again every second or with each beat of a site: who comes later hears the next.
+            Fact::Ask { .. }
+            | Fact::Loan { .. }
+            | Fact::Order { .. }
+            | Fact::Drained { .. }
+            | Fact::Demand { .. }
+            | Fact::Reach { .. } => {}
         }
     }
 

@@ -78,6 +78,11 @@ enum Wire {
         service: u32,
         rate: u64,
     },
+    Reach {
+        site: u8,
+        of: u8,
+        reached: bool,
+    },
 }
 
 /// What a node says to a relay.
@@ -157,6 +162,7 @@ impl From<&Word> for Wire {
                 Self::Drained { site: site.0, number, order, ms: ms(age) }
             }
             Word::Fact(Fact::Demand { service, rate }) => Self::Demand { service: service.0, rate: rate.0 },
+            Word::Fact(Fact::Reach { site, of, reached }) => Self::Reach { site: site.0, of: of.0, reached },
         }
     }
 }
@@ -190,6 +196,7 @@ impl From<Wire> for Word {
                 Fact::Drained { site: SiteId(site), number, order, age: Duration::from_millis(ms) }
             }
             Wire::Demand { service, rate } => Fact::Demand { service: ServiceId(service), rate: Rate(rate) },
+            Wire::Reach { site, of, reached } => Fact::Reach { site: SiteId(site), of: SiteId(of), reached },
         })
     }
 }
@@ -201,7 +208,8 @@ pub(super) fn encode(words: &[Word]) -> Vec<u8> {
 }
 
 /// Words of this version.
-const KNOWN: [&str; 9] = ["beat", "session", "summary", "confirmed", "ask", "loan", "order", "drained", "demand"];
+const KNOWN: [&str; 10] =
+    ["beat", "session", "summary", "confirmed", "ask", "loan", "order", "drained", "demand", "reach"];
 /// What orders of this version take out of use.
 const TARGETS: [&str; 5] = ["site", "service", "vip", "node", "endpoint"];
 
@@ -281,6 +289,8 @@ mod tests {
             Word::Fact(Fact::Drained { site, number: u32::MAX, order: Some((None, 0)), age }),
             Word::Fact(Fact::Drained { site, number: 7, order: None, age }),
             Word::Fact(Fact::Demand { service, rate: Rate::MOST }),
+            Word::Fact(Fact::Reach { site, of: SiteId(1), reached: true }),
+            Word::Fact(Fact::Reach { site: SiteId(1), of: site, reached: false }),
         ];
         assert_eq!(decode(&encode(&words)), Some((words.to_vec(), 0)));
         let longest = encode(&[words[2]; WORDS]);
@@ -316,6 +326,7 @@ mod tests {
             b"[{\"word\":\"order\",\"target\":{},\"ms\":1}]",
             b"[{\"word\":\"order\",\"target\":{\"service\":\"web\"},\"ms\":1}]",
             b"[{\"word\":\"session\",\"site\":300,\"up\":true}]",
+            b"[{\"word\":\"reach\",\"site\":3,\"reached\":true}]",
             b"",
             b"\xff",
         ] {

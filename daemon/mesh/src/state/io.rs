@@ -89,6 +89,8 @@ pub enum Command {
         /// Lend, not ask.
         lend: bool,
     },
+    /// What this site reaches, all of it, for other sites to know.
+    Reach(BTreeMap<SiteId, bool>),
     /// Other peers, rights or addresses.
     Peers(BTreeMap<SiteId, Peer>),
     /// Lead the site, or leave that to another relay. Sessions stay, but for those with an earlier version, which are the leading relay's.
@@ -219,6 +221,13 @@ pub enum Event {
         service: ServiceId,
         /// How much.
         amount: u32,
+    },
+    /// A site says what it reaches, all of it: it says so again with each of its beats.
+    Reach {
+        /// Who.
+        from: SiteId,
+        /// By site.
+        reach: BTreeMap<SiteId, bool>,
     },
     /// A site claims a VIP that is not in its prefixes. Nothing comes of it.
     ForeignVip {

@@ -96,6 +96,8 @@ pub struct Relay {
     state: Option<State>,
     /// All that this site has written, for the next process.
     ours: BTreeMap<Key, Body>,
+    /// What this site reaches, for the next process, too.
+    reach: BTreeMap<SiteId, bool>,
     sites: BTreeMap<SiteId, Site>,
     /// Numbers of connections and calls.
     drawn: u64,
@@ -125,6 +127,7 @@ impl Relay {
             face,
             state: None,
             ours: BTreeMap::new(),
+            reach: BTreeMap::new(),
             sites,
             drawn: 0,
             inner: mpsc::channel(INNER),
@@ -218,6 +221,12 @@ impl Relay {
                     state.handle_credit(to, service, amount, lend);
                 }
             }
+            Command::Reach(reach) => {
+                if let Some(state) = &mut self.state {
+                    state.handle_reach(reach.clone(), now);
+                }
+                self.reach = reach;
+            }
             Command::Peers(mut peers) => {
                 let _own = peers.remove(&self.site());
                 let rights = peers.iter().map(|(site, peer)| (*site, peer.rights.clone())).collect();
@@ -292,6 +301,7 @@ impl Relay {
         let now = self.now();
         let mut state = State::new(config, now);
         self.ours.iter().for_each(|(key, body)| state.handle_local(*key, Some(*body), now));
+        state.handle_reach(self.reach.clone(), now);
         self.state = Some(state);
         self.face.send_modify(|face| face.process = Some(instance));
         Ok(())
@@ -314,6 +324,7 @@ impl Relay {
                 }
                 Action::Ask { from, service, amount } => self.events.push(Event::Ask { from, service, amount }),
                 Action::Lend { from, service, amount } => self.events.push(Event::Lend { from, service, amount }),
+                Action::Reach { from, reach } => self.events.push(Event::Reach { from, reach }),
                 Action::Report(report) => self.events.extend(match report {
                     Report::Session { site, up } => Some(Event::Heard { site, up }),
                     Report::ForeignVip { site, vip } => Some(Event::ForeignVip { site, vip }),

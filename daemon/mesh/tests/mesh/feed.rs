@@ -127,6 +127,9 @@ async fn nodes_of_the_site_are_told_all_there_is_and_what_comes_then() {
     node.until_word("the summary from before it called", of(4)).await;
     relay.tell(Order::Publish(summary(3))).await;
     node.until_word("news", of(3)).await;
+    let reach = Fact::Reach { site: B, of: C, reached: false };
+    relay.tell(Order::Publish(reach)).await;
+    node.until_word("what B says of C", |w| *w == Word::Fact(reach)).await;
     relay.until("it is counted", |status| status.listeners == ["n2"]).await;
     // Who does not lead knows nothing that counts.
     relay.tell(Order::Lead(says(false))).await;

@@ -67,6 +67,32 @@ async fn three_sites_know_ten_thousand_endpoints_together_and_a_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_site_reaches_the_others_know_whoever_of_its_processes_says_it() {
+    let mut mesh = Mesh::new(10);
+    let a = mesh.start(A, "a1", &[]).await;
+    let b = mesh.start(B, "b1", &[]).await;
+    let c = mesh.start(C, "c1", &[]).await;
+    let all = members(&[(A, &[a.address]), (B, &[b.address]), (C, &[c.address])]);
+    for node in [&a, &b, &c] {
+        node.tell(Command::Peers(all.clone())).await;
+    }
+    let heard = |node: &Node, of, reached| {
+        let said = Event::Reach { from: A, reach: [(of, reached)].into() };
+        node.count(|event| *event == said)
+    };
+    a.tell(Command::Reach([(B, true), (C, false)].into())).await;
+    until("each is told of the other", || heard(&c, B, true) > 0 && heard(&b, C, false) > 0).await;
+    a.tell(Command::Reach([(B, false), (C, true)].into())).await;
+    until("news", || heard(&c, B, false) > 0 && heard(&b, C, true) > 0).await;
+    a.tell(Command::Anew).await;
+    a.hears(B).await;
+    let before = [heard(&c, B, false), heard(&b, C, true)];
+    until("the next process says the same", || heard(&c, B, false) > before[0] && heard(&b, C, true) > before[1]).await;
+    let strangers = |event: &Event| matches!(event, Event::Reach { from, .. } if *from != A);
+    assert_eq!([&a, &b, &c].map(|node| node.count(strangers)), [0; 3], "nobody else has anything to say");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_was_cut_resumes_with_what_is_new() {
     let mut mesh = Mesh::new(10);
     let a = mesh.start(A, "a1", &[]).await;

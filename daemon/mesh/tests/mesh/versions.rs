@@ -9,13 +9,12 @@ use bascule_core::site::state::record::Record;
 use bascule_core::site::state::version::Speaks;
 use bascule_mesh::clock::Clock;
 use bascule_mesh::state::frame::Frame;
-use bascule_mesh::state::{Ended, Event};
+use bascule_mesh::state::{Command, Ended, Event};
 
 use crate::common::rogue::Rogue;
-use crate::common::{A, B, Mesh, Node, key, summary, until};
+use crate::common::{A, B, C, Mesh, Node, key, summary, until};
 
 const NEXT: Speaks = Speaks { oldest: 1, newest: Speaks::OURS.newest + 1 };
-const LAST: Speaks = Speaks { oldest: 1, newest: Speaks::OURS.newest - 1 };
 
 /// A, and a peer that is greeted and speaks this.
 async fn with(mesh: &mut Mesh, speaks: Speaks) -> (Node, Rogue) {
@@ -48,28 +47,30 @@ async fn what_a_newer_relay_adds_is_left_out_counted_and_ends_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_relay_hears_nothing_that_it_does_not_know() {
-    for (speaks, knows) in [(LAST, false), (Speaks::OURS, true)] {
+    for newest in 1..=Speaks::OURS.newest {
         let mut mesh = Mesh::new(10);
-        let (a, mut peer) = with(&mut mesh, speaks).await;
+        let (a, mut peer) = with(&mut mesh, Speaks { oldest: 1, newest }).await;
+        a.tell(Command::Reach([(C, true)].into())).await;
         a.write(1, Some(summary(5, 1))).await;
         peer.say(&whole(Vec::new())).await;
         // Up to the first records all that is said is of the version that was agreed on.
-        let mut about = false;
+        let (mut about, mut reach) = (false, false);
         loop {
             let (kind, payload) = peer.read().await.expect("the session stands");
             if kind != 0 {
                 continue;
             }
             let message = Message::parse(&payload).expect("a message");
-            assert!(message.since() <= speaks.newest, "{message:?}");
+            assert!(message.since() <= newest, "{message:?}");
             about |= matches!(&message, Message::About { build } if build == "a test");
+            reach |= matches!(&message, Message::Reach { sites } if *sites == [(C, true)].into());
             if matches!(message, Message::Delta { .. } | Message::Snapshot { .. }) {
                 break;
             }
         }
-        assert_eq!(about, knows);
+        assert_eq!((about, reach), (newest >= 2, newest >= 3));
         let status = a.status().await;
-        assert_eq!((status.sites[&B].version, status.counters.ended.len()), (Some(speaks.newest), 0), "{status:?}");
+        assert_eq!((status.sites[&B].version, status.counters.ended.len()), (Some(newest), 0), "{status:?}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! full (its state is asked for every slot), and a relay whose news would be dropped begins anew, which tells everything again.
 
 mod authority;
+mod facts;
 mod local;
 mod orders;
 mod paths;
@@ -46,6 +47,7 @@ use crate::handle::forward::ForwardHandle;
 use crate::handle::sites::{OrderRequest, SitesHandle, Why};
 
 use authority::{Authority, Said};
+use facts::facts;
 use paths::Paths;
 use relay::Relays;
 use tell::Teller;
@@ -335,9 +337,7 @@ impl Room {
             }
             News::Relay(event) => {
                 self.teller.relay(&self.sites, &event);
-                if let Some(fact) = fact(&event) {
-                    self.join.handle_fact(Source::Own, fact, now);
-                }
+                facts(&event).into_iter().for_each(|fact| self.join.handle_fact(Source::Own, fact, now));
             }
             News::Lease(service, said) => {
                 self.changed |= !matches!(said, Said::Extended(_));
@@ -407,6 +407,7 @@ impl Room {
                     self.relays.write(key, body).await;
                 }
                 Action::Credit { to, service, amount, lend } => self.relays.credit(to, service, amount, lend).await,
+                Action::Reach(reach) => self.relays.reach(reach).await,
                 Action::Publish(fact) => self.relays.publish(fact).await,
                 Action::Say(counts) => self.relays.say(&counts),
                 Action::Report(report) => self.teller.report(&self.sites, &report),
@@ -456,30 +457,6 @@ impl Room {
         let status = view::status(self);
         self.teller.conditions(&status.conditions);
         self.handle.set(status);
-    }
-}
-
-/// What an event of the relay says of another site, for the machine.
-fn fact(event: &Event) -> Option<Fact> {
-    match *event {
-        Event::Heard { site, up } => Some(Fact::Session { site, up }),
-        Event::Record { origin, key: Key::Service(service), body, age } => {
-            let summary = match body {
-                Some(Body::Service(summary)) => Some(summary),
-                Some(Body::Vip { .. } | Body::Order { .. }) | None => None,
-            };
-            Some(Fact::Summary { site: origin, service, summary, age })
-        }
-        Event::Record { origin, key: Key::Order(number), body, age } => {
-            let order = match body {
-                Some(Body::Order { service, seconds }) => Some((service, seconds)),
-                Some(Body::Vip { .. } | Body::Service(_)) | None => None,
-            };
-            Some(Fact::Drained { site: origin, number, order, age })
-        }
-        Event::Ask { from, service, amount } => Some(Fact::Ask { site: from, service, amount }),
-        Event::Lend { from, service, amount } => Some(Fact::Loan { site: from, service, amount }),
-        _ => None,
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Relays {
     ears: BTreeMap<String, Ear>,
     /// News of the relay found no room.
     lost: Arc<AtomicBool>,
+    /// What this site reaches, for a relay that begins.
+    reach: BTreeMap<SiteId, bool>,
     /// Why the relay does not run, or why this node's certificate is not good.
     pub(super) trouble: Option<String>,
     pub(super) state: Option<Status>,
@@ -98,8 +100,20 @@ pub(super) fn stranger(identity: &Identity, sites: &Sites) -> Option<String> {
 
 impl Relays {
     pub(super) fn new(news: mpsc::Sender<News>, clock: Arc<dyn Clock>) -> Self {
-        let (running, ears, lost, trouble) = Default::default();
-        Self { news, clock, running, ears, lost, trouble, state: None, told: None, unknown_words: 0, expires: None }
+        let (running, ears, lost, reach, trouble) = Default::default();
+        Self {
+            news,
+            clock,
+            running,
+            ears,
+            lost,
+            reach,
+            trouble,
+            state: None,
+            told: None,
+            unknown_words: 0,
+            expires: None,
+        }
     }
 
     /// Starts what does not run and listens to whom it shall.
@@ -122,6 +136,7 @@ impl Relays {
                 for (key, body) in records {
                     self.write(*key, Some(*body)).await;
                 }
+                self.order(Command::Reach(self.reach.clone())).await;
                 self.lead(says).await;
             }
         }
@@ -231,6 +246,12 @@ impl Relays {
 
     pub(super) async fn credit(&mut self, to: SiteId, service: ServiceId, amount: u32, lend: bool) {
         self.order(Command::Credit { to, service, amount, lend }).await;
+    }
+
+    /// What this site reaches is this from now on.
+    pub(super) async fn reach(&mut self, reach: BTreeMap<SiteId, bool>) {
+        self.reach.clone_from(&reach);
+        self.order(Command::Reach(reach)).await;
     }
 
     pub(super) async fn publish(&mut self, fact: Fact) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bascule_core::site::SiteId;
-use bascule_core::site::join::io::Report;
+use bascule_core::site::join::io::{Away, Report};
 use bascule_core::site::orders::Turn;
 use bascule_core::site::path::io::Event as PathEvent;
 use bascule_core::site::policy::facts::Observed;
@@ -80,7 +80,11 @@ impl Teller {
             Event::NotReloaded { error } => {
                 warn!(error, "the files of the certificate are not taken: what was in force stays")
             }
-            Event::Heard { .. } | Event::Record { .. } | Event::Ask { .. } | Event::Lend { .. } => {}
+            Event::Heard { .. }
+            | Event::Record { .. }
+            | Event::Ask { .. }
+            | Event::Lend { .. }
+            | Event::Reach { .. } => {}
         }
     }
 
@@ -162,6 +166,21 @@ impl Teller {
                 }
             }
             Report::Session { site, up } => info!(site = sites.name_of(*site), up, "the state of another site"),
+            Report::Away { site, away } => {
+                let named = |all: &[SiteId]| all.iter().map(|one| sites.name_of(*one)).collect::<Vec<_>>().join(", ");
+                let site = sites.name_of(*site);
+                match away {
+                    Away::Asymmetric(by) => {
+                        let by = named(by);
+                        warn!(site, by, "other sites reach a site to which no path carries from here");
+                    }
+                    Away::Dead(by) => {
+                        let by = named(by);
+                        warn!(site, by, "a site is dead: neither this one nor another one that can say reaches it");
+                    }
+                    Away::Over => info!(site, "a site is reached again, or nobody can say who else reaches it"),
+                }
+            }
             Report::Policy(PolicyReport::Standing { service, site, state, verdict, score, suppressed }) => {
                 let (service, site) = (service_name(sites, *service), sites.name_of(*site));
                 let verdict = verdict.as_str();

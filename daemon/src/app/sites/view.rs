@@ -8,7 +8,7 @@ use bascule_core::time::Instant;
 use super::{Room, now};
 use crate::clock;
 use crate::config::{Site, Spread};
-use crate::handle::sites::{RelayView, ServiceView, SiteView, SitesStatus, StandingView};
+use crate::handle::sites::{OtherView, RelayView, ServiceView, SiteView, SitesStatus, StandingView};
 
 /// A certificate that ends so soon is said: leaves of 90 days are replaced at half their time.
 const EXPIRES_SOON: u64 = 7 * 86_400;
@@ -57,12 +57,14 @@ fn conditions(room: &Room) -> Vec<String> {
 
 fn site(room: &Room, (id, site): (&SiteId, &Site), now: Instant) -> SiteView {
     let silent = room.gateways.left_out(*id);
+    let other = |(site, reaches)| OtherView { site: room.sites.name_of(site), reaches };
     SiteView {
         id: *id,
         name: site.name.clone(),
         region: site.region.clone(),
         session: room.join.session(*id),
         relays: room.join.sessions(*id).map(|(relay, counts)| RelayView { relay: relay.to_owned(), counts }).collect(),
+        others: room.join.others(*id).map(other).collect(),
         age_seconds: room.join.age(*id, now).map(|age| age.as_secs_f64()),
         state: room.relays.state.as_ref().and_then(|state| state.sites.get(id).cloned()),
         path: room.paths.status.get(id).copied(),

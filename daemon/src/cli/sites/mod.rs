@@ -103,6 +103,7 @@ pub(in crate::cli) fn table(answer: &str) -> Result<String, ClientError> {
         sites.add_row(row);
     }
     put(&mut text, &sites);
+    page.sites.iter().filter_map(page::Site::seen).for_each(|line| text.push_str(&line));
     for (site, hears) in page.sites.iter().flat_map(|site| site.relays.iter().map(move |hears| (site, hears))) {
         let counts = if hears.counts { ", and its word counts" } else { "" };
         text.push_str(&format!("{} is heard by relay {}{counts}\n", site.name, hears.relay));
@@ -162,6 +163,7 @@ sent away: 2 revoked
 
 SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
 dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2      -
+of dc-b: dc-c reaches it, dc-d does not reach it
 dc-b is heard by relay n1, and its word counts
 gateway m2 of dc-b is not reached by probes: nothing is sent to it
 the session with dc-b speaks version 2: bascule 9.9
@@ -184,6 +186,25 @@ dc-b  degraded (out for 26 s)  normal  62     37.5 %  -      90/120  -         -
         page["sites"][0]["path"]["path"]["rttFactor"] = 2.5.into();
         let shown = table(&page.to_string()).expect("a page");
         assert!(shown.contains("light loss in, rtt x2.5"), "{shown}");
+    }
+
+    #[test]
+    fn what_other_sites_say_is_shown_where_it_matters() {
+        let mut page = serde_json::to_value(crate::metrics::tests::fixtures::across()).expect("JSON");
+        let mut shown = |carriage: serde_json::Value, session: bool, others: serde_json::Value| {
+            page["sites"][0]["path"]["path"]["carriage"] = carriage;
+            page["sites"][0]["session"] = session.into();
+            page["sites"][0]["others"] = others;
+            table(&page.to_string()).expect("a page")
+        };
+        let (up, down) = (serde_json::json!("up"), serde_json::json!({ "down": "in" }));
+        let reaches = serde_json::json!([{ "site": "dc-c", "reaches": true }]);
+        assert!(!shown(up.clone(), true, reaches.clone()).contains("reaches it"), "all is well");
+        for (carriage, session) in [(down.clone(), true), (down.clone(), false), (up, false)] {
+            assert!(shown(carriage, session, reaches.clone()).contains("\nof dc-b: dc-c reaches it\n"));
+        }
+        let nobody = shown(down, false, serde_json::json!([]));
+        assert!(!nobody.contains("of dc-b"), "{nobody}");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(super) struct Site {
     pub(super) session: bool,
     #[serde(default)]
     pub(super) relays: Vec<Hears>,
+    #[serde(default)]
+    pub(super) others: Vec<Other>,
     pub(super) age_seconds: Option<f64>,
     pub(super) state: Option<Session>,
     pub(super) path: Option<Probed>,
@@ -74,6 +76,29 @@ pub(super) struct Site {
 pub(super) struct Hears {
     pub(super) relay: String,
     pub(super) counts: bool,
+}
+
+impl Site {
+    /// What other sites say of it, where it is not well seen from here, or one of them does not reach it.
+    pub(super) fn seen(&self) -> Option<String> {
+        let up = |probed: &Probed| probed.path.carriage == "up";
+        let well = self.session && self.path.as_ref().is_none_or(up) && self.others.iter().all(|other| other.reaches);
+        if well || self.others.is_empty() {
+            return None;
+        }
+        let word = |other: &Other| {
+            let does = if other.reaches { "reaches it" } else { "does not reach it" };
+            format!("{} {does}", other.site)
+        };
+        Some(format!("of {}: {}\n", self.name, self.others.iter().map(word).collect::<Vec<_>>().join(", ")))
+    }
+}
+
+/// What another site says of it.
+#[derive(Deserialize)]
+pub(super) struct Other {
+    pub(super) site: String,
+    pub(super) reaches: bool,
 }
 
 #[derive(Deserialize)]

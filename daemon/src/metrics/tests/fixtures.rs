@@ -223,7 +223,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
     use bascule_mesh::state::SessionStatus;
     use bascule_mesh::tls::Refusal;
 
-    use crate::handle::sites::{DrainView, RelayView, ServiceView, SiteView, SitesStatus, StandingView};
+    use crate::handle::sites::{DrainView, OtherView, RelayView, ServiceView, SiteView, SitesStatus, StandingView};
     let path = Status {
         carriage: Carriage::Up,
         brownout_in: None,
@@ -273,6 +273,10 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
             region: "south".to_owned(),
             session: true,
             relays: vec![RelayView { relay: "n1".to_owned(), counts: true }],
+            others: vec![
+                OtherView { site: "dc-c".to_owned(), reaches: true },
+                OtherView { site: "dc-d".to_owned(), reaches: false },
+            ],
             age_seconds: Some(4.0),
             state: Some(session),
             path: Some(PathStatus { path, counters, silent_since: None }),

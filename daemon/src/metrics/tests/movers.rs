@@ -299,6 +299,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::SITES_SESSION, r#"bascule_sites_session{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_BYTES, r#"bascule_sites_session_bytes_total{direction="received",site="dc-b"}"#, 200.0, spread),
     (&catalog::SITES_STATE_AGE, r#"bascule_sites_state_age_seconds{site="dc-b"}"#, 4.0, spread),
+    (&catalog::SITES_OTHERS_REACH, r#"bascule_sites_others_reach{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_REFUSED, r#"bascule_sites_refused_total{plane="state",reason="revoked"}"#, 2.0, spread),
     (&catalog::SITES_PATH_UP, r#"bascule_sites_path_up{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_PATH_LOSS, r#"bascule_sites_path_loss_ratio{direction="in",site="dc-b"}"#, 0.25, spread),

@@ -1,5 +1,7 @@
 //! The invariants, seen from outside: from tables in force and from what the world knows, never from what a machine thinks.
 
+mod dead;
+
 use std::collections::BTreeMap;
 
 use bascule_core::site::path::io::Carriage;
@@ -53,6 +55,8 @@ pub(super) struct Checker {
     vacant: Option<u64>,
     /// Of who served the activePassive VIP last.
     term: u64,
+    /// Since when one site can reach another one.
+    open: BTreeMap<(usize, usize), u64>,
     /// Longest time after a change of the truth during which flows went where they are not served, in nanoseconds.
     pub(super) longest: u64,
 }

@@ -40,4 +40,8 @@ planted! {
     FactsUnsaid = "facts-unsaid",
     /// The leading relay does not say that what it holds is still so.
     AgesUnsaid = "ages-unsaid",
+    /// What a site reaches is not told to others.
+    ReachUnsaid = "reach-unsaid",
+    /// Others are told that it reaches nobody.
+    ReachDenied = "reach-denied",
 }

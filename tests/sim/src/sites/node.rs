@@ -79,6 +79,8 @@ pub(super) struct Daemon {
     pub(super) processes: u64,
     /// What this site writes, for a relay that begins to speak.
     pub(super) records: BTreeMap<Key, Body>,
+    /// The same of what it reaches.
+    pub(super) reach: BTreeMap<SiteId, bool>,
     /// When its relay beats next.
     pub(super) beat_at: Option<Instant>,
     pub(super) confirm_at: Instant,
@@ -118,6 +120,7 @@ impl Daemon {
             says: Beat::default(),
             processes: 0,
             records: BTreeMap::new(),
+            reach: BTreeMap::new(),
             beat_at: relay.then_some(at),
             confirm_at: at + records::BEAT,
             due: None,

@@ -167,8 +167,21 @@ pub struct Scene {
     pub vacant: Option<u64>,
     /// Ways that are slow, and by when that must weigh as much as it can.
     pub slow: Option<(Slow, u64)>,
+    /// A site that nobody reaches, and while every node elsewhere must know it.
+    pub dead: Option<Dead>,
     /// From the first fault on no table is written to the data path: what the bounds are then missed by is what the policy holds.
     pub policy_off: bool,
+}
+
+/// A site that is off, or cut off from all others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dead {
+    /// Which.
+    pub site: usize,
+    /// It must be known to be, from then on ..
+    pub from: u64,
+    /// .. to the end of the fault.
+    pub until: u64,
 }
 
 /// Which ways are slow.
@@ -194,6 +207,11 @@ impl Slow {
 const SLOW: u64 = 15 * SEC;
 /// Another owner of an activePassive VIP: the lease's 5 s and 1.5 s (issue 6, Shows 2).
 const TAKE_OVER: u64 = 6500 * MS;
+/// No path to a site, and each other site has said so: silence of 0.6 s, a second in which a change may wait for its turn (`state::reach`), the way
+/// there and a slot.
+const DEAD: u64 = 2200 * MS;
+/// A session over a link that is cut lasts for so long (`wan`): until then it reaches the site.
+const SESSION: u64 = 15 * SEC + 200 * MS;
 /// The newest version of what relays say to one another.
 pub(super) const THIS: u8 = Speaks::OURS.newest;
 /// When faults begin: everybody has learned and grown by then.
@@ -218,6 +236,7 @@ impl Scene {
             moves: None,
             vacant: None,
             slow: None,
+            dead: None,
             policy_off: false,
         };
         let cut = |x: usize, y: usize, loss| [Fault::Loss(x, y, loss), Fault::Loss(y, x, loss)];
@@ -347,6 +366,12 @@ impl Scene {
         if matches!(class, Class::F3 | Class::F5 | Class::F8) {
             scene.vacant = Some(TAKE_OVER);
         }
+        scene.dead = match class {
+            // The kernel of a process that dies ends its sessions.
+            Class::F3 => Some(Dead { site: a, from: at + DEAD, until: heal }),
+            Class::F8 => Some(Dead { site: a, from: at + SESSION + DEAD, until: heal }),
+            _ => None,
+        };
         if class == Class::F9 {
             scene.vacant = Some(0);
         }

@@ -276,6 +276,7 @@ impl World {
         if ticked {
             let sessions = self.streams.iter().map(|(pair, stream)| (*pair, (stream.since, stream.ends))).collect();
             self.checker.records(&self.hosts, &sessions, &self.said, self.now)?;
+            self.checker.deaths(&self.scene, &self.truth, &self.paused, &self.hosts, self.now)?;
         }
         Ok(())
     }

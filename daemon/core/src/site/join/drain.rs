@@ -167,7 +167,8 @@ impl Join {
             | Fact::Confirmed { .. }
             | Fact::Ask { .. }
             | Fact::Loan { .. }
-            | Fact::Demand { .. } => {}
+            | Fact::Demand { .. }
+            | Fact::Reach { .. } => {}
         }
         if source == Source::Own {
             self.actions.push_back(Action::Publish(fact));

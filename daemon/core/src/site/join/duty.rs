@@ -59,6 +59,7 @@ impl Join {
             }
         }
         self.settle_words(now);
+        self.settle_reach(now);
         self.actions.extend(self.near.poll().map(Action::Neighbours));
         while let Some(decided) = self.policy.poll_action() {
             self.carry(decided);

@@ -123,6 +123,15 @@ pub enum Fact {
         /// How long ago that was.
         age: Duration,
     },
+    /// A site says that it reaches a third one, or does not. It is said again with each of its beats, and ages.
+    Reach {
+        /// Which site says so.
+        site: SiteId,
+        /// Of which.
+        of: SiteId,
+        /// It reaches it.
+        reached: bool,
+    },
 }
 
 /// Who told a fact.
@@ -173,6 +182,8 @@ pub enum Action {
         /// Lend, not ask.
         lend: bool,
     },
+    /// Tell all other sites what this one reaches, through the relay of this node: all of it.
+    Reach(BTreeMap<SiteId, bool>),
     /// From now on try to get the lease of an activePassive service, and renew it.
     Claim(ServiceId),
     /// From now on do not.
@@ -205,6 +216,13 @@ pub enum Report {
         /// It stands.
         up: bool,
     },
+    /// What others say of a site to which no path carries from here is another thing.
+    Away {
+        /// Which site.
+        site: SiteId,
+        /// What.
+        away: Away,
+    },
     /// An order of this site was given, is over, or was taken back.
     Order {
         /// What it takes out of use.
@@ -212,4 +230,16 @@ pub enum Report {
         /// What became of it.
         turn: Turn,
     },
+}
+
+/// What is known of a site to which no path carries from here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Away {
+    /// These sites reach it, and have for longer than a session outlives its other end: the way from here is broken, not the site.
+    Asymmetric(Vec<SiteId>),
+    /// There is no session with it, and none of the others reaches it, as these say: it is dead, as far as anybody can tell.
+    Dead(Vec<SiteId>),
+    /// Neither any more: a path carries, a session stands, or nobody can say.
+    Over,
 }

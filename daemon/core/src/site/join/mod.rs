@@ -5,7 +5,8 @@
 //! Contract: feed `handle_*` with a `now` that never goes back; after every call take [`Join::poll_action`] until `None` and carry out each
 //! action in order; call [`Join::handle_expire`] at or after [`Join::poll_timeout`].
 //!
-//! Every relay of the site says what it hears of other sites, and for each of them the word of one counts ([`words`]). Where no relay has a
+//! Every relay of the site says what it hears of other sites, and for each of them the word of one counts ([`words`]); what that site says of
+//! further ones tells a site that is dead from one to which only the way from here is broken ([`reach`]). Where no relay has a
 //! session, what was known stays known and ages: sites are kept "blind" (sites.md 4.5), nothing moves. Requests, loans, orders and the sum of
 //! what clients bring are the leading relay's. Readiness here needs no relay.
 
@@ -14,6 +15,7 @@ pub mod drain;
 mod duty;
 pub mod handshakes;
 pub mod io;
+mod reach;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -37,6 +39,7 @@ use crate::service::ServiceKey;
 use crate::time::Instant;
 use drain::Theirs;
 use io::{Action, Capacity, Config, Fact, Local, Source};
+use reach::Reach;
 use words::{Said, Word, said_facts};
 
 /// The machine.
@@ -57,6 +60,8 @@ pub struct Join {
     /// What counts.
     sessions: BTreeMap<SiteId, bool>,
     said: BTreeMap<(SiteId, ServiceId), Said>,
+    /// Which sites are reached from here and from others.
+    reach: Reach,
     /// What the balancer here sees, and what this site says of it.
     own: BTreeMap<ServiceId, (Serving, Summary)>,
     /// The last table of each service, for another balancer or another key.
@@ -88,6 +93,7 @@ impl Join {
             speaks: BTreeMap::new(),
             sessions: BTreeMap::new(),
             said: BTreeMap::new(),
+            reach: Reach::default(),
             own: BTreeMap::new(),
             tables: BTreeMap::new(),
             orders: Orders::default(),
@@ -120,7 +126,9 @@ impl Join {
         for word in self.words.values_mut() {
             word.sessions.retain(|site, _| sites.contains_key(site));
             word.said.retain(|(site, _), _| sites.contains_key(site));
+            word.reach.retain(|(site, of), _| sites.contains_key(site) && sites.contains_key(of));
         }
+        self.reach.fit(sites);
         self.theirs.retain(|(site, _), _| sites.contains_key(site));
         self.demand.retain(|id| self.config.services.contains_key(id));
         self.handshakes.retain(|id| self.config.services.contains_key(id));
@@ -192,6 +200,7 @@ impl Join {
     /// What the path to a site is worth. `cause`: when that began.
     pub fn handle_path(&mut self, site: SiteId, status: PathStatus, cause: Instant, now: Instant) {
         self.near.handle_path(site, &status);
+        self.reach.know_path(site, status.carriage);
         self.policy.handle_path(site, status, cause, now);
         self.settle(now);
     }
@@ -208,7 +217,9 @@ impl Join {
             Source::Relay(name) => !self.says.leads && self.leader.as_deref() == Some(name),
         };
         match fact {
-            Fact::Session { .. } | Fact::Summary { .. } | Fact::Confirmed { .. } => self.hear_word(source, fact, now),
+            Fact::Session { .. } | Fact::Summary { .. } | Fact::Confirmed { .. } | Fact::Reach { .. } => {
+                self.hear_word(source, fact, now);
+            }
             Fact::Ask { site, service, amount } if leads => self.policy.handle_ask(site, service, amount, now),
             Fact::Loan { site, service, amount } if leads => self.policy.handle_loan(site, service, amount, now),
             Fact::Demand { service, rate } if leads => self.hear_demand(service, rate, now),
@@ -256,6 +267,7 @@ impl Join {
     /// Next time [`Self::handle_expire`] must be called.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let rest = self.lead.poll_timeout(now).into_iter().chain(self.orders_timeout()).chain(self.demand_timeout());
+        let rest = rest.chain(self.reach.poll_timeout());
         self.policy.poll_timeout().into_iter().chain(rest).min()
     }
 

@@ -1,4 +1,5 @@
 mod active;
+mod reach;
 mod succession;
 
 use super::drain::{Drain, Refused};
@@ -62,7 +63,11 @@ struct Node {
 
 impl Node {
     fn new(relay: Option<&str>, relays: &[&str]) -> Self {
-        let mut new = Self { join: Join::new(config(relay, relays), at(0)), now: 0, done: Vec::new() };
+        Self::with(config(relay, relays))
+    }
+
+    fn with(config: Config) -> Self {
+        let mut new = Self { join: Join::new(config, at(0)), now: 0, done: Vec::new() };
         new.take();
         new
     }

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use super::Join;
 use super::io::{Action, Fact, Report, Source};
+use super::reach::Reached;
 use crate::site::SiteId;
+use crate::site::policy::io::Config as Policies;
 use crate::site::summary::{ServiceId, Summary};
 use crate::time::Instant;
 
@@ -22,9 +24,16 @@ pub(super) type Said = (Summary, Duration, Instant);
 pub(super) struct Word {
     pub(super) sessions: BTreeMap<SiteId, bool>,
     pub(super) said: BTreeMap<(SiteId, ServiceId), Said>,
+    pub(super) reach: Reached,
 }
 
 impl Word {
+    /// It has no sessions any more, as far as is known. What sites said of one another went with them; what they said of themselves ages.
+    fn silence(&mut self) {
+        self.sessions.clear();
+        self.reach.clear();
+    }
+
     fn has(&self, site: SiteId) -> bool {
         self.sessions.get(&site).copied().unwrap_or(false)
     }
@@ -52,7 +61,7 @@ pub(super) fn said_facts(said: &BTreeMap<(SiteId, ServiceId), Said>, now: Instan
 }
 
 impl Join {
-    /// Session, summary or confirmation, from a relay that is heard.
+    /// Session, summary, confirmation or what a site reaches, from a relay that is heard.
     pub(super) fn hear_word(&mut self, source: Source<'_>, fact: Fact, now: Instant) {
         let relay = match source {
             Source::Own => self.config.relay.clone(),
@@ -64,6 +73,9 @@ impl Join {
         let (of, direct) = match fact {
             Fact::Session { site, up } => {
                 let _before = word.sessions.insert(site, up);
+                if !up {
+                    word.reach.retain(|(says, _), _| *says != site);
+                }
                 (site, true)
             }
             Fact::Summary { site, service, summary, age } => {
@@ -80,6 +92,15 @@ impl Join {
                         news.push((*service, *said));
                     }
                 }
+                (site, false)
+            }
+            Fact::Reach { site, of, reached } => {
+                let Policies { here, sites, .. } = &self.config.policy;
+                if [site, of].iter().any(|one| one == here || !sites.contains_key(one)) {
+                    return;
+                }
+                let before = word.reach.insert((site, of), (reached, now));
+                self.reach.is_news |= before.is_none_or(|(before, _)| before != reached);
                 (site, false)
             }
             Fact::Ask { .. } | Fact::Loan { .. } | Fact::Demand { .. } | Fact::Order { .. } | Fact::Drained { .. } => {
@@ -104,7 +125,7 @@ impl Join {
     /// The word of a relay that does not say what it hears while another one leads, as those of earlier versions.
     pub(super) fn hush(&mut self, relay: &str) {
         if let Some(word) = self.words.get_mut(relay) {
-            word.sessions.clear();
+            word.silence();
         }
     }
 
@@ -124,7 +145,7 @@ impl Join {
     pub(super) fn settle_words(&mut self, now: Instant) {
         let order = self.order();
         for (_, word) in self.words.iter_mut().filter(|(relay, _)| !order.contains(relay)) {
-            word.sessions.clear();
+            word.silence();
         }
         let here = self.config.policy.here;
         let sites: Vec<SiteId> = self.config.policy.sites.keys().filter(|site| **site != here).copied().collect();
@@ -132,6 +153,7 @@ impl Join {
             let lives = order.iter().find(|relay| self.has_session(relay, site));
             let speaks = lives.or(self.leader.as_ref());
             if self.speaks.get(&site) != speaks {
+                self.reach.is_news = true;
                 let word = speaks.and_then(|relay| self.words.get(relay));
                 let all: Vec<_> = word.into_iter().flat_map(|word| word.of(site)).collect();
                 match speaks {
@@ -161,6 +183,7 @@ impl Join {
             return;
         }
         if self.sessions.insert(site, up).unwrap_or(false) != up {
+            self.reach.is_news = true;
             self.policy.handle_session(site, up);
             self.actions.push_back(Action::Report(Report::Session { site, up }));
         }

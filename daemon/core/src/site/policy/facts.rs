@@ -56,7 +56,7 @@ pub struct Facts {
     pub session: bool,
     /// The path from here.
     pub carriage: Carriage,
-    /// Sites that were asked reach it. `None`: nobody could say.
+    /// Other sites say that they reach it. `None`: nobody can say.
     pub others_reach: Option<bool>,
     /// What it said last, and how old that is.
     pub summary: Option<(Summary, Duration)>,
@@ -78,9 +78,9 @@ pub enum Verdict {
     NotReady,
     /// It drains.
     Draining,
-    /// The path from here carries nothing. Others reach it: this is not its death.
+    /// The path from here carries nothing. Others reach it, or nobody can say: this is not its death.
     PathDown,
-    /// Neither path nor session, and nobody else reaches it.
+    /// Neither path nor session, and none of the others that can say reaches it.
     SiteDead,
     /// It says ready, and the data path says that it is not.
     Mismatch,

@@ -197,7 +197,8 @@ impl Policy {
         }
     }
 
-    /// What other sites say of a site that cannot be reached from here. `None`: nobody could say.
+    /// What other sites say of a site: some reach it, or none of those that say something. `None`: nobody can say. It names why nothing is sent to
+    /// a site that is not reached from here, and moves nothing: the next slot is soon enough.
     pub fn handle_others(&mut self, site: SiteId, reach: Option<bool>) {
         if let Some(known) = self.sites.get_mut(&site) {
             known.others_reach = reach;

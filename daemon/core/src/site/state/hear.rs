@@ -54,6 +54,7 @@ impl State {
             }
             Message::Ask { service, amount } => self.actions.push_back(Action::Ask { from: site, service, amount }),
             Message::Lend { service, amount } => self.actions.push_back(Action::Lend { from: site, service, amount }),
+            Message::Reach { sites } => self.hear_reach(site, sites, now),
         }
     }
 
@@ -71,6 +72,7 @@ impl State {
             self.actions.push_back(Action::Report(Report::Session { site, up: true }));
             let build = self.config.build.clone();
             self.send(site, &Message::About { build });
+            self.say_reach(site, true, now);
         }
         if let Some(theirs) = self.theirs.get_mut(&site)
             && own.incarnation > theirs.cursor.incarnation

@@ -126,6 +126,13 @@ pub enum Action {
         /// How much.
         amount: u32,
     },
+    /// What a site says that it reaches, all of it: what it does not name any more it knows nothing of. Said again with each of its beats.
+    Reach {
+        /// Who.
+        from: SiteId,
+        /// By site.
+        reach: BTreeMap<SiteId, bool>,
+    },
     /// Log it, count it, show it.
     Report(Report),
 }
@@ -181,7 +188,7 @@ pub struct Refused {
     pub foreign: u64,
     /// Records of services that we do not import.
     pub unwanted: u64,
-    /// Records beyond the limit of their class.
+    /// Records beyond the limit of their class, and words of what it reaches that came too fast.
     pub surplus: u64,
     /// Sessions closed by us.
     pub closed: u64,

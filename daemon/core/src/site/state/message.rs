@@ -7,11 +7,13 @@
 mod bytes;
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use super::record::Record;
 use super::version::Speaks;
+use crate::site::SiteId;
 use crate::site::summary::ServiceId;
 use bytes::{Reader, Writer, printable};
 
@@ -108,6 +110,12 @@ pub enum Message {
         /// How much.
         amount: u32,
     },
+    /// What the sender's site reaches, all of it: it replaces what was said before. As many entries as there are numbers of sites at most, so
+    /// that nothing has to be left out. Since version 3.
+    Reach {
+        /// By site, the receiver left out; those of which nothing is known are not named.
+        sites: BTreeMap<SiteId, bool>,
+    },
 }
 
 /// Why bytes are not a message.
@@ -143,6 +151,7 @@ impl Message {
     pub const fn since(&self) -> u8 {
         match self {
             Self::About { .. } => 2,
+            Self::Reach { .. } => 3,
             Self::Hello { .. }
             | Self::Delta { .. }
             | Self::Snapshot { .. }
@@ -202,6 +211,11 @@ impl Message {
                 out.tag(if matches!(self, Self::Ask { .. }) { 9 } else { 10 });
                 out.number(u64::from(service.0));
                 out.number(u64::from(*amount));
+            }
+            Self::Reach { sites } => {
+                out.tag(12);
+                out.number(sites.len() as u64);
+                sites.iter().for_each(|(site, reached)| out.0.extend([site.0, u8::from(*reached)]));
             }
         }
         out.0

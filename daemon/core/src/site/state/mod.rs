@@ -17,6 +17,7 @@ mod hear;
 pub mod io;
 mod limit;
 pub mod message;
+mod reach;
 pub mod record;
 mod session;
 mod store;
@@ -53,6 +54,8 @@ const STEPS: (u32, u32) = (16, 20);
 enum Timer {
     Dial(SiteId),
     Flush(SiteId),
+    /// A change of what we reach has waited for its turn.
+    Reach(SiteId),
     Beat,
     Learned,
 }
@@ -73,6 +76,8 @@ pub struct State {
     duplicate: bool,
     /// Sites of which two processes write.
     contested: BTreeMap<SiteId, u64>,
+    /// What this site reaches.
+    reach: BTreeMap<SiteId, bool>,
     timers: TimerTable<Timer>,
     actions: VecDeque<Action>,
 }
@@ -93,6 +98,7 @@ impl State {
             outbid: BTreeMap::new(),
             duplicate: false,
             contested: BTreeMap::new(),
+            reach: BTreeMap::new(),
             timers,
             actions: VecDeque::from([Action::Persist(own.incarnation)]),
             config,
@@ -217,6 +223,7 @@ impl State {
             match timer {
                 Timer::Dial(site) => self.actions.push_back(Action::Dial(site)),
                 Timer::Flush(site) => self.flush(site, now),
+                Timer::Reach(site) => self.say_reach(site, false, now),
                 Timer::Beat => self.beat(now),
                 Timer::Learned => self.learned(now),
             }
@@ -346,11 +353,14 @@ impl State {
             };
             if session.connected && now.since(session.heard_at) >= SILENCE {
                 self.close(site, CloseReason::Silent, now);
-            } else if session.greeted && session.parts.is_empty() && !self.duplicate && !self.learning {
+                continue;
+            }
+            if session.greeted && session.parts.is_empty() && !self.duplicate && !self.learning {
                 let (lag, head) = (session.lag(now), session.sent);
                 let root = self.ours.root(self.config.here, peer);
                 self.send(site, &Message::Beat { incarnation: self.own.incarnation, head, lag, root });
             }
+            self.say_reach(site, true, now);
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::io::PeerConfig;
 use super::limit::{Backoff, Bucket};
 use super::message::{Message, RECORDS};
+use super::reach::Reaching;
 use super::record::{Key, Record};
 use super::store::Ours;
 use super::version::Speaks;
@@ -68,6 +69,7 @@ pub(super) struct Session {
     /// When a resync was last asked for.
     pub(super) asked: Option<Instant>,
     pub(super) backoff: Backoff,
+    pub(super) reach: Reaching,
 }
 
 impl Session {
@@ -91,6 +93,7 @@ impl Session {
             staging: None,
             asked: None,
             backoff,
+            reach: Reaching::new(now),
         }
     }
 
@@ -103,6 +106,13 @@ impl Session {
         self.parts.clear();
         self.staging = None;
         self.asked = None;
+        self.reach.reset();
+    }
+
+    /// A message that must go now, out of what records may cost: they wait for as long as it takes to save it up again.
+    pub(super) fn charge(&mut self, bytes: usize, now: Instant) {
+        let _tokens = self.rate.fill(now);
+        self.rate.take(FRAME + bytes as f64);
     }
 
     /// Counts a message against what the peer may send; false when it is too much.

@@ -18,7 +18,8 @@ pub struct Speaks {
 
 impl Speaks {
     /// What this source speaks. Version 1: all of [`super::message`] but what stands here. 2: [`super::message::Message::About`].
-    pub const OURS: Self = Self { oldest: 1, newest: 2 };
+    /// 3: [`super::message::Message::Reach`].
+    pub const OURS: Self = Self { oldest: 1, newest: 3 };
 
     /// The newest version that both speak.
     pub fn agree(self, other: Self) -> Option<u8> {

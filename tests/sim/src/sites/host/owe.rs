@@ -109,6 +109,11 @@ impl Host {
             }
             state::Action::Ask { from, service, amount } => Some(Fact::Ask { site: from, service, amount }),
             state::Action::Lend { from, service, amount } => Some(Fact::Loan { site: from, service, amount }),
+            state::Action::Reach { from, reach } => {
+                let facts = reach.into_iter().map(|(of, reached)| Fact::Reach { site: from, of, reached });
+                let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
+                return facts.for_each(|fact| daemon.join.handle_fact(Source::Own, fact, at));
+            }
             state::Action::Report(report) => {
                 self.log(out, || format!("{}: {report:?}", NAMES[node]));
                 match report {
@@ -150,6 +155,15 @@ impl Host {
                     state.handle_credit(to, service, amount, lend);
                 }
             }
+            Action::Reach(mut reach) if self.mutant != Some(Mutant::ReachUnsaid) => {
+                if self.mutant == Some(Mutant::ReachDenied) {
+                    reach.values_mut().for_each(|reached| *reached = false);
+                }
+                if let Some(state) = &mut daemon.state {
+                    state.handle_reach(reach.clone(), at);
+                }
+                daemon.reach = reach;
+            }
             Action::Publish(Fact::Summary { .. }) if self.mutant == Some(Mutant::FactsUnsaid) => {}
             Action::Publish(fact) => out.push(Out::Tell(node, Word::Fact(fact))),
             Action::Say(counts) => out.push(Out::Say(node, Word::Said(counts))),
@@ -178,8 +192,9 @@ impl Host {
                     self.log(out, || format!("{}: TIMELINE {line:?}", NAMES[node]));
                 }
             }
-            // Other nodes would ask for the lease as well; nobody drains anything, no packet asks who is near, no service goes.
+            // Other nodes would ask for the lease as well; a planted bug says nothing; nobody drains anything, no packet asks who is near, no service goes.
             Action::Claim(_)
+            | Action::Reach(_)
             | Action::Release(..)
             | Action::Table { .. }
             | Action::Neighbours(_)
@@ -216,6 +231,7 @@ impl Host {
             let config = state_config(self.site, self.sites, (instance, persisted, newest), self.mutant);
             let mut state = State::new(config, at);
             daemon.records.iter().for_each(|(key, body)| state.handle_local(*key, Some(*body), at));
+            state.handle_reach(daemon.reach.clone(), at);
             daemon.state = Some(state);
         }
         if let Some(before) = before {

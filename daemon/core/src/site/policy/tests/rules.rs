@@ -57,6 +57,44 @@ fn a_dead_path_is_acted_on_at_once_and_its_timeline_says_why() {
 }
 
 #[test]
+fn what_others_reach_names_the_fault_in_a_slot_and_moves_nothing() {
+    let mut world = World::new(even());
+    world.path(3, status(DOWN));
+    world.policy.handle_session(SiteId(3), false);
+    world.run(600);
+    let verdict = |world: &World| {
+        let all = world.policy.opinions(API, world.now);
+        all.iter().find(|opinion| opinion.site == SiteId(3)).map(|opinion| opinion.verdict)
+    };
+    assert_eq!(verdict(&world), Some(Verdict::PathDown), "nobody can say");
+    world.actions.clear();
+    for (session, others, wanted) in [
+        (false, Some(false), Verdict::SiteDead),
+        (false, Some(true), Verdict::PathDown),
+        (false, Some(false), Verdict::SiteDead),
+        (true, Some(false), Verdict::PathDown),
+        (false, Some(false), Verdict::SiteDead),
+        (false, None, Verdict::PathDown),
+    ] {
+        world.policy.handle_others(SiteId(3), others);
+        world.policy.handle_session(SiteId(3), session);
+        world.run(500);
+        assert_eq!(verdict(&world), Some(wanted), "session {session}, others {others:?}");
+    }
+    assert!(
+        !world.actions.iter().any(|(_, a)| matches!(a, Action::Table(_) | Action::Report(_))),
+        "{:?}",
+        world.actions
+    );
+    // A path that comes back is as good from either, and the site is held as long as after any death.
+    world.policy.handle_others(SiteId(3), Some(false));
+    world.run(500);
+    world.path(3, status(Carriage::Up));
+    world.run(10_000);
+    assert_eq!((verdict(&world), world.standings(3)), (Some(Verdict::Blind), vec![State::Probing]));
+}
+
+#[test]
 fn a_return_is_on_probation_and_then_grows() {
     let mut world = World::new(even());
     world.path(3, status(DOWN));

@@ -2,8 +2,10 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use super::{BUILD, Cursor, LATER, MORE, Message, RECORDS};
+use crate::site::SiteId;
 use crate::site::state::record::{Body, Key, Record};
 use crate::site::state::version::Speaks;
 use crate::site::summary::{ServiceId, Summary};
@@ -163,6 +165,7 @@ impl<'a> Reader<'a> {
                 let build = self.block().filter(|text| text.len() <= BUILD && text.iter().all(printable))?;
                 Message::About { build: build.iter().map(|byte| char::from(*byte)).collect() }
             }
+            12 => Message::Reach { sites: self.sites()? },
             _ if self.newer => {
                 self.at = self.bytes.len();
                 self.skipped += 1;
@@ -170,6 +173,21 @@ impl<'a> Reader<'a> {
             }
             _ => return None,
         }))
+    }
+
+    /// Sites with a bit each, by number: none twice, so that there are no more than there can be.
+    fn sites(&mut self) -> Option<BTreeMap<SiteId, bool>> {
+        let count: usize = self.small()?;
+        let (mut sites, mut last) = (BTreeMap::new(), 0);
+        for _ in 0..count {
+            let [site, reached] = self.array::<2>()?;
+            if site <= last || site == u8::MAX || reached > 1 {
+                return None;
+            }
+            last = site;
+            let _new = sites.insert(SiteId(site), reached == 1);
+        }
+        Some(sites)
     }
 
     fn cursor(&mut self) -> Option<Cursor> {

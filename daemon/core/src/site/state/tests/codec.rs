@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::site::SiteId;
 use crate::site::state::message::{Cursor, MAX, Message, RECORDS};
 use crate::site::state::record::{Body, Key, Record};
 use crate::site::state::version::Speaks;
@@ -62,6 +63,8 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|instance| Message::Contested { instance }),
         (any::<u32>(), any::<u32>()).prop_map(|(s, amount)| Message::Ask { service: ServiceId(s), amount }),
         (any::<u32>(), any::<u32>()).prop_map(|(s, amount)| Message::Lend { service: ServiceId(s), amount }),
+        proptest::collection::btree_map((1..=254u8).prop_map(SiteId), any::<bool>(), 0..=254)
+            .prop_map(|sites| Message::Reach { sites }),
     ]
 }
 
@@ -93,6 +96,27 @@ fn a_count_that_the_bytes_cannot_hold_reserves_nothing() {
     bytes.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
     assert!(Message::parse(&bytes).is_err());
     assert!(Message::parse(&vec![0; MAX + 1]).is_err());
+}
+
+#[test]
+fn sites_that_cannot_be_or_are_named_twice_are_no_message() {
+    let whole = [12, 2, 3, 1, 4, 0];
+    let sites = [(SiteId(3), true), (SiteId(4), false)].into();
+    assert_eq!(Message::parse(&whole), Ok(Message::Reach { sites }));
+    for bad in [
+        &[12, 1, 0, 1][..],
+        &[12, 1, 255, 1],
+        &[12, 2, 3, 1, 3, 0],
+        &[12, 2, 4, 1, 3, 0],
+        &[12, 1, 3, 2],
+        &[12, 3, 3, 1, 4, 0],
+        &[12, 1, 3, 1, 4, 0],
+        &[12, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    ] {
+        assert!(Message::parse(bad).is_err(), "{bad:?}");
+    }
+    let all = (1..=254).map(|site| (SiteId(site), true)).collect();
+    assert_eq!(Message::Reach { sites: all }.encode().len(), 1 + 2 + 2 * 254, "all that there can be");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two sites over a stream that the test connects and cuts. Loss, reorder, restarts and partitions of many sites are the simulator's.
 
 mod codec;
+mod reach;
 mod relays;
 mod rules;
 mod versions;
@@ -60,6 +61,8 @@ pub(super) struct Pair {
     /// What the policy of each end knows: body, and age when it came.
     pub(super) known: [BTreeMap<Key, (Body, Duration)>; 2],
     pub(super) came: Vec<(u64, usize, Key)>,
+    /// What each end heard that the other one reaches, and when.
+    pub(super) reached: [Vec<(u64, BTreeMap<SiteId, bool>)>; 2],
 }
 
 impl Pair {
@@ -76,6 +79,7 @@ impl Pair {
             closed: Vec::new(),
             known: Default::default(),
             came: Vec::new(),
+            reached: Default::default(),
         }
     }
 
@@ -178,6 +182,7 @@ impl Pair {
                 let _old = self.known[end].remove(&key);
             }
             Action::Report(report) => self.reports.push((end, report)),
+            Action::Reach { reach, .. } => self.reached[end].push((self.ms, reach)),
             Action::Persist(_) | Action::Ask { .. } | Action::Lend { .. } => {}
         }
     }

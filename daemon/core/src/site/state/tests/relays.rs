@@ -103,7 +103,7 @@ impl Relays {
             Action::Report(Report::DuplicateSite { .. }) => self.duplicates += 1,
             Action::Dial(site) => self.all[n].state.handle_disconnected(site, now),
             Action::Close(_, reason) => panic!("{} closes: {reason:?}", self.all[n].name),
-            Action::Ask { .. } | Action::Lend { .. } | Action::Report(_) => {}
+            Action::Ask { .. } | Action::Lend { .. } | Action::Reach { .. } | Action::Report(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::{A, B, Pair, config, key, summary};
+use crate::site::SiteId;
 use crate::site::state::State;
 use crate::site::state::io::{Action, CloseReason, Report};
 use crate::site::state::message::{Cursor, LATER, MORE, Message};
@@ -141,24 +142,33 @@ fn a_peer_that_speaks_no_version_of_ours_is_refused_with_both_ranges() {
 
 #[test]
 fn an_older_peer_gets_what_it_knows_and_records_pass_both_ways() {
-    let mut pair = Pair::new();
-    let mut older = config(B, 0xb1, 1);
-    older.speaks = LAST;
-    pair.ends[1] = State::new(older, Instant::ZERO);
-    pair.run(11_000);
-    assert_eq!((pair.ends[0].speaks(B), pair.ends[1].speaks(A)), ((Some(1), None), (Some(1), None)));
-    pair.write(0, key(1), Some(summary(5, 1)));
-    pair.write(1, key(2), Some(summary(6, 1)));
-    pair.run(60_000);
-    assert!(pair.known[1].contains_key(&key(1)) && pair.known[0].contains_key(&key(2)));
-    assert_eq!(
-        (pair.closed.len(), pair.ends[0].refused(B), pair.ends[1].refused(A)),
-        (0, Default::default(), Default::default())
-    );
-    // The upgrade: it speaks what we speak, and says what it runs.
-    pair.restart(1, 0xb2, 2);
-    pair.run(60_000);
-    assert_eq!(pair.ends[0].speaks(B), (Some(2), Some(format!("build of {B}").as_str())));
-    assert_eq!(pair.ends[1].speaks(A), (Some(2), Some(format!("build of {A}").as_str())));
-    assert_eq!(pair.closed.len(), 0);
+    for newest in 1..Speaks::OURS.newest {
+        let mut pair = Pair::new();
+        let mut older = config(B, 0xb1, 1);
+        older.speaks = Speaks { oldest: 1, newest };
+        pair.ends[1] = State::new(older, Instant::ZERO);
+        pair.reach(0, &[(3, true)]);
+        pair.run(11_000);
+        let builds = [A, B].map(|site| (newest >= 2).then(|| format!("build of {site}")));
+        let spoken = [pair.ends[1].speaks(A), pair.ends[0].speaks(B)];
+        assert_eq!(spoken, builds.each_ref().map(|build| (Some(newest), build.as_deref())));
+        pair.write(0, key(1), Some(summary(5, 1)));
+        pair.write(1, key(2), Some(summary(6, 1)));
+        pair.reach(0, &[(3, false)]);
+        pair.run(60_000);
+        assert!(pair.known[1].contains_key(&key(1)) && pair.known[0].contains_key(&key(2)));
+        assert_eq!(pair.reached[1], [], "nobody there knows what that is");
+        assert_eq!(
+            (pair.closed.len(), pair.ends[0].refused(B), pair.ends[1].refused(A)),
+            (0, Default::default(), Default::default())
+        );
+        // The upgrade: it speaks what we speak, says what it runs, and hears what we reach.
+        pair.restart(1, 0xb2, 2);
+        pair.run(60_000);
+        let ours = Some(Speaks::OURS.newest);
+        assert_eq!(pair.ends[0].speaks(B), (ours, Some(format!("build of {B}").as_str())));
+        assert_eq!(pair.ends[1].speaks(A), (ours, Some(format!("build of {A}").as_str())));
+        assert!(pair.reached[1].iter().all(|(_, sites)| *sites == [(SiteId(3), false)].into()));
+        assert_eq!((pair.closed.len(), pair.reached[1].is_empty()), (0, false));
+    }
 }
