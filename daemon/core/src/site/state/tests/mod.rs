@@ -56,6 +56,7 @@ pub(super) struct Pair {
     way: VecDeque<(u64, usize, Vec<u8>)>,
     /// Bytes that each end sent.
     pub(super) sent: [usize; 2],
+    pub(super) messages: [usize; 2],
     pub(super) reports: Vec<(usize, Report)>,
     pub(super) closed: Vec<(usize, CloseReason)>,
     /// What the policy of each end knows: body, and age when it came.
@@ -75,6 +76,7 @@ impl Pair {
             ms: 0,
             way: VecDeque::new(),
             sent: [0; 2],
+            messages: [0; 2],
             reports: Vec::new(),
             closed: Vec::new(),
             known: Default::default(),
@@ -163,6 +165,7 @@ impl Pair {
             Action::Dial(site) => self.ends[end].handle_disconnected(site, now),
             Action::Send(_, bytes) => {
                 self.sent[end] += bytes.len();
+                self.messages[end] += 1;
                 if self.connected {
                     self.way.push_back((self.ms + DELAY, 1 - end, bytes));
                 }

@@ -6,6 +6,9 @@ use super::{A, Pair};
 use crate::site::SiteId;
 use crate::site::state::message::Message;
 
+/// Bytes of a message around its own.
+const FRAME: usize = 200;
+
 fn sites(list: &[(u8, bool)]) -> BTreeMap<SiteId, bool> {
     list.iter().map(|(site, reached)| (SiteId(*site), *reached)).collect()
 }
@@ -94,22 +97,25 @@ fn words_that_come_too_fast_are_dropped_and_counted() {
 fn it_costs_no_more_than_records_alone() {
     let minute = |flaps: bool| {
         let mut pair = Pair::ready();
-        (0..1000).for_each(|id| pair.write(0, super::key(id), Some(super::summary(50, id))));
-        pair.run(60_000);
-        let before = pair.sent[0];
-        for turn in 0..600u32 {
-            // A fifth of a thousand services at a time: more than the rate has room for.
-            (0..200).for_each(|id| {
-                pair.write(0, super::key(id), Some(super::summary(50 + 40 * u16::from(turn % 2 == 0), id)))
-            });
-            if flaps {
-                let all: Vec<(u8, bool)> = (3..=18).map(|site| (site, turn % 2 == 0)).collect();
+        // As the machine reckons: what stands around a message on the wire is most of it.
+        let cost = |pair: &Pair| pair.sent[0] + FRAME * pair.messages[0];
+        let before = cost(&pair);
+        for turn in 0..6000u32 {
+            // Each of a thousand services changes once a second, one after the other: more than the rate has room for.
+            for id in (0..10).map(|n| (turn * 10 + n) % 1000) {
+                let ready = 50 + 40 * u16::from(turn / 100 % 2 == 0);
+                pair.write(0, super::key(id), Some(super::summary(ready, id)));
+            }
+            if flaps && turn % 10 == 0 {
+                let all: Vec<(u8, bool)> = (3..=18).map(|site| (site, turn % 20 == 0)).collect();
                 pair.reach(0, &all);
             }
-            pair.run(100);
+            pair.run(10);
         }
-        pair.sent[0] - before
+        (cost(&pair) - before, pair.reached[1].len())
     };
-    let (without, with) = (minute(false), minute(true));
-    assert!(with <= without, "{with} bytes of messages, {without} without");
+    let ((without, none), (with, said)) = (minute(false), minute(true));
+    assert!(none == 0 && said >= 50, "{said} words in a minute");
+    // 1,500 bytes a second, and what the last message of each has to do with it.
+    assert!(without > 80_000 && with <= without + 3 * FRAME, "{with} bytes, {without} without");
 }
