@@ -1,5 +1,6 @@
 //! What the functional tests share beyond the lab.
 
+pub mod askers;
 mod bpf;
 pub mod candidate;
 pub mod cluster;

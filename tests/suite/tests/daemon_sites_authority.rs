@@ -1,24 +1,21 @@
 //! One site at a time: dc-a (n1) and dc-b (n2) with a service that one of them has, and a witness (n3), each with a member of one etcd. One
 //! client comes in by dc-a, the other one by dc-b; endpoints say who they are.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::etcd::{Data, Member, PORT};
+use bascule_lab::etcd::{Data, Member, PORT, lead_by_last};
 use bascule_lab::forward::Dice;
 use bascule_lab::pki::{Authority, Pair};
-use bascule_lab::sites::{init, issue, page, secret_file};
+use bascule_lab::sites::{init, issue, page};
 use bascule_lab::{Direction, Filter, Mac, Netns, Port, Report, Sniffer, Stamp, sleep_until, wait_for};
+use bascule_suite::askers::{Askers, IMPATIENCE, answer};
 use bascule_suite::cluster::Cluster;
+use bascule_suite::pair::{VIP, secrets};
 use serde_json::{Value, json};
 
-const VIP: &str = "10.9.7.100";
 const DATABASE: u16 = 5432;
 /// Issue 6: etcd's TTL, and what a take-over may last beyond it: by the protocol at most 0.5 s until etcd looks, and a client's patience.
 const TTL: Duration = Duration::from_secs(5);
@@ -32,106 +29,16 @@ const ALLOWANCE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A site that begins listens for so long before it asks for anything.
 const LEARN: Duration = Duration::from_secs(10);
-/// How long a client waits for an answer before it asks anew.
-const IMPATIENCE: Duration = Duration::from_millis(250);
-/// Between two questions.
-const PACE: Duration = Duration::from_millis(20);
 
 /// Where the endpoint of a site listens: an address of its own on its node.
 fn endpoint(n: usize) -> String {
     format!("10.77.0.{n}")
 }
 
-/// The endpoint of site `n`: it tells its number, once for each byte that it gets.
+/// The endpoint of site `n`, which tells its number.
 fn serve(netns: &Netns, n: usize) -> Result<()> {
     netns.tool("ip", &["address", "add", &format!("{}/32", endpoint(n)), "dev", "lo"])?;
-    let at: SocketAddr = format!("{}:{DATABASE}", endpoint(n)).parse()?;
-    let listener = netns.run(|| TcpListener::bind(at))?;
-    let number = u8::try_from(n)?;
-    let _ends_with_the_process = netns.spawn("database", move || {
-        listener.incoming().flatten().for_each(|stream| drop(std::thread::spawn(move || tell(stream, number))));
-    });
-    Ok(())
-}
-
-fn tell(mut stream: TcpStream, number: u8) {
-    let mut asked = [0];
-    while stream.read_exact(&mut asked).is_ok() && stream.write_all(&[number]).is_ok() {}
-}
-
-/// Asks for ever: on one connection for as long as it is answered, then on the next.
-struct Asker {
-    answers: Arc<Mutex<Vec<(Stamp, u8)>>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Asker {
-    /// `fresh`: each question on a connection of its own.
-    fn start(netns: &Netns, fresh: bool) -> Result<Self> {
-        let to: SocketAddr = format!("{VIP}:{DATABASE}").parse()?;
-        let (answers, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (log, ends) = (Arc::clone(&answers), Arc::clone(&stop));
-        let thread = netns.spawn("asker", move || {
-            let mut open: Option<TcpStream> = None;
-            while !ends.load(Ordering::Relaxed) {
-                sleep_until(Stamp::now() + PACE);
-                let stream = open.take().or_else(|| TcpStream::connect_timeout(&to, IMPATIENCE).ok());
-                let Some(mut stream) = stream else { continue };
-                let mut answer = [0];
-                let asked = stream
-                    .set_read_timeout(Some(IMPATIENCE))
-                    .and_then(|()| stream.write_all(&[1]))
-                    .and_then(|()| stream.read_exact(&mut answer));
-                if asked.is_ok() {
-                    log.lock().unwrap_or_else(PoisonError::into_inner).push((Stamp::now(), answer[0]));
-                    open = Some(stream).filter(|_| !fresh);
-                }
-            }
-        });
-        Ok(Self { answers, stop, thread: Some(thread) })
-    }
-
-    fn all(&self) -> Vec<(Stamp, u8)> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _panicked = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// All clients: of each site one that goes on with its connection, and one that makes a new one each time.
-struct Askers(Vec<Asker>);
-
-impl Askers {
-    /// Who answered whom when, in time.
-    fn all(&self) -> Vec<(Stamp, u8)> {
-        let mut all: Vec<(Stamp, u8)> = self.0.iter().flat_map(Asker::all).collect();
-        all.sort_by_key(|(at, _)| *at);
-        all
-    }
-
-    /// Waits until every client was answered by this site after `since`.
-    fn wait(&self, site: u8, since: Stamp) -> Result<()> {
-        let answered = |asker: &Asker| asker.all().iter().any(|(at, by)| *at > since && *by == site);
-        let all = || self.0.iter().all(answered).then_some(());
-        wait_for(PATIENCE, "an answer to each client", all).with_context(|| format!("by site {site}"))
-    }
-
-    /// Waits for the first answer of a site after `since`.
-    fn first(&self, site: u8, since: Stamp) -> Result<Stamp> {
-        let first = || self.all().into_iter().find(|(at, by)| *at > since && *by == site).map(|(at, _)| at);
-        wait_for(PATIENCE, "an answer", first).with_context(|| format!("by site {site}"))
-    }
-
-    /// The last answer of a site.
-    fn last(&self, site: u8) -> Option<Stamp> {
-        self.all().into_iter().rev().find(|(_, by)| *by == site).map(|(at, _)| at)
-    }
+    answer(netns, format!("{}:{DATABASE}", endpoint(n)).parse()?, u8::try_from(n)?)
 }
 
 struct Stage {
@@ -183,16 +90,15 @@ impl Stage {
     fn new(name: &str) -> Result<Self> {
         let mut cluster = Cluster::new(name, 3)?;
         let dir = cluster.lab.directory().to_owned();
-        let key = "00112233445566778899aabbccddeeff";
-        secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
-        secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+        secrets(&dir)?;
         let pki = Authority::create(&dir.join("etcd-pki"))?;
         let etcd: Vec<(&str, std::net::IpAddr)> =
             vec![("n1", [10, 9, 0, 1].into()), ("n2", [10, 9, 0, 2].into()), ("n3", [10, 9, 0, 3].into())];
         let start = |me: usize| Member::start(&cluster.lab, &cluster.hosts[me].netns, &etcd, me, Data::Memory, &pki);
         let mut members = (0..3).map(start).collect::<bascule_lab::Result<Vec<_>>>()?;
         members.iter_mut().try_for_each(Member::wait_ready)?;
-        lead_by_witness(&members)?;
+        // A leader that dies with its site gives leases their whole time again (sites.md): the witness leads.
+        lead_by_last(&members)?;
         let user = pki.sign("bascule", "bascule", &[])?;
         let certificates = init(&dir.join("authority"))?;
         for n in [1, 2] {
@@ -220,12 +126,10 @@ impl Stage {
             wait_for(PATIENCE, other, || page(daemon).filter(serves)).with_context(|| format!("n{n}"))?;
         }
         let second = cluster.lab.host("second", &cluster.lan, &["10.9.0.201/24".parse()?])?;
-        let askers = [(&cluster.client, 1), (&second.0, 2)].into_iter().flat_map(|(netns, by)| {
-            let routed = netns.tool("ip", &["route", "add", VIP, "via", &format!("10.9.0.{by}")]);
-            let start = move |fresh| Asker::start(netns, fresh);
-            [routed.map_err(anyhow::Error::from).and_then(|_| start(true)), start(false)]
-        });
-        let askers = Askers(askers.collect::<Result<_>>()?);
+        for (netns, by) in [(&cluster.client, 1), (&second.0, 2)] {
+            netns.tool("ip", &["route", "add", VIP, "via", &format!("10.9.0.{by}")])?;
+        }
+        let askers = Askers::start(&[&cluster.client, &second.0], format!("{VIP}:{DATABASE}").parse()?);
         let mut stage = Self { cluster, members, askers, second };
         stage.wait_grant(1)?;
         stage.askers.wait(1, Stamp::now())?;
@@ -301,28 +205,6 @@ impl Stage {
         ensure!(took <= most, "{took:?}, at most {most:?} are allowed");
         Ok(())
     }
-}
-
-/// A leader that dies with its site gives leases their whole time again (sites.md): the witness leads.
-fn lead_by_witness(members: &[Member]) -> Result<()> {
-    let of = |member: &Member| -> Result<String> {
-        let text = member.etcdctl(&["endpoint", "status", "--write-out=json"])?;
-        let all: Value = serde_json::from_str(&text)?;
-        Ok(format!("{:x}", all[0]["Status"]["header"]["member_id"].as_u64().context("an id")?))
-    };
-    let witness = of(&members[2])?;
-    wait_for(PATIENCE, "the witness to lead", || {
-        if members[2].status().ok()?.1 {
-            return Some(());
-        }
-        for member in members {
-            if member.status().is_ok_and(|(_, leads)| leads) {
-                let _refused = member.etcdctl(&["move-leader", &witness]);
-            }
-        }
-        None
-    })?;
-    Ok(())
 }
 
 /// F5: the daemon of the active site stands still, while its programs go on. Its endpoint falls silent at the deadline, by the kernel; the other

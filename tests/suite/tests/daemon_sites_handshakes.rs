@@ -10,14 +10,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::sites::{init, issue, page, secret_file, share};
+use bascule_lab::sites::{init, issue, page, share};
 use bascule_lab::{Netns, wait_for};
 use bascule_suite::cluster::Cluster;
 use bascule_suite::fence::boot_ns;
-use bascule_suite::pair::wait_page_for as wait_page;
+use bascule_suite::pair::{VIP, WHOLE, secrets, wait_page_for as wait_page};
 use serde_json::{Value, json};
 
-const VIP: &str = "10.9.7.100";
 /// Whose SYNs will be dropped, whose will be reset, and one to which nothing happens; endpoints are 100 above.
 const SHOP: u16 = 7001;
 const TILL: u16 = 7002;
@@ -33,8 +32,6 @@ const ALLOWANCE: Duration = Duration::from_secs(2);
 const EJECTED: Duration = Duration::from_secs(30);
 /// The protocol's own waits (a relay listens for 3 s and learns for 10 s before it speaks, an ejection of 30 s) on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Until the other site has its whole share: see `daemon_sites.rs`.
-const WHOLE: Duration = Duration::from_secs(140);
 
 /// A server that gives its number to everybody and then everything back, until the process ends.
 fn serve(netns: &Netns, port: u16, number: u8) -> Result<()> {
@@ -183,9 +180,7 @@ fn fault(netns: &Netns, port: u16, verdict: &str) -> Result<()> {
 fn a_site_that_is_ready_and_serves_nobody_loses_new_connections_within_the_bound_and_is_tried_again() -> Result<()> {
     let mut cluster = Cluster::new("shakes", 2)?;
     let dir = cluster.lab.directory().to_owned();
-    let key = "00112233445566778899aabbccddeeff";
-    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
-    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    secrets(&dir)?;
     let authority = init(&dir.join("authority"))?;
     for n in [2, 1] {
         for port in [SHOP, TILL, CALM] {

@@ -9,13 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bascule_lab::sites::{init, issue, page, secret_file, share};
+use bascule_lab::sites::{init, issue, page, share};
 use bascule_lab::{Netns, wait_for};
 use bascule_suite::cluster::Cluster;
-use bascule_suite::pair::wait_page_for as wait_page;
+use bascule_suite::pair::{VIP, WHOLE, secrets, wait_page_for as wait_page};
 use serde_json::{Value, json};
 
-const VIP: &str = "10.9.7.100";
 /// What the first site carries and clients bring, a second. [`TILL`] alone has a capacity.
 const CAPACITY: u32 = 50;
 const BROUGHT: u64 = 100;
@@ -26,8 +25,6 @@ const WEB: u16 = 7003;
 /// The protocol's own waits (a relay listens for 3 s and learns for 10 s before it speaks, a share goes home by a tenth a second) on a
 /// busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Until the other site has its whole share: see `daemon_sites.rs`.
-const WHOLE: Duration = Duration::from_secs(140);
 /// Part of the demand that is wrong: the policy fills to 0.95, sums are told again when they differ by a twentieth and noise, and a busy
 /// machine makes uneven seconds.
 const NEAR: f64 = 0.12;
@@ -184,9 +181,7 @@ fn spills(page: &Value) -> bool {
 fn what_exceeds_a_site_goes_where_room_is_lent_and_comes_home_and_without_a_capacity_nothing_leaves() -> Result<()> {
     let mut cluster = Cluster::new("spill", 3)?;
     let dir = cluster.lab.directory().to_owned();
-    let key = "00112233445566778899aabbccddeeff";
-    secret_file(&dir.join("forward.keys"), &format!("0:{key}\nflow:{key}{key}\n"))?;
-    secret_file(&dir.join("pair.key"), &format!("{key}{key}\n"))?;
+    secrets(&dir)?;
     let authority = init(&dir.join("authority"))?;
     for n in [3, 1, 2] {
         issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;

@@ -14,7 +14,7 @@ use crate::{Lab, LabError, Netns, Process, Result, wait_for};
 pub const PORT: u16 = 2379;
 /// Where it listens for the other members.
 const PEER_PORT: u16 = 2380;
-/// From start to the first answer, on a busy machine.
+/// From start to the first answer, or to another leader, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 /// Where `etcdctl` finds it.
 const LOCAL: &str = "--endpoints=http://127.0.0.1:2379";
@@ -124,6 +124,30 @@ impl Member {
         let revision = status["header"]["revision"].as_u64();
         Ok((revision.ok_or_else(|| LabError::answer("etcdctl", text.clone()))?, leads))
     }
+}
+
+/// Hands the lead to the last of these members, and waits until it has it.
+///
+/// # Errors
+/// When it does not come to lead.
+pub fn lead_by_last(members: &[Member]) -> Result<()> {
+    let last = members.last().ok_or_else(|| LabError::answer("etcd", "it has no member"))?;
+    let text = last.etcdctl(&["endpoint", "status", "--write-out=json"])?;
+    let told: Value = serde_json::from_str(&text).map_err(|e| LabError::answer("etcdctl", format!("{e}: {text}")))?;
+    let id = told[0]["Status"]["header"]["member_id"].as_u64();
+    let id = id.map(|id| format!("{id:x}")).ok_or_else(|| LabError::answer("etcdctl", text))?;
+    wait_for(START, "the last member to lead", || {
+        if last.status().ok()?.1 {
+            return Some(());
+        }
+        for member in members {
+            if member.status().is_ok_and(|(_, leads)| leads) {
+                // Refused while it is electing; asked again.
+                let _ = member.etcdctl(&["move-leader", &id]);
+            }
+        }
+        None
+    })
 }
 
 fn spawn(lab: &Lab, netns: &Netns, data: Data, args: &[String]) -> Result<Process> {

@@ -7,14 +7,12 @@ use serde_json::{Value, json};
 
 use super::file::{NAMES, gateway};
 use super::ground::{Ground, net, whole_checksums};
-use crate::etcd::{Data, Member, PORT};
+use crate::etcd::{Data, Member, PORT, lead_by_last};
 use crate::pki::Authority;
-use crate::{Lab, LabError, Netns, Result, wait_for};
+use crate::{Lab, Netns, Result};
 
 /// TTL of a lease: how long a site that is gone keeps a service of one site at a time (issue 6).
 pub const TTL: Duration = Duration::from_secs(5);
-/// Until the witness leads.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The witness.
 const WITNESS: Ipv4Addr = Ipv4Addr::new(10, 33, 0, 1);
 
@@ -56,22 +54,6 @@ impl Store {
     /// Waits until every member answers and the witness leads: a leader that dies with its site gives leases their whole time again.
     pub(super) fn lead_by_witness(&mut self) -> Result<()> {
         self.members.iter_mut().try_for_each(Member::wait_ready)?;
-        let witness = self.members.last().ok_or_else(|| LabError::answer("etcd", "it has no member"))?;
-        let text = witness.etcdctl(&["endpoint", "status", "--write-out=json"])?;
-        let told: Value = serde_json::from_str(&text).map_err(|e| LabError::answer("etcdctl", e.to_string()))?;
-        let id = told[0]["Status"]["header"]["member_id"].as_u64();
-        let id = id.map(|id| format!("{id:x}")).ok_or_else(|| LabError::answer("etcdctl", text))?;
-        wait_for(PATIENCE, "the witness to lead", || {
-            if witness.status().ok()?.1 {
-                return Some(());
-            }
-            for member in &self.members {
-                if member.status().is_ok_and(|(_, leads)| leads) {
-                    // Refused while it is electing; asked again.
-                    let _ = member.etcdctl(&["move-leader", &id]);
-                }
-            }
-            None
-        })
+        lead_by_last(&self.members)
     }
 }
