@@ -13,3 +13,4 @@ pub mod image;
 pub mod manifests;
 pub mod net;
 pub mod pair;
+pub mod traffic;

@@ -1,5 +1,5 @@
-//! Two sites of real daemons on the LAN of a [`Cluster`]: nodes n1 (relay) and n2 are `dc-a`, n3 (relay) is `dc-b`; what clients connect to
-//! there, and what daemons show of it.
+//! Two sites of real daemons on the LAN of a [`Cluster`], `dc-a` and `dc-b`: most often nodes n1 (relay) and n2 are one, n3 (relay) is the
+//! other; what clients connect to there, and what daemons show of it.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -102,25 +102,48 @@ pub fn answers(client: &Netns, count: usize) -> Result<BTreeSet<u8>> {
     (0..count).map(|n| Ok(connect(client).with_context(|| format!("connection {n}"))?.0)).collect()
 }
 
-/// The file of node `n`: half of the new connections of `web` (UDP) and `shop` (TCP) is each site's.
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Of `dc-b`, not of `dc-a`.
+    pub far: bool,
+    /// It is a relay of its site.
+    pub relay: bool,
+}
+
+/// Nodes n1, n2, ... of both sites, of which each has a relay.
+pub const PAIR: [Place; 3] =
+    [Place { far: false, relay: true }, Place { far: false, relay: false }, Place { far: true, relay: true }];
+
+/// The file of node `n` of [`PAIR`].
 pub fn config(dir: &Path, n: usize) -> Value {
-    let (here, nodes): (&str, &[usize]) = if n == 3 { ("dc-b", &[3]) } else { ("dc-a", &[1, 2]) };
+    file(dir, &PAIR, n)
+}
+
+/// The file of node `n` of these: half of the new connections of `web` (UDP) and `shop` (TCP) is each site's.
+pub fn file(dir: &Path, places: &[Place], n: usize) -> Value {
+    let of = |far: bool, relay: bool| -> Vec<usize> {
+        (1..).zip(places).filter(|(_, p)| p.far == far && (p.relay || !relay)).map(|(n, _)| n).collect()
+    };
     let gateway = |n: &usize| json!({ "name": format!("n{n}"), "id": n, "address": format!("10.9.0.{n}") });
-    let site = |id: u8, relay: usize, nodes: &[usize]| {
+    let relay = |n: &usize| json!({ "name": format!("n{n}"), "address": format!("10.9.0.{n}:7845") });
+    let site = |far: bool| {
         json!({
-            "id": id, "prefixes": ["10.9.7.0/24"],
-            "relays": [{ "name": format!("n{relay}"), "address": format!("10.9.0.{relay}:7845") }],
-            "gateways": nodes.iter().map(gateway).collect::<Vec<_>>(),
+            "id": 1 + u8::from(far), "prefixes": ["10.9.7.0/24"],
+            "relays": of(far, true).iter().map(relay).collect::<Vec<_>>(),
+            "gateways": of(far, false).iter().map(gateway).collect::<Vec<_>>(),
         })
     };
-    let mut sites = json!({ "dc-a": site(1, 1, &[1, 2]), "dc-b": site(2, 3, &[3]) });
-    let other = if n == 3 { "dc-a" } else { "dc-b" };
+    let place = places[n - 1];
+    let (here, other) = if place.far { ("dc-b", "dc-a") } else { ("dc-a", "dc-b") };
+    let mut sites = json!({ "dc-a": site(false), "dc-b": site(true) });
     sites[other]["secretFile"] = json!(dir.join("pair.key"));
     let mut own = json!({ "name": here, "domain": "sites.test", "certificates": dir.join(format!("pki-n{n}")), "clock": dir.join(format!("clock-n{n}")) });
-    if n != 2 {
+    if place.relay {
         own["relay"] = json!(format!("n{n}"));
         own["incarnation"] = json!(dir.join(format!("incarnation-n{n}")));
     }
+    let nodes = of(place.far, false);
     let members: Vec<Value> = nodes
         .iter()
         .map(|n| json!({ "name": format!("n{n}"), "id": n, "addresses": [format!("10.9.0.{n}")] }))

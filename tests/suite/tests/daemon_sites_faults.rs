@@ -1,107 +1,25 @@
 //! Faults between two sites of real daemons under audited flows (docs/sites-faults.md): wall clocks that jump (F23), and all relays of a site
 //! killed (F4). Nodes n1 (relay) and n2 are one site, n3 (relay) is the other; clients come in at n2.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use bascule_lab::audit::{AuditReport, AuditServer, Flows, Load};
+use anyhow::{Context as _, Result, ensure};
 use bascule_lab::bascule::Bascule;
 use bascule_lab::sites::{init, issue, page, share};
-use bascule_lab::{Netns, Stamp, Wall, sleep_until, wait_for};
+use bascule_lab::{Wall, wait_for};
 use bascule_suite::cluster::Cluster;
-use bascule_suite::pair::{PATIENCE, VIP, WHOLE, config, knock, secrets, serve, wait_page, wait_page_for};
-use serde_json::{Value, json};
-
-/// What audited flows connect to (the service `flows`), and where its endpoints listen.
-const FLOWS: u16 = 7002;
-const AUDIT: u16 = 7102;
-/// Flows that live through all of it, and how often each says something.
-const ALIVE: usize = 40;
-const EVERY: Duration = Duration::from_millis(100);
-/// From one new connection to the next.
-const PACE: Duration = Duration::from_millis(20);
-/// Half of what makes a path down (five intervals of 100 ms): a machine that stood still for so long may have moved shares by itself.
-const STALL: Duration = Duration::from_millis(250);
-/// Services of several sites.
-const SERVICES: [&str; 3] = ["web", "shop", "flows"];
-
-/// New connections to `shop`, one after the other, until they are to end.
-struct Newcomers {
-    stop: Arc<AtomicBool>,
-    opened: Arc<AtomicU64>,
-    thread: Option<JoinHandle<Result<()>>>,
-}
-
-impl Newcomers {
-    fn start(client: &Netns) -> Self {
-        let (stop, opened) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let (told, counts) = (Arc::clone(&stop), Arc::clone(&opened));
-        let thread = client.spawn("newcomers", move || {
-            while !told.load(Ordering::Relaxed) {
-                let next = Stamp::now() + PACE;
-                let number = counts.load(Ordering::Relaxed);
-                let _who =
-                    knock().with_context(|| format!("new connection {number}")).inspect_err(|e| println!("{e:#}"))?;
-                let _before = counts.fetch_add(1, Ordering::Relaxed);
-                sleep_until(next);
-            }
-            Ok(())
-        });
-        Self { stop, opened, thread: Some(thread) }
-    }
-
-    /// Waits for some more. One that nobody answers ends all of them.
-    fn more(&self, after: &str) -> Result<()> {
-        let wanted = self.opened.load(Ordering::Relaxed) + 25;
-        let over = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        let more = || self.opened.load(Ordering::Relaxed) >= wanted;
-        wait_for(PATIENCE, "new connections", || (more() || over()).then_some(()))
-            .with_context(|| format!("after {after}"))?;
-        ensure!(more(), "a new connection was lost after {after}");
-        Ok(())
-    }
-
-    /// How many there were; the error is the one that nobody answered.
-    fn end(mut self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("it runs")?;
-        thread.join().map_err(|_| anyhow!("the client panicked"))??;
-        Ok(self.opened.load(Ordering::Relaxed))
-    }
-}
-
-impl Drop for Newcomers {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
+use bascule_suite::pair::{PATIENCE, WHOLE, config, secrets, wait_page, wait_page_for};
+use bascule_suite::traffic::{SERVICES, Traffic, settled, tables, unmoved, with_flows};
+use serde_json::Value;
 
 /// Both sites at peace, half of all new connections at each, with flows that live in both. What goes first is dropped first.
 struct Scene {
-    newcomers: Newcomers,
-    flows: Flows,
-    _servers: Vec<AuditServer>,
+    traffic: Traffic,
     dir: PathBuf,
     authority: PathBuf,
     wall: Wall,
     cluster: Cluster,
-}
-
-/// The file of node `n`, with the service of the audited flows.
-fn file(dir: &Path, n: usize) -> Value {
-    let mut file = config(dir, n);
-    let mut flows = file["services"][1].clone();
-    (flows["name"], flows["number"], flows["port"]) = (json!("flows"), json!(9), json!(FLOWS));
-    for endpoint in flows["endpoints"].as_array_mut().into_iter().flatten() {
-        endpoint["port"] = json!(AUDIT);
-    }
-    file["services"].as_array_mut().expect("a list").push(flows);
-    file
 }
 
 impl Scene {
@@ -112,14 +30,11 @@ impl Scene {
         secrets(&dir)?;
         let authority = init(&dir.join("authority"))?;
         let wall = Wall::new(&cluster.lab)?;
-        let mut servers = Vec::new();
         for n in [3, 1, 2] {
             issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
             let host = &mut cluster.hosts[n - 1];
             let wall = (n != 3).then_some(&wall);
-            host.daemon = Some(Bascule::start_by(&cluster.lab, &host.netns, &file(&dir, n), wall)?);
-            serve(&host.netns, u8::try_from(n)?)?;
-            servers.push(AuditServer::start(&host.netns, u32::try_from(n)?, AUDIT)?);
+            host.daemon = Some(Bascule::start_by(&cluster.lab, &host.netns, &with_flows(config(&dir, n)), wall)?);
         }
         let half =
             |page: &Value, site: &str| SERVICES.iter().all(|service| (share(page, service, site) - 0.5).abs() < 0.01);
@@ -129,69 +44,10 @@ impl Scene {
                 page["sites"][0]["session"] == true && half(page, other)
             })?;
         }
-        // A slow start brings a table a second: it is over when none has come for three.
-        let mut last = (tables(&cluster)?, Stamp::now());
-        wait_for(PATIENCE, "tables that stay", || {
-            let now = tables(&cluster).ok()?;
-            if now != last.0 {
-                last = (now, Stamp::now());
-            }
-            (Stamp::now().since(last.1) > Duration::from_secs(3)).then_some(())
-        })?;
-        cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.2"])?;
-        let target = format!("{VIP}:{FLOWS}").parse()?;
-        let flows =
-            Flows::start(&cluster.client, Load { target, paced: ALIVE, every: EVERY, full_speed: 0, window: 1 })?;
-        let open = flows.wait_open(PATIENCE)?;
-        let look = flows.look()?;
-        ensure!(open == ALIVE && look.on(3) > 0 && look.on(3) < ALIVE, "{open} open, {} at n3: {look:?}", look.on(3));
-        let newcomers = Newcomers::start(&cluster.client);
-        newcomers.more("the start")?;
-        Ok(Self { newcomers, flows, _servers: servers, dir, authority, wall, cluster })
+        settled(&cluster, &[1, 2, 3])?;
+        let traffic = Traffic::start(&cluster, 2, &[3])?;
+        Ok(Self { traffic, dir, authority, wall, cluster })
     }
-
-    /// Every flow has said something twice more and been answered, and new ones are.
-    fn lives(&self, after: &str) -> Result<()> {
-        let wanted = self.flows.least() + 2;
-        wait_for(PATIENCE, "two turns of every flow", || (self.flows.least() >= wanted).then_some(()))
-            .with_context(|| format!("after {after}: {:?}", self.flows.look()))?;
-        ensure!(self.flows.broken() == 0, "after {after}: {}", self.flows.look()?.describe(&[]));
-        self.newcomers.more(after)
-    }
-
-    /// What became of all of it.
-    fn end(self) -> Result<AuditReport> {
-        let opened = self.newcomers.end()?;
-        let audit = self.flows.finish();
-        println!("{opened} new connections; {}; the client was late by {:?} at most", audit.describe(&[]), audit.late);
-        ensure!(audit.broken(&[]).is_empty(), "{}", audit.describe(&[]));
-        Ok(audit)
-    }
-}
-
-/// Tables of every service so far on every node that runs, by its own count.
-fn tables(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
-    let mut counted = BTreeMap::new();
-    for (n, host) in (1..).zip(&cluster.hosts) {
-        let Some(daemon) = &host.daemon else { continue };
-        let (_, page) = daemon.get("/metrics")?;
-        let lines = page.lines().filter(|line| line.starts_with("bascule_sites_tables_total{"));
-        let of = lines.filter_map(|line| line.rsplit_once(' '));
-        counted.extend(of.map(|(of, count)| (format!("n{n} {of}"), count.to_owned())));
-    }
-    Ok(counted)
-}
-
-/// No table since. A machine that stood still may have moved shares by itself: then that is told and not judged.
-fn unmoved(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>, audit: &AuditReport) -> Result<()> {
-    ensure!(before.len() >= SERVICES.len() && before.len() == now.len(), "{before:?}, {now:?}");
-    let moves: Vec<_> = now.iter().filter(|(of, count)| before.get(*of) != Some(*count)).collect();
-    if audit.late >= STALL {
-        println!("the machine stood still for {:?}: moves are not judged: {moves:?}", audit.late);
-        return Ok(());
-    }
-    ensure!(moves.is_empty(), "{moves:?}, before {before:?}");
-    Ok(())
 }
 
 /// Seconds of the wall clock of the machine since 1970.
@@ -221,7 +77,7 @@ fn is_ahead(line: &str, ahead: i64) -> Result<bool> {
 #[test]
 fn wall_clocks_of_a_site_that_jump_move_nothing_and_lose_no_session_and_no_flow() -> Result<()> {
     let mut scene = Scene::start("sitesw")?;
-    let before = tables(&scene.cluster)?;
+    let before = tables(&scene.cluster, &[1, 2, 3])?;
     let ended = |cluster: &mut Cluster| -> Result<Vec<Value>> {
         let of = |n| Ok(page(cluster.daemon(n)).context("a page")?["state"]["counters"]["ended"].clone());
         [1, 3].into_iter().map(of).collect()
@@ -251,7 +107,7 @@ fn wall_clocks_of_a_site_that_jump_move_nothing_and_lose_no_session_and_no_flow(
                 page["sites"][0]["session"] == true && page["sites"][0]["path"]["path"]["carriage"] == "up"
             })?;
         }
-        scene.lives(name)?;
+        scene.traffic.lives(name)?;
     }
     ensure!(ended(&mut scene.cluster)? == ends, "sessions ended: {:?}, before {ends:?}", ended(&mut scene.cluster)?);
     for (n, reason) in [1, 2, 3].into_iter().flat_map(|n| ["not-yet-valid", "expired"].map(|reason| (n, reason))) {
@@ -259,8 +115,8 @@ fn wall_clocks_of_a_site_that_jump_move_nothing_and_lose_no_session_and_no_flow(
         let count = scene.cluster.daemon(n).metric(&refused);
         ensure!(count.unwrap_or_default() == 0.0, "n{n}: {refused} {count:?}");
     }
-    let now = tables(&scene.cluster)?;
-    unmoved(&before, &now, &scene.end()?)
+    let now = tables(&scene.cluster, &[1, 2, 3])?;
+    unmoved(&before, &now, &scene.traffic.end()?)
 }
 
 /// F4. The only relay of a site dies and comes back: the site is blind meanwhile, and that is all.
@@ -270,11 +126,12 @@ fn all_relays_of_a_site_dead_lose_no_flow_and_move_nothing() -> Result<()> {
     scene.cluster.daemon(1).process.sigkill()?;
     let killed = scene.cluster.hosts[0].daemon.take();
     ensure!(killed.is_some(), "it ran");
-    let before = tables(&scene.cluster)?;
+    // Its own tables begin anew when it comes back; clients come in elsewhere.
+    let before = tables(&scene.cluster, &[2, 3])?;
     wait_page(&mut scene.cluster, 2, "no relay that leads", |page| {
         page["leader"].is_null() && page["sites"][0]["session"] == false
     })?;
-    scene.lives("the death of the relay")?;
+    scene.traffic.lives("the death of the relay")?;
     wait_page(&mut scene.cluster, 2, "the verdict of a site that is not heard", |page| {
         SERVICES.iter().all(|name| {
             let of = |service: &&Value| service["name"] == *name;
@@ -283,24 +140,22 @@ fn all_relays_of_a_site_dead_lose_no_flow_and_move_nothing() -> Result<()> {
             sites.into_iter().flatten().any(|site| site["name"] == "dc-b" && site["verdict"] == "blind")
         })
     })?;
-    scene.lives("the site is blind")?;
-    let seen = scene.flows.look()?;
+    scene.traffic.lives("the site is blind")?;
+    let seen = scene.traffic.flows.look()?;
     ensure!(
         seen.on(1) > 0 && seen.on(3) > 0,
         "flows at the node whose daemon is dead, and in the other site: {seen:?}"
     );
 
     // A relay again: a session, and nothing moves by that either.
-    let file = file(&scene.dir, 1);
+    let file = with_flows(config(&scene.dir, 1));
     scene.cluster.start(1, &file)?;
     wait_page(&mut scene.cluster, 2, "a session again", |page| {
         page["leader"] == "n1" && page["sites"][0]["session"] == true
     })?;
-    scene.lives("the return of the relay")?;
-    let mut now = tables(&scene.cluster)?;
-    // Its own tables begin anew; clients come in elsewhere.
-    now.retain(|of, _| !of.starts_with("n1 "));
-    unmoved(&before, &now, &scene.end()?)
+    scene.traffic.lives("the return of the relay")?;
+    let now = tables(&scene.cluster, &[2, 3])?;
+    unmoved(&before, &now, &scene.traffic.end()?)
 }
 
 #[test]
