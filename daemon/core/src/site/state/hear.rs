@@ -69,7 +69,9 @@ impl State {
         session.backoff.succeeded();
         if !session.greeted {
             session.greeted = true;
-            self.actions.push_back(Action::Report(Report::Session { site, up: true }));
+            if !core::mem::replace(&mut session.shown, true) {
+                self.actions.push_back(Action::Report(Report::Session { site, up: true }));
+            }
             let build = self.config.build.clone();
             self.send(site, &Message::About { build });
             self.say_reach(site, true, now);

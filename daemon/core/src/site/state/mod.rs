@@ -156,7 +156,8 @@ impl State {
         self.handle_relay(site, "", now);
     }
 
-    /// A session with this relay of a site stands, dialled by either side. An earlier one is forgotten.
+    /// A session with this relay of a site stands, dialled by either side. An earlier one is forgotten; that it is over is no news, for this one is
+    /// there.
     pub fn handle_relay(&mut self, site: SiteId, relay: &str, now: Instant) {
         if let Some(theirs) = self.theirs.get_mut(&site) {
             theirs.turn_to(relay);
@@ -164,21 +165,17 @@ impl State {
         let Some(session) = self.sessions.get_mut(&site) else {
             return self.actions.push_back(Action::Close(site, CloseReason::Removed));
         };
-        let was = session.greeted;
         session.reset();
         session.connected = true;
         (session.since, session.heard_at) = (now, now);
         self.timers.stop(Timer::Dial(site));
-        if was {
-            self.actions.push_back(Action::Report(Report::Session { site, up: false }));
-        }
         self.hello(site);
     }
 
     /// A session ended, or could not be made.
     pub fn handle_disconnected(&mut self, site: SiteId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&site) else { return };
-        if session.greeted {
+        if core::mem::take(&mut session.shown) {
             self.actions.push_back(Action::Report(Report::Session { site, up: false }));
             // One that ends as soon as it stands has no successor to wait for.
             if now.since(session.since) >= STOOD {

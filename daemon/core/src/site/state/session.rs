@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) since: Instant,
     /// The peer has said Hello.
     pub(super) greeted: bool,
+    /// It was last reported as up. While a session turns to another relay it stays so: what there is of the site is in force.
+    pub(super) shown: bool,
     /// Versions that it speaks, by its Hello, and the newest that both do.
     pub(super) speaks: Option<(Speaks, u8)>,
     /// What it runs.
@@ -81,6 +83,7 @@ impl Session {
             connected: false,
             since: now,
             greeted: false,
+            shown: false,
             speaks: None,
             build: None,
             pending: BTreeMap::new(),

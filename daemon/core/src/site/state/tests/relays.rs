@@ -25,13 +25,16 @@ struct Relays {
     seconds: u64,
     duplicates: usize,
     sent: usize,
+    /// What was said of sessions, by process.
+    said: Vec<(usize, bool)>,
 }
 
 impl Relays {
     /// Relays a1 to a3 (0 to 2) and b1, b2 (3, 4), 20 s after their start.
     fn new(earlier: bool) -> Self {
         let names = [(A, "a1"), (A, "a2"), (A, "a3"), (B, "b1"), (B, "b2")];
-        let mut new = Self { all: Vec::new(), sessions: BTreeSet::new(), seconds: 0, duplicates: 0, sent: 0 };
+        let mut new =
+            Self { all: Vec::new(), sessions: BTreeSet::new(), seconds: 0, duplicates: 0, sent: 0, said: Vec::new() };
         for (n, (site, name)) in names.into_iter().enumerate() {
             let process = new.process(site, name, n as u64 + 1, 1, earlier && site == B);
             new.all.push(process);
@@ -101,6 +104,7 @@ impl Relays {
             Action::Record { key, body: None, .. } => drop(self.all[n].known.remove(&key)),
             Action::Persist(incarnation) => self.all[n].persisted.push(incarnation),
             Action::Report(Report::DuplicateSite { .. }) => self.duplicates += 1,
+            Action::Report(Report::Session { up, .. }) => self.said.push((n, up)),
             Action::Dial(site) => self.all[n].state.handle_disconnected(site, now),
             Action::Close(_, reason) => panic!("{} closes: {reason:?}", self.all[n].name),
             Action::Ask { .. } | Action::Lend { .. } | Action::Reach { .. } | Action::Report(_) => {}
@@ -116,9 +120,39 @@ impl Relays {
         }
     }
 
+    /// A session of these two, and whatever sessions the second one had are not heard of by it any more: its end has not come yet.
+    fn turn(&mut self, reader: usize, to: usize) {
+        let now = self.now();
+        self.sessions = BTreeSet::from([(reader, to)]);
+        for (n, other) in [(reader, to), (to, reader)] {
+            let (site, name) = (self.all[other].site, self.all[other].name);
+            self.all[n].state.handle_relay(site, name, now);
+        }
+        self.pump();
+    }
+
     fn knows(&self, n: usize) -> Option<Body> {
         self.all[n].known.get(&key(1)).copied()
     }
+}
+
+/// Whoever listens need not hear that one session is over before it hears that the next one is there: facts have no gap (ADR 0043).
+#[test]
+fn a_session_that_turns_to_another_relay_is_not_said_to_be_over() {
+    let mut relays = Relays::new(false);
+    relays.pair(&[(0, 3)]);
+    assert!(relays.said.contains(&(0, true)), "{:?}", relays.said);
+    relays.said.clear();
+    for to in [4, 3, 4] {
+        relays.turn(0, to);
+        relays.run(3);
+        assert!(!relays.said.iter().any(|(n, _)| *n == 0), "{:?}", relays.said);
+    }
+    // Its end is said, once.
+    relays.pair(&[]);
+    relays.run(3);
+    let of_first: Vec<_> = relays.said.iter().filter(|(n, _)| *n == 0).collect();
+    assert_eq!(of_first, [&(0, false)]);
 }
 
 /// What is far enough from what was written before not to wait.
