@@ -157,7 +157,7 @@ impl Relay {
                 if why == Why::Session && !leads && failed == Failed::Goodbye(Goodbye::Standby) {
                     site.earlier = now + EARLIER;
                 }
-                if why == Why::Session && site.link.is_none() {
+                if why != Why::Renewal && site.link.is_none() && site.sought.is_none() {
                     site.first = (site.first + 1) % site.peer.relays.len().max(1);
                     self.no_session(id, failed);
                 }
@@ -262,9 +262,19 @@ impl Relay {
     /// The session is over and the machine does not know it yet.
     pub(super) fn lost(&mut self, id: SiteId, ended: Ended, now: Instant) {
         self.end(id, ended);
+        // Of two that lead and look for each other, one takes the call of the other: what becomes of that is soon known.
+        if ended == Ended::Goodbye(Goodbye::Held) && self.seeks_still(id) {
+            return;
+        }
         if let Some(state) = &mut self.state {
             state.handle_disconnected(id, now);
         }
+    }
+
+    /// Our call for the relay that leads there is under way, or waits for its word.
+    fn seeks_still(&self, id: SiteId) -> bool {
+        let calls = |site: &Site| site.sought.is_some() || matches!(site.calling, Some((_, Why::Seek)));
+        self.face.borrow().leads && self.sites.get(&id).is_some_and(calls)
     }
 
     /// Ends the session with a site, if there is one.
@@ -289,7 +299,9 @@ impl Relay {
         let links = [site.link.take(), site.former.take(), site.renewal.take()];
         links.into_iter().flatten().for_each(|link| link.end(Some(&Frame::Goodbye(word))));
         site.moved = false;
-        site.calling = site.calling.filter(|(_, why)| *why == Why::Session);
+        // A call to renew was of this session. One for the relay that leads may be what the other end has taken instead of its own.
+        let crossed = matches!(ended, Ended::Replaced | Ended::Goodbye(Goodbye::Held));
+        site.calling = site.calling.filter(|(_, why)| *why == Why::Session || crossed && *why == Why::Seek);
         *self.counters.ended.entry(ended).or_default() += 1;
         self.events.push(Event::Down { site: id, ended });
     }

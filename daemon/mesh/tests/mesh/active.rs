@@ -85,7 +85,9 @@ async fn relays_that_lead_in_turn_swap_partners_and_are_no_accident() {
     let ((of_a, at_a), (of_b, at_b)) = (ports(2).await, ports(2).await);
     let a = start(&mut mesh, A, &["a1", "a2"], of_a, &at_b).await;
     let b = start(&mut mesh, B, &["b1", "b2"], of_b, &at_a).await;
-    let mut leads = (0, 0);
+    // Who is told by a relay must not hear that a session is over that goes on with another one, whichever of two calls that cross becomes it.
+    let over = |node: &Node| node.count(|e| matches!(e, Event::Heard { up: false, .. }));
+    let (mut leads, mut before) = ((0, 0), None);
     for turn in 0..TURNS {
         let names = (["a1", "a2"][leads.0], ["b1", "b2"][leads.1]);
         b[leads.1].until("those who lead", |s| relay(s, A) == Some(names.0)).await;
@@ -100,6 +102,12 @@ async fn relays_that_lead_in_turn_swap_partners_and_are_no_accident() {
         for node in &b {
             until("each knows it", || node.record(A, 1) == Some(summary(ready, 1))).await;
         }
+        let now = (over(&a[leads.0]), over(&b[leads.1]));
+        assert_eq!(before.unwrap_or(now), now, "turn {turn}: sessions of those who lead that were said to be over");
+        let next =
+            (if turn % 3 == 1 { leads.0 } else { 1 - leads.0 }, if turn % 3 == 0 { leads.1 } else { 1 - leads.1 });
+        // Where both move, the next two may lose each other to those who led.
+        before = (turn % 3 != 2).then(|| (over(&a[next.0]), over(&b[next.1])));
         // At one end, at the other, then at both at once.
         if turn % 3 != 1 {
             a[leads.0].tell(Command::Lead(false)).await;
