@@ -1,8 +1,8 @@
 //! Decisions between sites, without I/O: what a path is worth, who takes new flows, and what sites tell one another.
 //!
-//! Three planes that never share fate: [`path`] (probes, node to node), [`state`] (records between relays) and, outside this crate,
+//! Three planes that never share fate: [`path`] (probes, node to node), [`state`] (records between relays; [`partner`]: between which) and, outside this crate,
 //! authority. [`policy`] joins their facts into the site table of each service; [`join`] is what one node makes of all of it, with [`lead`] for who
-//! of a site's relays speaks, [`near`] for what packets
+//! of a site's relays leads, [`near`] for what packets
 //! must know of other sites, [`gateways`] for which of their nodes take them, [`orders`] for what operators take out of use, [`demand`] for what clients bring, and [`handshakes`] for what becomes of it. Drivers for paths and state are in `daemon/mesh`.
 
 pub mod demand;
@@ -12,6 +12,7 @@ pub mod join;
 pub mod lead;
 pub mod near;
 pub mod orders;
+pub mod partner;
 pub mod path;
 pub mod policy;
 pub mod state;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::partner::{Why, stands_by};
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,17 +43,6 @@ pub(super) struct Face {
     pub(super) process: Option<u64>,
     /// It leads its site.
     pub(super) leads: bool,
-}
-
-/// What a call is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Why {
-    /// There is no session.
-    Session,
-    /// The session shall go on on a connection with other certificates.
-    Renewal,
-    /// There is one with a relay that does not lead: the one that leads is looked for.
-    Seek,
 }
 
 /// Accepts for ever.
@@ -128,7 +118,7 @@ async fn answer(stream: TcpStream, from: SocketAddr, face: &Face) -> Result<Fres
     match frame::read(&mut stream).await? {
         (Frame::Greeting { process: theirs, renews, rank }, _) => {
             // An earlier version knows one writer of a site (ADR 0043), and who seeks has a session with one that does not lead.
-            if !face.leads && rank.is_none_or(|rank| rank.seeks) {
+            if rank.map_or(!face.leads, |rank| stands_by(face.leads, rank.seeks)) {
                 stream.write_all(&Frame::Goodbye(Goodbye::Standby).encode()).await?;
                 stream.shutdown().await?;
                 return Err(Unanswered::Standby);

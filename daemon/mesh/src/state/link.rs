@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bascule_core::site::partner::Pulse;
 use bascule_core::time::Instant;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -63,10 +64,7 @@ pub(super) struct Link {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) generation: u64,
     pub(super) since: Instant,
-    pub(super) heard_at: Instant,
-    pub(super) pinged: bool,
-    /// When it was last asked for an answer because another relay of its site called.
-    pub(super) doubted: Option<Instant>,
+    pub(super) pulse: Pulse,
     pings: (f64, Instant),
     out: Option<(mpsc::Sender<Vec<u8>>, oneshot::Sender<()>)>,
     unsent: Arc<AtomicUsize>,
@@ -100,9 +98,7 @@ impl Link {
             chain,
             generation,
             since: now,
-            heard_at: now,
-            pinged: false,
-            doubted: None,
+            pulse: Pulse::new(now),
             pings: (PINGS.0, now),
             out: Some((out, living)),
             unsent,
@@ -127,7 +123,7 @@ impl Link {
 
     /// Reads from now on.
     pub(super) fn listen(&mut self, now: Instant) {
-        self.heard_at = now;
+        self.pulse.handle_frame(now);
         if let Some(go) = self.go.take() {
             // A reader that has ended says so by its own event.
             let _ended = go.send(());

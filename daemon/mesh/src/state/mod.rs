@@ -1,6 +1,7 @@
 //! Records between sites: the driver of [`bascule_core::site::state::State`].
 //!
-//! Every relay of a site speaks, as a process of its own. It has at most one session with each other site, whoever called ([`choose`]): those
+//! Every relay of a site speaks, as a process of its own. It has at most one session with each other site, whoever called
+//! ([`bascule_core::site::partner`]): those
 //! that lead have one with one another, which is looked for where it is not ([`Command::Lead`]); each of the others with the first relay that has
 //! none (ADR 0043). Relays of an earlier version have sessions with the one that leads alone. All over TLS 1.3 with certificates at both ends ([`crate::tls`]). Who a peer is, its certificate
 //! says; where it called from decides nothing.
@@ -13,7 +14,6 @@
 //! certificate is another one, the session moves to a new connection without a gap: who is called writes [`frame::Frame::Moved`] and goes on
 //! there, the caller answers the same way, and each end reads the old connection to that frame before it reads the new one.
 
-mod choose;
 mod connect;
 mod disk;
 pub mod frame;
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::partner::{LOOK, Why, stood_still};
 use bascule_core::site::state::State;
 use bascule_core::site::state::io::{Action, Config, Report};
 use bascule_core::site::state::record::{Body, Key};
@@ -42,7 +43,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 pub use disk::DiskError;
 pub use io::{Command, Counters, Dial, Ended, Event, Failed, Peer, RelayConfig, SessionStatus, Status};
 
-use connect::{Face, Why};
+use connect::Face;
 pub(crate) use connect::{manners, whose};
 use disk::Disk;
 use link::Fresh;
@@ -52,8 +53,6 @@ use crate::tls::{Credentials, Files, Refusal, TlsError};
 
 /// What the tasks of all connections have said and the driver has not heard; then they wait.
 const INNER: usize = 256;
-/// How often sessions are looked after, by the clock of the machine; it is also how long the driver sleeps at most.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a relay does not run.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +106,8 @@ pub struct Relay {
     reading: bool,
     not_reloaded: Option<String>,
     looked: Instant,
+    /// When the driver last ran.
+    awake: Instant,
     calls: JoinSet<()>,
 }
 
@@ -123,6 +124,7 @@ impl Relay {
         Ok(Self {
             disk: Disk { path: config.incarnation.clone() },
             looked: config.clock.now(),
+            awake: config.clock.now(),
             config,
             face,
             state: None,
@@ -164,6 +166,7 @@ impl Relay {
         let mut tasks = JoinSet::new();
         tasks.spawn(connect::listen(listener, self.face.subscribe(), self.inner.0.clone()));
         loop {
+            self.wake();
             let now = self.now();
             if let Some(state) = self.state.as_mut().filter(|s| s.poll_timeout().is_some_and(|at| at <= now)) {
                 state.handle_expire(now);
@@ -175,6 +178,7 @@ impl Relay {
             self.carry_out().await?;
             self.events.drain(..).for_each(&mut say);
             let due = self.state.as_ref().and_then(State::poll_timeout).into_iter().chain(self.next_seek()).min();
+            // Sessions are looked after by the clock of the machine.
             let wait = due.map_or(LOOK, |at| at.since(self.now()).min(LOOK));
             tokio::select! {
                 Some(inner) = self.inner.1.recv() => self.hear(inner),
@@ -195,6 +199,14 @@ impl Relay {
 
     fn now(&self) -> Instant {
         self.config.clock.now()
+    }
+
+    /// It runs; perhaps after this process stood still.
+    fn wake(&mut self) {
+        let now = self.now();
+        if let Some(gap) = stood_still(std::mem::replace(&mut self.awake, now), now) {
+            self.stood(gap, now);
+        }
     }
 
     fn draw(&mut self) -> u64 {
@@ -281,6 +293,8 @@ impl Relay {
         for site in self.sites.keys().copied().collect::<Vec<_>>() {
             self.end(site, Ended::Ours);
         }
+        // What a call was made for is over with its process.
+        self.sites.values_mut().for_each(|site| site.calling = None);
         self.state = None;
     }
 
@@ -340,6 +354,8 @@ impl Relay {
     }
 
     fn hear(&mut self, inner: Inner) {
+        // Before anything is read that waited.
+        self.wake();
         match inner {
             Inner::Accepted { crowded } => {
                 self.counters.accepted += 1;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::partner::{CROSSING, Why};
 use bascule_core::time::Instant;
 use tokio::task::spawn_blocking;
 
-use super::choose::CROSSING;
-use super::connect::Why;
 use super::frame::{Frame, Goodbye};
 use super::io::{Ended, Event};
 use super::link::{Fresh, Link};

@@ -1,20 +1,15 @@
 //! Who leads and who does not (ADR 0043): sessions of those who lead with one another are looked for, and nobody gives up what it has before
 //! the other end has decided.
 
-use std::time::Duration;
-
 use bascule_core::site::SiteId;
+use bascule_core::site::partner::{Seeks, Why};
 use bascule_core::time::Instant;
 
-use super::connect::Why;
 use super::frame::{Frame, Goodbye};
 use super::io::{Ended, Failed};
 use super::link::{Fresh, Link, Slow};
 use super::session::EARLIER;
 use super::{Relay, Said};
-
-/// The relay that leads the other site is looked for so often, at most so long after one another, and then less often: it may be about to lead.
-const SEEK: (u32, Duration, Duration) = (8, Duration::from_millis(250), Duration::from_secs(5));
 
 impl Relay {
     /// A relay that we called has greeted, and decides now: it begins a session with a message, or says that it has another one. What we have
@@ -73,10 +68,8 @@ impl Relay {
         for id in self.sites.keys().copied().collect::<Vec<_>>() {
             let Some(site) = self.sites.get_mut(&id) else { continue };
             if !site.wants_another() {
-                site.seeks = (0, now);
-            } else if site.is_idle() && site.seeks.1 <= now {
-                let (tries, soon, later) = (site.seeks.0 + 1, SEEK.1, SEEK.2);
-                site.seeks = (tries, now + if tries <= SEEK.0 { soon } else { later });
+                site.seeks = Seeks::new(now);
+            } else if site.is_idle() && site.seeks.call(now) {
                 self.call(id, Why::Seek);
             }
         }
@@ -85,7 +78,7 @@ impl Relay {
     /// When [`Self::seek`] has something to do.
     pub(super) fn next_seek(&self) -> Option<Instant> {
         let sites = self.sites.values().filter(|site| site.wants_another() && site.is_idle());
-        sites.map(|site| site.seeks.1).min().filter(|_| self.face.borrow().leads)
+        sites.map(|site| site.seeks.next()).min().filter(|_| self.face.borrow().leads)
     }
 
     pub(super) fn stated(&mut self, id: SiteId, sent: Result<usize, Slow>, now: Instant) {

@@ -4,22 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
+use bascule_core::site::partner::{CROSSING, Choice, Look, Seeks, Side, Why, choose};
 use bascule_core::time::Instant;
 
-use super::choose::{CROSSING, Choice, Side, choose};
-use super::connect::{self, Why};
+use super::connect;
 use super::frame::{Frame, Goodbye};
 use super::io::{Ended, Event, Failed, Peer, SessionStatus};
 use super::link::{Fresh, Link, Slow};
-use super::{Inner, LOOK, Relay, Said};
+use super::{Inner, Relay, Said};
 use crate::tls::Refusal;
 
-/// A session that was silent for so long is asked for an answer. Beats come every 10 s once both ends write.
-const ASK: Duration = Duration::from_secs(5);
-/// Another relay of its site calls: without an answer for so long it is over. Two round trips of the longest path, and a look a second.
-const DOUBT: Duration = Duration::from_secs(2);
-/// Without a frame for so long it is over.
-const SILENCE: Duration = Duration::from_secs(15);
 /// A site whose relays are of an earlier version is not called for so long by a relay that does not lead.
 pub(super) const EARLIER: Duration = Duration::from_secs(300);
 
@@ -40,7 +34,7 @@ pub(super) struct Site {
     /// A relay that greeted and may yet say that it has another session: it is ours with its first message.
     pub(super) sought: Option<Link>,
     /// Calls for the relay that leads, and when the next one is due.
-    pub(super) seeks: (u32, Instant),
+    pub(super) seeks: Seeks,
     /// Until then its relays count as ones of an earlier version.
     pub(super) earlier: Instant,
     /// Our last call to renew reached nobody: the other end may have to do it.
@@ -62,7 +56,7 @@ impl Site {
             moved: false,
             calling: None,
             sought: None,
-            seeks: (0, Instant::ZERO),
+            seeks: Seeks::new(Instant::ZERO),
             earlier: Instant::ZERO,
             unheard: false,
             first: 0,
@@ -120,8 +114,9 @@ impl Relay {
         let (call, now) = (self.draw(), self.now());
         let (face, dial, inner) = (self.face.borrow().clone(), self.config.dial.clone(), self.inner.0.clone());
         let Some(site) = self.sites.get_mut(&id) else { return };
-        // One that has greeted says what becomes of it.
-        if why == Why::Session && (site.link.is_some() || site.sought.is_some()) {
+        // One that has greeted says what becomes of it, and so does a call under way.
+        let under_way = site.sought.is_some() || site.calling.is_some_and(|(_, why)| why == Why::Session);
+        if why == Why::Session && (site.link.is_some() || under_way) {
             return;
         }
         if why == Why::Session && !face.leads && now < site.earlier {
@@ -236,7 +231,7 @@ impl Relay {
             site.calling = None;
         }
         site.sessions += 1;
-        site.seeks = (0, now);
+        site.seeks = Seeks::new(now);
         link.listen(now);
         let relay = link.peer.relay.clone();
         self.events.push(Event::Up { site: id, relay: relay.clone(), dialled: link.dialled });
@@ -273,7 +268,7 @@ impl Relay {
 
     /// Our call for the relay that leads there is under way, or waits for its word.
     fn seeks_still(&self, id: SiteId) -> bool {
-        let calls = |site: &Site| site.sought.is_some() || matches!(site.calling, Some((_, Why::Seek)));
+        let calls = |site: &Site| site.sought.is_some() || site.calling.is_some();
         self.face.borrow().leads && self.sites.get(&id).is_some_and(calls)
     }
 
@@ -299,9 +294,7 @@ impl Relay {
         let links = [site.link.take(), site.former.take(), site.renewal.take()];
         links.into_iter().flatten().for_each(|link| link.end(Some(&Frame::Goodbye(word))));
         site.moved = false;
-        // A call to renew was of this session. One for the relay that leads may be what the other end has taken instead of its own.
-        let crossed = matches!(ended, Ended::Replaced | Ended::Goodbye(Goodbye::Held));
-        site.calling = site.calling.filter(|(_, why)| *why == Why::Session || crossed && *why == Why::Seek);
+        site.calling = site.calling.and_then(|(call, why)| Some((call, why.without_session()?)));
         *self.counters.ended.entry(ended).or_default() += 1;
         self.events.push(Event::Down { site: id, ended });
     }
@@ -311,13 +304,16 @@ impl Relay {
         let now = self.now();
         let found = self.sites.iter_mut().find_map(|(id, site)| {
             site.links().find(|link| link.id == number).map(|link| {
-                link.heard_at = now;
-                link.pinged = false;
-                *id
+                link.pulse.handle_frame(now);
+                let late = link.pulse.late();
+                if matches!(said, Said::Frame(Frame::Pong, ..)) {
+                    link.pulse.handle_answer();
+                }
+                (*id, late)
             })
         });
         // Of a connection that we have ended.
-        let Some(id) = found else { return };
+        let Some((id, late)) = found else { return };
         let sought = self.sites.get(&id).and_then(|site| site.sought.as_ref()).is_some_and(|link| link.id == number);
         if sought && !self.sought(id, &said, now) {
             return;
@@ -334,7 +330,7 @@ impl Relay {
         match frame {
             Frame::Message(bytes) => {
                 if let Some(state) = &mut self.state {
-                    state.handle_bytes(id, &bytes, now);
+                    state.handle_late(id, &bytes, late, now);
                 }
             }
             Frame::Ping | Frame::Pong => self.ping(id, number, frame == Frame::Ping, now),
@@ -368,12 +364,19 @@ impl Relay {
         }
     }
 
-    /// Another relay speaks for a site whose relay we hear, or believe that we do: that one is asked, at most once in [`LOOK`]
-    /// (a peer may ping twice a second), and not again before it has answered.
+    /// Another relay speaks for a site whose relay we hear, or believe that we do: that one is asked.
     fn doubt(&mut self, id: SiteId, now: Instant) {
         let Some(link) = self.sites.get_mut(&id).and_then(|site| site.link.as_mut()) else { return };
-        if link.doubted.is_none_or(|at| link.heard_at >= at && now.since(at) >= LOOK) {
-            (link.doubted, link.pinged) = (Some(now), true);
+        if link.pulse.handle_rival(now) {
+            self.say_to(id, &Frame::Ping, now);
+        }
+    }
+
+    /// This process stood still: what waits in its sockets is older than it says, up to the answer to what is asked now.
+    pub(super) fn stood(&mut self, gap: Duration, now: Instant) {
+        for id in self.sites.keys().copied().collect::<Vec<_>>() {
+            let Some(link) = self.sites.get_mut(&id).and_then(|site| site.link.as_mut()) else { continue };
+            link.pulse.handle_gap(gap);
             self.say_to(id, &Frame::Ping, now);
         }
     }
@@ -396,13 +399,10 @@ impl Relay {
                 self.not_taken_up(id, Failed::Unreachable);
             }
             let Some(link) = self.sites.get_mut(&id).and_then(|site| site.link.as_mut()) else { continue };
-            let silent = now.since(link.heard_at);
-            let unanswered = link.doubted.is_some_and(|at| link.heard_at < at && now.since(at) >= DOUBT);
-            if silent >= SILENCE || unanswered {
-                self.lost(id, Ended::Silent, now);
-            } else if silent >= ASK && !link.pinged {
-                link.pinged = true;
-                self.say_to(id, &Frame::Ping, now);
+            match link.pulse.look(now) {
+                Look::Over => self.lost(id, Ended::Silent, now),
+                Look::Ask => self.say_to(id, &Frame::Ping, now),
+                Look::Heard => {}
             }
         }
         self.give_up_renewals(now);

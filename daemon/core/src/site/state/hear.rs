@@ -41,7 +41,7 @@ impl State {
                 let Some(theirs) = self.theirs.get_mut(&site) else { return };
                 let whole = theirs.cursor.seq == head && (!lag.is_zero() || theirs.root(site) == root);
                 if whole {
-                    theirs.confirmed = Some((now, lag));
+                    theirs.confirmed = Some((now, lag + self.late));
                 } else {
                     self.resync(site, now);
                 }
@@ -213,10 +213,11 @@ impl State {
     fn take(&mut self, site: SiteId, record: &Record, now: Instant) {
         let (Some(theirs), Some(peer)) = (self.theirs.get_mut(&site), self.config.peers.get(&site)) else { return };
         let before = theirs.refused.surplus;
-        match theirs.take(record, peer, now) {
+        let record = Record { age: record.age + self.late, ..*record };
+        match theirs.take(&record, peer, now) {
             Taken::Old | Taken::Refused => {}
             Taken::News => {
-                let Record { key, age, body, .. } = *record;
+                let Record { key, age, body, .. } = record;
                 self.actions.push_back(Action::Record { origin: site, key, body, age });
             }
             Taken::Foreign => {

@@ -74,6 +74,8 @@ pub struct State {
     outbid: BTreeMap<u64, u64>,
     /// Another one writes as us: nothing is exported any more.
     duplicate: bool,
+    /// How long the message that is heard may have waited.
+    late: Duration,
     /// Sites of which two processes write.
     contested: BTreeMap<SiteId, u64>,
     /// What this site reaches.
@@ -97,6 +99,7 @@ impl State {
             learning: true,
             outbid: BTreeMap::new(),
             duplicate: false,
+            late: Duration::ZERO,
             contested: BTreeMap::new(),
             reach: BTreeMap::new(),
             timers,
@@ -190,6 +193,13 @@ impl State {
 
     /// A message arrived on the session of a site.
     pub fn handle_bytes(&mut self, site: SiteId, bytes: &[u8], now: Instant) {
+        self.handle_late(site, bytes, Duration::ZERO, now);
+    }
+
+    /// The same of a message that may have waited for so long before it was read ([`super::partner::Pulse::late`]): what it says is that much older
+    /// than it says.
+    pub fn handle_late(&mut self, site: SiteId, bytes: &[u8], late: Duration, now: Instant) {
+        self.late = late;
         let Some(session) = self.sessions.get_mut(&site).filter(|s| s.connected) else { return };
         if !session.admit(bytes.len(), now) {
             return self.close(site, CloseReason::Flood, now);

@@ -1,11 +1,13 @@
 //! Several relays of two sites, each a process of its own, with sessions that change partners.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{A, B, config, key, summary};
+use super::{A, B, Pair, config, key, summary};
 use crate::site::SiteId;
 use crate::site::state::State;
 use crate::site::state::io::{Action, Report};
+use crate::site::state::message::Message;
 use crate::site::state::record::{Body, Key};
 use crate::time::Instant;
 
@@ -270,4 +272,28 @@ fn a_session_that_stands_costs_what_it_did() {
     relays.run(600);
     let each = (relays.sent - before) / 4;
     assert!(each < 60 * 60, "{each} bytes of messages from each end in ten minutes");
+}
+
+/// A process that stood still finds in its sockets what was said meanwhile, with the ages of then (`partner::Pulse::late`).
+#[test]
+fn what_waited_to_be_read_is_older_than_it_says() {
+    let (mut pair, waited) = (Pair::ready(), Duration::from_secs(25));
+    pair.write(0, key(1), Some(summary(10, 1)));
+    pair.run(1_000);
+    let now = pair.now();
+    pair.ends[0].handle_local(key(1), Some(summary(0, 1)), now);
+    let Some(Action::Send(_, delta)) = pair.ends[0].poll_action() else { panic!("it is urgent") };
+    let later = now + waited;
+    pair.ends[1].handle_late(A, &delta, waited, later);
+    let Some(Action::Record { body, age, .. }) = pair.ends[1].poll_action() else { panic!("news") };
+    assert_eq!((body, age), (Some(summary(0, 1)), waited), "it was said before all that others have heard since");
+    let age = |pair: &Pair| pair.ends[1].records(A, later).map(|(.., age)| age).max();
+    assert_eq!(age(&pair), Some(waited));
+    let own = pair.ends[0].own();
+    let (incarnation, lag) = (own.incarnation, Duration::from_millis(1));
+    let beat = Message::Beat { incarnation, head: own.seq, lag, root: 0 }.encode();
+    pair.ends[1].handle_late(A, &beat, Duration::from_secs(20), later);
+    assert_eq!(age(&pair), Some(Duration::from_secs(20) + lag), "so is the word that nothing is new");
+    pair.ends[1].handle_bytes(A, &beat, later);
+    assert_eq!(age(&pair), Some(lag));
 }
