@@ -12,12 +12,17 @@ use super::Join;
 use super::io::{Action, Fact, Report, Source};
 use super::reach::Reached;
 use crate::site::SiteId;
+use crate::site::lead::HOLD;
 use crate::site::policy::io::Config as Policies;
 use crate::site::summary::{ServiceId, Summary};
 use crate::time::Instant;
 
 /// What another site said of a service, how old that was, and when it came.
 pub(super) type Said = (Summary, Duration, Instant);
+
+/// What is known may look later than news that follow it, where it came by another relay and a faster way: an age does not count the time on the way.
+/// Never by as much as a process stood still that a relay of its site has long succeeded, and that writes what it saw before.
+const WAY: Duration = HOLD;
 
 /// What one relay says.
 #[derive(Clone, Debug, Default)]
@@ -167,11 +172,12 @@ impl Join {
     }
 
     /// Gives the policy what a relay says whose word counts. What is older than what is known changes nothing, unless it is news (`direct`)
-    /// of another content: who writes decides that.
+    /// of another content, and not older by more than [`WAY`]: who writes decides that.
     fn hold(&mut self, site: SiteId, service: ServiceId, said: Said, direct: bool, now: Instant) {
         let (summary, age, at) = said;
-        let fresher = |known: &Said| known.1 + now.since(known.2) <= age + now.since(at);
-        if self.said.get(&(site, service)).is_some_and(|known| fresher(known) && (!direct || known.0 == summary)) {
+        let later = |known: &Said| (age + now.since(at)).checked_sub(known.1 + now.since(known.2));
+        let undone = |known: &Said| later(known).is_some_and(|by| !direct || known.0 == summary || by >= WAY);
+        if self.said.get(&(site, service)).is_some_and(undone) {
             return;
         }
         let _before = self.said.insert((site, service), said);

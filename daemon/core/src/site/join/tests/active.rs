@@ -130,6 +130,27 @@ fn what_is_known_later_is_not_undone_by_a_relay_that_has_not_heard_it() {
     assert!(node.join.age(THERE, at(node.now)).is_some_and(|age| age < Duration::from_secs(1)));
 }
 
+/// A relay of the other site stood still, leads there again, and writes what it saw before that: so old it says itself.
+#[test]
+fn what_a_writer_saw_before_it_stood_still_does_not_undo_what_another_one_said_since() {
+    let mut node = hearing(&["a", "b"]);
+    node.run(30_000, &ALL);
+    node.fact(Source::Relay("a"), fact(2));
+    node.fact(Source::Relay("a"), aged(0, 25_000));
+    assert_eq!(node.join.summary(THERE, WEB).map(|s| s.ready), Some(2), "that was before");
+    // It sees what there is.
+    node.fact(Source::Relay("a"), aged(2, 0));
+    assert_eq!(node.join.summary(THERE, WEB).map(|s| s.ready), Some(2));
+    // Or says that it is still so.
+    node.fact(Source::Relay("a"), aged(0, 25_000));
+    node.run(10_000, &ALL);
+    node.fact(Source::Relay("a"), Fact::Confirmed { site: THERE, age: Duration::from_millis(300) });
+    assert_eq!(node.join.summary(THERE, WEB).map(|s| s.ready), Some(0));
+    // What only came by a slower way is news.
+    node.fact(Source::Relay("a"), aged(4, 2_000));
+    assert_eq!(node.join.summary(THERE, WEB).map(|s| s.ready), Some(4));
+}
+
 #[test]
 fn a_relay_that_returns_takes_the_word_back_when_it_has_a_session() {
     let mut node = hearing(&["a", "b"]);
