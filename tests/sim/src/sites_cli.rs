@@ -112,13 +112,14 @@ fn class(name: &str) -> Result<Class, String> {
     Class::parse(name).ok_or_else(|| format!("rows: {}", Class::ALL.map(|c| c.to_string()).join(", ")))
 }
 
-/// Seeds, broken ones, events, longest time without service, most tables of one run.
+/// Seeds, broken ones, events, longest time without service, oldest that was known, most tables of one run.
 #[derive(Default)]
 struct Sum {
     seeds: u64,
     broken: u64,
     events: u64,
     longest: u64,
+    oldest: u64,
     tables: u64,
 }
 
@@ -139,6 +140,7 @@ fn run(
         sum.seeds += 1;
         sum.events += outcome.events;
         sum.longest = sum.longest.max(outcome.longest);
+        sum.oldest = sum.oldest.max(outcome.oldest);
         sum.tables = sum.tables.max(outcome.tables);
         if let Some(violation) = outcome.violation {
             sum.broken += 1;
@@ -146,14 +148,14 @@ fn run(
         }
     }
     println!(
-        "{:4} {:30} {:>6} {:>7} {:>10} {:>12} {:>8}",
-        "row", "fault", "seeds", "broken", "events", "unserved s", "tables"
+        "{:4} {:30} {:>6} {:>7} {:>10} {:>12} {:>8} {:>8}",
+        "row", "fault", "seeds", "broken", "events", "unserved s", "known s", "tables"
     );
     let mut rows = Vec::new();
     for (class, sum) in &classes {
-        let unserved = sum.longest as f64 / 1e9;
+        let [unserved, known] = [sum.longest, sum.oldest].map(|nanos| nanos as f64 / 1e9);
         println!(
-            "{:4} {:30} {:>6} {:>7} {:>10} {unserved:>12.3} {:>8}",
+            "{:4} {:30} {:>6} {:>7} {:>10} {unserved:>12.3} {known:>8.3} {:>8}",
             class.to_string(),
             class.words(),
             sum.seeds,
@@ -165,6 +167,7 @@ fn run(
         let scene = format!("{class} {}{long} {}..{}", class.words(), seeds.start, seeds.end);
         rows.push(broken_row(&scene, sum.broken, sum.seeds));
         rows.push(row(&scene, "longest time of new flows not served", unserved, "s", None, true, sum.seeds));
+        rows.push(row(&scene, "oldest that is known while there is a session", known, "s", None, true, sum.seeds));
         rows.push(row(&scene, "most tables after the first fault", sum.tables as f64, "", None, true, sum.seeds));
     }
     file.write(rows)?;

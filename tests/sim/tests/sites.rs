@@ -57,6 +57,25 @@ fn every_row_holds() {
     }
 }
 
+/// Each relay has sessions of its own (ADR 0043): while a site has one relay, nothing moves for the other, and what is known stays young.
+#[test]
+fn a_relay_that_dies_stops_or_stands_still_beside_another_costs_no_word_and_no_table() {
+    let mut ran = [0; 2];
+    for seed in 3_000_300..3_000_316 {
+        let scene = Scene::new(seed, Some(Class::F4));
+        let alone = |fault: &Fault| matches!(fault, Fault::Relay(..) | Fault::Stop(..) | Fault::Freeze(..));
+        let news = usize::from(scene.news);
+        assert!(scene.news || scene.tables == Some(0), "what the checker holds the run to");
+        ran[news] += usize::from(scene.faults.iter().any(|(_, fault)| alone(fault)));
+        let outcome = World::new(scene, None, false).run();
+        if let Some(violation) = outcome.violation {
+            panic!("{violation}\n  cargo run -q -p bascule-sim -- sites replay {seed} --class F4");
+        }
+        assert!(outcome.sessions >= 2, "seed {seed}: {outcome:?}");
+    }
+    assert!(ran.iter().all(|ran| *ran > 0), "{ran:?}");
+}
+
 /// Show 2: what holds the bounds is the policy. Each row that it is for misses them without it, and by traffic and not by two owners.
 #[test]
 fn with_the_policy_off_the_bounds_are_missed() {
@@ -120,14 +139,14 @@ const fn stage(mutant: Mutant) -> Class {
         Mutant::TableLost | Mutant::ReachUnsaid => Class::F3,
         Mutant::LeaseOutlived | Mutant::NoAuthority => Class::F8,
         Mutant::ObservedUnsaid => Class::F15,
-        Mutant::SessionDownIsSiteDown => Class::F4,
+        Mutant::SessionDownIsSiteDown | Mutant::DeadWordCounts | Mutant::StaleWord | Mutant::RankUnsaid => Class::F4,
     }
 }
 
 #[test]
 fn every_planted_bug_is_found() {
     for mutant in Mutant::ALL {
-        let (took, failure) = find(mutant, Some(stage(mutant)), 0, 40);
+        let (took, failure) = find(mutant, Some(stage(mutant)), 0, 100);
         let (seed, _, violation) = failure.unwrap_or_else(|| panic!("{mutant}: not found in {took} seeds"));
         println!("{mutant}: {took} seeds, seed {seed}: {violation}");
     }

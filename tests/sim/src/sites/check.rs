@@ -5,12 +5,11 @@ mod dead;
 use std::collections::BTreeMap;
 
 use bascule_core::site::path::io::Carriage;
-use bascule_core::site::state::message::Cursor;
 
 use super::host::{Host, LOCAL, SERVICES, SPREAD, id, vip};
-use super::link::SEC;
-use super::node::{NAMES, Node};
+use super::node::{NAMES, Node, RELAYS};
 use super::scene::{Class, Scene};
+use super::words::Words;
 use crate::violation::Violation;
 
 /// What is true of the world.
@@ -41,13 +40,12 @@ const PROBATION: f64 = 0.02;
 const SLOW: f64 = 0.305;
 /// Changes of a standing by a longer way (F12).
 const TRANSITIONS: usize = 2;
-/// An urgent record is known at the other end of a session that works.
-const URGENT: u64 = SEC;
 
 /// The checker of a run.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
-    cursors: BTreeMap<(usize, usize), (u64, Cursor)>,
+    /// What relays and nodes know.
+    pub(super) words: Words,
     /// First tables after the first fault are counted from here.
     pub(super) tables: Option<u64>,
     pub(super) moves: Option<u64>,
@@ -131,7 +129,8 @@ impl Checker {
             for ((number, node, _), service) in host.running().flat_map(|one| [LOCAL, SPREAD].map(move |of| (one, of)))
             {
                 let served: f64 = good.iter().map(|to| node.share(service, *to)).sum();
-                let since = now - truth.changed;
+                // A daemon that did not run could not act.
+                let since = now - truth.changed.max(node.since).max(node.woke);
                 if served < 1.0 - PROBATION && truth.changed >= super::scene::START {
                     self.longest = self.longest.max(since);
                     if since > scene.settle {
@@ -146,51 +145,6 @@ impl Checker {
         Ok(())
     }
 
-    /// Every 100 ms: what the sites know of one another. `sessions`: since when two sites can talk, and by which nodes' relays.
-    pub(super) fn records(
-        &mut self,
-        hosts: &[Option<Host>],
-        sessions: &BTreeMap<(usize, usize), (u64, [usize; 2])>,
-        said: &[u64],
-        now: u64,
-    ) -> Result<(), Violation> {
-        let wrong = |rule, text| Err(Violation { rule, at: now, text });
-        for ((a, b), (since, ends)) in sessions {
-            for (reader, node, writer) in [(*a, ends[0], *b), (*b, ends[1], *a)] {
-                let (Some(reads), Some(writes)) = (&hosts[reader], &hosts[writer]) else { continue };
-                let (at, Some(state)) = (reads.at(now), reads.state(node)) else { continue };
-                let cursor = state.cursor(id(writer));
-                let run = state.own().instance;
-                let before = self.cursors.insert((reader, writer), (run, cursor));
-                if let Some((_, old)) = before.filter(|(r, old)| *r == run && old.incarnation > cursor.incarnation) {
-                    return wrong(
-                        "no older incarnation",
-                        format!("site {reader} of {writer}: {old:?} then {cursor:?}"),
-                    );
-                }
-                let quiet = now.saturating_sub(*since) > 15 * SEC && now.saturating_sub(said[writer]) > URGENT;
-                if !quiet {
-                    continue;
-                }
-                let known = state.records(id(writer), at).find_map(|(key, body, _)| match body {
-                    bascule_core::site::state::record::Body::Service(summary)
-                        if key == bascule_core::site::state::record::Key::Service(LOCAL) =>
-                    {
-                        Some(summary.ready)
-                    }
-                    _ => None,
-                });
-                if known != Some(writes.ready) {
-                    let text =
-                        format!("site {reader} knows {known:?} ready of site {writer}, which has {}", writes.ready);
-                    return wrong("what is said is known", text);
-                }
-                every_node_knows(reads, writes, now)?;
-            }
-        }
-        Ok(())
-    }
-
     /// At the end.
     pub(super) fn end(&self, scene: &Scene, hosts: &[Option<Host>]) -> Result<(), Violation> {
         let wrong = |rule, text| Err(Violation { rule, at: scene.end, text });
@@ -200,7 +154,7 @@ impl Checker {
         }
         // The sites that are well share again.
         let calm = matches!(scene.class, Class::F4 | Class::F9 | Class::F22 | Class::F23 | Class::F26 | Class::F32);
-        for host in hosts.iter().flatten().filter(|_| calm) {
+        for host in hosts.iter().flatten().filter(|_| calm && !scene.news) {
             // A node that has just begun learns first, as all do before the first fault.
             let learned = |node: &Node| scene.end - node.since >= super::scene::START;
             for (number, node, _) in host.running().filter(|(_, node, _)| learned(node)) {
@@ -225,14 +179,12 @@ impl Checker {
             if reader.site == writer.site {
                 continue;
             }
-            let Some(state) = reader.speaker().and_then(|node| reader.state(node)) else {
-                return wrong(format!("nobody speaks for site {}", reader.site));
-            };
-            let agreed = state.speaks(of).0;
-            if agreed != Some(reader.newest.min(writer.newest)) {
+            let states = || RELAYS.filter_map(|node| Some(&reader.relay(node)?.state));
+            let agreed: Vec<u8> = states().filter_map(|state| state.speaks(of).0).collect();
+            if agreed.is_empty() || agreed.iter().any(|agreed| *agreed != reader.newest.min(writer.newest)) {
                 return wrong(format!("site {} speaks {agreed:?} with {}", reader.site, writer.site));
             }
-            if state.refused(of).closed > 0 || reader.closed > 0 {
+            if reader.closed > 0 || states().any(|state| state.refused(of).closed > 0) {
                 return wrong(format!("site {} closed sessions with {}", reader.site, writer.site));
             }
         }
@@ -242,28 +194,6 @@ impl Checker {
         }
         Ok(())
     }
-}
-
-/// What the relay of a site knows of another one every node of the site knows, if it has run for a while: it listens within seconds, and after it
-/// stood still hears of sessions again within a beat of `state`.
-fn every_node_knows(reads: &Host, writes: &Host, now: u64) -> Result<(), Violation> {
-    let of = id(writes.site);
-    for (number, node, daemon) in reads.running().filter(|(_, node, _)| now - node.since > 15 * SEC) {
-        let wrong = |what| {
-            let (name, since) = (NAMES[number], node.since as f64 / 1e9);
-            let text =
-                format!("node {name} of site {}, since {since:.3} s, of site {}: {what}", reads.site, writes.site);
-            Err(Violation { rule: "what is said is known to every node", at: now, text })
-        };
-        let known = daemon.join.summary(of, LOCAL).map(|summary| summary.ready);
-        if known != Some(writes.ready) {
-            return wrong(format!("{known:?} ready, where {} are", writes.ready));
-        }
-        if now.saturating_sub(reads.woke) > 15 * SEC && !daemon.join.session(of) {
-            return wrong("no session".to_owned());
-        }
-    }
-    Ok(())
 }
 
 /// A longer way is judged once, and never as none (F12).

@@ -15,7 +15,6 @@ use bascule_core::site::join::io::Source;
 use bascule_core::site::path::Path;
 use bascule_core::site::path::io as path;
 use bascule_core::site::policy::score;
-use bascule_core::site::state::State;
 use bascule_core::site::summary::ServiceId;
 use bascule_core::time::Instant;
 use bascule_core::types::Term;
@@ -23,7 +22,8 @@ use bascule_core::wire::site::PairKeys;
 
 use super::authority::TTL;
 use super::mutant::Mutant;
-use super::node::{Daemon, NAMES, NODES, Node, Word};
+use super::node::{Daemon, NAMES, NODES, Node, RELAYS, Word, state_config};
+use super::relay::{Owe, Relay};
 use crate::clock::Clock;
 
 /// Local first.
@@ -55,21 +55,8 @@ pub(super) fn vip(site: usize, service: ServiceId) -> core::net::IpAddr {
 #[derive(Debug)]
 pub(super) enum Out {
     Datagram(usize, u8, Vec<u8>),
-    Stream {
-        node: usize,
-        to: usize,
-        bytes: Vec<u8>,
-    },
-    Dial {
-        node: usize,
-        to: usize,
-    },
-    Close {
-        node: usize,
-        to: usize,
-    },
-    /// The relay of this node does not speak for the site any more: its sessions are over.
-    Ends(usize),
+    /// By the relay of this node, to other sites.
+    Relay(usize, Owe),
     /// To whoever listens to the relay of this node.
     Tell(usize, Word),
     /// To every relay of the site but that of this node.
@@ -159,27 +146,50 @@ impl Host {
     /// The daemon of a node starts; what its kernel has in force stays so.
     pub(super) fn boot(&mut self, node: usize, life: u64, now: u64) {
         let at = self.at(now);
-        let mut daemon = Daemon::new((self.site, self.sites), node, life, at);
+        let (persisted, newest, mutant) = (self.nodes[node].persisted, self.newest, self.mutant);
+        let config = || (state_config(self.site, self.sites, (life, persisted, newest), mutant), mutant);
+        let relay = RELAYS.contains(&node).then(config);
+        let mut daemon = Daemon::new((self.site, self.sites), node, life, relay, at);
         daemon.join.handle_authority(self.reachable, at);
         if self.holder.is_some() {
             daemon.join.handle_lease(SINGLE, self.holder, at);
         }
         daemon.serve(self.ready, at);
-        (self.nodes[node].daemon, self.nodes[node].since) = (Some(daemon), now);
+        let node = &mut self.nodes[node];
+        (node.daemon, node.since, node.lost, node.frozen) = (Some(daemon), now, false, None);
     }
 
     /// The daemon of a node dies.
     pub(super) fn kill(&mut self, node: usize) {
         self.nodes[node].steady = false;
-        if let Some(state) = self.nodes[node].daemon.take().and_then(|daemon| daemon.state) {
-            self.retire(&state);
+        self.nodes[node].frozen = None;
+        let Some(daemon) = self.nodes[node].daemon.take() else { return };
+        self.nodes[node].ghost = Some((daemon.says, daemon.kept));
+        if let Some(relay) = daemon.relay {
+            self.retire(&relay);
+        }
+    }
+
+    /// The daemon of a node goes on after it stood still: what the site's elector said meanwhile waited for it, and what its balancer sees.
+    pub(super) fn wake(&mut self, node: usize, now: u64) {
+        let (at, reachable, holder) = (self.at(now), self.reachable, self.holder);
+        self.nodes[node].woke = now;
+        if let Some(daemon) = &mut self.nodes[node].daemon {
+            daemon.touched = true;
+            daemon.join.handle_authority(reachable, at);
+            if holder.is_some() {
+                daemon.join.handle_lease(SINGLE, holder, at);
+            }
+            if !self.mute {
+                daemon.serve(self.ready, at);
+            }
         }
     }
 
     /// What is counted outlives the process that counted.
-    fn retire(&mut self, state: &State) {
+    fn retire(&mut self, relay: &Relay) {
         for other in self.paths.keys() {
-            let refused = state.refused(id(*other));
+            let refused = relay.state.refused(id(*other));
             self.left_out += refused.unknown;
             self.closed += refused.closed;
         }
@@ -189,30 +199,36 @@ impl Host {
         self.clock.read(now)
     }
 
-    /// Nodes whose daemons run, with their numbers.
+    /// Nodes whose daemons run and do not stand still, with their numbers.
     pub(super) fn running(&self) -> impl Iterator<Item = (usize, &Node, &Daemon)> {
-        self.nodes.iter().enumerate().filter_map(|(number, node)| Some((number, node, node.daemon.as_ref()?)))
+        let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.frozen.is_none());
+        awake.filter_map(|(number, node)| Some((number, node, node.daemon.as_ref()?)))
     }
 
     pub(super) fn daemons(&mut self) -> impl Iterator<Item = &mut Daemon> {
-        self.nodes.iter_mut().filter_map(|node| node.daemon.as_mut())
+        self.nodes.iter_mut().filter(|node| node.frozen.is_none()).filter_map(|node| node.daemon.as_mut())
     }
 
-    /// The relay of a node, as long as it speaks for the site.
-    pub(super) fn state(&self, node: usize) -> Option<&State> {
-        self.nodes[node].daemon.as_ref()?.state.as_ref()
+    /// The process of a node.
+    pub(super) fn life(&self, node: usize) -> Option<u64> {
+        self.nodes[node].daemon.as_ref().map(|daemon| daemon.life)
+    }
+
+    /// The relay of a node.
+    pub(super) fn relay(&self, node: usize) -> Option<&Relay> {
+        self.nodes[node].daemon.as_ref()?.relay.as_ref()
     }
 
     /// The same, to be told something.
-    pub(super) fn tell(&mut self, node: usize) -> Option<&mut State> {
+    pub(super) fn tell(&mut self, node: usize) -> Option<&mut Relay> {
         let daemon = self.nodes[node].daemon.as_mut()?;
         daemon.touched = true;
-        daemon.state.as_mut()
+        daemon.relay.as_mut()
     }
 
-    /// The node whose relay speaks for the site.
-    pub(super) fn speaker(&self) -> Option<usize> {
-        (0..NODES).find(|node| self.state(*node).is_some())
+    /// The node whose relay leads the site, as that relay has it.
+    pub(super) fn leader(&self) -> Option<usize> {
+        (0..NODES).find(|node| self.relay(*node).is_some_and(|relay| relay.leads))
     }
 
     /// Tables written, by the node that wrote most of those that have run all the time: one that starts writes its first ones.
@@ -234,8 +250,8 @@ impl Host {
         for daemon in self.daemons().filter(|daemon| daemon.due.is_some_and(|due| due <= at)) {
             daemon.touched = true;
             daemon.join.handle_expire(at);
-            if let Some(state) = &mut daemon.state {
-                state.handle_expire(at);
+            if let Some(relay) = &mut daemon.relay {
+                relay.handle_expire(at);
             }
         }
         if self.elector.poll_timeout().is_some_and(|due| due <= at) {
@@ -249,7 +265,7 @@ impl Host {
         self.daemons().filter(|_| !mute).for_each(|daemon| daemon.serve(ready, at));
     }
 
-    /// Every half second: counters are read, paths are asked, and the leading relay says how old everything is.
+    /// Every half second: counters are read, paths are asked, and relays say how old everything is.
     pub(super) fn refresh(&mut self, now: u64) {
         let at = self.at(now);
         for daemon in self.daemons() {
@@ -263,6 +279,17 @@ impl Host {
         for daemon in self.daemons().filter(|_| said) {
             for fact in daemon.confirm(others.iter().copied(), at) {
                 daemon.join.handle_fact(Source::Own, fact, at);
+            }
+        }
+    }
+
+    /// Once in a second: sessions of relays are looked after.
+    pub(super) fn look(&mut self, now: u64) {
+        let at = self.at(now);
+        for daemon in self.daemons() {
+            if let Some(relay) = &mut daemon.relay {
+                relay.look(at);
+                daemon.touched = true;
             }
         }
     }
@@ -302,18 +329,35 @@ impl Host {
     /// Nobody serves where a node heard a relay.
     pub(super) fn refused(&mut self, node: usize, relay: usize, now: u64) {
         let at = self.at(now);
+        if self.mutant == Some(Mutant::DeadWordCounts) {
+            return;
+        }
         if let Some(daemon) = &mut self.nodes[node].daemon {
             daemon.touched = true;
             daemon.join.handle_gone(NAMES[relay], at);
         }
     }
 
+    /// Dead relays go on beating, where that bug is planted.
+    pub(super) fn haunt(&mut self, now: u64) {
+        if self.mutant != Some(Mutant::DeadWordCounts) {
+            return;
+        }
+        for relay in RELAYS.filter(|relay| self.nodes[*relay].daemon.is_none()).collect::<Vec<_>>() {
+            let Some(beat) = self.nodes[relay].ghost.as_ref().map(|(beat, _)| *beat) else { continue };
+            (0..NODES).filter(|node| *node != relay).for_each(|node| self.hear(node, relay, Word::Beat(beat), now));
+        }
+    }
+
     /// All that a relay tells a node that listens from now on.
     pub(super) fn greeting(&self, relay: usize, now: u64) -> Vec<Word> {
         let Some(daemon) = &self.nodes[relay].daemon else { return Vec::new() };
-        let says = daemon.says;
-        let facts = daemon.join.facts(self.at(now)).into_iter().filter(|_| says.leads);
-        [Word::Beat(says)].into_iter().chain(facts.map(Word::Fact)).collect()
+        if let (Some(Mutant::StaleWord), Some((_, kept))) = (self.mutant, &self.nodes[relay].ghost) {
+            let facts = kept.fresh(self.at(now)).into_iter();
+            return [Word::Beat(daemon.says)].into_iter().chain(facts.map(Word::Fact)).collect();
+        }
+        let facts = daemon.kept.facts(self.at(now)).into_iter();
+        [Word::Beat(daemon.says)].into_iter().chain(facts.map(Word::Fact)).collect()
     }
 
     /// How much the way to a site counts, as the policy is told; `None`: it has none to it.

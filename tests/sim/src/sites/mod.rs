@@ -2,8 +2,8 @@
 //!
 //! [`path`] is two ends of one path over a link that loses; [`brownout`] makes distributions of it. [`overload`] is the policy of many
 //! sites in a fluid model. [`wan`] is whole sites: the nodes of each run the machine
-//! that joins facts as the daemon does, with paths, relays and records behind a driver, with the faults of [`scene`] and the invariants of
-//! [`check`]; that the checker sees is proven by planted bugs ([`mutant`]).
+//! that joins facts as the daemon does, with paths and records behind a driver, and each relay its own sessions ([`relay`]); with the faults of
+//! [`scene`] and the invariants of [`check`] and [`words`]; that the checker sees is proven by planted bugs ([`mutant`]).
 
 mod authority;
 pub mod brownout;
@@ -15,8 +15,10 @@ pub mod mutant;
 mod node;
 pub mod overload;
 pub mod path;
+mod relay;
 pub mod scene;
 pub mod wan;
+mod words;
 
 use mutant::Mutant;
 use scene::{Class, Scene};

@@ -36,12 +36,18 @@ planted! {
     ObservedUnsaid = "observed-unsaid",
     /// A session that is down counts as a site that is down.
     SessionDownIsSiteDown = "session-down-is-site-down",
-    /// What the leading relay knows of other sites is not told to the nodes of its own.
+    /// What relays know of other sites is not told to the nodes of their own.
     FactsUnsaid = "facts-unsaid",
-    /// The leading relay does not say that what it holds is still so.
+    /// Relays do not say that what they hold is still so.
     AgesUnsaid = "ages-unsaid",
     /// What a site reaches is not told to others.
     ReachUnsaid = "reach-unsaid",
     /// Others are told that it reaches nobody.
     ReachDenied = "reach-denied",
+    /// The word of a relay counts on when it is dead.
+    DeadWordCounts = "dead-word-counts",
+    /// A relay that returns says what it knew when it went, as if that were so now.
+    StaleWord = "stale-word",
+    /// A relay does not say to other sites that it leads, or does not any more.
+    RankUnsaid = "rank-unsaid",
 }

@@ -1,8 +1,9 @@
 //! A node of a site: the machine that joins facts ([`Join`]), the relay of the node where it has one, and what its kernel has in force.
 //!
 //! What `daemon/src/app/sites` does around the machine is done here, with the same words: serving and counters are read, paths are asked once in
-//! a slot, the leading relay says how old everything is, and a relay is a new process of `state` each time it begins to lead. The feed between
-//! the nodes of a site is the world's ([`super::wan`]).
+//! a slot, each relay says how old everything is that it holds, and is one process of `state` from its start on, whether it leads or not. The
+//! feed between the nodes of a site is the world's ([`super::wan`]); what a relay tells who begins to listen is kept as `bascule_mesh::feed` keeps
+//! it ([`Kept`]).
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,16 +17,18 @@ use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Capacity, Config, Fact, Local};
 use bascule_core::site::lead::Beat;
 use bascule_core::site::policy::io::{Config as PolicyConfig, Failback, Mode, ServicePolicy};
+use bascule_core::site::state as records;
+use bascule_core::site::state::State;
 use bascule_core::site::state::io::{self as state, Pass, PeerConfig};
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::state::version::Speaks;
-use bascule_core::site::state::{self as records, State};
-use bascule_core::site::summary::ServiceId;
+use bascule_core::site::summary::{ServiceId, Summary};
 use bascule_core::time::Instant;
 
 use super::host::{LOCAL, SERVICES, SINGLE, SPREAD, id, vip};
 use super::link::MS;
 use super::mutant::Mutant;
+use super::relay::Relay;
 
 /// Nodes of a site: two relays, and one that is none. That one carries the lease of the activePassive service, and is never killed alone.
 pub(super) const NODES: usize = 3;
@@ -59,6 +62,13 @@ pub(super) struct Node {
     pub(super) written: u64,
     /// World's time of its daemon's start.
     pub(super) since: u64,
+    /// Its host is gone with it: nobody refuses who calls.
+    pub(super) lost: bool,
+    /// World's time since when its daemon stands still, if it does, and at which it went on.
+    pub(super) frozen: Option<u64>,
+    pub(super) woke: u64,
+    /// What its relay said of itself and of other sites when it died: planted bugs bring it back.
+    pub(super) ghost: Option<(Beat, Kept)>,
     /// Its daemon has run since the site began.
     pub(super) steady: bool,
     /// When a service at a site came to stand otherwise, by its clock.
@@ -71,16 +81,12 @@ pub(super) struct Daemon {
     /// Number of this process in the world.
     pub(super) life: u64,
     pub(super) join: Join,
-    /// The relay of this node, while it speaks for the site.
-    pub(super) state: Option<State>,
+    /// The relay of this node, if it is one.
+    pub(super) relay: Option<Relay>,
     /// What that says of itself.
     pub(super) says: Beat,
-    /// Processes of it so far.
-    pub(super) processes: u64,
-    /// What this site writes, for a relay that begins to speak.
-    pub(super) records: BTreeMap<Key, Body>,
-    /// The same of what it reaches.
-    pub(super) reach: BTreeMap<SiteId, bool>,
+    /// What it has told the nodes of its site.
+    pub(super) kept: Kept,
     /// When its relay beats next.
     pub(super) beat_at: Option<Instant>,
     pub(super) confirm_at: Instant,
@@ -93,7 +99,19 @@ pub(super) struct Daemon {
 
 impl Node {
     pub(super) fn new(persisted: u64) -> Self {
-        Self { daemon: None, persisted, shares: BTreeMap::new(), written: 0, since: 0, steady: true, stood: Vec::new() }
+        Self {
+            daemon: None,
+            persisted,
+            shares: BTreeMap::new(),
+            written: 0,
+            since: 0,
+            lost: false,
+            frozen: None,
+            woke: 0,
+            ghost: None,
+            steady: true,
+            stood: Vec::new(),
+        }
     }
 
     /// Share of a service's slots that go to a site.
@@ -110,18 +128,23 @@ impl Node {
 }
 
 impl Daemon {
-    /// A daemon that has heard nothing, on node `number` of a site.
-    pub(super) fn new((site, sites): (usize, usize), number: usize, life: u64, at: Instant) -> Self {
-        let relay = RELAYS.contains(&number);
+    /// A daemon that has heard nothing, on node `number` of a site. `relay`: what a relay of it is told.
+    pub(super) fn new(
+        (site, sites): (usize, usize),
+        number: usize,
+        life: u64,
+        relay: Option<(state::Config, Option<Mutant>)>,
+        at: Instant,
+    ) -> Self {
+        let beats = relay.is_some();
+        let relay = relay.map(|(config, mutant)| Relay::new((site, sites), State::new(config, at), mutant, at));
         Self {
             life,
             join: Join::new(config(site, sites, number), at),
-            state: None,
-            says: Beat::default(),
-            processes: 0,
-            records: BTreeMap::new(),
-            reach: BTreeMap::new(),
-            beat_at: relay.then_some(at),
+            relay,
+            says: Beat { waits: true, tells: true, ..Beat::default() },
+            kept: Kept::default(),
+            beat_at: beats.then_some(at),
             confirm_at: at + records::BEAT,
             due: None,
             touched: true,
@@ -131,8 +154,8 @@ impl Daemon {
 
     /// Deadlines of its machines, as they are now.
     pub(super) fn next(&self, at: Instant) -> Option<Instant> {
-        let state = self.state.as_ref().and_then(State::poll_timeout);
-        self.join.poll_timeout(at).into_iter().chain(state).chain(self.beat_at).min()
+        let relay = self.relay.as_ref().and_then(Relay::poll_timeout);
+        self.join.poll_timeout(at).into_iter().chain(relay).chain(self.beat_at).min()
     }
 
     /// What its balancer sees.
@@ -150,11 +173,10 @@ impl Daemon {
         self.join.handle_counts(&SERVICES.map(|service| (service, total)), at);
     }
 
-    /// The leading relay says how old what it holds is.
+    /// Its relay says how old what it holds is.
     pub(super) fn confirm(&mut self, others: impl Iterator<Item = usize>, at: Instant) -> Vec<Fact> {
-        let Some(state) = self.state.as_ref().filter(|_| at >= self.confirm_at && self.join.leads()) else {
-            return Vec::new();
-        };
+        let Some(relay) = self.relay.as_ref().filter(|_| at >= self.confirm_at) else { return Vec::new() };
+        let state = &relay.state;
         self.confirm_at = at + records::BEAT;
         let oldest = |site: SiteId| state.records(site, at).map(|(.., age)| age).max();
         others.filter_map(|other| Some(Fact::Confirmed { site: id(other), age: oldest(id(other))? })).collect()
@@ -167,6 +189,53 @@ impl Daemon {
         self.touched = true;
         // A service of which all flows stay at home is told what those of the one by weight see.
         self.join.handle_handshakes(&[(SPREAD, read.clone()), (LOCAL, read)], at);
+    }
+}
+
+/// What a relay has told, for who listens from now on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    sessions: BTreeMap<SiteId, bool>,
+    said: BTreeMap<(SiteId, ServiceId), (Summary, Duration, Instant)>,
+}
+
+impl Kept {
+    pub(super) fn keep(&mut self, fact: Fact, at: Instant) {
+        match fact {
+            Fact::Session { site, up } => drop(self.sessions.insert(site, up)),
+            Fact::Summary { site, service, summary, age } => {
+                let _before = self.said.insert((site, service), (summary.unwrap_or_default(), age, at));
+            }
+            Fact::Confirmed { site, age } => {
+                let of = self.said.iter_mut().filter(|((of, _), _)| *of == site);
+                let older = of.filter(|(_, (_, said, since))| *said + at.since(*since) > age);
+                older.for_each(|(_, (_, said, since))| (*said, *since) = (age, at));
+            }
+            // Worth seconds, or said again every few of them.
+            Fact::Ask { .. }
+            | Fact::Loan { .. }
+            | Fact::Order { .. }
+            | Fact::Drained { .. }
+            | Fact::Demand { .. }
+            | Fact::Reach { .. } => {}
+        }
+    }
+
+    /// The same as if all of it had just been heard.
+    pub(super) fn fresh(&self, at: Instant) -> Vec<Fact> {
+        let mut young = self.clone();
+        young.said.values_mut().for_each(|(_, age, since)| (*age, *since) = (Duration::ZERO, at));
+        young.sessions.values_mut().for_each(|up| *up = true);
+        young.facts(at)
+    }
+
+    pub(super) fn facts(&self, at: Instant) -> Vec<Fact> {
+        let sessions = self.sessions.iter().map(|(site, up)| Fact::Session { site: *site, up: *up });
+        let said = self.said.iter().map(|((site, service), (summary, age, since))| {
+            let age = *age + at.since(*since);
+            Fact::Summary { site: *site, service: *service, summary: Some(*summary), age }
+        });
+        sessions.chain(said).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rows of the fault matrix (sites.md section 5) that can be judged without packets, as scripts of faults from a seed.
 
+mod relays;
+
 use std::fmt;
 
 use bascule_core::site::state::version::Speaks;
@@ -12,7 +14,7 @@ use crate::rng::Rng;
 pub enum Class {
     /// A whole site goes off.
     F3,
-    /// All relays are killed, at once or one after the other: no STATE session anywhere for a while.
+    /// Relays are killed, stop or stand still: all at once, one after the other, or one at a time while its site has another.
     F4,
     /// The daemon that holds the lease does not run for a while.
     F5,
@@ -84,7 +86,7 @@ impl Class {
     pub const fn words(self) -> &'static str {
         match self {
             Self::F3 => "whole site off",
-            Self::F4 => "all relays killed",
+            Self::F4 => "relays killed",
             Self::F5 => "lease holder frozen",
             Self::F7 => "WAN cut, witness seen by both",
             Self::F8 => "site cut off, witness too",
@@ -130,6 +132,10 @@ pub enum Fault {
     Relays(bool),
     /// The same of one of them, of a site.
     Relay(usize, usize, bool),
+    /// That one stops in order.
+    Stop(usize, usize),
+    /// Its daemon does not run, or does again; its kernel does, and the rest of its site.
+    Freeze(usize, usize, bool),
     /// A site's endpoints are ready or not.
     Ready(usize, bool),
     /// It answers nobody although it says that it is ready.
@@ -165,6 +171,8 @@ pub struct Scene {
     pub moves: Option<u64>,
     /// Longest time without an owner of the activePassive service that could be one, where there is one.
     pub vacant: Option<u64>,
+    /// Who has something ready changes while relays are gone.
+    pub news: bool,
     /// Ways that are slow, and by when that must weigh as much as it can.
     pub slow: Option<(Slow, u64)>,
     /// A site that nobody reaches, and while every node elsewhere must know it.
@@ -212,6 +220,10 @@ const TAKE_OVER: u64 = 6500 * MS;
 const DEAD: u64 = 2200 * MS;
 /// A session over a link that is cut lasts for so long (`wan`): until then it reaches the site.
 const SESSION: u64 = 15 * SEC + 200 * MS;
+/// News of a site that has lost its leading relay count everywhere by then, although another relay heard them at once: silence within the site
+/// takes 3 s, a call of the next one as long as a round trip, the doubt at the other end 2 s and a look more; a relay that leads again says nothing
+/// new for the first 10 s of its process, of which it waits and is looked for in 3 s.
+pub(super) const LATE: u64 = 9 * SEC;
 /// The newest version of what relays say to one another.
 pub(super) const THIS: u8 = Speaks::OURS.newest;
 /// When faults begin: everybody has learned and grown by then.
@@ -235,6 +247,7 @@ impl Scene {
             tables: None,
             moves: None,
             vacant: None,
+            news: false,
             slow: None,
             dead: None,
             policy_off: false,
@@ -251,6 +264,10 @@ impl Scene {
                 others().for_each(|o| cut(a, o, Loss::None).into_iter().for_each(|f| put(heal, f)));
                 put(heal, Fault::Witness(Some(a), true));
                 put(heal, Fault::Start(a, false));
+            }
+            Class::F4 if rng.chance(500) => {
+                scene.news = rng.chance(500);
+                (scene.faults, scene.end) = relays::singly(&mut rng, at, sites, scene.news);
             }
             Class::F4 if rng.chance(500) => {
                 // The one that leads, then the one that took over; they return in the other order, and the first takes its place again.
@@ -362,6 +379,9 @@ impl Scene {
             Class::F15 => scene.settle = 3 * SEC,
             Class::F25 => scene.end = at + 75 * SEC,
             _ => {}
+        }
+        if scene.news {
+            (scene.tables, scene.moves, scene.settle) = (None, None, LATE);
         }
         if matches!(class, Class::F3 | Class::F5 | Class::F8) {
             scene.vacant = Some(TAKE_OVER);

@@ -1,12 +1,15 @@
 //! The world: sites, links, streams, a lease, and time.
 
+mod call;
 mod feed;
+mod freeze;
 mod mail;
 mod net;
 mod pause;
 mod strike;
 mod tick;
 mod version;
+pub(super) mod wire;
 
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -16,7 +19,9 @@ use super::host::Host;
 use super::link::{Buffer, Direction, MS, SEC, symmetric};
 use super::mutant::Mutant;
 use super::node::NODES;
+use super::relay::Frame;
 use super::scene::{Class, START, Scene, THIS};
+use super::words::Seen;
 use crate::clock::Clock;
 use crate::rng::Rng;
 use crate::violation::Violation;
@@ -25,8 +30,6 @@ use crate::violation::Violation;
 const TICK: u64 = 100 * MS;
 /// What the data path sees is read so often: `handshakes::LOOK`.
 const LOOK: u64 = 250 * MS;
-/// A stream over a cut link breaks after so long (TCP_USER_TIMEOUT as the driver will set it).
-const PATIENCE: u64 = 15 * SEC;
 /// New connections a second to a service at each node.
 const CONNECTIONS: f64 = 50.0;
 
@@ -38,23 +41,20 @@ enum Event {
         flow: u8,
         bytes: Vec<u8>,
     },
-    Stream {
+    /// To one end of a connection of relays.
+    Frame {
         conn: u64,
-        to: usize,
-        from: usize,
-        bytes: Vec<u8>,
+        end: usize,
+        frame: Frame,
     },
-    /// The call of a relay.
-    Connected {
-        from: usize,
-        node: usize,
-        to: usize,
+    /// The call of a relay, at who is called.
+    Knock {
+        call: u64,
     },
-    /// A relay has no session with a site.
-    Refused {
-        from: usize,
-        node: usize,
-        to: usize,
+    /// What came of it, at who calls; `None`: nobody greeted.
+    Greeted {
+        call: u64,
+        conn: Option<u64>,
     },
     /// Something between a site and the authority.
     Mail {
@@ -68,17 +68,6 @@ enum Event {
     },
 }
 
-/// A session of two sites.
-#[derive(Debug)]
-struct Session {
-    conn: u64,
-    since: u64,
-    /// When the last message of each direction arrives.
-    last: [u64; 2],
-    /// Which nodes' relays have it, at the site of the lower number first.
-    ends: [usize; 2],
-}
-
 /// What a run showed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -90,6 +79,10 @@ pub struct Outcome {
     pub longest: u64,
     /// Tables written by all sites after the first fault.
     pub tables: u64,
+    /// The oldest that a node knew of a site while relays of both had a session, in nanoseconds.
+    pub oldest: u64,
+    /// Most sessions that two sites had at once.
+    pub sessions: usize,
 }
 
 /// The world.
@@ -105,9 +98,11 @@ pub struct World {
     buffers: BTreeMap<(usize, usize), Buffer>,
     queue: BinaryHeap<std::cmp::Reverse<(u64, u64, Event)>>,
     order: u64,
-    streams: BTreeMap<(usize, usize), Session>,
-    /// What waits for a cut link, in order.
-    held: Vec<(usize, usize, Vec<u8>)>,
+    /// Connections of relays, and calls for more.
+    wires: BTreeMap<u64, wire::Wire>,
+    calls: BTreeMap<u64, call::Call>,
+    /// What waits for a cut link, in order: connection, sending end, what.
+    held: Vec<(u64, usize, Frame)>,
     feed: feed::Feed,
     witness: Vec<bool>,
     authority: Authority,
@@ -117,10 +112,15 @@ pub struct World {
     watching: Vec<bool>,
     truth: Truth,
     said: Vec<u64>,
+    /// When a node of a site last died, stood still, or came back.
+    stirred: Vec<u64>,
+    /// How many ready endpoints each site has had.
+    news: Vec<Vec<u16>>,
     noise: bool,
-    /// Daemons that do not run, and what waits in their sockets.
+    /// Daemons that do not run, and what waits in their sockets: of whole sites, and of single nodes.
     paused: Vec<bool>,
     waiting: Vec<Vec<Event>>,
+    frozen: BTreeMap<wire::At, Vec<Event>>,
     rng: Rng,
     checker: Checker,
     /// Incarnations on the disks of sites that are off.
@@ -132,6 +132,7 @@ pub struct World {
     now: u64,
     /// Which sites something happened to since their actions were last taken: the others owe nothing, and their deadlines stand.
     touched: Vec<bool>,
+    drained: Vec<bool>,
     /// World's time of each site's earliest deadline.
     due: Vec<Option<u64>>,
 }
@@ -157,7 +158,8 @@ impl World {
             buffers: BTreeMap::new(),
             queue: BinaryHeap::new(),
             order: 0,
-            streams: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            calls: BTreeMap::new(),
             held: Vec::new(),
             feed: feed::Feed::new(scene.seed),
             witness: vec![true; n],
@@ -173,9 +175,12 @@ impl World {
                 changed: 0,
             },
             said: vec![0; n],
+            stirred: vec![0; n],
+            news: vec![Vec::new(); n],
             noise: false,
             paused: vec![false; n],
             waiting: (0..n).map(|_| Vec::new()).collect(),
+            frozen: BTreeMap::new(),
             rng,
             checker: Checker::default(),
             disks: vec![[0; NODES]; n],
@@ -184,6 +189,7 @@ impl World {
             foreign: None,
             now: 0,
             touched: vec![true; n],
+            drained: vec![true; n],
             due: vec![None; n],
             scene,
         };
@@ -206,6 +212,9 @@ impl World {
         self.watching[site] = false;
         self.truth.alive[site] = true;
         self.said[site] = self.now;
+        if self.news[site].last() != Some(&10) {
+            self.news[site].push(10);
+        }
         (0..NODES).for_each(|node| self.rise(site, node));
     }
 
@@ -246,7 +255,8 @@ impl World {
         let violation = violation.or_else(|| self.checker.end(&self.scene, &self.hosts).err());
         let written: u64 = self.hosts.iter().flatten().map(Host::written).sum();
         let tables = written.saturating_sub(self.checker.tables.unwrap_or(written));
-        Outcome { violation, events, longest: self.checker.longest, tables }
+        let Checker { longest, words, .. } = &self.checker;
+        Outcome { violation, events, longest: *longest, tables, oldest: words.oldest, sessions: words.most }
     }
 
     fn expire(&mut self) {
@@ -269,13 +279,20 @@ impl World {
                 self.running().filter(|site| self.truth.ready[*site] && self.majority(*site)).collect();
             self.truth.able = (0..self.scene.sites).map(|site| able.contains(&site)).collect();
         }
+        for (site, host) in self.hosts.iter().enumerate().filter(|(site, _)| self.drained[*site]) {
+            if let Some(host) = host {
+                self.checker.words.heard(site, host, &self.news, self.now)?;
+            }
+        }
         if let Some(text) = self.foreign.take() {
             return Err(Violation { rule: "an older relay hears what it knows", at: self.now, text });
         }
         self.checker.look(&self.scene, &self.truth, &self.hosts, moves, self.now)?;
         if ticked {
-            let sessions = self.streams.iter().map(|(pair, stream)| (*pair, (stream.since, stream.ends))).collect();
-            self.checker.records(&self.hosts, &sessions, &self.said, self.now)?;
+            let all = self.standing();
+            let (hosts, standing, now) = (&self.hosts[..], &all[..], self.now);
+            let (said, stirred, cut, paused) = (&self.said, &self.stirred, &self.truth.cut, &self.paused);
+            self.checker.words.look(&Seen { hosts, standing, cut, paused, said, stirred, now })?;
             self.checker.deaths(&self.scene, &self.truth, &self.paused, &self.hosts, self.now)?;
         }
         Ok(())

@@ -10,7 +10,6 @@ use bascule_core::site::lead::{BEAT, Beat};
 use bascule_core::site::path::Path;
 use bascule_core::site::path::io as path;
 use bascule_core::site::policy::io as policy;
-use bascule_core::site::state::State;
 use bascule_core::site::state::io as state;
 use bascule_core::site::state::record::{Body, Key};
 use bascule_core::site::summary::ServiceId;
@@ -18,7 +17,8 @@ use bascule_core::time::Instant;
 
 use super::super::link::SEC;
 use super::super::mutant::Mutant;
-use super::super::node::{Daemon, NAMES, NODES, PLAIN, Word, fact, state_config};
+use super::super::node::{Daemon, NAMES, NODES, PLAIN, Word, fact};
+use super::super::relay::Owed;
 use super::{Host, Out, SERVICES, SINGLE, place};
 
 impl Host {
@@ -45,15 +45,19 @@ impl Host {
                 }
             }
             for node in 0..NODES {
-                while let Some(action) = self.polled(node, |daemon| daemon.state.as_mut()?.poll_action()) {
+                while let Some(owed) = self.polled(node, |daemon| daemon.relay.as_mut()?.poll(at)) {
                     idle = false;
-                    self.record(node, action, at, &mut out);
+                    match owed {
+                        Owed::World(owe) => out.push(Out::Relay(node, owe)),
+                        Owed::Node(action) => self.record(node, action, at, &mut out),
+                    }
                 }
                 while let Some(action) = self.polled(node, |daemon| daemon.join.poll_action()) {
                     idle = false;
                     self.joined(node, action, at, &mut out);
                 }
-                if let Some(daemon) = self.nodes[node].daemon.as_mut()
+                if self.nodes[node].frozen.is_none()
+                    && let Some(daemon) = self.nodes[node].daemon.as_mut()
                     && daemon.beat_at.is_some_and(|beat| beat <= at)
                 {
                     daemon.beat_at = Some(at + BEAT);
@@ -87,16 +91,16 @@ impl Host {
 
     /// What a machine of a node owes; nothing when nobody told it anything.
     fn polled<T>(&mut self, node: usize, poll: impl FnOnce(&mut Daemon) -> Option<T>) -> Option<T> {
-        self.nodes[node].daemon.as_mut().filter(|daemon| daemon.touched).and_then(poll)
+        let node = &mut self.nodes[node];
+        node.daemon.as_mut().filter(|daemon| daemon.touched && node.frozen.is_none()).and_then(poll)
     }
 
     /// What the relay of a node owes.
     fn record(&mut self, node: usize, action: state::Action, at: Instant, out: &mut Vec<Out>) {
         let said = match action {
-            state::Action::Dial(site) => return out.push(Out::Dial { node, to: place(site) }),
-            state::Action::Send(site, bytes) => return out.push(Out::Stream { node, to: place(site), bytes }),
+            // Those are the matter of what is around it.
+            state::Action::Dial(_) | state::Action::Send(..) => return,
             state::Action::Close(site, reason) => {
-                out.push(Out::Close { node, to: place(site) });
                 return self.log(out, || format!("{}: session with {site} closed: {reason:?}", NAMES[node]));
             }
             state::Action::Persist(incarnation) => return self.nodes[node].persisted = incarnation,
@@ -142,30 +146,28 @@ impl Host {
             }
             Action::Lead(says) => self.lead(node, says, at, out),
             Action::Write(key, body) => {
-                match body {
-                    Some(body) => drop(daemon.records.insert(key, body)),
-                    None => drop(daemon.records.remove(&key)),
-                }
-                if let Some(state) = &mut daemon.state {
-                    state.handle_local(key, body, at);
+                if let Some(relay) = &mut daemon.relay {
+                    relay.state.handle_local(key, body, at);
                 }
             }
             Action::Credit { to, service, amount, lend } => {
-                if let Some(state) = &mut daemon.state {
-                    state.handle_credit(to, service, amount, lend);
+                if let Some(relay) = &mut daemon.relay {
+                    relay.handle_credit(place(to), service, amount, lend);
                 }
             }
             Action::Reach(mut reach) if self.mutant != Some(Mutant::ReachUnsaid) => {
                 if self.mutant == Some(Mutant::ReachDenied) {
                     reach.values_mut().for_each(|reached| *reached = false);
                 }
-                if let Some(state) = &mut daemon.state {
-                    state.handle_reach(reach.clone(), at);
+                if let Some(relay) = &mut daemon.relay {
+                    relay.state.handle_reach(reach, at);
                 }
-                daemon.reach = reach;
             }
             Action::Publish(Fact::Summary { .. }) if self.mutant == Some(Mutant::FactsUnsaid) => {}
-            Action::Publish(fact) => out.push(Out::Tell(node, Word::Fact(fact))),
+            Action::Publish(fact) => {
+                daemon.kept.keep(fact, at);
+                out.push(Out::Tell(node, Word::Fact(fact)));
+            }
             Action::Say(counts) => out.push(Out::Say(node, Word::Said(counts))),
             Action::Claim(_) if node == PLAIN => {
                 self.log(out, || "wants the lease".to_owned());
@@ -215,31 +217,18 @@ impl Host {
         }
     }
 
-    /// The relay of a node says something else of itself: it begins to speak for the site, as a new process with all that the site writes, or ends
-    /// that.
+    /// The relay of a node says something else of itself.
     fn lead(&mut self, node: usize, says: Beat, at: Instant, out: &mut Vec<Out>) {
-        let (persisted, newest) = (self.nodes[node].persisted, self.newest);
         let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
         daemon.says = says;
-        if says.leads == daemon.state.is_some() {
-            return out.push(Out::Tell(node, Word::Beat(says)));
-        }
-        let before = daemon.state.take();
-        if says.leads {
-            daemon.processes += 1;
-            let instance = daemon.life << 16 | daemon.processes;
-            let config = state_config(self.site, self.sites, (instance, persisted, newest), self.mutant);
-            let mut state = State::new(config, at);
-            daemon.records.iter().for_each(|(key, body)| state.handle_local(*key, Some(*body), at));
-            state.handle_reach(daemon.reach.clone(), at);
-            daemon.state = Some(state);
-        }
-        if let Some(before) = before {
-            self.retire(&before);
-            out.push(Out::Ends(node));
+        let led = daemon.relay.as_ref().is_some_and(|relay| relay.leads);
+        if let Some(relay) = &mut daemon.relay {
+            relay.handle_rank(says.leads, at);
         }
         out.push(Out::Tell(node, Word::Beat(says)));
-        self.log(out, || format!("{} {}", NAMES[node], if says.leads { "leads" } else { "does not lead" }));
+        if says.leads != led {
+            self.log(out, || format!("{} {}", NAMES[node], if says.leads { "leads" } else { "does not lead" }));
+        }
     }
 
     /// What the elector owes, as the daemon carries it out: the deadline is the kernel's, who stands still or not.

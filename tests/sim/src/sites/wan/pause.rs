@@ -23,13 +23,17 @@ impl World {
 
     /// What arrives for a process that runs; for one that does not, it waits.
     pub(super) fn arrived(&mut self, event: Event) -> Option<Event> {
-        let (to, datagram) = match &event {
-            Event::Datagram { to, .. } => (*to, true),
-            Event::Stream { to, .. } | Event::Refused { from: to, .. } | Event::Word { site: to, .. } => (*to, false),
-            // Who greets must run: looked at there.
-            Event::Connected { .. } => return Some(event),
-            Event::Mail { site, number } if self.is_answer(*number) => (*site, false),
-            Event::Mail { .. } => return Some(event),
+        let node = self.addressee(&event);
+        if let Some(waiting) = node.and_then(|at| self.frozen.get_mut(&at)) {
+            waiting.push(event);
+            return None;
+        }
+        let (to, datagram) = match (&event, node) {
+            (Event::Datagram { to, .. }, _) => (*to, true),
+            (Event::Mail { site, number }, _) if self.is_answer(*number) => (*site, false),
+            (_, Some((site, _))) => (site, false),
+            // Who greets must run: looked at there. What is for nobody any more comes to nothing.
+            _ => return Some(event),
         };
         if !self.paused[to] {
             return Some(event);

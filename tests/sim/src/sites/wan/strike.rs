@@ -3,7 +3,7 @@
 use super::super::link::Loss;
 use super::super::node::{NODES, RELAYS};
 use super::super::scene::Fault;
-use super::{Event, PATIENCE, World};
+use super::World;
 
 impl World {
     pub(super) fn strike(&mut self, fault: Fault) {
@@ -16,13 +16,8 @@ impl World {
                 if self.truth.cut[from][to] != cut {
                     self.truth.cut[from][to] = cut;
                     self.truth.changed = now;
-                    // What waited in the stream goes on, or will break.
-                    if let Some(stream) = self.streams.get_mut(&(from.min(to), from.max(to))) {
-                        stream.since = now;
-                    }
-                    for (from, to, bytes) in std::mem::take(&mut self.held) {
-                        self.stream(from, to, bytes);
-                    }
+                    // What waited in the streams goes on, or will break.
+                    self.relinked(from, to);
                 }
             }
             Fault::Slower(times) => self.slower = times,
@@ -34,14 +29,8 @@ impl World {
                 self.unheard(site, None);
                 self.truth.alive[site] = false;
                 self.truth.changed = now;
-                let gone: Vec<_> = self.streams.keys().filter(|(a, b)| *a == site || *b == site).copied().collect();
-                for (a, b) in gone {
-                    let Some(stream) = self.streams.remove(&(a, b)) else { continue };
-                    let (other, node) = if a == site { (b, stream.ends[1]) } else { (a, stream.ends[0]) };
-                    // A dead process's kernel says so, where the link lets it.
-                    let wait = if self.truth.cut[site][other] { PATIENCE } else { self.delay[site][other] };
-                    self.put(now + wait, Event::Refused { from: other, node, to: site });
-                }
+                // A dead process's kernel says so, where the link lets it.
+                self.hang_up_all(site);
             }
             Fault::Start(site, wiped) => {
                 if wiped {
@@ -60,10 +49,14 @@ impl World {
             }
             Fault::Relay(site, node, true) => self.rise(site, node),
             Fault::Relay(site, node, false) => self.fall(site, node),
+            Fault::Stop(site, node) => self.stop(site, node),
+            Fault::Freeze(site, node, true) => self.freeze(site, node),
+            Fault::Freeze(site, node, false) => self.thaw(site, node),
             Fault::Ready(site, ready) => {
                 self.truth.ready[site] = ready;
                 self.truth.changed = now;
                 self.said[site] = now;
+                self.news[site].push(if ready { 10 } else { 0 });
                 if let Some(host) = &mut self.hosts[site] {
                     host.ready = if ready { 10 } else { 0 };
                     host.say(now);

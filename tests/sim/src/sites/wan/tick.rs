@@ -1,10 +1,10 @@
-//! The world's own rhythm: streams over cut links break, what the data path sees, leases.
+//! The world's own rhythm: sessions are looked after, what the data path sees, leases.
 
 use super::super::host::SPREAD;
 use super::super::link::{MS, SEC};
 use super::super::mutant::Mutant;
 use super::super::scene::START;
-use super::{CONNECTIONS, LOOK, PATIENCE, World};
+use super::{CONNECTIONS, LOOK, World};
 
 impl World {
     pub(super) fn tick(&mut self, tick: u64) {
@@ -12,16 +12,14 @@ impl World {
         if self.scene.policy_off && now >= START {
             self.hosts.iter_mut().flatten().for_each(|host| host.frozen = true);
         }
-        // Streams over cut links break.
-        let dead: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|((a, b), stream)| {
-                (self.truth.cut[*a][*b] || self.truth.cut[*b][*a]) && now - stream.since >= PATIENCE
-            })
-            .map(|(pair, _)| *pair)
-            .collect();
-        dead.into_iter().for_each(|(a, b)| self.disconnect(a, b));
+        if tick.is_multiple_of(SEC) {
+            for site in self.running() {
+                if let Some(host) = &mut self.hosts[site] {
+                    host.look(now);
+                    host.haunt(now);
+                }
+            }
+        }
         if tick.is_multiple_of(500 * MS) {
             for site in self.running() {
                 if let Some(host) = &mut self.hosts[site] {
