@@ -170,7 +170,7 @@ impl Host {
         }
     }
 
-    /// The daemon of a node goes on after it stood still: what the site's elector said meanwhile waited for it.
+    /// The daemon of a node goes on after it stood still: what the site's elector said meanwhile waited for it, and what its balancer sees.
     pub(super) fn wake(&mut self, node: usize, now: u64) {
         let (at, reachable, holder) = (self.at(now), self.reachable, self.holder);
         self.nodes[node].woke = now;
@@ -179,6 +179,9 @@ impl Host {
             daemon.join.handle_authority(reachable, at);
             if holder.is_some() {
                 daemon.join.handle_lease(SINGLE, holder, at);
+            }
+            if !self.mute {
+                daemon.serve(self.ready, at);
             }
         }
     }
