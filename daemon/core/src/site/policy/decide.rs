@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 
 use super::io::{Action, Mode, Report, Table};
 use super::spill::{FULL, Lender, place};
-use super::{Policy, SLOT, table};
+use super::{LEARN, Policy, SLOT, table};
 use crate::site::SiteId;
 use crate::site::summary::{ServiceId, Summary};
 use crate::site::timeline::{Rule, Timeline, moved};
@@ -56,6 +56,9 @@ impl Policy {
     }
 
     pub(super) fn decide(&mut self, id: ServiceId, now: Instant) {
+        if self.waits_for_own(id, now) {
+            return;
+        }
         let Some(policy) = self.config.services.get(&id) else { return };
         let mut all = self.candidates(id, now);
         let panic = soften(&mut all);
@@ -94,6 +97,15 @@ impl Policy {
             let (why, cause, detected) = noted.unwrap_or((self.config_rule(id), now, now));
             self.publish(id, next, why, cause, detected, first, now);
         }
+    }
+
+    /// Nothing is decided of a service yet, and this site has not said what it serves: what others say may be here first, and all of the service would
+    /// go to them and come back a little in each slot. Rows stay what they were.
+    fn waits_for_own(&mut self, id: ServiceId, now: Instant) -> bool {
+        let Some(service) = self.services.get_mut(&id).filter(|service| service.generation == 0) else { return false };
+        let known = service.members.get(&self.config.here).is_some_and(|own| own.summary.is_some());
+        let since = *service.undecided.get_or_insert(now);
+        !known && now.since(since) < LEARN
     }
 
     /// Why a table changes when nothing else was noted: numbers moved.

@@ -79,6 +79,8 @@ struct Service {
     credits: Credits,
     shares: BTreeMap<SiteId, f64>,
     generation: u64,
+    /// Since when there is something to decide and nothing has been.
+    undecided: Option<Instant>,
     panic: bool,
     announced: bool,
     holder: Option<SiteId>,

@@ -7,6 +7,7 @@ use super::{API, DOWN, HERE, World, status, summary};
 use crate::site::SiteId;
 use crate::site::path::detector::Scale;
 use crate::site::path::io::{Carriage, Status};
+use crate::site::policy::Policy;
 use crate::site::policy::facts::{Observed, Verdict};
 use crate::site::policy::io::{Action, DrainError, Failback, Mode, Report, Takes, Unit};
 use crate::site::policy::standing::State;
@@ -54,6 +55,34 @@ fn a_dead_path_is_acted_on_at_once_and_its_timeline_says_why() {
     assert_eq!((line.cause, line.detected, line.decided, line.applied), (cause, world.now, world.now, Some(applied)));
     assert!((line.moved - 0.25).abs() < 1e-9);
     assert!(world.policy.poll_action().is_none());
+}
+
+#[test]
+fn a_node_that_begins_waits_for_what_its_own_site_serves_before_it_sends_anything_away() {
+    let begin = || {
+        let mut world = World::new(even());
+        // The same node begins anew and is told of others first.
+        world.policy = Policy::new(world.policy.config.clone(), world.now);
+        (world.tables, world.actions) = Default::default();
+        world.said.clear();
+        for site in 2..=4 {
+            world.policy.handle_session(SiteId(site), true);
+            world.path(site, status(Carriage::Up));
+            world.say(site, summary(10, 100, 60));
+        }
+        world
+    };
+    let mut world = begin();
+    world.run(1500);
+    assert!(world.tables.is_empty(), "{:?}", world.tables);
+    world.say(1, summary(10, 100, 60));
+    assert_eq!((world.tables.len(), world.shares()), (1, [0.25; 4]), "and then all of it at once");
+    // Nobody ever says it: who is there serves.
+    let mut world = begin();
+    world.run(9_900);
+    assert!(world.tables.is_empty());
+    world.run(1_000);
+    assert_eq!((world.tables.len(), world.share(1)), (1, 0.0));
 }
 
 #[test]
