@@ -136,7 +136,7 @@ impl State {
                 if urgent {
                     self.flush(site, now);
                 } else {
-                    self.watch(site, now);
+                    self.hurry(site, now);
                 }
             }
         }
@@ -340,6 +340,16 @@ impl State {
             self.send(site, &message);
         }
         self.watch(site, now);
+    }
+
+    /// A key waits that did not: it may be due before all others. What is due already keeps its turn, or writes that follow one another faster than
+    /// turns would put it off for ever.
+    fn hurry(&mut self, site: SiteId, now: Instant) {
+        let next = self.sessions.get(&site).and_then(|s| s.next(now));
+        let set = self.timers.get(Timer::Flush(site));
+        if let Some(at) = next.filter(|at| set.is_none_or(|set| *at < set)) {
+            self.timers.set(Timer::Flush(site), at);
+        }
     }
 
     fn watch(&mut self, site: SiteId, now: Instant) {

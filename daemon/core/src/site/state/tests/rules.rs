@@ -35,6 +35,20 @@ fn a_zero_crossing_goes_at_once_a_step_in_a_quarter_and_a_little_in_half_a_minut
 }
 
 #[test]
+fn what_is_due_goes_in_its_turn_however_often_something_else_is_written() {
+    let mut pair = Pair::ready();
+    pair.write(0, key(1), Some(summary(100, 500)));
+    pair.write(0, key(2), Some(summary(100, 500)));
+    pair.run(1000);
+    pair.write(0, key(1), Some(summary(90, 500)));
+    for turn in 0..60 {
+        pair.write(0, key(2), Some(summary(50 + 10 * (turn % 2), 500)));
+        pair.run(10);
+    }
+    assert_eq!(pair.known[1].get(&key(1)).map(|k| k.0), Some(summary(90, 500)));
+}
+
+#[test]
 fn a_session_that_ends_is_looked_for_again_at_once() {
     let mut pair = Pair::ready();
     pair.up = false;
