@@ -42,6 +42,9 @@ pub(super) struct Seen<'a> {
     pub(super) now: u64,
 }
 
+/// Connections of a pair of sites' relays, and since when they are those.
+type Turned = (Vec<[At; 2]>, u64);
+
 /// The checker of it.
 #[derive(Debug, Default)]
 pub(super) struct Words {
@@ -51,7 +54,7 @@ pub(super) struct Words {
     places: BTreeMap<(At, usize), (u64, usize, u16)>,
     /// Since when one session of two sites always stood; all that stand, and since when it is those.
     covered: BTreeMap<(usize, usize), u64>,
-    turned: BTreeMap<(usize, usize), (Vec<[At; 2]>, u64)>,
+    turned: BTreeMap<(usize, usize), Turned>,
     /// Who leads two sites, and since when, without a cut between them; and when there was one.
     leaders: BTreeMap<(usize, usize), ([At; 2], u64)>,
     cut: BTreeMap<(usize, usize), u64>,
