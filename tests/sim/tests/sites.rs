@@ -128,7 +128,8 @@ fn a_seed_gives_the_same_run_twice() {
 /// In which row a planted bug shows soonest.
 const fn stage(mutant: Mutant) -> Class {
     match mutant {
-        Mutant::DownUnsaid | Mutant::ReturnsAtOnce | Mutant::ReachDenied => Class::F7,
+        Mutant::DownUnsaid | Mutant::ReachDenied => Class::F7,
+        Mutant::ReturnsAtOnce => Class::F18,
         Mutant::WitnessNeeded => Class::F9,
         Mutant::NewerUnsaid | Mutant::OlderUnheard => Class::F32,
         Mutant::SlownessUnsaid => Class::F12,

@@ -204,7 +204,7 @@ dc-b  degraded (out for 26 s)  normal  62     37.5 %  -      90/120  -         -
             assert!(shown(carriage, session, reaches.clone()).contains("\nof dc-b: dc-c reaches it\n"));
         }
         let nobody = shown(down, false, serde_json::json!([]));
-        assert!(!nobody.contains("of dc-b"), "{nobody}");
+        assert!(!nobody.contains("\nof dc-b"), "{nobody}");
     }
 
     #[test]
