@@ -21,6 +21,10 @@ fn file(dir: &Path, n: usize) -> Value {
     file
 }
 
+fn half(page: &Value) -> bool {
+    (share(page, "shop", "dc-a") - 0.5).abs() < 0.01
+}
+
 fn silent(page: &Value) -> &Value {
     &page["sites"][0]["silentGateways"]
 }
@@ -37,15 +41,15 @@ fn a_gateway_that_probes_do_not_reach_is_sent_nothing_until_it_is_heard_again() 
         cluster.start(n, &file(&dir, n))?;
     }
     cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.3"])?;
-    let half = |page: &Value| (share(page, "shop", "dc-a") - 0.5).abs() < 0.01 && *silent(page) == json!([]);
-    let before = wait_page_for(WHOLE, &mut cluster, 3, "both gateways, and half of the share", half)?;
+    let whole = |page: &Value| half(page) && *silent(page) == json!([]);
+    let before = wait_page_for(WHOLE, &mut cluster, 3, "both gateways, and half of the share", whole)?;
     ensure!(answers(&cluster.client, 40)? == [1, 3].into(), "both sites answer");
 
     cluster.daemon(2).process.sigkill()?;
     let off = cluster.hosts[1].port.cut(Direction::Both, Filter::All)?;
     let gone = wait_page(&mut cluster, 3, "a silent gateway", |page| *silent(page) == json!(["n2"]))?;
     ensure!(gone["sites"][0]["path"]["path"]["carriage"] == "up" && gone["sites"][0]["session"] == true, "{gone:#}");
-    ensure!(half_of(&gone) && gone["services"][1]["tables"] == before["services"][1]["tables"], "{before:#} {gone:#}");
+    ensure!(half(&gone) && gone["services"][1]["tables"] == before["services"][1]["tables"], "{before:#} {gone:#}");
     // A quarter of them went by n2 before, and would get no answer there.
     ensure!(answers(&cluster.client, 80)? == [1, 3].into(), "its part goes by the other one");
     cluster.wait_metric(3, "bascule_sites_gateways_silent{site=\"dc-a\"}", |silent| silent == 1.0)?;
@@ -65,8 +69,4 @@ fn a_gateway_that_probes_do_not_reach_is_sent_nothing_until_it_is_heard_again() 
     ensure!(status.success(), "{status}");
     wait_page(&mut cluster, 3, "a gateway that stopped", |page| *silent(page) == json!(["n2"])).context("a stop")?;
     Ok(())
-}
-
-fn half_of(page: &Value) -> bool {
-    (share(page, "shop", "dc-a") - 0.5).abs() < 0.01
 }

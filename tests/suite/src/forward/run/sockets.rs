@@ -1,16 +1,21 @@
 //! Real sockets for the oracle's: connected, waiting and listening ones, in the node's namespace or the one called `a`.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::FlowKey;
+use bascule_lab::wait_for;
 use socket2::{Domain, Socket, Type};
 
 use crate::fence::{Netns, give_address};
 use crate::forward::bytes::address_of;
 use crate::forward::model::Sockets;
+
+/// From fork to exec, on a busy machine.
+const INHERITED: Duration = Duration::from_secs(5);
 
 /// Sockets that live as long as this.
 #[derive(Debug, Default)]
@@ -47,8 +52,27 @@ pub(crate) fn open(wanted: &Sockets, there: &Netns) -> Result<Held> {
     Ok(held)
 }
 
-fn inside<T>(ns: i32, there: &Netns, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    if ns < 0 { body() } else { there.inside(body) }
+/// In that namespace, and again while an address is in use: a program that another test of this process is just starting holds copies of sockets
+/// that the fixture before has closed, until it is that program.
+fn inside<T>(ns: i32, there: &Netns, mut body: impl FnMut() -> Result<T>) -> Result<T> {
+    let in_use = |error: &anyhow::Error| {
+        error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::AddrInUse))
+    };
+    let mut last = None;
+    let opened = wait_for(INHERITED, "an address that nobody uses", || {
+        match if ns < 0 { body() } else { there.inside(&mut body) } {
+            Err(error) if in_use(&error) => {
+                last = Some(error);
+                None
+            }
+            opened => Some(opened),
+        }
+    });
+    match (opened, last) {
+        (Ok(opened), _) => opened,
+        (Err(_), Some(error)) => Err(error),
+        (Err(error), None) => Err(error.into()),
+    }
 }
 
 impl Held {
