@@ -53,9 +53,11 @@ async fn minute(clock: Arc<Fast>, a: &Node, b: &Node) -> f64 {
             let up = u16::try_from(slots.iter().filter(|up| **up).count()).expect("few");
             a.write(id, body(up, endpoints(id))).await;
         }
-        // Both have had their turn: the answer comes after everything that was told before.
-        drop((a.status().await, b.status().await));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        // Both have had their turn, as the answer comes after everything that was told before, and each has read what the other one sent.
+        for (one, (here, other), there) in [(a, (A, b), B), (b, (B, a), A)] {
+            let sent = one.status().await.sites[&there].sent;
+            other.until("what was sent is read", |status| status.sites[&here].received >= sent).await;
+        }
     }
     let bytes = wire() - before;
     // And it was not for nothing: the peer is near the truth.
