@@ -2,7 +2,7 @@
 //! connections one after the other, and what every node counts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -46,9 +46,8 @@ pub fn with_flows(mut file: Value) -> Value {
 struct Newcomers {
     stop: Arc<AtomicBool>,
     opened: Arc<AtomicU64>,
-    /// Those that came to nothing, and how many of them are nobody's fault that is judged.
+    /// Those that came to nothing.
     lost: Arc<Mutex<Vec<String>>>,
-    forgiven: AtomicUsize,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,12 +70,11 @@ impl Newcomers {
                 sleep_until(next);
             }
         });
-        Self { stop, opened, lost, forgiven: AtomicUsize::new(0), thread: Some(thread) }
+        Self { stop, opened, lost, thread: Some(thread) }
     }
 
     fn lost(&self) -> Vec<String> {
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.iter().skip(self.forgiven.load(Ordering::Relaxed)).cloned().collect()
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for some more, and for none that is lost.
@@ -151,16 +149,6 @@ impl Traffic {
             .with_context(|| format!("after {after}: {:?}", self.flows.look()))?;
         ensure!(self.flows.broken() == 0, "after {after}: {}", self.flows.look()?.describe(&[]));
         self.newcomers.more(after)
-    }
-
-    /// New connections that were lost until now are told, and not judged; their number.
-    pub fn forgive(&self, what: &str) -> usize {
-        let lost = self.newcomers.lost();
-        if !lost.is_empty() {
-            println!("lost, and not judged ({what}): {lost:?}");
-        }
-        self.newcomers.forgiven.fetch_add(lost.len(), Ordering::Relaxed);
-        lost.len()
     }
 
     /// What became of all of it.

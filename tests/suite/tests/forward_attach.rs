@@ -15,8 +15,11 @@ use bascule::handle::forward::Hook;
 use bascule_core::balance::Recovered;
 use bascule_core::balance::io::{Action, EndpointEntry, EndpointSlot, NodeEntry, ServiceEntry, ServiceSlot, Table};
 use bascule_core::balance::rows::Row;
+use bascule_core::balance::sites::{SiteEntry, SiteSpec};
 use bascule_core::service::{Affinity, Delivery, NodeSpec, Protocol, Return, ServiceKey};
-use bascule_ebpf_common::forward::{NODE_RESOLVED, Node};
+use bascule_core::site::SiteId;
+use bascule_core::types::Mac;
+use bascule_ebpf_common::forward::{CONFIG_OWN_MACS, CONFIG_SITES, Config, NODE_RESOLVED, Node};
 use bascule_suite::devices::{device_links, flow, flows, foreign_xdp, open, options, put_flow, veth, xdp_of};
 use bascule_suite::fence::Ground;
 
@@ -164,6 +167,48 @@ fn the_ways_of_a_former_run_hold_until_this_one_has_looked() {
         assert!(second.conditions(&[]).is_empty());
         assert!(second.set_path(address, None)?);
         assert_eq!(node(&second)?.flags, 0);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn that_there_are_sites_and_links_is_not_forgotten_while_a_run_takes_over() {
+    Ground::run(|ground| {
+        let config = Config { node: 1, site: 1, ..Config::default() };
+        let both = CONFIG_SITES | CONFIG_OWN_MACS;
+        let flags = |forward: &Forward| -> Result<u16> { Ok(forward.config()?.flags) };
+        let macs = BTreeSet::from([Mac([2, 0, 0, 0, 0, 1])]);
+        let spec = SiteSpec { site: SiteId(2), reachable: true, via_ingress: false, mtu: None };
+        let there = |gateways| Action::PutSite(SiteEntry { gateways, spec });
+        let mut first = open(ground)?;
+        first.set_config(&config)?;
+        assert_eq!(flags(&first)?, 0, "a first run has nothing to go on with");
+        first.set_macs(&macs)?;
+        first.apply(there(vec![7]))?;
+        assert_eq!(flags(&first)?, both);
+        drop(first);
+        // Programs of the first run go by these flags until the second has said all it knows.
+        let mut second = open(ground)?;
+        second.set_config(&config)?;
+        assert_eq!(flags(&second)?, both);
+        second.set_macs(&macs)?;
+        second.apply(there(vec![7]))?;
+        second.apply(Action::Sweep)?;
+        assert_eq!(flags(&second)?, both, "said anew");
+        second.set_macs(&BTreeSet::new())?;
+        second.apply(there(vec![]))?;
+        assert_eq!(flags(&second)?, 0);
+        second.set_macs(&macs)?;
+        second.apply(there(vec![7]))?;
+        drop(second);
+        // What this one does not say is over with the sweep; no MACs at all are said at once.
+        let mut third = open(ground)?;
+        third.set_config(&config)?;
+        third.set_macs(&BTreeSet::new())?;
+        assert_eq!(flags(&third)?, CONFIG_SITES);
+        third.apply(Action::Sweep)?;
+        assert_eq!(flags(&third)?, 0);
         Ok(())
     })
     .unwrap();

@@ -180,6 +180,7 @@ impl Forward {
 
     fn flag_macs(&mut self, on: bool) -> Result<(), ForwardError> {
         self.own_macs = on;
+        self.inherited &= !CONFIG_OWN_MACS;
         self.flag()
     }
 
@@ -190,7 +191,8 @@ impl Forward {
     }
 
     fn flagged(&self, config: Config) -> Config {
-        let mut flags = config.flags & !(CONFIG_OWN_MACS | CONFIG_SITES);
+        const OURS: u16 = CONFIG_OWN_MACS | CONFIG_SITES;
+        let mut flags = config.flags & !OURS | self.inherited & OURS;
         flags |= if self.own_macs { CONFIG_OWN_MACS } else { 0 };
         flags |= if self.known.sites.is_empty() { 0 } else { CONFIG_SITES };
         Config { flags, ..config }
@@ -251,6 +253,8 @@ impl Forward {
     fn sweep(&mut self) -> Result<usize, ForwardError> {
         self.known.forget_unwanted();
         let gone = recover::sweep(&self.known, &mut self.tables, &mut self.peers)?;
+        self.inherited = 0;
+        self.flag()?;
         Ok(gone + carry::rename(&mut self.flows, |key, flow| recover::renamed(&self.known, key, flow))?)
     }
 }

@@ -145,6 +145,8 @@ pub struct Forward {
     known: Known,
     /// [`Self::set_macs`] told some.
     own_macs: bool,
+    /// Flags of [`Config`] that a former run set and this one has not decided yet: its entries and its programs go on until the sweep.
+    inherited: u16,
 }
 
 impl Forward {
@@ -206,8 +208,10 @@ impl Forward {
         let half = tables::descriptor(&take(&mut ebpf, "HALF")?)?;
         let peers = Peers::new(|name| take(&mut ebpf, name))?;
         let mut known = Known::default();
+        let mut inherited = 0;
         if kept {
             recover::seed(&mut known, &peers)?;
+            inherited = peers.config()?.flags;
         }
         tracing::info!(pins = %choice.dir.display(), reused_maps = choice.reused, kept_tables = kept, carried, "forwarding loaded");
         Ok(Self {
@@ -228,6 +232,7 @@ impl Forward {
             half,
             known,
             own_macs: false,
+            inherited,
         })
     }
 
