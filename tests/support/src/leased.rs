@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, Pulse};
 use crate::bascule::{Bascule, binary};
 use crate::etcd::{self, Data, Member};
 use crate::pki::{Authority, Pair};
@@ -29,6 +29,12 @@ pub const VRRP_GROUP: &str = "web";
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Path of the Lease.
 pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/plndr-cp-lock";
+
+/// What the bound of a take-over counts for one request to the API server: a third of what a renew deadline of 2 s has beyond a retry
+/// period of 0.5 s (`bascule_core::election::lease::Timing`).
+const REQUEST: Duration = Duration::from_millis(500);
+/// How long the Lease lasts.
+const DURATION: Duration = Duration::from_secs(3);
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 200);
 const API: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 8, 0, 1));
@@ -100,6 +106,17 @@ pub struct Outcome {
     pub overlap: usize,
     /// Adverts of whichever node for the group.
     pub adverts: usize,
+    /// The longest that the API server let a write of the lab wait, from one lease before the fault until the take-over; zero where the
+    /// lease lies in etcd.
+    pub store: Duration,
+}
+
+impl Outcome {
+    /// The API server took longer for a request than the bound counts: when the former owner's last renewal was written, and so what the
+    /// time of the take-over must be, is not known. Frames of two owners count all the same.
+    pub fn void(&self) -> bool {
+        self.store > REQUEST
+    }
 }
 
 /// One node.
@@ -129,6 +146,7 @@ pub struct Leased {
     token: Option<Stamp>,
     kubeconfigs: Vec<PathBuf>,
     store: Store,
+    pulse: Option<Pulse>,
     etcd: Option<(Member, Authority, Pair)>,
     // Last: everything above lies in it.
     lab: Lab,
@@ -159,6 +177,7 @@ impl Leased {
             "metadata": {"name": "plndr-cp-lock", "namespace": "kube-system"},
             "spec": {"holderIdentity": "", "leaseDurationSeconds": 1}});
         api.must("POST", LEASE.trim_end_matches("/plndr-cp-lock"), Some(&lease))?;
+        let pulse = (store == Store::Kubernetes).then(|| api.pulse()).transpose()?;
         let etcd = match store {
             Store::Kubernetes => None,
             Store::Etcd => {
@@ -182,7 +201,7 @@ impl Leased {
         let options = ProbeOptions { interval: Duration::from_millis(10), ..ProbeOptions::default() };
         let prober = UdpProber::start(&client, VIP, PORT, options)?;
         let (token, kubeconfigs) = (None, Vec::new());
-        let mut all = Self { nodes, api, sniffer, asker, prober, token, kubeconfigs, store, etcd, lab };
+        let mut all = Self { nodes, api, sniffer, asker, prober, token, kubeconfigs, store, pulse, etcd, lab };
         all.refresh_tokens()?;
         Ok(all)
     }
@@ -335,6 +354,7 @@ impl Leased {
             silence: last.last().map_or(Duration::ZERO, |frame| first.at.since(frame.at)),
             overlap: dual.claims.len() + dual.served.len(),
             adverts,
+            store: self.pulse.as_ref().map(|pulse| pulse.slowest(struck - DURATION, first.at)).unwrap_or_default(),
         })
     }
 

@@ -59,7 +59,7 @@ impl Kept {
     }
 
     /// One request and its answer.
-    fn request(&mut self, call: &Call) -> io::Result<(u16, Vec<u8>)> {
+    pub(super) fn request(&mut self, call: &Call) -> io::Result<(u16, Vec<u8>)> {
         self.ask(call.method, &call.path, &call.body)?;
         loop {
             if let Some((status, body, used)) = http::first(&self.rest) {

@@ -9,6 +9,7 @@ mod kept;
 mod pki;
 #[path = "../../../../xtask/src/apiserver_place.rs"]
 mod place;
+mod pulse;
 mod shared;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use client::Client;
 pub use front::{Front, Mood};
 pub use kept::{Call, Watch};
 use pki::{ADMIN_TOKEN, Pki};
+pub use pulse::Pulse;
 pub use shared::{Answer, Session, SharedStore, TlsClient};
 
 use crate::pki::Pair;
