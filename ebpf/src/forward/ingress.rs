@@ -130,6 +130,9 @@ pub(crate) fn balance<P: Packet, const WATCHES: bool>(packet: &P, request: &mut 
     }
     // What it asks for is of interest only where another site could take it.
     found.count(request.work.ip.length, config.flags & CONFIG_SITES != 0 && request.work.kind.asks());
+    if WATCHES {
+        watch::goes_on(request);
+    }
     let place = Place::new(&raw const found.service.nodes, (request.work.hash >> 32) as u32);
     let nodes = match pinned(request) {
         Pin::None => candidates::<WATCHES>(request, &place).ok_or_else(|| nobody(config))?,

@@ -9,27 +9,44 @@ use crate::maps;
 use crate::request::Request;
 use crate::service::Kind;
 
-/// Notes a packet of a client that goes to `site`, of a service that several sites have.
+/// The place and the tag of the handshake that a packet belongs to, of a TCP service that several sites have.
 #[inline(always)]
-pub(crate) fn note(request: &Request, site: u8) {
+fn place(request: &Request) -> Option<(*mut u64, u32)> {
     if request.found.service.flags & SERVICE_EXCEPTIONS == 0 || !matches!(request.work.kind, Kind::Tcp(_)) {
-        return;
+        return None;
     }
     let (place, tag) = Watched::place(request.work.hash, request.work.client_port);
-    let Some(word) = maps::WATCHED.get_ptr_mut(place) else { return };
-    // SAFETY: a valid map value, read at once. Of two that write it at a time one counts; what it says belongs together.
-    let known = unsafe { word.read_volatile() };
-    let next = if request.work.kind.opens() {
-        if known != 0 {
-            return;
+    Some((maps::WATCHED.get_ptr_mut(place)?, tag))
+}
+
+/// Notes a SYN of a client that goes to `site`; nothing of other packets.
+#[inline(always)]
+pub(crate) fn note(request: &Request, site: u8) {
+    if !request.work.kind.opens() {
+        return;
+    }
+    let Some((word, tag)) = place(request) else { return };
+    // SAFETY: a valid map value, read at once and written at once. Of two that write it at a time one counts; what it says belongs together.
+    unsafe {
+        if word.read_volatile() == 0 {
+            let service = request.found.slot as u16;
+            word.write_volatile(Watched { service, site, answered: false, tag }.to_word());
         }
-        Watched { service: request.found.slot as u16, site, answered: false, tag }.to_word()
-    } else {
-        if known & WATCHED_ANSWERED != 0 || Watched::tag(known) != tag {
-            return;
+    }
+}
+
+/// Notes that the client of a handshake has gone on, whichever way its packet takes: that it is pinned may be what the answer taught.
+#[inline(always)]
+pub(crate) fn goes_on(request: &Request) {
+    if request.work.kind.opens() {
+        return;
+    }
+    let Some((word, tag)) = place(request) else { return };
+    // SAFETY: as above.
+    unsafe {
+        let known = word.read_volatile();
+        if known & WATCHED_ANSWERED == 0 && Watched::tag(known) == tag {
+            word.write_volatile(known | WATCHED_ANSWERED);
         }
-        known | WATCHED_ANSWERED
-    };
-    // SAFETY: as above, written at once.
-    unsafe { word.write_volatile(next) };
+    }
 }

@@ -21,7 +21,7 @@ use bascule_lab::forward::BUDGETS;
 use bascule_suite::fence::{Ground, boot_ns};
 
 use frames::{sum, tcp, tcp_from, udp};
-use stage::{ACK, DROP, Family, PASS, PORT, SEND, SYN, Stage, V4, V6, node_address};
+use stage::{ACK, DROP, Family, PASS, PORT, SEND, SYN, Stage, V4, V6, key, node_address};
 
 fn on_ground(body: impl Fn(&Path) -> Result<()> + Send + 'static) {
     Ground::run(move |ground| body(ground.root())).unwrap();
@@ -122,6 +122,18 @@ fn forget_watched(stage: &mut Stage) -> Result<()> {
     (0..MAX_WATCHED).try_for_each(|place| Ok(words.set(place, 0, 0)?))
 }
 
+/// The pin of what [`tcp`] sends.
+fn pin(family: Family) -> FlowKey {
+    FlowKey {
+        client: key(family.client),
+        endpoint: key(family.vip),
+        client_port: 40_000u16.to_be(),
+        endpoint_port: PORT.to_be(),
+        protocol: 6,
+        pad: [0; 3],
+    }
+}
+
 /// ADR 0037. The row leads to another site or to a node of this one; what the client sends next is an answer, whichever way that came.
 #[test]
 fn a_syn_is_noted_with_its_site_until_its_client_goes_on() {
@@ -131,6 +143,8 @@ fn a_syn_is_noted_with_its_site_until_its_client_goes_on() {
         stage.config(&Config { site: 1, flags: CONFIG_SITES, ..config })?;
         let there = Site { count: 1, flags: SITE_REACHABLE, ..Site::default() };
         stage.array::<Site>("SITES")?.set(3, there, 0)?;
+        let gateway = stage.array::<Node>("NODES")?.get(&3, 0)?;
+        stage.array::<Node>("NODES")?.set(3, Node { site: 3, ..gateway }, 0)?;
         for (home, site) in [(SITE_BASE | 3, 3), (2, 1)] {
             stage.array::<u64>("ROWS")?.set(0, Row { home, ..Row::default() }.word(), 0)?;
             for f in [V4, V6] {
@@ -161,6 +175,14 @@ fn a_syn_is_noted_with_its_site_until_its_client_goes_on() {
                     // Until somebody has read it.
                     stage.run(hook, &syn)?;
                     assert_eq!(watched(&mut stage)?, [Watched { answered: true, ..one }]);
+                    // Where the answer came back through this node it has pinned the flow before its client goes on.
+                    forget_watched(&mut stage)?;
+                    stage.run(hook, &syn)?;
+                    assert_eq!(watched(&mut stage)?, [one]);
+                    stage.hash::<FlowKey, u32>("EXCEPTIONS")?.insert(pin(f), 3, 0)?;
+                    stage.run(hook, &tcp(f.client, f.vip, PORT, ACK, 64, 0))?;
+                    assert_eq!(watched(&mut stage)?, [Watched { answered: true, ..one }]);
+                    stage.hash::<FlowKey, u32>("EXCEPTIONS")?.remove(&pin(f))?;
                     stage.array::<Service>("SERVICES")?.set(f.slot, service, 0)?;
                 }
             }
