@@ -412,6 +412,10 @@ families! {
         "Gateways of the site that probes of this node do not reach, or have reached again for less than 10 s: nothing is sent to them. 0 while \
          the whole path is down, and where this node is no gateway and does not probe.",
         "a node of the other site that died, a daemon that is being replaced";
+    SITES_PATH_QUIET = Gauge "sites_path_quiet" ["site"],
+        "1 while handshakes of this node's clients speak for the path and one probe a second is sent (`site.quietProbes`): at both ends 200 a second and more for 2 s, of services with \
+         `return: viaIngress`, hardly one of which fails. Loss and round trip are those of few probes then.",
+        "traffic that comes and goes, clients that do not go on, a probe that is lost";
     SITES_PATH_PACKETS = Counter "sites_path_packets_total" ["site", "direction"],
         "Probes that were given to the kernel, and datagrams that came from the nodes of the site, whatever became of them.",
         "time: ten a second and flow";

@@ -37,6 +37,7 @@ impl Metrics {
             &f.sites_path_rtt,
             &f.sites_path_mtu,
             &f.sites_gateways_silent,
+            &f.sites_path_quiet,
             &f.sites_score,
             &f.sites_share,
             &f.sites_demand,
@@ -87,6 +88,7 @@ fn site(f: &Families, site: &SiteView) {
     f.sites_path_mtu.with_label_values(&[name]).set(f64::from(path.path.mtu));
     let silent = u32::try_from(site.silent_gateways.len()).unwrap_or(u32::MAX);
     f.sites_gateways_silent.with_label_values(&[name]).set(f64::from(silent));
+    f.sites_path_quiet.with_label_values(&[name]).set(f64::from(u8::from(path.path.suppressed)));
     for (direction, total) in DIRECTIONS.iter().zip([path.counters.sent, path.counters.received]) {
         advance(&f.sites_path_packets.with_label_values(&[name, direction]), total);
     }

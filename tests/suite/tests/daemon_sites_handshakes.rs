@@ -1,5 +1,6 @@
 //! What the data path saw (F15) with real daemons: n1 is a site, n2 another one, and half of each service belongs to each. Clients come in at n1.
-//! The endpoint of the other site drops or resets SYNs from outside, while its checks, which come from inside, say that it is ready.
+//! The endpoint of the other site drops or resets SYNs from outside, while its checks, which come from inside, say that it is ready. And what the
+//! handshakes that succeed say of the path.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,6 +22,14 @@ use serde_json::{Value, json};
 const SHOP: u16 = 7001;
 const TILL: u16 = 7002;
 const CALM: u16 = 7003;
+/// Services whose replies come back through the node of the request: nearly all of the one that comes in at n1 belongs to the other site, and of the
+/// one that comes in at n2 to this one.
+const EAST: u16 = 7004;
+const WEST: u16 = 7005;
+/// Their address at n2.
+const VIP2: &str = "10.9.7.101";
+/// Connections a second with each of the two, in which traffic speaks for the path: twice what is needed.
+const MANY: u64 = 400;
 /// Connections a second, of which the other site gets a half: 50.
 const BROUGHT: u64 = 100;
 /// From the first lost SYN to a table without the site (sites.md, F15): a SYN has failed after 1 s and is judged two looks of 0.25 s later at the most,
@@ -45,6 +54,28 @@ fn serve(netns: &Netns, port: u16, number: u8) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// Connections one after the other that end with their answer, until it is stopped, so many a second.
+fn short(client: &Netns, to: &'static str, port: u16, rate: u64) -> Load {
+    const THREADS: u64 = 4;
+    let mut new = Load { stop: Arc::default(), answers: Arc::default(), threads: Vec::new() };
+    for n in 0..THREADS {
+        let stop = Arc::clone(&new.stop);
+        new.threads.push(client.spawn("clients", move || {
+            let to: SocketAddr = format!("{to}:{port}").parse().expect("an address");
+            let mut due = Instant::now() + Duration::from_micros(1_000_000 * n / rate);
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                // What a busy machine was late for is not caught up with.
+                due = Instant::now().max(due + Duration::from_micros(1_000_000 * THREADS / rate));
+                if let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+                    let _answered = stream.read(&mut [0]);
+                }
+            }
+        }));
+    }
+    new
 }
 
 /// A new connection and whose it is. Who gets no answer within half a second leaves, after one SYN.
@@ -119,14 +150,18 @@ fn config(dir: &Path, n: usize) -> Value {
     };
     let mut sites = json!({ "dc-a": site(1), "dc-b": site(2) });
     sites[other]["secretFile"] = json!(dir.join("pair.key"));
-    let service = |name: &str, number: u32, port: u16| {
+    let weighted = |name: &str, number: u32, vip: &str, port: u16, [a, b]: [u32; 2]| {
         json!({
-            "name": name, "number": number, "vip": VIP, "port": port, "protocol": "tcp",
+            "name": name, "number": number, "vip": vip, "port": port, "protocol": "tcp",
             "check": { "tcp": {} },
             "endpoints": [{ "name": format!("e{n}"), "address": format!("10.9.0.{n}"), "port": port + 100, "node": format!("n{n}") }],
-            "sites": { "mode": "weighted", "each": { "dc-a": { "weight": 50 }, "dc-b": { "weight": 50 } } },
+            "sites": { "mode": "weighted", "each": { "dc-a": { "weight": a }, "dc-b": { "weight": b } } },
         })
     };
+    let service = |name: &str, number: u32, port: u16| weighted(name, number, VIP, port, [50, 50]);
+    let mut through = [weighted("east", 4, VIP, EAST, [5, 95]), weighted("west", 5, VIP2, WEST, [95, 5])];
+    through.iter_mut().for_each(|service| service["return"] = json!("viaIngress"));
+    let [east, west] = through;
     json!({
         "node": format!("n{n}"),
         // XDP on veth wants checksums that the lab's clients leave to their cards.
@@ -137,9 +172,10 @@ fn config(dir: &Path, n: usize) -> Value {
         "site": {
             "name": here, "domain": "sites.test", "certificates": dir.join(format!("pki-n{n}")),
             "relay": format!("n{n}"), "incarnation": dir.join(format!("incarnation-n{n}")),
+            "quietProbes": true,
         },
         "sites": sites,
-        "services": [service("shop", 1, SHOP), service("till", 2, TILL), service("calm", 3, CALM)],
+        "services": [service("shop", 1, SHOP), service("till", 2, TILL), service("calm", 3, CALM), east, west],
     })
 }
 
@@ -176,21 +212,31 @@ fn fault(netns: &Netns, port: u16, verdict: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_site_that_is_ready_and_serves_nobody_loses_new_connections_within_the_bound_and_is_tried_again() -> Result<()> {
-    let mut cluster = Cluster::new("shakes", 2)?;
+/// Two sites of one node each, whose services serve. Clients of the one address come in at n1, of the other one at n2.
+fn two_sites(name: &str) -> Result<Cluster> {
+    let mut cluster = Cluster::new(name, 2)?;
     let dir = cluster.lab.directory().to_owned();
     secrets(&dir)?;
     let authority = init(&dir.join("authority"))?;
     for n in [2, 1] {
-        for port in [SHOP, TILL, CALM] {
+        for port in [SHOP, TILL, CALM, EAST, WEST] {
             serve(&cluster.hosts[n - 1].netns, port + 100, u8::try_from(n)?)?;
         }
+        // A node sends on what comes back through it for others.
+        cluster.hosts[n - 1].netns.sysctl("net/ipv4/ip_forward", "1")?;
         issue(&authority, &n.to_string(), &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
         let config = config(&dir, n);
         cluster.start(n, &config)?;
     }
-    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.1"])?;
+    for (vip, node) in [(VIP, "10.9.0.1"), (VIP2, "10.9.0.2")] {
+        cluster.client.tool("ip", &["route", "add", vip, "via", node])?;
+    }
+    Ok(cluster)
+}
+
+#[test]
+fn a_site_that_is_ready_and_serves_nobody_loses_new_connections_within_the_bound_and_is_tried_again() -> Result<()> {
+    let mut cluster = two_sites("shakes")?;
     let names = ["shop", "till", "calm"];
     wait_page(WHOLE, &mut cluster, 1, "half of everything in the other site", |page| {
         names.iter().all(|name| (share(page, name, "dc-b") - 0.5).abs() < 0.01)
@@ -265,6 +311,58 @@ fn a_site_that_is_ready_and_serves_nobody_loses_new_connections_within_the_bound
         let now = page(cluster.daemon(1)).context("a page")?;
         ensure!(standing(&now, name)["ejections"] == 1, "{now:#}");
         println!("tried again {:.1} s after it was left out", out.as_secs_f64());
+    }
+    Ok(())
+}
+
+#[test]
+fn probes_are_few_while_handshakes_speak_for_the_path_and_many_again_without_them() -> Result<()> {
+    let mut cluster = two_sites("quiet")?;
+    let ends = [(1, "east", "dc-b"), (2, "west", "dc-a")];
+    for (n, name, other) in ends {
+        let what = format!("nearly all of {name} in {other}");
+        wait_page(WHOLE, &mut cluster, n, &what, |page| share(page, name, other) > 0.9)?;
+    }
+    let suppressed = |page: &Value| page["sites"][0]["path"]["path"]["suppressed"].as_bool();
+    let client = cluster.client.clone();
+    let one = short(&client, VIP, EAST, MANY);
+    // Traffic of one end alone speaks for nobody: the other one goes on asking for probes.
+    let answered = |page: &Value| standing(page, "east")["handshakes"]["prompt"].as_u64();
+    let from = page(cluster.daemon(1)).as_ref().and_then(answered).unwrap_or_default();
+    wait_page(PATIENCE, &mut cluster, 1, "2000 prompt handshakes", |page| {
+        assert_eq!(suppressed(page), Some(false), "n2 has seen nothing");
+        answered(page) >= Some(from + 2000)
+    })?;
+    let two = short(&client, VIP2, WEST, MANY);
+    let begun = Instant::now();
+    // Both ends, over a time in which at full rate each of two flows had sent ten times more.
+    let mut last: Option<(Instant, u64)> = None;
+    let daemon = cluster.daemon(1);
+    let rate = wait_for(PATIENCE, "a second in which probes are few", || {
+        let page = page(daemon)?;
+        let sent = page["sites"][0]["path"]["counters"]["sent"].as_u64()?;
+        let (at, before) = *last.get_or_insert((Instant::now(), sent));
+        let (span, quiet) = (at.elapsed().as_secs_f64(), suppressed(&page) == Some(true));
+        if span < 1.5 {
+            return None;
+        }
+        last = Some((Instant::now(), sent));
+        let rate = (sent - before) as f64 / span;
+        (quiet && rate < 8.0).then_some(rate)
+    })?;
+    println!("{rate:.1} probes a second after {:.1} s of traffic at both ends", begun.elapsed().as_secs_f64());
+    for (n, _, other) in ends {
+        let daemon = cluster.daemon(n);
+        let gauge = format!("bascule_sites_path_quiet{{site=\"{other}\"}}");
+        wait_for(PATIENCE, "the gauge", || (daemon.metric(&gauge) == Some(1.0)).then_some(()))?;
+        wait_for(PATIENCE, "the word for it", || daemon.ctl(&["sites"]).ok().filter(|text| text.contains("(quiet)")))?;
+    }
+    drop((one, two));
+    for (n, ..) in ends {
+        let shown =
+            wait_page(PATIENCE, &mut cluster, n, "probes at full rate", |page| suppressed(page) == Some(false))?;
+        let path = &shown["sites"][0]["path"]["path"];
+        ensure!(path["carriage"] == "up" && path["brownoutIn"].is_null() && path["brownoutOut"].is_null(), "{path:#}");
     }
     Ok(())
 }

@@ -18,6 +18,12 @@ pub const LOOK: Duration = Duration::from_millis(250);
 /// A SYN that was not answered for so long has failed: its client sends it again now (RFC 6298 section 2.1). One that is answered to the second SYN
 /// has failed as well: somebody waited a second for it.
 pub const ANSWER: Duration = Duration::from_secs(1);
+/// A client that goes on before a SYN has been seen for so long says that its way was well a moment ago. One that takes longer says nothing of now:
+/// who may wait could speak for a path that is cut. One look of [`super::evidence::LOOK`] and what makes it late.
+pub const PROMPT: Duration = Duration::from_millis(150);
+/// A SYN that was not answered for so long is taken for lost where that is asked for at once: most clients' round trips are shorter, and longer ones
+/// mean that probes measure.
+pub const LATE: Duration = Duration::from_millis(300);
 /// Handshakes count for so long (sites.md 4.5).
 const WINDOW: Duration = Duration::from_secs(10);
 /// A site is held against another one of which so many are known over the same time. Fewer say nothing: one failure would be 6 % and more.
@@ -32,22 +38,64 @@ pub struct Totals {
     pub answered: u64,
     /// It did not, for [`ANSWER`].
     pub failed: u64,
+    /// Of those answered: within [`PROMPT`].
+    pub prompt: u64,
+    /// It did not for [`LATE`], whatever it did then.
+    pub late: u64,
 }
 
 impl Totals {
     /// One more.
-    pub const fn count(&mut self, answered: bool) {
-        if answered {
-            self.answered += 1;
-        } else {
-            self.failed += 1;
+    pub const fn count(&mut self, seen: Seen) {
+        match seen {
+            Seen::Prompt => {
+                self.answered += 1;
+                self.prompt += 1;
+            }
+            Seen::Answered => self.answered += 1,
+            Seen::Late => self.late += 1,
+            Seen::Failed { late } => {
+                self.failed += 1;
+                self.late += late as u64;
+            }
         }
     }
 }
 
+/// What a look at a place has shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// The client went on, within [`PROMPT`] of the look that first saw its SYN.
+    Prompt,
+    /// It went on.
+    Answered,
+    /// It has not for [`LATE`], and may yet.
+    Late,
+    /// It did not for [`ANSWER`].
+    Failed {
+        /// Nobody looked in time to say that it was late.
+        late: bool,
+    },
+}
+
+impl Seen {
+    /// Nothing more will come of it: the place is to be emptied.
+    pub const fn ends(self) -> bool {
+        !matches!(self, Self::Late)
+    }
+}
+
+/// A SYN that stands at a place.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    which: u64,
+    since: Instant,
+    late: bool,
+}
+
 /// The places in which SYNs are noted, and since when the one that stands there does.
 #[derive(Clone, Debug)]
-pub struct Places(Vec<Option<(u64, Instant)>>);
+pub struct Places(Vec<Option<Standing>>);
 
 impl Places {
     /// So many, in which nothing has been seen.
@@ -55,21 +103,26 @@ impl Places {
         Self(vec![None; count])
     }
 
-    /// What stands at a place is `noted` (`None`: nothing), and was answered or not: is that its end, and a good one? The place is to be emptied
-    /// then. `noted` tells one SYN from the next.
-    pub fn look(&mut self, place: usize, noted: Option<(u64, bool)>, now: Instant) -> Option<bool> {
-        let since = self.0.get_mut(place)?;
+    /// What stands at a place is `noted` (`None`: nothing), and was answered or not: what does that say? `noted` tells one SYN from the next.
+    pub fn look(&mut self, place: usize, noted: Option<(u64, bool)>, now: Instant) -> Option<Seen> {
+        let standing = self.0.get_mut(place)?;
         let Some((which, answered)) = noted else {
-            *since = None;
+            *standing = None;
             return None;
         };
-        let begun = since.filter(|(known, _)| *known == which).map_or(now, |(_, begun)| begun);
-        *since = Some((which, begun));
-        let end = if answered { Some(true) } else { (now.since(begun) >= ANSWER).then_some(false) };
-        if end.is_some() {
-            *since = None;
-        }
-        end
+        let known = standing.filter(|known| known.which == which);
+        let mut one = known.unwrap_or(Standing { which, since: now, late: false });
+        let age = now.since(one.since);
+        let seen = match answered {
+            true if age <= PROMPT => Some(Seen::Prompt),
+            true => Some(Seen::Answered),
+            false if age >= ANSWER => Some(Seen::Failed { late: !one.late }),
+            false if age >= LATE && !one.late => Some(Seen::Late),
+            false => None,
+        };
+        one.late |= seen == Some(Seen::Late);
+        *standing = (!seen.is_some_and(Seen::ends)).then_some(one);
+        seen
     }
 }
 

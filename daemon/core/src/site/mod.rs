@@ -3,9 +3,11 @@
 //! Three planes that never share fate: [`path`] (probes, node to node), [`state`] (records between relays; [`partner`]: between which) and, outside this crate,
 //! authority. [`policy`] joins their facts into the site table of each service; [`join`] is what one node makes of all of it, with [`lead`] for who
 //! of a site's relays leads, [`near`] for what packets
-//! must know of other sites, [`gateways`] for which of their nodes take them, [`orders`] for what operators take out of use, [`demand`] for what clients bring, and [`handshakes`] for what becomes of it. Drivers for paths and state are in `daemon/mesh`.
+//! must know of other sites, [`gateways`] for which of their nodes take them, [`orders`] for what operators take out of use, [`demand`] for what clients bring, [`handshakes`] for what
+//! becomes of it, and [`evidence`] for what that says of paths. Drivers for paths and state are in `daemon/mesh`.
 
 pub mod demand;
+pub mod evidence;
 pub mod gateways;
 pub mod handshakes;
 pub mod join;

@@ -27,7 +27,7 @@ pub const LEN: usize = HEADER + TAG;
 /// Largest datagram accepted: a jumbo frame.
 pub const MAX: usize = 9000;
 const VERSION: u8 = 1;
-/// Unit of the interval field; eight bits reach 12.75 s, beyond the slowest rate (6 s a flow).
+/// Unit of the interval field; eight bits reach 12.75 s, beyond the slowest rate of twelve flows (a second each, in turn); of more it is less than the truth.
 const UNIT: Duration = Duration::from_millis(50);
 /// The sender wants to hear its peer at full rate.
 const WANTS_FULL: u8 = 1;

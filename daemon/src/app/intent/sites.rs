@@ -95,7 +95,8 @@ impl Known {
         let mut sites = self.sites.clone()?;
         for (id, spread) in &plan.spreads {
             let (name, policy) = (spread.name.clone(), spread.policy.clone());
-            let spread = Spread { name, key: spread.key, policy, capacity: spread.capacity };
+            let (capacity, returns) = (spread.capacity, spread.returns);
+            let spread = Spread { name, key: spread.key, policy, capacity, returns };
             let _none = sites.services.insert(*id, spread);
         }
         Some(sites)

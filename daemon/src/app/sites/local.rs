@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::balance::SiteSpec;
-use bascule_core::service::ServiceKey;
+use bascule_core::service::{Return, ServiceKey};
 use bascule_core::site::SiteId;
 use bascule_core::site::demand::READ;
-use bascule_core::site::handshakes::{LOOK, Totals};
+use bascule_core::site::evidence::Speaker;
+use bascule_core::site::handshakes::Totals;
 use bascule_core::site::summary::ServiceId;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant as Time, MissedTickBehavior, interval, sleep_until};
 
 use super::super::forward::{Endpoints, ForwardSender, Order};
-use super::News;
+use super::{News, now};
 use crate::config::Sites;
 use crate::handle::forward::ForwardHandle;
 
@@ -29,6 +30,12 @@ pub(super) type Keys = Arc<BTreeMap<ServiceId, ServiceKey>>;
 /// The services of a file.
 pub(super) fn keys(sites: &Sites) -> Keys {
     Arc::new(sites.services.iter().map(|(id, spread)| (*id, spread.key)).collect())
+}
+
+/// Those of which a handshake speaks for a path, both ways: replies come back through the node of the request. None unless that is wanted.
+pub(super) fn speakers(sites: &Sites) -> BTreeSet<ServiceId> {
+    let both = sites.services.iter().filter(|(_, spread)| sites.quiet_probes && spread.returns == Return::ViaIngress);
+    both.map(|(id, _)| *id).collect()
 }
 
 /// Tells what changes until nobody listens.
@@ -81,29 +88,58 @@ pub(super) async fn count(keys: watch::Receiver<Keys>, asked: ForwardHandle, new
     }
 }
 
-/// Tells what became of handshakes, every [`LOOK`], until nobody listens: of services of which something is news.
-pub(super) async fn handshakes(keys: watch::Receiver<Keys>, asked: ForwardHandle, news: mpsc::Sender<News>) {
-    let mut tick = interval(LOOK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// What is asked for, of which services.
+pub(super) struct Watched {
+    pub(super) keys: watch::Receiver<Keys>,
+    /// Those that speak for paths.
+    pub(super) speakers: watch::Receiver<BTreeSet<ServiceId>>,
+}
+
+/// Tells what became of handshakes, of services of which that is news: every `handshakes::LOOK`, and more often while they speak for paths. Until
+/// nobody listens.
+pub(super) async fn handshakes(here: SiteId, watched: Watched, asked: ForwardHandle, news: mpsc::Sender<News>) {
+    let Watched { keys, mut speakers } = watched;
+    let mut speaker = Speaker::new(here);
+    speaker.handle_services(&speakers.borrow_and_update());
     let mut before: BTreeMap<ServiceId, Vec<(SiteId, Totals)>> = BTreeMap::new();
+    let (mut looked, mut whole) = (Time::now(), true);
     while !news.is_closed() {
-        tick.tick().await;
-        let wanted = Arc::clone(&keys.borrow());
+        sleep_until(looked + speaker.pace()).await;
+        looked = Time::now();
+        if speakers.has_changed().unwrap_or(false) {
+            speaker.handle_services(&speakers.borrow_and_update());
+        }
+        let mut wanted = Arc::clone(&keys.borrow());
         before.retain(|id, _| wanted.contains_key(id));
+        // Two of the frequent looks are shorter than a seldom one: each other one is at everything.
+        whole = !(whole && speaker.is_speaking());
+        if !whole {
+            wanted = Arc::new(speaker.services().filter_map(|id| Some((id, *wanted.get(&id)?))).collect());
+        }
         if wanted.is_empty() {
             continue;
         }
         let services: Arc<[ServiceKey]> = wanted.values().copied().collect();
+        let begun = now();
         // A room that loads programs does not answer for a while: what waits in the places is looked at with the next answer.
         let Ok(totals) = asked.handshakes(services).await else { continue };
-        let mut read = Vec::new();
-        for (id, totals) in wanted.keys().zip(totals) {
-            if before.get(id).map_or(!totals.is_empty(), |known| *known != totals) {
-                before.insert(*id, totals.clone());
-                read.push((*id, totals));
+        let known = now();
+        let read: Vec<_> = wanted.keys().copied().zip(totals).collect();
+        for (site, evidence) in speaker.handle_totals(&read, begun, known) {
+            // A full inbox loses it: probes measure then.
+            let _lost = news.try_send(News::Evidence { site, evidence, at: known });
+        }
+        if !whole {
+            continue;
+        }
+        let mut fresh = Vec::new();
+        for (id, totals) in read {
+            if before.get(&id).map_or(!totals.is_empty(), |known| *known != totals) {
+                before.insert(id, totals.clone());
+                fresh.push((id, totals));
             }
         }
-        if news.send(News::Handshakes(read)).await.is_err() {
+        if news.send(News::Handshakes(fresh)).await.is_err() {
             return;
         }
     }

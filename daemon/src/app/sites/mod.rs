@@ -14,7 +14,7 @@ mod tell;
 mod terms;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use bascule_core::site::gateways::Gateways;
 use bascule_core::site::handshakes::Totals;
 use bascule_core::site::join::Join;
 use bascule_core::site::join::io::{Action, Config, Fact, Local, Source};
-use bascule_core::site::path::io::Event as PathEvent;
+use bascule_core::site::path::io::{Event as PathEvent, Evidence};
 use bascule_core::site::policy::SLOT;
 use bascule_core::site::policy::io::Config as PolicyConfig;
 use bascule_core::site::state::record::{Body, Key};
@@ -58,6 +58,8 @@ const INBOX: usize = 4096;
 const RETRY: Duration = Duration::from_secs(5);
 /// From one word of a relay on how old everything is to the next: as often as sites say so (`state::BEAT`).
 const CONFIRM: Duration = bascule_core::site::state::BEAT;
+/// Evidence of a path that waited for longer is of another moment: it would hold a path up that is cut by now.
+const STALE: Duration = Duration::from_millis(50);
 /// What an operator ordered, and who has a service, is shown so soon: an order is followed by a question.
 const SHOWN: Duration = Duration::from_millis(50);
 
@@ -91,6 +93,8 @@ enum News {
     Counts(Vec<(ServiceId, u64)>),
     /// What became of handshakes of clients at this node, by site, of services of which that is news.
     Handshakes(Vec<(ServiceId, Vec<(SiteId, Totals)>)>),
+    /// What handshakes said of the path to a site at a time, which is of no use later.
+    Evidence { site: SiteId, evidence: Evidence, at: Instant },
     /// What another node of this site counts, by the name in its certificate.
     Said(String, Vec<Count>),
     /// Of the lease of a service that one site at a time has.
@@ -184,7 +188,9 @@ impl Seat {
         let (keys, watched) = watch::channel(local::keys(&sites));
         tokio::spawn(local::watch(watched.clone(), asked.clone(), news.clone()));
         tokio::spawn(local::count(watched.clone(), asked.clone(), news.clone()));
-        tokio::spawn(local::handshakes(watched, asked, news.clone()));
+        let (speakers, speaking) = watch::channel(local::speakers(&sites));
+        let watched = local::Watched { keys: watched, speakers: speaking };
+        tokio::spawn(local::handshakes(sites.here, watched, asked, news.clone()));
         let (tables, applied) = local::apply(forward.clone());
         let orders = handle.open_orders();
         let room = Room {
@@ -196,6 +202,7 @@ impl Seat {
             join: Join::new(join_config(&sites), now()),
             records: BTreeMap::new(),
             keys,
+            speakers,
             tables,
             handle,
             teller: Teller::default(),
@@ -238,6 +245,7 @@ struct Room {
     /// What this site writes, for a relay that begins anew.
     records: BTreeMap<Key, Body>,
     keys: watch::Sender<local::Keys>,
+    speakers: watch::Sender<BTreeSet<ServiceId>>,
     tables: mpsc::Sender<local::Told>,
     handle: SitesHandle,
     teller: Teller,
@@ -298,6 +306,7 @@ impl Room {
     async fn configure(&mut self, next: Sites) {
         self.sites = next;
         self.keys.send_replace(local::keys(&self.sites));
+        self.speakers.send_replace(local::speakers(&self.sites));
         self.join.handle_config(join_config(&self.sites), now());
         self.gateways.handle_config(&paths::gateways(&self.sites));
         self.authority.fit(&self.sites);
@@ -311,6 +320,11 @@ impl Room {
             News::Serving(service, serving) => self.join.handle_serving(service, serving, now),
             News::Counts(totals) => self.join.handle_counts(&totals, now),
             News::Handshakes(read) => self.join.handle_handshakes(&read, now),
+            News::Evidence { site, evidence, at } => {
+                if now.since(at) <= STALE {
+                    self.paths.tell(site, evidence);
+                }
+            }
             News::Said(node, counts) => self.unwanted += self.join.handle_said(&node, &counts, now) as u64,
             News::Path(site, event) => {
                 self.teller.path(&self.sites, site, &event);

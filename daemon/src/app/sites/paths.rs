@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bascule_core::site::SiteId;
-use bascule_core::site::path::io::Config;
+use bascule_core::site::path::io::{Config, Evidence};
 use bascule_core::wire::site::PairKeys;
 use bascule_mesh::clock::Clock;
 use bascule_mesh::path::{Command, PathConfig, PathStatus, Prober, flow_number, open};
@@ -130,6 +130,13 @@ impl Paths {
         // A full inbox loses the news, and the next look at the state finds what it was about.
         tokio::spawn(prober.run(orders, move |event| drop(news.try_send(News::Path(site, event)))));
         self.all.insert(site, Running { ways, keys: keys.clone(), commands });
+    }
+
+    /// What traffic says of a path. A prober that is busy does not hear it: it probes then.
+    pub(super) fn tell(&self, site: SiteId, evidence: Evidence) {
+        if let Some(running) = self.all.get(&site) {
+            let _lost = running.commands.try_send(Command::Evidence(evidence));
+        }
     }
 
     /// How a path is now.

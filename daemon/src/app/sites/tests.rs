@@ -42,6 +42,7 @@ fn sites(here: u8, rank: u8, counts: [u8; 2]) -> Sites {
         relay: None,
         nodes_port: 7849,
         path_port: 7847,
+        quiet_probes: false,
         rank,
         terms: "terms".into(),
         clock: "clock".into(),

@@ -95,7 +95,7 @@ pub(in crate::cli) fn table(answer: &str) -> Result<String, ClientError> {
                 percent(path.loss_out),
                 path.rtt.map_or_else(dash, |rtt| format!("{:.1} ms", rtt * 1000.0)),
                 path.mtu.to_string(),
-                path.flows_up.to_string(),
+                path.flows(),
                 alarms(path),
             ]),
             None => row.extend(std::iter::repeat_n(dash(), 7)),
@@ -161,8 +161,8 @@ no probes
 dc-b drains service web: connections that exist have 540 s more
 sent away: 2 revoked
 
-SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS  ALARM
-dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2      -
+SITE  STATE  AGE   RELAY  PATH  LOSS IN  LOSS OUT  RTT      MTU   FLOWS      ALARM
+dc-b  up     4.0s  m1     up    25.0 %   12.5 %    20.0 ms  1400  2 (quiet)  -
 of dc-b: dc-c reaches it, dc-d does not reach it
 dc-b is heard by relay n1, and its word counts
 gateway m2 of dc-b is not reached by probes: nothing is sent to it

@@ -127,6 +127,16 @@ pub(super) struct Path {
     pub(super) rtt_factor: f64,
     pub(super) mtu: u16,
     pub(super) flows_up: u8,
+    #[serde(default)]
+    pub(super) suppressed: bool,
+}
+
+impl Path {
+    /// Flows that carry, and whether their probes are few because traffic speaks for the path.
+    pub(super) fn flows(&self) -> String {
+        let quiet = if self.suppressed { " (quiet)" } else { "" };
+        format!("{}{quiet}", self.flows_up)
+    }
 }
 
 #[derive(Deserialize)]

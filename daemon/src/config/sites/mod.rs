@@ -50,6 +50,8 @@ pub struct Sites {
     pub nodes_port: u16,
     /// First of two UDP ports of probes, host byte order.
     pub path_port: u16,
+    /// Probes of paths may rest while handshakes speak for them.
+    pub quiet_probes: bool,
     /// Place of this node among the gateways of its site, from 0.
     pub rank: u8,
     /// Directory of the files that say by which term this site has a service.
@@ -176,6 +178,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
     let incarnation = site.text("incarnation", values::path);
     let (terms, clock) = (site.text("terms", values::path), site.text("clock", values::path));
     let (nodes_port, path_port) = (site.whole::<u16>("nodesPort"), site.whole::<u16>("pathPort"));
+    let quiet_probes = site.flag("quietProbes");
     // Without it, nothing can be said of secrets: one is this site, and none is known to be it.
     let listed = |own: &&At<String>| around.cluster || all.value.iter().any(|(name, _)| name.value == own.value);
     let own_name = own.as_ref().filter(listed);
@@ -189,7 +192,8 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
             let good = whole && sites.iter().all(|other| other.made(SiteId(0)).is_some());
             let read = relay.is_none_or(|relay| relay.is_some()) && listen.is_none_or(|listen| listen.is_some());
             let whole = domain.is_some() && certificates.is_some() && incarnation.is_some() && terms.is_some();
-            return (good && read && whole && nodes_port.is_some() && path_port.is_some()).then_some(None);
+            let whole = whole && nodes_port.is_some() && path_port.is_some() && quiet_probes.is_some();
+            return (good && read && whole).then_some(None);
         }
         site.refuse(&own, format!("{} is none of sites", own.value), "use a name of sites, or add it there");
         return None;
@@ -214,6 +218,7 @@ pub(super) fn read(file: &Map<'_>, around: &Around<'_>) -> Option<Option<Sites>>
         relay,
         nodes_port: nodes_port?.value,
         path_port: path_port?.value,
+        quiet_probes: quiet_probes?,
         rank: rank?,
         terms: path(terms?),
         clock: path(clock?),

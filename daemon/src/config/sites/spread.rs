@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bascule_core::service::{ServiceKey, ServiceSpec};
+use bascule_core::service::{Return, ServiceKey, ServiceSpec};
 use bascule_core::site::SiteId;
 use bascule_core::site::join::io::Capacity;
 use bascule_core::site::policy::io::{Failback, Mode, ServicePolicy};
@@ -24,6 +24,8 @@ pub struct Spread {
     pub policy: ServicePolicy,
     /// What it can carry here.
     pub capacity: Capacity,
+    /// The way of replies.
+    pub returns: Return,
 }
 
 /// What stands around a service.
@@ -49,7 +51,7 @@ impl Spread {
     }
 
     pub(in crate::config) fn new(spec: &ServiceSpec, (policy, capacity): Policy) -> Self {
-        Self { name: spec.name.clone(), key: spec.key(), policy, capacity }
+        Self { name: spec.name.clone(), key: spec.key(), policy, capacity, returns: spec.returns }
     }
 }
 

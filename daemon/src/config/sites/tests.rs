@@ -78,7 +78,7 @@ fn sections_become_sites_with_defaults() {
     assert_eq!((sites.here, sites.domain.as_str(), sites.rank), (SiteId(1), "sites.example", 0));
     assert_eq!((sites.nodes_port, sites.path_port, sites.relay.clone()), (7849, 7847, None));
     assert_eq!((sites.own().name.as_str(), sites.own().region.as_str()), ("dc-a", "dc-a"));
-    assert_eq!(sites.own().keys, None);
+    assert_eq!((sites.own().keys.clone(), sites.quiet_probes), (None, false));
     let there = &sites.all[&SiteId(2)];
     assert_eq!(there.keys, Some(PairKeys::new(1, 2, vec![vec![0xab; 32]])));
     assert_eq!(there.secret_file.as_deref(), Some(Path::new("peer.key")));

@@ -31,15 +31,17 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Counts what has come to its end since the last call.
+    /// Counts what has come to its end since the last call, and what is late.
     pub(super) fn look(&mut self, now: Instant) {
         for place in 0..MAX_WATCHED as usize {
             let word = self.words.load(place);
             let noted = Watched::from_word(word);
             let seen = noted.map(|noted| (word & !WATCHED_ANSWERED, noted.answered));
-            if let (Some(answered), Some(noted)) = (self.places.look(place, seen, now), noted) {
-                self.empty(place);
-                self.totals.entry((noted.service, SiteId(noted.site))).or_default().count(answered);
+            if let (Some(seen), Some(noted)) = (self.places.look(place, seen, now), noted) {
+                if seen.ends() {
+                    self.empty(place);
+                }
+                self.totals.entry((noted.service, SiteId(noted.site))).or_default().count(seen);
             }
         }
     }

@@ -236,7 +236,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         mtu: 1400,
         flows_up: 2,
         flows: 0b11,
-        suppressed: false,
+        suppressed: true,
         refused: Refused { tag: 5, ..Refused::default() },
     };
     let counters = Counters { sent: 30, received: 20, ..Counters::default() };
@@ -256,7 +256,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         ejected: Some(25.5),
         ejections: 3,
     };
-    let handshakes = Totals { answered: 1000, failed: 96 };
+    let handshakes = Totals { answered: 1000, failed: 96, ..Totals::default() };
     SitesStatus {
         site: "dc-a".to_owned(),
         node: "n1".to_owned(),

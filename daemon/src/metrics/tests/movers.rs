@@ -306,6 +306,7 @@ pub(super) const MOVERS: &[Mover] = &[
     (&catalog::SITES_PATH_RTT, r#"bascule_sites_path_rtt_seconds{site="dc-b"}"#, 0.02, spread),
     (&catalog::SITES_PATH_MTU, r#"bascule_sites_path_mtu_bytes{site="dc-b"}"#, 1400.0, spread),
     (&catalog::SITES_GATEWAYS_SILENT, r#"bascule_sites_gateways_silent{site="dc-b"}"#, 1.0, spread),
+    (&catalog::SITES_PATH_QUIET, r#"bascule_sites_path_quiet{site="dc-b"}"#, 1.0, spread),
     (&catalog::SITES_PATH_PACKETS, r#"bascule_sites_path_packets_total{direction="sent",site="dc-b"}"#, 30.0, spread),
     (&catalog::SITES_SCORE, r#"bascule_sites_service_score{service="web",site="dc-b"}"#, 62.5, spread),
     (&catalog::SITES_SHARE, r#"bascule_sites_service_share{service="web",site="dc-b"}"#, 0.375, spread),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{Delivery, NodeSpec, ServiceKey, ServiceSpec};
+use super::super::{Delivery, NodeSpec, Return, ServiceKey, ServiceSpec};
 use super::{ObjectStanding, PlanPolicy};
 use crate::intent::rules::{SitePart, TrafficRule};
 use crate::intent::{Intent, NODE_ID_ANNOTATION};
@@ -51,6 +51,8 @@ pub struct Spread {
     pub policy: ServicePolicy,
     /// What it can carry here.
     pub capacity: Capacity,
+    /// The way of replies.
+    pub returns: Return,
 }
 
 /// What a policy comes to on this node.
@@ -125,7 +127,8 @@ pub(super) fn spread(
         }
         let _new = ruling.vips.insert(spec.vip);
         let (policy, capacity) = (ruling.policy.clone(), ruling.capacity);
-        let _none = spreads.insert(id, Spread { name: spec.name.clone(), key: spec.key(), policy, capacity });
+        let (name, key, returns) = (spec.name.clone(), spec.key(), spec.returns);
+        let _none = spreads.insert(id, Spread { name, key, policy, capacity, returns });
     }
     let standing = |(name, ruling): (&String, Ruling)| ObjectStanding {
         vips: ruling.vips.len(),

@@ -54,9 +54,11 @@ impl Node {
     fn look(&mut self) {
         for (place, noted) in self.noted.iter_mut().enumerate() {
             let seen = noted.map(|(_, sent, answered)| (sent, answered && self.now >= sent + 50));
-            if let (Some(end), Some((site, ..))) = (self.places.look(place, seen, at(self.now)), *noted) {
-                self.totals.get_mut(&site).expect("known").count(end);
-                *noted = None;
+            if let (Some(seen), Some((site, ..))) = (self.places.look(place, seen, at(self.now)), *noted) {
+                self.totals.get_mut(&site).expect("known").count(seen);
+                if seen.ends() {
+                    *noted = None;
+                }
             }
         }
         let totals: Vec<_> = self.totals.iter().map(|(site, totals)| (*site, *totals)).collect();
@@ -99,18 +101,24 @@ impl Node {
 fn a_syn_is_answered_at_once_or_has_failed_after_a_second() {
     let mut places = Places::new(2);
     assert_eq!(places.look(0, Some((9, false)), at(0)), None);
-    assert_eq!(places.look(0, Some((9, false)), at(999)), None);
-    assert_eq!(places.look(1, Some((9, true)), at(999)), Some(true), "seen for the first time");
-    assert_eq!(places.look(0, Some((9, false)), at(1000)), Some(false));
+    assert_eq!(places.look(0, Some((9, false)), at(299)), None);
+    assert_eq!(places.look(0, Some((9, false)), at(300)), Some(Seen::Late));
+    assert_eq!(places.look(0, Some((9, false)), at(999)), None, "once");
+    assert_eq!(places.look(1, Some((9, true)), at(999)), Some(Seen::Prompt), "seen for the first time");
+    assert_eq!(places.look(0, Some((9, false)), at(1000)), Some(Seen::Failed { late: false }));
     // The place was emptied, and the same SYN came again.
     assert_eq!(places.look(0, Some((9, false)), at(1250)), None);
-    assert_eq!(places.look(0, Some((9, true)), at(1500)), Some(true));
+    assert_eq!(places.look(0, Some((9, true)), at(1401)), Some(Seen::Answered), "not within 150 ms");
     assert_eq!(places.look(0, None, at(1750)), None);
     assert_eq!(places.look(0, Some((9, false)), at(2000)), None);
     // Another one has its place, and a second of its own.
     assert_eq!(places.look(0, Some((8, false)), at(3000)), None);
-    assert_eq!(places.look(0, Some((8, false)), at(4000)), Some(false));
+    assert_eq!(places.look(0, Some((8, false)), at(4000)), Some(Seen::Failed { late: true }), "nobody looked before");
     assert_eq!(places.look(2, Some((8, true)), at(4000)), None, "there is no such place");
+    let mut totals = Totals::default();
+    let all = [Seen::Prompt, Seen::Answered, Seen::Late, Seen::Failed { late: false }, Seen::Failed { late: true }];
+    all.into_iter().for_each(|seen| totals.count(seen));
+    assert_eq!(totals, Totals { answered: 2, failed: 2, prompt: 1, late: 2 });
 }
 
 /// F15: 3 s at 50 connections a second, less what the table takes.
@@ -172,7 +180,7 @@ fn what_is_old_says_nothing_and_a_counter_may_begin_anew() {
     assert_eq!(node.observed(THERE), Observed::default());
     let before = node.evidence.totals(WEB, THERE);
     assert!(before.failed > 64 && before.answered == 0, "{before:?}");
-    let anew = Totals { answered: 60, failed: 4 };
+    let anew = Totals { answered: 60, failed: 4, ..Totals::default() };
     node.evidence.handle_totals(WEB, &[(THERE, anew)], at(node.now));
     assert_eq!(node.observed(THERE), Observed { handshakes: 64, failed: 4, usual: 0, compared: false });
     node.evidence.retain(|_| false);

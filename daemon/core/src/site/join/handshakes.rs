@@ -62,12 +62,12 @@ mod tests {
         let (mut join, now) = node();
         let half = join.opinions(WEB, at(now)).iter().find(|o| o.site == THERE).map(|o| o.share);
         assert!(half.is_some_and(|share| (0.45..0.55).contains(&share)), "{half:?}");
-        let good = Totals { answered: 200, failed: 0 };
+        let good = Totals { answered: 200, failed: 0, ..Totals::default() };
         join.handle_handshakes(&[(WEB, vec![(HERE, good), (THERE, good)])], at(now + 250));
         assert!(!std::iter::from_fn(|| join.poll_action()).any(|a| matches!(a, Action::Table { .. })));
-        let bad = Totals { answered: 200, failed: 64 };
+        let bad = Totals { answered: 200, failed: 64, ..Totals::default() };
         join.handle_handshakes(
-            &[(WEB, vec![(HERE, Totals { answered: 400, failed: 0 }), (THERE, bad)])],
+            &[(WEB, vec![(HERE, Totals { answered: 400, failed: 0, ..Totals::default() }), (THERE, bad)])],
             at(now + 500),
         );
         let tables: Vec<_> = std::iter::from_fn(|| join.poll_action())

@@ -18,8 +18,8 @@ const LATELY: u32 = 16;
 /// What a packet of the peer turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Heard {
-    /// Evidence. The round trip, when it says something new about ours.
-    Fresh { rtt: Option<Duration> },
+    /// Evidence. The round trip, when it says something new about ours, and whether probes before it were lost.
+    Fresh { rtt: Option<Duration>, lost: bool },
     /// Not proven to be of this run; answer it, if `answer`, so that it can prove itself.
     Stale { answer: bool },
     /// Seen before, or too old to know.
@@ -46,6 +46,8 @@ pub(super) struct Flow {
     said: (u32, u32),
     answered: Option<Instant>,
     pub(super) up: bool,
+    /// The peer wants probes at full rate.
+    pub(super) wants_full: bool,
     pub(super) next_at: Instant,
 }
 
@@ -64,6 +66,7 @@ impl Flow {
             said: (0, 0),
             answered: None,
             up: false,
+            wants_full: false,
             next_at: first,
         }
     }
@@ -104,6 +107,7 @@ impl Flow {
         }
         self.adopt(probe.run);
         let before = self.window.highest;
+        let mut lost = false;
         match self.window.take(probe.seq) {
             Seen::Again => return Heard::Replayed,
             Seen::Late => inward.found(back(now, probe.interval, before - probe.seq)),
@@ -112,11 +116,12 @@ impl Flow {
                 inward.note(now, false);
                 let gap = if before == 0 { 0 } else { (probe.seq - before - 1).min(64) };
                 (1..=gap).for_each(|i| inward.note(back(now, probe.interval, i), true));
+                lost = gap > 0;
             }
         }
         self.received = self.received.wrapping_add(1);
         self.heard = Some(now);
-        Heard::Fresh { rtt: self.acknowledge(probe, now, outward) }
+        Heard::Fresh { rtt: self.acknowledge(probe, now, outward), lost }
     }
 
     /// The other end does not know us, or answers our question. True when it is to be answered.

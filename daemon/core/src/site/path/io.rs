@@ -35,9 +35,9 @@ impl Config {
 /// What the data path saw of a peer site since the last report. All zero is no evidence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Evidence {
-    /// TCP segments of ours that the other site acknowledged.
+    /// How often something of ours got there and its answer came back over this path a moment ago: handshakes ([`crate::site::evidence`]).
     pub acknowledged: u32,
-    /// TCP segments that were sent again, either way.
+    /// How often an answer that should have come did not, either way.
     pub again: u32,
 }
 
@@ -169,7 +169,7 @@ pub struct Status {
     pub flows_up: u8,
     /// Which: bit n is flow n. There are at most two for each of eight gateways.
     pub flows: u32,
-    /// Traffic speaks for the path: probes are few.
+    /// Traffic speaks for the path: probes are few, one a second.
     pub suppressed: bool,
     /// Datagrams refused, by reason.
     pub refused: Refused,

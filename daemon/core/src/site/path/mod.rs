@@ -19,7 +19,7 @@ mod mtu;
 mod rtt;
 pub mod slots;
 #[cfg(test)]
-mod tests;
+pub(in crate::site) mod tests;
 
 use core::hash::Hasher as _;
 use core::time::Duration;
@@ -40,16 +40,19 @@ pub const TRIED: u16 = 1500;
 const RETURN: u32 = 20;
 /// One that was never heard, after these: 2 s. Nothing depends on it yet, and learning comes before speaking anyway.
 const FIRST: u32 = 4;
-/// While traffic speaks for the path each flow sends this many times slower: six flows at 100 ms become one probe a second.
-const SUPPRESSED: u32 = 60;
-/// Traffic has spoken when so many segments were acknowledged within [`SPOKEN`].
-const ENOUGH: u32 = 20;
+/// While traffic speaks for the path one probe is sent in so many intervals, by the flows in turn: one a second.
+const SUPPRESSED: u32 = 10;
+/// Traffic has spoken when it proved so often within [`SPOKEN`] that both directions carry.
+pub const ENOUGH: u32 = 20;
 /// Evidence holds for so long. Together with a round trip it must stay below the time of silence that makes a path down.
-const SPOKEN: Duration = Duration::from_millis(150);
-/// Of 100 segments, sent again: above it traffic does not speak for the path and probes measure.
+pub const SPOKEN: Duration = Duration::from_millis(150);
+/// Of 100 proofs, so many that did not come: above it traffic does not speak for the path and probes measure.
 const AGAIN: u32 = 2;
 /// Traffic must have spoken for so long before probes slow down.
-const TRUST: Duration = Duration::from_secs(2);
+pub const TRUST: Duration = Duration::from_secs(2);
+/// A probe that was lost while they were few makes them many for so long, whatever traffic says: longer than loss of 5 % takes to be known (4 s), also
+/// where somebody hides it by traffic of his own.
+const DOUBT: Duration = Duration::from_secs(10);
 /// News of our own probes is waited for at most so long.
 const DELAY_MAX: Duration = Duration::from_millis(500);
 /// The random part of each interval, in per cent taken off (RFC 5880 section 6.8.7 takes 0 to 25).
@@ -85,10 +88,12 @@ pub struct Path {
     good: u32,
     /// Since when traffic has spoken for the path, and when last.
     spoken: Option<(Instant, Instant)>,
-    /// When traffic last proved that both directions carry anything.
+    /// When traffic that is trusted last proved that both directions carry anything. Without trust probes alone say so: traffic can be forged.
     alive: Option<Instant>,
+    /// Until when traffic is not believed.
+    doubt: Instant,
     suppressed: bool,
-    /// Since when probes are sent at full rate.
+    /// Since when probes are sent and wanted at full rate, to half a second.
     full_since: Instant,
     /// Numbers of the large probes of this round, and the last one given.
     large: (Vec<u32>, u32),
@@ -122,6 +127,7 @@ impl Path {
             good: 0,
             spoken: None,
             alive: None,
+            doubt: now,
             suppressed: false,
             full_since: now,
             large: (Vec::new(), 0),
@@ -171,10 +177,11 @@ impl Path {
         }
     }
 
-    /// What traffic says of the path since the last report. Reports come every 100 ms or so while there is traffic.
+    /// What traffic says of the path since the last report. Reports come every 100 ms or so while there is traffic ([`super::evidence`]).
     pub fn handle_evidence(&mut self, evidence: Evidence, now: Instant) {
         let spoke = evidence.acknowledged >= ENOUGH;
-        if evidence.acknowledged > 0 {
+        // Probes of the other end may be few already while ours are not yet.
+        if evidence.acknowledged > 0 && self.trusts(now) {
             self.alive = Some(now);
         }
         let bad = u64::from(evidence.again) * 100 > u64::from(evidence.acknowledged) * u64::from(AGAIN);
@@ -244,7 +251,8 @@ impl Path {
                     self.hello(probe.flow, probe.run, 0);
                 }
             }
-            Heard::Fresh { rtt } => {
+            Heard::Fresh { rtt, lost } => {
+                flow.wants_full = probe.wants_full;
                 if let Some(rtt) = rtt {
                     self.rtt.sample(rtt);
                     self.srtt = if self.srtt.is_zero() { rtt } else { (self.srtt * 7 + rtt) / 8 };
@@ -254,7 +262,10 @@ impl Path {
                     self.actions.push_back(Action::Report(Event::FlowUp { flow: probe.flow }));
                     self.timers.set(Timer::Flow, now + self.config.interval);
                 }
-                if probe.wants_full && self.suppressed {
+                if lost && self.suppressed {
+                    self.doubt = now + DOUBT;
+                }
+                if (probe.wants_full || lost) && self.suppressed {
                     self.suppress(false, now);
                 }
                 self.watch(now);
@@ -268,7 +279,7 @@ impl Path {
             if self.flows[index].next_at <= now {
                 let off = self.draw() % (JITTER + 1);
                 let off = u32::try_from(off).unwrap_or(0);
-                self.flows[index].next_at = now + self.interval() * (100 - off) / 100;
+                self.flows[index].next_at = self.turn(index, now, 100 - off);
                 self.send(u8::try_from(index).unwrap_or(u8::MAX), Kind::Probe, 0, 0, now);
             }
         }
@@ -277,14 +288,31 @@ impl Path {
         }
     }
 
+    /// From one probe of a flow to the next.
     fn interval(&self) -> Duration {
-        if self.suppressed { self.config.interval * SUPPRESSED } else { self.config.interval }
+        let flows = u32::try_from(self.flows.iter().filter(|f| f.up).count()).unwrap_or(u32::MAX).max(1);
+        if self.suppressed { self.few() * flows } else { self.config.interval }
+    }
+
+    /// From one probe to the next of any flow, while they are few.
+    fn few(&self) -> Duration {
+        self.config.interval * SUPPRESSED
+    }
+
+    /// When a flow sends again, so many hundredths of its time from now. While probes are few those that are up have one turn after the other: by
+    /// themselves they would drift together, and nothing would be heard for long.
+    fn turn(&self, index: usize, now: Instant, part: u32) -> Instant {
+        if !(self.suppressed && self.flows[index].up) {
+            return now + self.interval() * part / 100;
+        }
+        let last = self.flows.iter().filter(|f| f.up).map(|f| f.next_at).max();
+        last.unwrap_or(now).max(now) + self.few() * part / 100
     }
 
     /// `echo` and `received` are those of a large probe or its answer; a small one carries the flow's.
     fn send(&mut self, flow: u8, kind: Kind, echo: u32, received: u32, now: Instant) {
         let interval = self.interval();
-        let wants_full = self.spoken.is_none();
+        let wants_full = !self.trusts(now);
         let state = &mut self.flows[usize::from(flow)];
         let small = kind == Kind::Probe;
         let (your_run, seq, own_echo, own_received, hold) = if small {
@@ -317,14 +345,22 @@ impl Path {
 
     /// Probes slow down while traffic speaks, and come back when it stops.
     fn pace(&mut self, now: Instant) {
-        let speaks = self
-            .spoken
-            .is_some_and(|(since, last)| now.since(last) < SPOKEN && (self.suppressed || last.since(since) >= TRUST));
-        let calm = self.inward.1.alarm().is_none() && self.outward.1.alarm().is_none();
-        let suppress = speaks && calm && self.carriage == Carriage::Up;
+        let wanted = self.flows.iter().any(|f| f.up && f.wants_full);
+        let suppress = self.trusts(now) && !wanted && self.carriage == Carriage::Up;
         if suppress != self.suppressed {
             self.suppress(suppress, now);
         }
+    }
+
+    /// This end can do without many probes of the other one, and says so: whoever sends many without asking for as many would take the other end's
+    /// few for silence.
+    fn trusts(&self, now: Instant) -> bool {
+        let speaks = |(since, last): (Instant, Instant)| now.since(last) < SPOKEN && last.since(since) >= TRUST;
+        let calm = self.inward.1.alarm().is_none() && self.outward.1.alarm().is_none() && self.doubt <= now;
+        // Whoever says that traffic gets through, probes must too, few as they are: one of them may be lost, and then the next one late.
+        let longest = self.few() * 2 + self.limit();
+        let heard = self.flows.iter().filter_map(|f| f.heard).max();
+        self.spoken.is_some_and(speaks) && calm && heard.is_some_and(|heard| now.since(heard) <= longest)
     }
 
     fn suppress(&mut self, suppress: bool, now: Instant) {
@@ -392,7 +428,11 @@ impl Path {
             self.timers.set(Timer::Flow, now + self.config.interval);
         }
         let limit = self.limit();
-        if self.suppressed || now.since(self.full_since) <= limit + self.srtt {
+        if self.suppressed || self.trusts(now) {
+            // Probes of the other end may be few.
+            self.full_since = now;
+        }
+        if now.since(self.full_since) <= limit + self.srtt {
             return;
         }
         let silent = |at: Option<Instant>, more: Duration| at.is_none_or(|at| now.since(at) > limit + more);
@@ -436,7 +476,9 @@ impl Path {
             Some((silence, silent)) => {
                 self.carriage = Carriage::Down(silence);
                 self.good = 0;
-                self.suppressed = false;
+                if self.suppressed {
+                    self.suppress(false, now);
+                }
                 self.actions.push_back(Action::Report(Event::Down { silence, silent: silent.as_secs_f64() }));
             }
             None => self.watch(now),

@@ -10,35 +10,35 @@ use super::io::{Action, Config, Event, Evidence};
 use crate::time::Instant;
 use crate::wire::site::PairKeys;
 
-pub(super) const MS: u64 = 1_000_000;
+pub(in crate::site) const MS: u64 = 1_000_000;
 
 /// What the link does with a datagram from end 0 or 1 of a length on a flow at a time in ms.
-type Passes = Box<dyn Fn(usize, usize, u8, u64) -> bool>;
+pub(in crate::site) type Passes = Box<dyn Fn(usize, usize, u8, u64) -> bool>;
 
-pub(super) struct Pair {
-    pub(super) ends: [Path; 2],
-    pub(super) passes: Passes,
+pub(in crate::site) struct Pair {
+    pub(in crate::site) ends: [Path; 2],
+    pub(in crate::site) passes: Passes,
     /// One way, in ms.
-    pub(super) delay: u64,
-    pub(super) now: u64,
+    pub(in crate::site) delay: u64,
+    pub(in crate::site) now: u64,
     way: BTreeMap<(u64, u64), (usize, u8, Vec<u8>)>,
     order: u64,
     /// Time in ms, end, event.
-    pub(super) events: Vec<(u64, usize, Event)>,
+    pub(in crate::site) events: Vec<(u64, usize, Event)>,
     /// Datagrams sent by each end.
-    pub(super) sent: [u64; 2],
+    pub(in crate::site) sent: [u64; 2],
     /// Copies of what end 0 sent lately.
-    pub(super) tape: Vec<(u8, Vec<u8>)>,
+    pub(in crate::site) tape: Vec<(u8, Vec<u8>)>,
     /// Both ends see so many segments acknowledged every 100 ms.
-    pub(super) traffic: Option<Evidence>,
+    pub(in crate::site) traffic: Option<Evidence>,
 }
 
-pub(super) fn config(here: u8, there: u8) -> Config {
+pub(in crate::site) fn config(here: u8, there: u8) -> Config {
     Config::new(PairKeys::new(here, there, vec![b"secret of one and two".to_vec()]))
 }
 
 impl Pair {
-    pub(super) fn new(delay: u64) -> Self {
+    pub(in crate::site) fn new(delay: u64) -> Self {
         let path = |here, there, run| Path::new(config(here, there), run, 7, Instant::ZERO);
         Self {
             ends: [path(1, 2, 0xaaaa), path(2, 1, 0xbbbb)],
@@ -54,12 +54,12 @@ impl Pair {
         }
     }
 
-    pub(super) fn at(&self) -> Instant {
+    pub(in crate::site) fn at(&self) -> Instant {
         Instant::from_nanos(self.now)
     }
 
     /// Lets `ms` pass.
-    pub(super) fn run(&mut self, ms: u64) {
+    pub(in crate::site) fn run(&mut self, ms: u64) {
         let end = self.now + ms * MS;
         let mut report = self.now.next_multiple_of(100 * MS);
         loop {
@@ -107,12 +107,12 @@ impl Pair {
     }
 
     /// Time, end and event of everything but flows since `ms`.
-    pub(super) fn since(&self, ms: u64) -> Vec<(u64, usize, Event)> {
+    pub(in crate::site) fn since(&self, ms: u64) -> Vec<(u64, usize, Event)> {
         let flows = |e: &Event| matches!(e, Event::FlowUp { .. } | Event::FlowDown { .. });
         self.events.iter().filter(|(at, _, e)| *at >= ms && !flows(e)).copied().collect()
     }
 }
 
-pub(super) const fn second() -> Duration {
+pub(in crate::site) const fn second() -> Duration {
     Duration::from_secs(1)
 }

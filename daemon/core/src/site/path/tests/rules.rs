@@ -144,6 +144,41 @@ fn traffic_slows_probes_and_its_end_brings_them_back() {
 }
 
 #[test]
+fn an_end_that_has_not_heard_that_the_other_one_rests_does_not_take_it_for_silence() {
+    let mut pair = up(10);
+    pair.traffic = Some(Evidence { acknowledged: 200, again: 0 });
+    // Both could rest from 12.0 s on, and end 1 does. That it does not want the probes of end 0 any more is lost on one flow.
+    pair.passes = Box::new(|from, _, flow, t| !(from == 1 && flow == 3 && (12_000..12_400).contains(&t)));
+    pair.run(3000);
+    assert_eq!([0, 1].map(|end: usize| pair.ends[end].status().suppressed), [false, true]);
+    pair.run(7000);
+    assert!(pair.ends.iter().all(|p| p.status().suppressed));
+    assert_eq!(pair.since(10_000), []);
+}
+
+#[test]
+fn a_probe_that_is_lost_while_they_are_few_or_silence_brings_all_back_whatever_traffic_says() {
+    let mut pair = up(10);
+    pair.traffic = Some(Evidence { acknowledged: 200, again: 0 });
+    pair.run(10_000);
+    assert!(pair.ends.iter().all(|p| p.status().suppressed));
+    // One probe of end 0 each second: one is lost.
+    pair.passes = Box::new(|from, len, _, t| from == 1 || len > 100 || !(20_000..21_000).contains(&t));
+    pair.run(5000);
+    assert!(pair.ends.iter().all(|p| p.status().suppressed), "the next one of its flow will tell");
+    pair.run(7000);
+    assert!(pair.ends.iter().all(|p| !p.status().suppressed));
+    pair.run(11_000);
+    assert!(pair.ends.iter().all(|p| p.status().suppressed));
+    let cut = pair.now / MS;
+    pair.passes = Box::new(|_, _, _, _| false);
+    pair.run(4000);
+    let down = pair.since(10_000);
+    assert!(down.iter().all(|(at, _, e)| at - cut <= 3200 && matches!(e, Event::Down { .. })), "{down:?}");
+    assert_eq!(down.len(), 2, "{down:?}");
+}
+
+#[test]
 fn a_cut_under_traffic_is_down_within_700_ms_and_bad_traffic_wakes_the_probes() {
     let mut pair = up(10);
     pair.traffic = Some(Evidence { acknowledged: 200, again: 0 });
