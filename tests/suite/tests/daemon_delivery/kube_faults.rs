@@ -170,7 +170,7 @@ impl Run<'_> {
                 let (_, now) = self.lease()?;
                 // A renewal is later than the one before, if only by a microsecond: what a clock that went back leaves of two seconds.
                 let back = now != last && second(&now) == second(&last);
-                let jumped = if ahead == 0 { back } else { minutes(&now)? >= minutes(&before)? + 50 };
+                let jumped = if ahead == 0 { back } else { jumped(&now, &before)? };
                 last = now;
                 jumped.then_some(())
             })?;
@@ -216,10 +216,28 @@ fn second(time: &str) -> Option<&str> {
     time.get(..19)
 }
 
-/// Minutes of a month.
+/// Minutes of a day.
+const DAY: u32 = 24 * 60;
+
+/// Minutes since midnight.
 fn minutes(time: &str) -> Option<u32> {
     let number = |range: std::ops::Range<usize>| time.get(range)?.parse::<u32>().ok();
-    Some((number(8..10)? * 24 + number(11..13)?) * 60 + number(14..16)?)
+    Some(number(11..13)? * 60 + number(14..16)?)
+}
+
+/// Is this clock 50 minutes ahead of the other one, and less than half a day? Also over midnight.
+fn jumped(now: &str, before: &str) -> Option<bool> {
+    let ahead = (minutes(now)? + DAY - minutes(before)?) % DAY;
+    Some((50..DAY / 2).contains(&ahead))
+}
+
+#[test]
+fn a_clock_may_jump_over_the_end_of_a_day_and_of_a_month() {
+    let jumped = |now: &str, before: &str| jumped(now, before).expect("two times");
+    assert!(jumped("2026-12-01T00:05:10.000000Z", "2026-11-30T23:05:08.000000Z"));
+    assert!(jumped("2026-11-30T12:51:10.000000Z", "2026-11-30T12:01:08.000000Z"));
+    assert!(!jumped("2026-11-30T12:50:10.000000Z", "2026-11-30T12:01:08.000000Z"));
+    assert!(!jumped("2026-11-30T23:59:59.000000Z", "2026-12-01T00:00:00.000000Z"), "it went back");
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
