@@ -39,20 +39,26 @@ struct Row {
 fn main() -> Result<ExitCode> {
     bascule_lab::clean_on_signals();
     let args = Args::parse();
-    let mut report = Report::new();
+    let begun = Report::new();
     let (mut rows, mut voids) = (Vec::new(), 0_u32);
+    let whole = |rows: &[Row], voids: u32, runs: usize| {
+        let mut report = begun.clone();
+        rows.iter().for_each(|row| write(&mut report, row));
+        report.note("sites", "events whose times are void", f64::from(voids), "events", runs);
+        report
+    };
     for run in 1..=args.runs {
         let shown = one(&args).with_context(|| format!("run {run}"))?;
         shown.iter().for_each(|seen| println!("{}", seen.story()));
         println!("run {run} of {}:\n{}", args.runs, table(&shown));
         voids += shown.iter().map(|seen| u32::from(seen.void())).sum::<u32>();
         shown.iter().for_each(|seen| add(&mut rows, seen));
+        // An hour's work: what there is is kept if it is stopped. The rows say of how many runs they are.
+        if let Some(file) = &args.json {
+            whole(&rows, voids, run).write(file)?;
+        }
     }
-    for row in &rows {
-        write(&mut report, row);
-    }
-    report.note("sites", "events whose times are void", f64::from(voids), "events", args.runs);
-    report.finish(args.json.as_deref()).map_err(Into::into)
+    whole(&rows, voids, args.runs).finish(args.json.as_deref()).map_err(Into::into)
 }
 
 fn one(args: &Args) -> Result<Vec<Seen>> {
