@@ -136,6 +136,8 @@ pub struct Node {
 pub struct Leased {
     /// `n1` and `n2`.
     pub nodes: Vec<Node>,
+    // Before the server it asks.
+    pulse: Option<Pulse>,
     /// The API server.
     pub api: ApiServer,
     /// On the LAN.
@@ -146,7 +148,6 @@ pub struct Leased {
     token: Option<Stamp>,
     kubeconfigs: Vec<PathBuf>,
     store: Store,
-    pulse: Option<Pulse>,
     etcd: Option<(Member, Authority, Pair)>,
     // Last: everything above lies in it.
     lab: Lab,
