@@ -103,6 +103,9 @@ impl Stage {
         let first = first_answer(&probe, begun, |by| self.far(by)).context("no new connection there")?;
         seen.tell(first, format!("the first new connection to {NAME}"));
         seen.late = probe.lateness(begun, end).worst();
+        if let Some(lost) = last_lost(&probe, begun, end) {
+            seen.tell(lost, "the last new connection that was lost".to_owned());
+        }
         seen.note("first new connection there", first.since(begun).as_secs_f64(), "s");
         seen.at_most("whole share again", whole.since(begun).as_secs_f64(), "s", RETURN_S);
         let (opened, lost) = probe.lost(begun, end);

@@ -51,7 +51,8 @@ impl Near {
     /// What the path to a site is worth. One that has never been heard is no evidence against the site.
     pub fn handle_path(&mut self, site: SiteId, status: &Status) {
         let Some(seen) = self.seen.get_mut(&site) else { return };
-        seen.down = matches!(status.carriage, Carriage::Down(_));
+        // Whoever lives there is asked for before anything new goes there: each node of this site must be able to ask when the first one sends.
+        seen.down = matches!(status.carriage, Carriage::Down(_)) && !status.returning;
         // While nothing gets through, the last measure holds. The largest size that is tried says nothing of larger packets.
         if status.carriage == Carriage::Up {
             seen.mtu = Some(status.mtu).filter(|mtu| *mtu < TRIED);
@@ -140,6 +141,12 @@ mod tests {
         near.handle_path(SiteId(2), &path(0.010));
         let told = near.poll().expect("news");
         assert_eq!(told[0], SiteSpec { site: SiteId(2), reachable: true, via_ingress: false, mtu: None });
+        // Flows that live there are asked for as soon as something gets through; new ones wait for the path.
+        let down = Status { mtu: TRIED, ..status(Carriage::Down(Silence::In)) };
+        near.handle_path(SiteId(4), &down);
+        assert!(near.poll().is_some_and(|told| !told[2].reachable));
+        near.handle_path(SiteId(4), &Status { returning: true, ..down });
+        assert!(near.poll().is_some_and(|told| told[2].reachable));
         // What was never heard, and then counts as unknown, is asked as before.
         near.handle_path(SiteId(3), &status(Carriage::Unknown));
         assert_eq!(near.poll(), None);

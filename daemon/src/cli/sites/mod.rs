@@ -90,7 +90,7 @@ pub(in crate::cli) fn table(answer: &str) -> Result<String, ClientError> {
         let mut row = vec![site.name.clone(), session, site.age_seconds.map_or_else(dash, ago), relay];
         match &site.path {
             Some(Probed { path }) => row.extend([
-                carriage(&path.carriage),
+                if path.returning { "returning".to_owned() } else { carriage(&path.carriage) },
                 percent(path.loss_in),
                 percent(path.loss_out),
                 path.rtt.map_or_else(dash, |rtt| format!("{:.1} ms", rtt * 1000.0)),

@@ -128,6 +128,8 @@ pub(super) struct Path {
     pub(super) mtu: u16,
     pub(super) flows_up: u8,
     #[serde(default)]
+    pub(super) returning: bool,
+    #[serde(default)]
     pub(super) suppressed: bool,
 }
 

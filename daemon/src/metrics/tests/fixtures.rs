@@ -236,6 +236,7 @@ pub(crate) fn across() -> crate::handle::sites::SitesStatus {
         mtu: 1400,
         flows_up: 2,
         flows: 0b11,
+        returning: false,
         suppressed: true,
         refused: Refused { tag: 5, ..Refused::default() },
     };

@@ -87,6 +87,7 @@ fn up(rtt: u64) -> Status {
         mtu: 1500,
         flows_up: 6,
         flows: 0b11_1111,
+        returning: false,
         suppressed: false,
         refused: Refused::default(),
     }

@@ -169,6 +169,8 @@ pub struct Status {
     pub flows_up: u8,
     /// Which: bit n is flow n. There are at most two for each of eight gateways.
     pub flows: u32,
+    /// It is down, and something gets through both ways again, for a second at least: flows that live there may be looked for, new ones wait.
+    pub returning: bool,
     /// Traffic speaks for the path: probes are few, one a second.
     pub suppressed: bool,
     /// Datagrams refused, by reason.

@@ -38,6 +38,9 @@ use slots::{SLOT, Slots};
 pub const TRIED: u16 = 1500;
 /// A path that was down is up after so many good slots: 10 s (sites.md 4.6).
 const RETURN: u32 = 20;
+/// It carries what exists again, which would be lost without it, after these: 1 s. Well before any node sends new flows there, so that no node is asked
+/// for one of another node's that it cannot look for itself.
+const ASKED: u32 = 2;
 /// One that was never heard, after these: 2 s. Nothing depends on it yet, and learning comes before speaking anyway.
 const FIRST: u32 = 4;
 /// While traffic speaks for the path one probe is sent in so many intervals, by the flows in turn: one a second.
@@ -86,6 +89,8 @@ pub struct Path {
     carriage: Carriage,
     /// Good slots in a row.
     good: u32,
+    /// It is down, and has carried something both ways since [`ASKED`] good slots.
+    returning: bool,
     /// Since when traffic has spoken for the path, and when last.
     spoken: Option<(Instant, Instant)>,
     /// When traffic that is trusted last proved that both directions carry anything. Without trust probes alone say so: traffic can be forged.
@@ -125,6 +130,7 @@ impl Path {
             mtu,
             carriage: Carriage::Unknown,
             good: 0,
+            returning: false,
             spoken: None,
             alive: None,
             doubt: now,
@@ -236,6 +242,7 @@ impl Path {
             mtu: self.mtu.confirmed(),
             flows_up: u8::try_from(self.flows.iter().filter(|f| f.up).count()).unwrap_or(u8::MAX),
             flows: up.fold(0, |all, (number, _)| all | 1 << number),
+            returning: self.returning,
             suppressed: self.suppressed,
             refused: self.refused,
         }
@@ -393,8 +400,10 @@ impl Path {
         }
         let heard = self.silent(now).is_none();
         self.good = if heard && good == Some(true) { self.good + 1 } else { 0 };
+        // One bad slot does not end it: packets of flows that exist lose nothing by trying.
+        self.returning = heard && (self.returning || self.good >= ASKED) && self.carriage != Carriage::Unknown;
         if self.good >= if self.carriage == Carriage::Unknown { FIRST } else { RETURN } {
-            self.carriage = Carriage::Up;
+            (self.carriage, self.returning) = (Carriage::Up, false);
             self.actions.push_back(Action::Report(Event::Up));
             self.mtu.path_changed(now);
             self.timers.set(Timer::Mtu, now);

@@ -32,6 +32,33 @@ fn total_loss_is_down_within_600_ms_and_ten_good_seconds_are_up() {
 }
 
 #[test]
+fn what_exists_is_carried_again_a_second_after_a_cut_and_not_while_one_way_is_silent() {
+    let mut pair = up(10);
+    // 3 s without anything, 3 s with loss of a third, 3 s with nothing from one to the other, and then all.
+    pair.passes = Box::new(|from, _, flow, t| match t {
+        10_000..13_000 => false,
+        13_000..16_000 => flow % 3 != 0,
+        16_000..19_000 => from == 1,
+        _ => true,
+    });
+    let seen = |pair: &Pair| {
+        pair.ends.each_ref().map(|end| (matches!(end.status().carriage, Carriage::Down(_)), end.status().returning))
+    };
+    pair.run(2_900);
+    assert_eq!(seen(&pair), [(true, false); 2]);
+    pair.run(2_000);
+    assert_eq!(seen(&pair), [(true, true); 2], "1.9 s after the cut");
+    pair.run(1_000);
+    assert_eq!(seen(&pair), [(true, true); 2]);
+    pair.run(2_500);
+    assert_eq!(seen(&pair), [(true, false); 2], "each end knows of the other's silence");
+    pair.run(5_000);
+    assert_eq!(seen(&pair), [(true, true); 2]);
+    pair.run(10_000);
+    assert_eq!(seen(&pair), [(false, false); 2], "it is up");
+}
+
+#[test]
 fn loss_one_way_is_named_by_both_ends() {
     let mut pair = up(10);
     pair.passes = Box::new(|from, _, _, t| from == 0 || t < 10_000);

@@ -31,6 +31,7 @@ pub(in crate::site) const fn status(carriage: Carriage) -> Status {
         mtu: 1500,
         flows_up: 6,
         flows: 0b11_1111,
+        returning: false,
         suppressed: false,
         refused: Refused { malformed: 0, tag: 0, stale: 0, replayed: 0, flow: 0, version: 0, unknown: 0 },
     }
