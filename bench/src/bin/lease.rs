@@ -48,15 +48,11 @@ fn strikes(store: Store, share: usize, report: &mut Report) -> Result<()> {
                 continue;
             }
             let outcome = leased.strike(fault).with_context(|| format!("{} {run}", fault.as_str()))?;
-            println!(
-                "{} {run} {}: {:?}, {} frames of the former owner; the API server took {:?} at most{}",
-                store.as_str(),
-                fault.as_str(),
-                outcome.takeover,
-                outcome.overlap,
-                outcome.store,
-                if outcome.void() { ": void" } else { "" }
-            );
+            let (scene, fault) = (store.as_str(), fault.as_str());
+            println!("{scene} {run} {fault}: {:?}, {} frames of the former owner", outcome.takeover, outcome.overlap);
+            if outcome.void() {
+                println!("void: the API server took {:?} for a write", outcome.store);
+            }
             seen.push(outcome);
         }
     }

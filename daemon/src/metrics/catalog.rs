@@ -288,8 +288,8 @@ families! {
          is gone, and its programs forward the flows that it has.",
         "a node that dies, with BFD";
     FORWARD_SITE_USABLE = Gauge "forward_site_usable" ["site"],
-        "1 while packets are sent to the other site, by its number: the path from this node is not down, and it has a gateway. At 0 it is \
-         asked for no flow, and is nobody's home.",
+        "1 while packets are sent to the other site, by its number: the path from this node is not down, or has carried packets again for a second, and \
+         it has a gateway. At 0 it is asked for no flow, and is nobody's home.",
         "a path that is down, or up again";
     FORWARD_WITNESSES = Counter "forward_witnesses_total" ["result"],
         "Endpoints that were asked out of turn whether their node lives, because its daemon was not heard: how many answered within \

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bascule_lab::sites::{init, issue, page, share};
-use bascule_lab::{Netns, wait_for};
+use bascule_lab::{Netns, Stamp, sleep_until, wait_for};
 use bascule_suite::cluster::Cluster;
 use bascule_suite::fence::boot_ns;
 use bascule_suite::pair::{VIP, WHOLE, secrets, wait_page_for as wait_page};
@@ -56,31 +56,9 @@ fn serve(netns: &Netns, port: u16, number: u8) -> Result<()> {
     Ok(())
 }
 
-/// Connections one after the other that end with their answer, until it is stopped, so many a second.
-fn short(client: &Netns, to: &'static str, port: u16, rate: u64) -> Load {
-    const THREADS: u64 = 4;
-    let mut new = Load { stop: Arc::default(), answers: Arc::default(), threads: Vec::new() };
-    for n in 0..THREADS {
-        let stop = Arc::clone(&new.stop);
-        new.threads.push(client.spawn("clients", move || {
-            let to: SocketAddr = format!("{to}:{port}").parse().expect("an address");
-            let mut due = Instant::now() + Duration::from_micros(1_000_000 * n / rate);
-            while !stop.load(Ordering::Relaxed) {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                // What a busy machine was late for is not caught up with.
-                due = Instant::now().max(due + Duration::from_micros(1_000_000 * THREADS / rate));
-                if let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
-                    let _answered = stream.read(&mut [0]);
-                }
-            }
-        }));
-    }
-    new
-}
-
 /// A new connection and whose it is. Who gets no answer within half a second leaves, after one SYN.
-fn connect(port: u16) -> Option<(u8, TcpStream)> {
-    let to: SocketAddr = format!("{VIP}:{port}").parse().ok()?;
+fn connect(vip: &str, port: u16) -> Option<(u8, TcpStream)> {
+    let to: SocketAddr = format!("{vip}:{port}").parse().ok()?;
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(500)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let mut number = [0];
@@ -99,19 +77,23 @@ struct Load {
 impl Load {
     /// So many connections a second to a port, from as many threads as wait for answers that do not come.
     fn start(client: &Netns, port: u16, rate: u64) -> Self {
-        let count = rate * 2 / 3 + 1;
+        Self::with(client, VIP, port, rate, rate * 2 / 3 + 1)
+    }
+
+    /// The same to an address, from `count` threads: 4 keep the time where nearly all are answered.
+    fn with(client: &Netns, vip: &'static str, port: u16, rate: u64, count: u64) -> Self {
         let mut new = Self { stop: Arc::default(), answers: Arc::default(), threads: Vec::new() };
-        let begin = Instant::now();
+        let begin = Stamp::now();
         for n in 0..count {
             let (stop, answers) = (Arc::clone(&new.stop), Arc::clone(&new.answers));
             new.threads.push(client.spawn("clients", move || {
                 for turn in 0.. {
                     let due = begin + Duration::from_micros((turn * count + n) * 1_000_000 / rate);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    sleep_until(due);
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let answer = connect(port).map_or(0, |(number, _)| number);
+                    let answer = connect(vip, port).map_or(0, |(number, _)| number);
                     answers.lock().expect("nobody panics with it").push(answer);
                 }
             }));
@@ -250,7 +232,7 @@ fn a_site_that_is_ready_and_serves_nobody_loses_new_connections_within_the_bound
         ensure!(seen.contains(&1) && seen.contains(&2), "{name}: {seen:?}");
         // Connections that exist, in both sites.
         let mut held =
-            client.run(|| (0..16).map(|_| connect(port).context("a connection")).collect::<Result<Vec<_>>>())?;
+            client.run(|| (0..16).map(|_| connect(VIP, port).context("a connection")).collect::<Result<Vec<_>>>())?;
         ensure!(held.iter().any(|(number, _)| *number == 2), "{name}: none of 16 connections is at n2");
         let before = page(cluster.daemon(1)).context("a page")?;
         let begun = boot_ns();
@@ -325,7 +307,7 @@ fn probes_are_few_while_handshakes_speak_for_the_path_and_many_again_without_the
     }
     let suppressed = |page: &Value| page["sites"][0]["path"]["path"]["suppressed"].as_bool();
     let client = cluster.client.clone();
-    let one = short(&client, VIP, EAST, MANY);
+    let one = Load::with(&client, VIP, EAST, MANY, 4);
     // Traffic of one end alone speaks for nobody: the other one goes on asking for probes.
     let answered = |page: &Value| standing(page, "east")["handshakes"]["prompt"].as_u64();
     let from = page(cluster.daemon(1)).as_ref().and_then(answered).unwrap_or_default();
@@ -333,24 +315,27 @@ fn probes_are_few_while_handshakes_speak_for_the_path_and_many_again_without_the
         assert_eq!(suppressed(page), Some(false), "n2 has seen nothing");
         answered(page) >= Some(from + 2000)
     })?;
-    let two = short(&client, VIP2, WEST, MANY);
-    let begun = Instant::now();
+    let two = Load::with(&client, VIP2, WEST, MANY, 4);
+    let begun = Stamp::now();
     // Both ends, over a time in which at full rate each of two flows had sent ten times more.
-    let mut last: Option<(Instant, u64)> = None;
+    let mut last: Option<(Stamp, u64)> = None;
     let daemon = cluster.daemon(1);
     let rate = wait_for(PATIENCE, "a second in which probes are few", || {
         let page = page(daemon)?;
         let sent = page["sites"][0]["path"]["counters"]["sent"].as_u64()?;
-        let (at, before) = *last.get_or_insert((Instant::now(), sent));
-        let (span, quiet) = (at.elapsed().as_secs_f64(), suppressed(&page) == Some(true));
+        let (at, before) = *last.get_or_insert((Stamp::now(), sent));
+        let (span, quiet) = (Stamp::now().since(at).as_secs_f64(), suppressed(&page) == Some(true));
         if span < 1.5 {
             return None;
         }
-        last = Some((Instant::now(), sent));
+        last = Some((Stamp::now(), sent));
         let rate = (sent - before) as f64 / span;
         (quiet && rate < 8.0).then_some(rate)
     })?;
-    println!("{rate:.1} probes a second after {:.1} s of traffic at both ends", begun.elapsed().as_secs_f64());
+    println!(
+        "{rate:.1} probes a second after {:.1} s of traffic at both ends",
+        Stamp::now().since(begun).as_secs_f64()
+    );
     for (n, _, other) in ends {
         let daemon = cluster.daemon(n);
         let gauge = format!("bascule_sites_path_quiet{{site=\"{other}\"}}");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bascule_lab::sites::{init, issue, page, share};
-use bascule_lab::{Netns, wait_for};
+use bascule_lab::{Netns, Stamp, sleep_until, wait_for};
 use bascule_suite::cluster::Cluster;
 use bascule_suite::pair::{VIP, WHOLE, secrets, wait_page_for as wait_page};
 use serde_json::{Value, json};
@@ -66,13 +66,13 @@ impl Load {
         const THREADS: u64 = 4;
         let mut new =
             Self { stop: Arc::default(), failed: Arc::default(), answers: Arc::default(), threads: Vec::new() };
-        let begin = Instant::now();
+        let begin = Stamp::now();
         for n in 0..THREADS {
             let (stop, failed, answers) = (Arc::clone(&new.stop), Arc::clone(&new.failed), Arc::clone(&new.answers));
             new.threads.push(client.spawn("clients", move || {
                 for turn in 0.. {
                     let due = begin + Duration::from_micros((turn * THREADS + n) * 1_000_000 / rate);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    sleep_until(due);
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }

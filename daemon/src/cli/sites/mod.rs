@@ -186,6 +186,10 @@ dc-b  degraded (out for 26 s)  normal  62     37.5 %  -      90/120  -         -
         page["sites"][0]["path"]["path"]["rttFactor"] = 2.5.into();
         let shown = table(&page.to_string()).expect("a page");
         assert!(shown.contains("light loss in, rtt x2.5"), "{shown}");
+        page["sites"][0]["path"]["path"]["carriage"] = serde_json::json!({ "down": "in" });
+        page["sites"][0]["path"]["path"]["returning"] = true.into();
+        let shown = table(&page.to_string()).expect("a page");
+        assert!(shown.contains("  returning  "), "flows that live there go on: {shown}");
     }
 
     #[test]
