@@ -246,6 +246,20 @@ pub(crate) fn foreign(config: &Config, id: u16) -> u8 {
     }
 }
 
+/// The other site of a node to which a packet may be sent, 0: it is of this one; `None`: it may not be. [`foreign`] and [`alive`] in one look.
+#[inline(always)]
+pub(crate) fn living(config: &Config, id: u16) -> Option<u8> {
+    if id == 0 || is_site(id) {
+        return None;
+    }
+    match maps::NODES.get(u32::from(id)) {
+        Some(node) if node.flags & NODE_DEAD != 0 => None,
+        Some(node) if node.site != config.site => Some(node.site),
+        Some(_) => Some(0),
+        None => None,
+    }
+}
+
 /// May a packet be sent to this node? Sites are no nodes: they are asked when no node is left.
 #[inline(always)]
 pub(crate) fn alive(id: u16) -> bool {

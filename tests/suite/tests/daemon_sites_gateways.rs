@@ -1,13 +1,15 @@
-//! A gateway of another site dies without a BFD session that would tell: nodes n1 (relay, all endpoints) and n2 are the gateways of `dc-a`,
-//! clients come in at n3 (`dc-b`), of which half of the new connections are sent to one of the two.
+//! One node of a site falls out of the way to the other site, and no BFD session tells. It is dead: nodes n1 (relay, all endpoints) and n2 are the
+//! gateways of `dc-a`, clients come in at n3 (`dc-b`), of which half of the new connections are sent to one of the two. Or its own way to the other
+//! site is cut, while that of the node where clients come in is not.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use bascule_lab::sites::{init, issue, share};
 use bascule_lab::{Direction, Filter};
 use bascule_suite::cluster::Cluster;
-use bascule_suite::pair::{VIP, WHOLE, answers, config, secrets, serve, wait_page, wait_page_for};
+use bascule_suite::pair::{VIP, WHOLE, answers, config, connect, live, secrets, serve, wait_page, wait_page_for};
 use serde_json::{Value, json};
 
 /// The file of node `n`; n2 has no endpoint, so that nothing but its part of what comes from `dc-b` depends on it.
@@ -69,4 +71,46 @@ fn a_gateway_that_probes_do_not_reach_is_sent_nothing_until_it_is_heard_again() 
     ensure!(status.success(), "{status}");
     wait_page(&mut cluster, 3, "a gateway that stopped", |page| *silent(page) == json!(["n2"])).context("a stop")?;
     Ok(())
+}
+
+#[test]
+fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Result<()> {
+    let mut cluster = Cluster::new("uplink", 3)?;
+    let dir = cluster.lab.directory().to_owned();
+    secrets(&dir)?;
+    let authority = init(&dir.join("authority"))?;
+    for n in [3, 1, 2] {
+        issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
+        serve(&cluster.hosts[n - 1].netns, u8::try_from(n)?)?;
+        cluster.start(n, &config(&dir, n))?;
+    }
+    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.1"])?;
+    // The rows that leave were of n1 and n2 before, which are asked for flows until the drain time is over.
+    let half = |page: &Value| (share(page, "shop", "dc-b") - 0.5).abs() < 0.01;
+    for n in [1, 2] {
+        wait_page_for(WHOLE, &mut cluster, n, "half of the share", half)?;
+    }
+    ensure!(answers(&cluster.client, 60)? == [1, 2, 3].into(), "all three answer");
+
+    let off = cluster.hosts[1].port.cut(Direction::Both, Filter::Peer(Ipv4Addr::new(10, 9, 0, 3)))?;
+    let up = |page: &Value| page["sites"][0]["path"]["path"]["carriage"] == "up";
+    wait_page(&mut cluster, 2, "a path that is down", |page| !up(page))?;
+    // What comes to n1 as the last of a chain: n2 gave it back.
+    let given_back = "bascule_forward_hops_total{nodes=\"3\"}";
+    let before = cluster.daemon(1).metric(given_back).unwrap_or_default();
+    let mut held = Vec::new();
+    for n in 0..60 {
+        held.push(connect(&cluster.client).with_context(|| format!("connection {n} while n2 does not reach dc-b"))?);
+    }
+    live(&mut held)?;
+    let far = held.iter().filter(|(number, _)| *number == 3).count();
+    ensure!(far >= 15, "{far} of 60 connections at the other site");
+    // It was the home before of half of those.
+    cluster.wait_metric(1, given_back, |packets| packets - before >= 5.0)?;
+    let page = wait_page(&mut cluster, 1, "the path of the other node", up)?;
+    ensure!(half(&page), "{page:#}");
+
+    off.heal()?;
+    wait_page(&mut cluster, 2, "the path again", up)?;
+    live(&mut held)
 }

@@ -1,6 +1,6 @@
 //! Faults of the network: cuts, loss, and a node that claims what is not its own. Each is in force while its guard lives.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,6 +28,8 @@ pub enum Filter {
     All,
     /// VRRP advertisements only, both families.
     Vrrp,
+    /// Packets to or from this address only.
+    Peer(Ipv4Addr),
 }
 
 /// Frames that are dropped on a port: a silent cut that keeps the carrier, or random loss. Dropped, it ends.
@@ -64,10 +66,11 @@ impl Port {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (port, switch) = (self.name(), self.bridge().netns().clone());
         let table = format!("fault_{port}_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let matches: &[&str] = match filter {
-            Filter::All => &[""],
+        let matches: Vec<String> = match filter {
+            Filter::All => vec![String::new()],
             // IANA protocol 112.
-            Filter::Vrrp => &["ip protocol 112", "ip6 nexthdr 112"],
+            Filter::Vrrp => vec!["ip protocol 112".to_owned(), "ip6 nexthdr 112".to_owned()],
+            Filter::Peer(peer) => vec![format!("ip saddr {peer}"), format!("ip daddr {peer}")],
         };
         let hooks: &[&str] = match direction {
             Direction::FromNode => &["ingress"],
@@ -77,7 +80,7 @@ impl Port {
         let mut script = format!("table netdev {table} {{\n counter dropped {{ }}\n");
         for hook in hooks {
             script += &format!(" chain {hook} {{\n  type filter hook {hook} device \"{port}\" priority -500;\n");
-            for matched in matches {
+            for matched in &matches {
                 script += &format!("  {matched} {chance} counter name dropped drop\n");
             }
             script += " }\n";

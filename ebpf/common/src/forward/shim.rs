@@ -38,7 +38,8 @@ pub const HOP_ACCEPT: u16 = 0x1000;
 /// reply, which says that its flow lives with its sender, and is not emitted.
 pub const SHIM_ACCEPT: u8 = 0x10;
 
-/// Largest index: who receives it is the last one that is asked, so that a site's nodes see a packet five times at most.
+/// Largest index: who receives it is the last one that is asked, so that a site's nodes see a packet five times at most; twice more where the last one
+/// reaches no other site, and gives it back to the node where it arrived.
 pub const SHIM_LAST: u8 = 3;
 
 /// Bytes of the shim.

@@ -21,7 +21,7 @@ use crate::home::{self, Step, Way};
 use crate::ingress;
 use crate::maps;
 use crate::packet::{Packet, forgotten};
-use crate::request::{Chain, Request, Slots, Work, alive, foreign, reachable};
+use crate::request::{Chain, Request, Slots, Work, alive, living, reachable};
 use crate::rows::{self, Place};
 use crate::search::Search;
 use crate::service::{Found, Kind};
@@ -131,12 +131,13 @@ fn follow(request: &mut Request) -> Step {
         Some(id) => *id as u16,
         None => return Step::drop(PacketDrop::Unresolved),
     };
-    let site = foreign(request.config, id);
-    if site == 0 || !alive(id) {
-        return Step::drop(PacketDrop::Unresolved);
+    match living(request.config, id) {
+        None | Some(0) => Step::drop(PacketDrop::Unresolved),
+        Some(site) => {
+            request.work.site = site;
+            Step::onward(id, id, Tally::Pinned)
+        }
     }
-    request.work.site = site;
-    Step::onward(id, id, Tally::Pinned)
 }
 
 /// Ends a flow's pin; false: it had none.
@@ -182,7 +183,7 @@ fn look_abroad(request: &mut Request) -> Step {
     choose_sites(request, ROW + NEAREST);
     let Abroad { first, second, named, .. } = forgotten(&request.work.abroad);
     if first == 0 {
-        return Step::recover();
+        return ask_arrival(request);
     }
     // Where the row leads anyhow, it may lead a packet of any sort.
     if !named && !clock::take(BUCKET_REMOTE, request.config.remote_rate) {
@@ -190,6 +191,22 @@ fn look_abroad(request: &mut Request) -> Step {
     }
     request.work.chain.flags |= SHIM_REMOTE;
     to_site(request, first, second, Tally::Remote)
+}
+
+/// No other site is left that this node reaches: the node where the packet arrived may reach one. It does not either: who asked it says how the
+/// chain ends, for it had to be one of the row and may be the only one here with an endpoint.
+#[inline(always)]
+fn ask_arrival(request: &mut Request) -> Step {
+    let (this, chain) = (request.config.node, &mut request.work.chain);
+    let mut to = chain.ingress;
+    if to == this {
+        if chain.index < SHIM_LAST {
+            return Step::recover();
+        }
+        to = chain.sender;
+        chain.flags |= SHIM_REMOTE | SHIM_FINAL;
+    }
+    if living(request.config, to) == Some(0) { Step::onward(to, 0, Tally::NextHop) } else { Step::recover() }
 }
 
 /// To a gateway of `site`.
@@ -207,22 +224,23 @@ fn to_site(request: &mut Request, site: u8, second: u8, why: Tally) -> Step {
 #[inline(always)]
 fn give_back(request: &mut Request) -> Step {
     let (to, origin) = (request.work.chain.ingress, request.work.chain.origin_site);
-    let site = foreign(request.config, to);
-    if site != origin || !alive(to) {
+    if living(request.config, to) != Some(origin) {
         return Step::drop(PacketDrop::RemoteMiss);
     }
     request.work.chain.flags |= SHIM_FINAL;
-    request.work.site = site;
+    request.work.site = origin;
     Step::onward(to, 0, Tally::NextHop)
 }
 
-/// To the node of another site that `step` names. Between sites the index begins anew, the first place says where the packet arrived, and the
-/// second one to whom the flow is pinned.
+/// To the node that `step` names, of another site or, as the last of a chain, of this one. Between sites the index begins anew, the first place says
+/// where the packet arrived, and the second one to whom the flow is pinned.
 #[inline(always)]
 fn send<P: Packet>(packet: &P, request: &mut Request, step: Step) -> Verdict {
     let chain = &request.work.chain;
-    let head = ShimHead { index: 0, count: 0, hops: [chain.ingress, step.then], ..chain.head(&request.found) };
-    let onward = Onward { to: step.id, first: chain.outer.is_none(), site: request.work.site, head };
+    let site = request.work.site;
+    let index = if site == 0 { SHIM_LAST } else { 0 };
+    let head = ShimHead { index, count: 0, hops: [chain.ingress, step.then], ..chain.head(&request.found) };
+    let onward = Onward { to: step.id, first: chain.outer.is_none(), site, head };
     let verdict = encap::send(packet, request, onward);
     if let Verdict::Send(_) = verdict {
         maps::count(step.why());

@@ -96,14 +96,31 @@ impl State {
         let near = order.into_iter().take(NEAREST).map(|site| u8::try_from(site & 0xff).expect("a byte"));
         let mut sites = self.distinct(named.iter().copied().chain(near).collect());
         sites.truncate(ASKED);
-        let (Some(first), true) = (sites.first().copied(), from.origin_site == own) else {
+        if from.origin_site != own {
             return self.end(job, from, all, false);
-        };
+        }
+        let Some(first) = sites.first().copied() else { return self.ask_arrival(job, from, all) };
         if named.is_empty() && self.config.remote_rate == 0 {
             return self.drop(PacketDrop::RemoteRate, job.frame);
         }
         let from = Arrival { flags: from.flags | SHIM_REMOTE, ..*from };
         self.send_to_site(job, &from, first, sites.get(1).copied().unwrap_or(0), Why::Remote)
+    }
+
+    /// This node reaches no other site: the one where the packet arrived may. It does not either: who asked it ends it.
+    fn ask_arrival(&mut self, job: Job, from: &Arrival, all: &[Place]) -> Output {
+        let (this, at_last) = (self.config.node, from.index == SHIM_LAST);
+        let (to, flags) = match from.ingress {
+            ingress if ingress != this => (ingress, from.flags),
+            _ if at_last => (from.sender, from.flags | SHIM_REMOTE | SHIM_FINAL),
+            _ => return self.end(job, from, all, false),
+        };
+        if !self.live(to) || self.other_site(to) != 0 {
+            let from = Arrival { flags, ..*from };
+            return self.end(job, &from, all, false);
+        }
+        let head = ShimHead { flags, index: SHIM_LAST, ..Self::head(&job, from) };
+        self.encapsulate(job, to, head, from.client, Why::Next)
     }
 
     fn head(job: &Job, from: &Arrival) -> ShimHead {
