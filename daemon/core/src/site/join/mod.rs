@@ -185,6 +185,9 @@ impl Join {
     /// A relay of this site beat.
     pub fn handle_beat(&mut self, relay: &str, beat: Beat, now: Instant) {
         self.lead.handle_beat(relay, beat, now);
+        if let Some(word) = self.words.get_mut(relay) {
+            word.at = now;
+        }
         if !beat.leads && !beat.tells {
             self.hush(relay);
         }

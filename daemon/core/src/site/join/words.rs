@@ -25,14 +25,21 @@ pub(super) type Said = (Summary, Duration, Instant);
 const WAY: Duration = HOLD;
 
 /// What one relay says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Word {
+    /// When it was last heard.
+    pub(super) at: Instant,
     pub(super) sessions: BTreeMap<SiteId, bool>,
     pub(super) said: BTreeMap<(SiteId, ServiceId), Said>,
     pub(super) reach: Reached,
 }
 
 impl Word {
+    fn new(at: Instant) -> Self {
+        let (sessions, said, reach) = Default::default();
+        Self { at, sessions, said, reach }
+    }
+
     /// It has no sessions any more, as far as is known. What sites said of one another went with them; what they said of themselves ages.
     fn silence(&mut self) {
         self.sessions.clear();
@@ -41,6 +48,15 @@ impl Word {
 
     fn has(&self, site: SiteId) -> bool {
         self.sessions.get(&site).copied().unwrap_or(false)
+    }
+
+    /// What it said of a site was so that long ago; what becomes younger by that.
+    fn confirm(&mut self, site: SiteId, age: Duration, now: Instant) -> impl Iterator<Item = (ServiceId, Said)> {
+        let of = self.said.range_mut((site, ServiceId(0))..=(site, ServiceId(u32::MAX)));
+        of.filter(move |(_, said)| said.1 + now.since(said.2) > age).map(move |((_, service), said)| {
+            (said.1, said.2) = (age, now);
+            (*service, *said)
+        })
     }
 
     fn of(&self, site: SiteId) -> impl Iterator<Item = (ServiceId, Said)> {
@@ -68,12 +84,16 @@ pub(super) fn said_facts(said: &BTreeMap<(SiteId, ServiceId), Said>, now: Instan
 impl Join {
     /// Session, summary, confirmation or what a site reaches, from a relay that is heard.
     pub(super) fn hear_word(&mut self, source: Source<'_>, fact: Fact, now: Instant) {
+        // Who stood still has not looked yet who is gone.
+        self.lead.handle_expire(now);
         let relay = match source {
             Source::Own => self.config.relay.clone(),
-            Source::Relay(name) => self.lead.is_heard(name).then(|| name.to_owned()),
+            Source::Relay(name) if self.lead.is_heard(name) => Some(name.to_owned()),
+            Source::Relay(name) => return self.hear_unheard(name, fact, now),
         };
         let Some(relay) = relay else { return };
-        let word = self.words.entry(relay.clone()).or_default();
+        let word = self.words.entry(relay.clone()).or_insert_with(|| Word::new(now));
+        word.at = now;
         let mut news = Vec::new();
         let (of, direct) = match fact {
             Fact::Session { site, up } => {
@@ -91,12 +111,7 @@ impl Join {
                 (site, true)
             }
             Fact::Confirmed { site, age } => {
-                for ((_, service), said) in word.said.iter_mut().filter(|((s, _), _)| *s == site) {
-                    if said.1 + now.since(said.2) > age {
-                        (said.1, said.2) = (age, now);
-                        news.push((*service, *said));
-                    }
-                }
+                news.extend(word.confirm(site, age, now));
                 (site, false)
             }
             Fact::Reach { site, of, reached } => {
@@ -124,6 +139,27 @@ impl Join {
         self.settle_words(now);
         if self.speaks.get(&of) == Some(&relay) {
             news.into_iter().for_each(|(service, said)| self.hold(of, service, said, direct, now));
+        }
+    }
+
+    /// What a relay says of other sites that is not heard, as far as is known here: this node stood still for longer than a relay is believed, and reads
+    /// now what came meanwhile, before the beat that comes after it. It counts when the relay does; were it left out, what it said before would
+    /// count then, and be confirmed. It is as old as the time since the relay was heard, or younger: nobody knows how long it waited.
+    fn hear_unheard(&mut self, relay: &str, fact: Fact, now: Instant) {
+        let Some(word) = self.words.get_mut(relay) else { return };
+        let late = now.since(word.at);
+        match fact {
+            Fact::Summary { site, service, summary, age } => {
+                let _before = word.said.insert((site, service), (summary.unwrap_or_default(), age + late, now));
+            }
+            Fact::Confirmed { site, age } => word.confirm(site, age + late, now).for_each(drop),
+            Fact::Session { .. }
+            | Fact::Reach { .. }
+            | Fact::Ask { .. }
+            | Fact::Loan { .. }
+            | Fact::Demand { .. }
+            | Fact::Order { .. }
+            | Fact::Drained { .. } => {}
         }
     }
 

@@ -183,7 +183,8 @@ impl State {
             return;
         }
         if part == 0 {
-            session.staging = Some(Staging { incarnation, next: 0, records: Default::default() });
+            let began = (now, self.late);
+            session.staging = Some(Staging { began, incarnation, next: 0, records: Default::default() });
         }
         let Some(staging) = session.staging.as_mut().filter(|s| s.next == part && s.incarnation == incarnation) else {
             return self.close(site, CloseReason::Order, now);
@@ -206,7 +207,8 @@ impl State {
             self.actions.push_back(Action::Record { origin, key, body: None, age });
         }
         theirs.cursor.seq = theirs.cursor.seq.max(head).max(1);
-        theirs.confirmed = None;
+        // As good as a beat, which may be 10 s away: nobody was younger that long.
+        theirs.confirmed = Some(staging.began);
         staging.records.values().for_each(|record| self.take(site, record, now));
     }
 

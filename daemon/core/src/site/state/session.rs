@@ -39,6 +39,8 @@ pub(super) struct Pending {
 /// A snapshot on its way in.
 #[derive(Clone, Debug)]
 pub(super) struct Staging {
+    /// When its first part came, and how late that was read.
+    pub(super) began: (Instant, Duration),
     pub(super) incarnation: u64,
     pub(super) next: u32,
     pub(super) records: BTreeMap<Key, Record>,

@@ -90,6 +90,26 @@ fn a_death_by_which_nothing_is_news_moves_nothing_for_an_hour() {
     assert!(!node.done.iter().any(|a| matches!(a, Action::Table { .. })), "{:?}", node.done);
 }
 
+/// What relays said meanwhile waits in its sockets, before the beat by which they are heard again.
+#[test]
+fn what_waited_while_a_node_stood_still_is_neither_lost_nor_young() {
+    let mut node = hearing(&["a", "b"]);
+    node.run(100, &ALL);
+    node.now += 8_000;
+    node.fact(Source::Relay("a"), fact(0));
+    assert_eq!(node.join.leader(), None, "nobody was heard for as long as a relay is believed");
+    node.run(1_200, &ALL);
+    // As of before that: it is confirmed as what it is.
+    node.fact(Source::Relay("a"), Fact::Confirmed { site: THERE, age: Duration::from_millis(8_500) });
+    node.fact(Source::Relay("a"), UP);
+    assert_eq!((sessions(&node), node.share(THERE)), (vec![("a", true)], 0.0));
+    let age = |node: &Node| node.join.age(THERE, at(node.now)).expect("it is known").as_millis();
+    assert_eq!(age(&node), 8_500, "and it may have waited all the time");
+    node.run(2_000, &ALL);
+    node.fact(Source::Relay("a"), Fact::Confirmed { site: THERE, age: Duration::from_millis(300) });
+    assert_eq!((age(&node), node.share(THERE)), (300, 0.0));
+}
+
 /// The end of a session that the leading relay had is a death to those who listen.
 #[test]
 fn another_end_that_dies_leaves_the_word_of_who_has_another_partner() {

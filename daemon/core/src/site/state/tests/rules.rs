@@ -104,6 +104,8 @@ fn ages_travel_and_a_beat_renews_them() {
     pair.run(5000);
     let (_, came) = pair.known[1][&key(1)];
     assert!((100..=106).contains(&came.as_secs()), "{came:?}");
+    // Which is how long ago it was written: it is all there is, so it is true now.
+    assert!(age(&pair).is_some_and(|age| age <= 5), "{:?}", age(&pair));
     pair.run(20_000);
     assert!(age(&pair).is_some_and(|age| age <= 10), "{:?}", age(&pair));
 }
