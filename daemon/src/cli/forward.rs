@@ -130,6 +130,7 @@ struct Site {
     site: u8,
     gateways: usize,
     reachable: bool,
+    lost: bool,
     usable: bool,
     mtu: Option<u16>,
 }
@@ -262,10 +263,11 @@ fn inside(networks: &[String]) -> String {
 }
 
 fn site_row(site: &Site) -> Vec<String> {
-    let packets = match (site.usable, site.reachable) {
-        (true, _) => "sent",
-        (false, false) => "not sent: the path is down",
-        (false, true) => "not sent: no gateway",
+    let packets = match (site.usable, site.reachable, site.lost) {
+        (true, ..) => "sent",
+        (false, false, true) => "not sent: the path is down; its flows are held",
+        (false, false, false) => "not sent: the path is down",
+        (false, true, _) => "not sent: no gateway",
     };
     let mtu = site.mtu.map_or_else(|| "of the route".to_owned(), |mtu| mtu.to_string());
     vec![site.site.to_string(), site.gateways.to_string(), packets.to_owned(), mtu]

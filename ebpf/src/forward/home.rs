@@ -3,8 +3,8 @@
 use core::ffi::{c_long, c_void};
 
 use bascule_ebpf_common::forward::{
-    BUCKET_ORPHAN, CONFIG_SITES, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE, ShimHead,
-    Tally,
+    BUCKET_ORPHAN, CONFIG_HOLDS, CONFIG_SITES, HOP_ACCEPT, PacketDrop, SERVICE_ASK, SHIM_FINAL, SHIM_LAST, SHIM_REMOTE,
+    ShimHead, Tally,
 };
 
 use crate::clock;
@@ -123,7 +123,7 @@ pub(crate) fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
         open = !recover(packet, request);
     }
     if open {
-        elsewhere(request);
+        request.work.way = elsewhere(request);
     }
     forgotten(&request.work.step)
 }
@@ -210,10 +210,12 @@ fn recover<P: Packet>(packet: &P, request: &mut Request) -> bool {
     step.way != Way::Recover
 }
 
-/// Nobody here knows the packet. A function of its own, as the others.
+/// Nobody here knows the packet. A function of its own, as the others, and with something to give as [`look`] has.
 #[inline(never)]
-fn elsewhere(request: &mut Request) {
-    request.work.step = ask_on(request);
+fn elsewhere(request: &mut Request) -> u16 {
+    let step = ask_on(request);
+    request.work.step = step;
+    step.way as u16
 }
 
 /// The next node, or the end.
@@ -245,13 +247,13 @@ pub(crate) fn is_first_to_ask(request: &Request) -> bool {
 /// The end of a chain.
 #[inline(always)]
 pub(crate) fn end(request: &mut Request) -> Step {
-    let chain = &request.work.chain;
-    if chain.flags & (SHIM_REMOTE | SHIM_FINAL) == SHIM_REMOTE {
-        return Step::drop(PacketDrop::RemoteMiss);
-    }
     // What would open a flow found no endpoint that takes one.
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
+    }
+    let holds = request.config.flags & CONFIG_HOLDS != 0;
+    if holds || request.work.chain.flags & (SHIM_REMOTE | SHIM_FINAL) == SHIM_REMOTE {
+        return Step::drop(PacketDrop::RemoteMiss);
     }
     // The first candidate at which no other VIP holds the tuple: the socket that would answer there is that VIP's.
     request.work.free = MAX_CANDIDATES;

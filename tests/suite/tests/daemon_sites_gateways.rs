@@ -2,14 +2,17 @@
 //! gateways of `dc-a`, clients come in at n3 (`dc-b`), of which half of the new connections are sent to one of the two. Or its own way to the other
 //! site is cut, while that of the node where clients come in is not.
 
-use std::net::Ipv4Addr;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use bascule_lab::sites::{init, issue, share};
-use bascule_lab::{Direction, Filter};
+use bascule_lab::{Direction, Dropper, Filter};
 use bascule_suite::cluster::Cluster;
-use bascule_suite::pair::{VIP, WHOLE, answers, config, connect, live, secrets, serve, wait_page, wait_page_for};
+use bascule_suite::pair::{
+    PATIENCE, VIP, WHOLE, answers, config, connect, live, secrets, serve, wait_page, wait_page_for, wait_services,
+};
 use serde_json::{Value, json};
 
 /// The file of node `n`; n2 has no endpoint, so that nothing but its part of what comes from `dc-b` depends on it.
@@ -112,5 +115,36 @@ fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Res
 
     off.heal()?;
     wait_page(&mut cluster, 2, "the path again", up)?;
-    live(&mut held)
+    live(&mut held)?;
+
+    // The whole way is cut for some seconds, and clients send meanwhile: nobody tells them that their flows are gone, for they are not.
+    let mut far: Vec<TcpStream> =
+        held.into_iter().filter(|(number, _)| *number == 3).map(|(_, stream)| stream).collect();
+    let mut ends = far.split_off(far.len() / 2);
+    let cut = |cluster: &mut Cluster, streams: &mut [TcpStream]| -> Result<Dropper> {
+        let off = cluster.hosts[2].port.cut(Direction::Both, Filter::All)?;
+        wait_page(cluster, 1, "a way that is cut", |page| !up(page))?;
+        streams.iter_mut().try_for_each(|stream| stream.write_all(&[77]))?;
+        Ok(off)
+    };
+    let off = cut(&mut cluster, &mut far)?;
+    let shown = wait_services(&mut cluster, 1, "its flows are held")?;
+    let dropped = "bascule_forward_drops_total{reason=\"remote_miss\"}";
+    cluster.wait_metric(1, dropped, |packets| packets >= f64::from(u8::try_from(far.len()).unwrap_or(u8::MAX)))?;
+    off.heal()?;
+    for (n, stream) in far.iter_mut().enumerate() {
+        let mut back = [0];
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut back).with_context(|| format!("connection {n} over a cut of seconds; {shown}"))?;
+    }
+    wait_page(&mut cluster, 1, "the way again", up)?;
+    // Not for ever: clients of a site that does not come back learn it.
+    let off = cut(&mut cluster, &mut ends)?;
+    for (n, stream) in ends.iter_mut().enumerate() {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let end = stream.read(&mut [0]);
+        ensure!(end.as_ref().is_err_and(|e| e.kind() == ErrorKind::ConnectionReset), "connection {n}: {end:?}");
+    }
+    off.heal()?;
+    Ok(())
 }

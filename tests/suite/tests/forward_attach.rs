@@ -179,7 +179,7 @@ fn that_there_are_sites_and_links_is_not_forgotten_while_a_run_takes_over() {
         let both = CONFIG_SITES | CONFIG_OWN_MACS;
         let flags = |forward: &Forward| -> Result<u16> { Ok(forward.config()?.flags) };
         let macs = BTreeSet::from([Mac([2, 0, 0, 0, 0, 1])]);
-        let spec = SiteSpec { site: SiteId(2), reachable: true, via_ingress: false, mtu: None };
+        let spec = SiteSpec { site: SiteId(2), reachable: true, lost: false, via_ingress: false, mtu: None };
         let there = |gateways| Action::PutSite(SiteEntry { gateways, spec });
         let mut first = open(ground)?;
         first.set_config(&config)?;

@@ -31,6 +31,8 @@ pub struct SiteSpec {
     pub site: SiteId,
     /// Paths to it carry packets: it may be asked for flows, and be the home of rows.
     pub reachable: bool,
+    /// It became unreachable a moment ago, and may be back in another ([`crate::site::near::HELD`]): flows that may live there are not ended.
+    pub lost: bool,
     /// It cannot answer our clients itself: what it answers comes back through the node on which the request arrived.
     pub via_ingress: bool,
     /// Largest IP packet that the paths to it carry, in bytes; `None`: what the routes say.
@@ -68,6 +70,8 @@ pub struct SiteStatus {
     pub gateways: usize,
     /// Paths to it carry packets.
     pub reachable: bool,
+    /// It became unreachable a moment ago: flows that may live there are not ended.
+    pub lost: bool,
     /// Packets are sent there: it is reachable and has a gateway.
     pub usable: bool,
     /// Largest IP packet that the paths to it carry, in bytes; `None`: what the routes say.
@@ -93,7 +97,8 @@ impl Sites {
             nodes.by_name.values().filter(|n| n.site != own && n.site != 0).map(|n| SiteId(n.site)).collect();
         let named = self.known.iter().filter(|s| there.contains(&s.site)).copied();
         let rest = there.iter().filter(|site| !self.known.iter().any(|s| s.site == **site));
-        let plain = |site: &SiteId| SiteSpec { site: *site, reachable: true, via_ingress: false, mtu: None };
+        let plain =
+            |site: &SiteId| SiteSpec { site: *site, reachable: true, lost: false, via_ingress: false, mtu: None };
         named.chain(rest.map(plain)).collect()
     }
 
@@ -128,8 +133,8 @@ impl Sites {
     pub(super) fn status(&self) -> Vec<SiteStatus> {
         let status = |site: &SiteId| {
             let entry = self.told.get(site)?;
-            let SiteSpec { site, reachable, mtu, .. } = entry.spec;
-            Some(SiteStatus { site, gateways: entry.gateways.len(), reachable, usable: entry.is_usable(), mtu })
+            let SiteSpec { site, reachable, lost, mtu, .. } = entry.spec;
+            Some(SiteStatus { site, gateways: entry.gateways.len(), reachable, lost, usable: entry.is_usable(), mtu })
         };
         self.order.iter().filter_map(status).collect()
     }

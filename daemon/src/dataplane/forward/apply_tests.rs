@@ -98,7 +98,7 @@ fn a_node_is_resolved_with_its_way_and_its_way_bounds_segments() {
     assert_eq!(known.narrowest(), (1416, 1396));
     // A gateway of another site, behind a path that carries less than the link, bounds what is too big and all segments.
     let there = NodeEntry { spec: NodeSpec { site: 2, ..node(false).spec }, ..node(false) };
-    let spec = SiteSpec { site: SiteId(2), reachable: true, via_ingress: false, mtu: Some(1380) };
+    let spec = SiteSpec { site: SiteId(2), reachable: true, lost: false, via_ingress: false, mtu: Some(1380) };
     known.nodes.insert(2, there.clone());
     known.sites.insert(2, SiteEntry { gateways: vec![2], spec });
     assert_eq!((known.node(&there).mtu, known.narrowest()), (1380, (1296, 1276)));

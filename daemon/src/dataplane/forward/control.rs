@@ -10,7 +10,7 @@ use bascule_core::service::ServiceKey;
 use bascule_core::types::Mac;
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_OWN_MACS, CONFIG_SITES, Config, Flow, FlowKey, Key, MAX_MACS, Site, mac_key,
+    CONFIG_HOLDS, CONFIG_OWN_MACS, CONFIG_SITES, Config, Flow, FlowKey, Key, MAX_MACS, Site, mac_key,
 };
 use ipnet::IpNet;
 
@@ -191,10 +191,11 @@ impl Forward {
     }
 
     fn flagged(&self, config: Config) -> Config {
-        const OURS: u16 = CONFIG_OWN_MACS | CONFIG_SITES;
-        let mut flags = config.flags & !OURS | self.inherited & OURS;
+        const KEPT: u16 = CONFIG_OWN_MACS | CONFIG_SITES;
+        let mut flags = config.flags & !(KEPT | CONFIG_HOLDS) | self.inherited & KEPT;
         flags |= if self.own_macs { CONFIG_OWN_MACS } else { 0 };
         flags |= if self.known.sites.is_empty() { 0 } else { CONFIG_SITES };
+        flags |= if self.known.sites.values().any(|site| site.spec.lost) { CONFIG_HOLDS } else { 0 };
         Config { flags, ..config }
     }
 

@@ -96,7 +96,7 @@ pub(crate) fn plane() -> crate::handle::forward::ForwardStatus {
     (balance.counts.witnesses_answered, balance.counts.witnesses_silent) = (26, 27);
     balance.slab_used = 24;
     let site = SiteId(2);
-    balance.sites.push(SiteStatus { site, gateways: 1, reachable: true, usable: true, mtu: Some(1380) });
+    balance.sites.push(SiteStatus { site, gateways: 1, reachable: true, lost: false, usable: true, mtu: Some(1380) });
     balance.services.push(ServiceStatus {
         name: service.clone(),
         key: ServiceKey { vip: "10.9.0.100".parse().unwrap(), port: 53, protocol: Protocol::Udp },

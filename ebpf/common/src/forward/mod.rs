@@ -27,8 +27,8 @@ pub use flow::{
 };
 pub use hash::{Tuple, entropy_port, fast_range, siphash13, siphash24};
 pub use node::{
-    CONFIG_OWN_MACS, CONFIG_SITES, Config, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node, SITE_REACHABLE,
-    SITE_VIA_INGRESS, Site, key_index, mac_key, pair_key,
+    CONFIG_HOLDS, CONFIG_OWN_MACS, CONFIG_SITES, Config, Key, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node,
+    SITE_REACHABLE, SITE_VIA_INGRESS, Site, key_index, mac_key, pair_key,
 };
 pub use reason::{HOP_BUCKETS, PacketDrop, Tally};
 pub use row::{MAX_NODE_ID, NO_NODE, Row, SITE_BASE, is_site, site_of};

@@ -85,6 +85,9 @@ pub const CONFIG_SITES: u16 = 2;
 /// Flag of the node's own facts: `OWN_MACS` has every MAC at which frames reach this node; others that a link shows are not for it.
 pub const CONFIG_OWN_MACS: u16 = 1;
 
+/// Flag of the node's own facts: another site was lost a moment ago. What nobody here knows may live there: it is dropped, not answered by a reset.
+pub const CONFIG_HOLDS: u16 = 4;
+
 /// Key of `OWN_MACS`: the six bytes in wire order as the low ones of a little-endian number.
 #[must_use]
 pub const fn mac_key(mac: [u8; 6]) -> u64 {

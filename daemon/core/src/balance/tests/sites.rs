@@ -109,7 +109,7 @@ fn a_site_that_cannot_be_reached_is_nobodys_home() {
     let mut world = World::with(three_sites(1));
     let start = homes(&world);
     split(&mut world, &share(100, NEAR));
-    let cut = SiteSpec { site: NEAR, reachable: false, via_ingress: false, mtu: Some(1380) };
+    let cut = SiteSpec { site: NEAR, reachable: false, lost: false, via_ingress: false, mtu: Some(1380) };
     world.balancer.handle_neighbours(&[cut], world.now);
     world.drive();
     world.run(Duration::from_millis(20));

@@ -60,7 +60,7 @@ impl Join {
         }
         self.settle_words(now);
         self.settle_reach(now);
-        self.actions.extend(self.near.poll().map(Action::Neighbours));
+        self.actions.extend(self.near.poll(now).map(Action::Neighbours));
         while let Some(decided) = self.policy.poll_action() {
             self.carry(decided);
         }

@@ -202,7 +202,7 @@ impl Join {
 
     /// What the path to a site is worth. `cause`: when that began.
     pub fn handle_path(&mut self, site: SiteId, status: PathStatus, cause: Instant, now: Instant) {
-        self.near.handle_path(site, &status);
+        self.near.handle_path(site, &status, now);
         self.reach.know_path(site, status.carriage);
         self.policy.handle_path(site, status, cause, now);
         self.settle(now);
@@ -270,7 +270,7 @@ impl Join {
     /// Next time [`Self::handle_expire`] must be called.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let rest = self.lead.poll_timeout(now).into_iter().chain(self.orders_timeout()).chain(self.demand_timeout());
-        let rest = rest.chain(self.reach.poll_timeout());
+        let rest = rest.chain(self.reach.poll_timeout()).chain(self.near.poll_timeout());
         self.policy.poll_timeout().into_iter().chain(rest).min()
     }
 

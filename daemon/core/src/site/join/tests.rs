@@ -197,7 +197,8 @@ fn packets_hear_of_a_path_that_is_down_in_the_same_step_as_the_table() {
         let of = |a: &Action| if let Action::Neighbours(specs) = a { Some(specs.clone()) } else { None };
         node.done.iter().filter_map(of).collect::<Vec<_>>()
     };
-    let there = |reachable, mtu| vec![SiteSpec { site: THERE, reachable, via_ingress: false, mtu }];
+    let said = |reachable, lost, mtu| vec![SiteSpec { site: THERE, reachable, lost, via_ingress: false, mtu }];
+    let there = |reachable, mtu| said(reachable, !reachable, mtu);
     assert_eq!(neighbours(&node), [there(true, None)], "before anything is heard");
     node.settled();
     let (cause, now) = (at(node.now - 500), at(node.now));
@@ -210,6 +211,15 @@ fn packets_hear_of_a_path_that_is_down_in_the_same_step_as_the_table() {
     node.join.handle_path(THERE, PathStatus { mtu: 1380, ..path(Carriage::Up) }, now, now);
     node.take();
     assert_eq!(neighbours(&node), [there(true, Some(1380))], "a path that is as it was is no news");
+    // What may live there is held for a while, which ends without a word from anybody.
+    node.join.handle_path(THERE, path(Carriage::Down(Silence::Out)), cause, now);
+    node.take();
+    node.done.clear();
+    let ends = now + crate::site::near::HELD;
+    assert!(node.join.poll_timeout(now).is_some_and(|at| at <= ends));
+    node.join.handle_expire(ends);
+    node.take();
+    assert_eq!(neighbours(&node), [said(false, false, Some(1380))]);
 }
 
 #[test]

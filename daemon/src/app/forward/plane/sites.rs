@@ -43,8 +43,8 @@ impl Plane {
     /// Other sites are worth something else to packets.
     pub(in super::super) fn neighbours(&mut self, specs: Vec<SiteSpec>, links: &Links, now: Instant) {
         for spec in specs.iter().filter(|spec| !self.neighbours.contains(spec)) {
-            let SiteSpec { site, reachable, mtu, .. } = spec;
-            info!(%site, reachable, mtu, "what packets know of another site");
+            let SiteSpec { site, reachable, lost, mtu, .. } = spec;
+            info!(%site, reachable, lost, mtu, "what packets know of another site");
         }
         self.neighbours = specs;
         self.balancer.handle_neighbours(&self.neighbours, now);

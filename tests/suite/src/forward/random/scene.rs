@@ -117,6 +117,9 @@ pub(crate) fn scene(
 /// Sites 2 and 3, their gateways, and the second keys of the pairs.
 fn other_sites(dice: &mut Dice, lines: &mut Vec<String>, second_key: bool) {
     lines.push(format!("config sites remote {}", dice.pick(&[1_000_000, 1_000_000, 1_000_000, 0])));
+    if dice.one_in(4) {
+        lines.push("config holds".to_owned());
+    }
     if second_key {
         lines.push("key 5 e0e1e2e3e4e5e6e7e8e9eaebecedeeef".to_owned());
         lines.push("key 7 f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff".to_owned());

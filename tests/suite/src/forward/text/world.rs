@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use bascule_ebpf_common::VipKey;
 use bascule_ebpf_common::forward::{
-    CONFIG_OWN_MACS, CONFIG_SITES, DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE, ENDPOINT_DRAINING,
-    ENDPOINT_HOST, ENDPOINT_READY, Endpoint, FlowKey, Key, MAX_KEYS, NODE_DEAD, NODE_RESOLVED, NODE_SELF, Node,
-    RETURN_VIA_INGRESS, ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK,
+    CONFIG_HOLDS, CONFIG_OWN_MACS, CONFIG_SITES, DEFAULT_TUNNEL_PORT, DELIVER_DELEGATE, DELIVER_NONE,
+    ENDPOINT_DRAINING, ENDPOINT_HOST, ENDPOINT_READY, Endpoint, FlowKey, Key, MAX_KEYS, NODE_DEAD, NODE_RESOLVED,
+    NODE_SELF, Node, RETURN_VIA_INGRESS, ReverseEntry, ReverseKey, Row, SERVICE_ADDRESS, SERVICE_AFFINITY, SERVICE_ASK,
     SERVICE_EXCEPTIONS, SERVICE_QUIC, SERVICE_SOURCES, SITE_REACHABLE, SITE_VIA_INGRESS, Service, ServiceKey, Site,
     SourceKey, Table,
 };
@@ -201,6 +201,9 @@ impl World {
         c.remote_rate = w.value_number("remote")?.unwrap_or(c.remote_rate);
         if w.flag("sites") {
             c.flags |= CONFIG_SITES;
+        }
+        if w.flag("holds") {
+            c.flags |= CONFIG_HOLDS;
         }
         c.udp_idle_s = w.value_number("idle")?.unwrap_or(c.udp_idle_s);
         if let Some(word) = w.value("flow-key") {
