@@ -123,7 +123,7 @@ pub(crate) fn decide<P: Packet>(packet: &P, request: &mut Request) -> Step {
         open = !recover(packet, request);
     }
     if open {
-        request.work.way = elsewhere(request);
+        request.work.asked = elsewhere(request);
     }
     forgotten(&request.work.step)
 }
@@ -215,7 +215,7 @@ fn recover<P: Packet>(packet: &P, request: &mut Request) -> bool {
 fn elsewhere(request: &mut Request) -> u16 {
     let step = ask_on(request);
     request.work.step = step;
-    step.way as u16
+    step.id
 }
 
 /// The next node, or the end.
@@ -247,12 +247,15 @@ pub(crate) fn is_first_to_ask(request: &Request) -> bool {
 /// The end of a chain.
 #[inline(always)]
 pub(crate) fn end(request: &mut Request) -> Step {
+    let chain = &request.work.chain;
+    if chain.flags & (SHIM_REMOTE | SHIM_FINAL) == SHIM_REMOTE {
+        return Step::drop(PacketDrop::RemoteMiss);
+    }
     // What would open a flow found no endpoint that takes one.
     if request.work.kind.opens() || !matches!(request.work.kind, Kind::Tcp(_)) {
         return Step::drop(PacketDrop::NoEndpoint);
     }
-    let holds = request.config.flags & CONFIG_HOLDS != 0;
-    if holds || request.work.chain.flags & (SHIM_REMOTE | SHIM_FINAL) == SHIM_REMOTE {
+    if request.config.flags & CONFIG_HOLDS != 0 {
         return Step::drop(PacketDrop::RemoteMiss);
     }
     // The first candidate at which no other VIP holds the tuple: the socket that would answer there is that VIP's.

@@ -59,8 +59,8 @@ pub(crate) struct Work {
     pub(crate) candidates: u8,
     /// The first candidate that may take a new flow.
     pub(crate) free: u8,
-    /// Where it goes that nobody here knows. The step says so too: kept so that the function that finds it out has something to give.
-    pub(crate) way: u16,
+    /// Who is asked for what nobody here knows. The step says so too: it is what the function that finds it out has to give, as the verifier wants.
+    pub(crate) asked: u16,
     /// Another VIP holds one that would have taken it.
     pub(crate) collided: bool,
     /// Candidates that another VIP holds, one bit each.

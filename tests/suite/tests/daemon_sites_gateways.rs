@@ -4,7 +4,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use bascule_lab::sites::{init, issue, share};
@@ -26,6 +26,21 @@ fn file(dir: &Path, n: usize) -> Value {
     file
 }
 
+/// Both sites, with these files; clients come in at node `via`.
+fn start(name: &str, file: fn(&Path, usize) -> Value, via: usize) -> Result<(Cluster, PathBuf)> {
+    let mut cluster = Cluster::new(name, 3)?;
+    let dir = cluster.lab.directory().to_owned();
+    secrets(&dir)?;
+    let authority = init(&dir.join("authority"))?;
+    for n in [3, 1, 2] {
+        issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
+        serve(&cluster.hosts[n - 1].netns, u8::try_from(n)?)?;
+        cluster.start(n, &file(&dir, n))?;
+    }
+    cluster.client.tool("ip", &["route", "add", VIP, "via", &format!("10.9.0.{via}")])?;
+    Ok((cluster, dir))
+}
+
 fn half(page: &Value) -> bool {
     (share(page, "shop", "dc-a") - 0.5).abs() < 0.01
 }
@@ -36,16 +51,7 @@ fn silent(page: &Value) -> &Value {
 
 #[test]
 fn a_gateway_that_probes_do_not_reach_is_sent_nothing_until_it_is_heard_again() -> Result<()> {
-    let mut cluster = Cluster::new("gateways", 3)?;
-    let dir = cluster.lab.directory().to_owned();
-    secrets(&dir)?;
-    let authority = init(&dir.join("authority"))?;
-    for n in [3, 1, 2] {
-        issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
-        serve(&cluster.hosts[n - 1].netns, u8::try_from(n)?)?;
-        cluster.start(n, &file(&dir, n))?;
-    }
-    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.3"])?;
+    let (mut cluster, dir) = start("gateways", file, 3)?;
     let whole = |page: &Value| half(page) && *silent(page) == json!([]);
     let before = wait_page_for(WHOLE, &mut cluster, 3, "both gateways, and half of the share", whole)?;
     ensure!(answers(&cluster.client, 40)? == [1, 3].into(), "both sites answer");
@@ -78,16 +84,7 @@ fn a_gateway_that_probes_do_not_reach_is_sent_nothing_until_it_is_heard_again() 
 
 #[test]
 fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Result<()> {
-    let mut cluster = Cluster::new("uplink", 3)?;
-    let dir = cluster.lab.directory().to_owned();
-    secrets(&dir)?;
-    let authority = init(&dir.join("authority"))?;
-    for n in [3, 1, 2] {
-        issue(&authority, if n == 3 { "2" } else { "1" }, &format!("n{n}"), &dir.join(format!("pki-n{n}")))?;
-        serve(&cluster.hosts[n - 1].netns, u8::try_from(n)?)?;
-        cluster.start(n, &config(&dir, n))?;
-    }
-    cluster.client.tool("ip", &["route", "add", VIP, "via", "10.9.0.1"])?;
+    let (mut cluster, _) = start("uplink", config, 1)?;
     // The rows that leave were of n1 and n2 before, which are asked for flows until the drain time is over.
     let half = |page: &Value| (share(page, "shop", "dc-b") - 0.5).abs() < 0.01;
     for n in [1, 2] {
@@ -96,7 +93,6 @@ fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Res
     ensure!(answers(&cluster.client, 60)? == [1, 2, 3].into(), "all three answer");
 
     let off = cluster.hosts[1].port.cut(Direction::Both, Filter::Peer(Ipv4Addr::new(10, 9, 0, 3)))?;
-    let up = |page: &Value| page["sites"][0]["path"]["path"]["carriage"] == "up";
     wait_page(&mut cluster, 2, "a path that is down", |page| !up(page))?;
     // What comes to n1 as the last of a chain: n2 gave it back.
     let given_back = "bascule_forward_hops_total{nodes=\"3\"}";
@@ -117,9 +113,18 @@ fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Res
     wait_page(&mut cluster, 2, "the path again", up)?;
     live(&mut held)?;
 
-    // The whole way is cut for some seconds, and clients send meanwhile: nobody tells them that their flows are gone, for they are not.
-    let mut far: Vec<TcpStream> =
-        held.into_iter().filter(|(number, _)| *number == 3).map(|(_, stream)| stream).collect();
+    let far = held.into_iter().filter(|(number, _)| *number == 3).map(|(_, stream)| stream);
+    cut_for_seconds_and_for_longer(&mut cluster, far.collect())
+}
+
+/// The path of a node to the other site is up.
+fn up(page: &Value) -> bool {
+    page["sites"][0]["path"]["path"]["carriage"] == "up"
+}
+
+/// The whole way is cut while clients send over these connections to the other site. For some seconds nobody tells them that their flows are gone,
+/// for they are not.
+fn cut_for_seconds_and_for_longer(cluster: &mut Cluster, mut far: Vec<TcpStream>) -> Result<()> {
     let mut ends = far.split_off(far.len() / 2);
     let cut = |cluster: &mut Cluster, streams: &mut [TcpStream]| -> Result<Dropper> {
         let off = cluster.hosts[2].port.cut(Direction::Both, Filter::All)?;
@@ -127,8 +132,8 @@ fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Res
         streams.iter_mut().try_for_each(|stream| stream.write_all(&[77]))?;
         Ok(off)
     };
-    let off = cut(&mut cluster, &mut far)?;
-    let shown = wait_services(&mut cluster, 1, "its flows are held")?;
+    let off = cut(cluster, &mut far)?;
+    let shown = wait_services(cluster, 1, "its flows are held")?;
     let dropped = "bascule_forward_drops_total{reason=\"remote_miss\"}";
     cluster.wait_metric(1, dropped, |packets| packets >= f64::from(u8::try_from(far.len()).unwrap_or(u8::MAX)))?;
     off.heal()?;
@@ -137,9 +142,9 @@ fn a_node_without_a_way_to_the_other_site_ends_nothing_that_lives_there() -> Res
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.read_exact(&mut back).with_context(|| format!("connection {n} over a cut of seconds; {shown}"))?;
     }
-    wait_page(&mut cluster, 1, "the way again", up)?;
+    wait_page(cluster, 1, "the way again", up)?;
     // Not for ever: clients of a site that does not come back learn it.
-    let off = cut(&mut cluster, &mut ends)?;
+    let off = cut(cluster, &mut ends)?;
     for (n, stream) in ends.iter_mut().enumerate() {
         stream.set_read_timeout(Some(PATIENCE))?;
         let end = stream.read(&mut [0]);

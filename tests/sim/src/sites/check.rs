@@ -36,10 +36,8 @@ impl Truth {
 
 /// New flows that a site on probation may get.
 const PROBATION: f64 = 0.02;
-/// Of a way whose round trip is four times the usual (F12: 0.3). The median of the 300 round trips of a window wanders by 0.14 % (two ways of up to
-/// a millisecond of chance beside ten, one standard deviation): 10,000 seeds hold some four million of them, of which some are five times that too
-/// low. 3.972 times weighs 0.308.
-const SLOW: f64 = 0.308;
+/// Of a way whose round trip is four times the usual, to two digits (F12: 0.3). Medians wander by a thousandth.
+const SLOW: f64 = 0.305;
 /// Changes of a standing by a longer way (F12).
 const TRANSITIONS: usize = 2;
 

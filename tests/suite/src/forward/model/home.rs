@@ -355,9 +355,13 @@ impl State {
 
     /// Nobody is left to ask.
     pub(crate) fn end(&mut self, job: Job, from: &Arrival, all: &[Place], opens: bool) -> Output {
+        let lost = from.flags & SHIM_REMOTE != 0 && from.flags & SHIM_FINAL == 0;
+        if lost && !matches!(job.kind, Kind::Error(_)) {
+            return self.drop(PacketDrop::RemoteMiss, job.frame);
+        }
         // A SYN is nobody's orphan, whatever its way says.
         let opens = opens || job.opens();
-        self.orphan(job, all, opens, from)
+        self.orphan(job, all, opens, from.ingress)
     }
 
     /// Whom the own row names; of its past only for who asks `all` of it.
@@ -368,10 +372,8 @@ impl State {
     }
 
     /// Nobody knows it: an endpoint's kernel says so, but not for a flow of another VIP.
-    fn orphan(&mut self, job: Job, all: &[Place], opens: bool, from: &Arrival) -> Output {
-        let lost = from.flags & SHIM_REMOTE != 0 && from.flags & SHIM_FINAL == 0;
-        let kept = lost || self.config.flags & CONFIG_HOLDS != 0;
-        if kept && !opens && matches!(job.kind, Kind::Tcp { .. }) {
+    fn orphan(&mut self, job: Job, all: &[Place], opens: bool, ingress: u16) -> Output {
+        if self.config.flags & CONFIG_HOLDS != 0 && !opens && matches!(job.kind, Kind::Tcp { .. }) {
             return self.drop(PacketDrop::RemoteMiss, job.frame);
         }
         let place = all.iter().find(|place| !self.collides(&job, place)).copied();
@@ -382,7 +384,7 @@ impl State {
             return self.drop(PacketDrop::OrphanRate, job.frame);
         }
         self.service_stats.entry(job.slot).or_default().orphans += 1;
-        self.answer_as_vip(&job, &place, from.ingress);
+        self.answer_as_vip(&job, &place, ingress);
         let out = self.deliver(&job, &place, Tally::Orphan);
         debug_assert!(out.verdict == Verdict::Pass, "an endpoint's kernel answers");
         out
